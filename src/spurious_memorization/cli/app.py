@@ -1,0 +1,94 @@
+"""The command-line application: parsing, printing of answers, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Yaml
+from pydantic import ValidationError
+from rich.console import Console, RenderableType
+
+from .. import __version__
+from ..console import say
+from ..errors import UserError
+
+app = App(
+    name="spurmem",
+    version=__version__,
+    help="Find the few neurons of an image classifier that memorise its minority examples.",
+    default_parameter=Parameter(negative=(), consume_multiple=False),
+)
+data_app = App(name="data", help="Make, prepare and check data sets.")
+app.command(data_app)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found: `text` for people, `facts` (JSON types only) for `--json`.
+
+    A command returns its answer instead of printing it; `exit_status` is 1 where a check found something wrong.
+    """
+
+    text: Sequence[RenderableType]
+    facts: dict[str, Any] = field(default_factory=dict)
+    exit_status: int = 0
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[Path | None, Parameter(help="YAML file with the command's options; flags override it")] = None,
+    json_: Annotated[bool, Parameter(name="--json", help="machine-readable results on standard output")] = False,
+    debug: Annotated[bool, Parameter(help="show the traceback of an error")] = False,
+) -> int:
+    app.config = (Yaml(config, must_exist=True, use_commands_as_keys=False),) if config else ()
+    answer = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    if not isinstance(answer, Answer):
+        return 0
+    if json_:
+        sys.stdout.write(json.dumps(answer.facts, indent=2, allow_nan=False) + "\n")
+    else:
+        out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        for part in answer.text:
+            out.print(part)
+    return answer.exit_status
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `spurmem` with these arguments (those of the process if not given) and exit.
+
+    Exit status 0 is success, 1 a check that found something wrong, 2 a user's error, 130 an interrupt.
+    """
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in tokens
+    warnings.showwarning = _show_warning
+    try:
+        status = app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except (UserError, CycloptsError, ValidationError) as error:
+        if debug:
+            raise
+        say(f"spurmem: {_one_line(error)}")
+        status = 2
+    except KeyboardInterrupt:
+        say("spurmem: interrupted; the same command continues where it was")
+        status = 130
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _one_line(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error, CycloptsError) else error
+    if isinstance(cause, ValidationError):
+        first = cause.errors()[0]
+        return f"--{'.'.join(map(str, first['loc'])).replace('_', '-')}: {first['msg']} (given: {first['input']!r})"
+    return " ".join(str(error).split())
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    say(f"note: {' '.join(str(message).split())}")

@@ -1,0 +1,28 @@
+"""What long work says while it runs: lines and progress bars, on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """Print one line for the person who waits."""
+    console.print(line, markup=False)
+
+
+def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Iterate with a progress bar; without one where standard error is no terminal."""
+    if not console.is_terminal:
+        yield from items
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield from bar.track(items, total=total, description=label)

@@ -1,0 +1,399 @@
+"""Group-annotated samples: the one data type that every part of the tool reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from ..errors import UserError
+from .groups import Groups, group_counts, lift, majority_groups, minority_groups
+from .transforms import PictureTransform, augmented
+
+SPLITS = ("train", "val", "test")
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+
+class Batch(NamedTuple):
+    """Some samples: `inputs` [samples, ...] (a tensor, or a mapping of them), labels `y` [samples] and their `index`
+    [samples] in the data set."""
+
+    inputs: Inputs
+    y: Tensor
+    index: Tensor  # type: ignore[assignment]  # the field hides tuple.index
+
+
+class Source(Protocol):
+    """Where inputs come from: anything that gives the input of one sample."""
+
+    def load(self, index: int) -> Inputs:
+        """The evaluation input of the sample with this index, without a batch axis."""
+        ...
+
+    def load_augmented(self, index: int, seed: int) -> Inputs:
+        """The training input: augmented with draws that depend on `seed` alone."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A digest that changes when the inputs do."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """Inputs that are tensors already, used as they are: [samples, ...], or a mapping of such."""
+
+    x: Inputs
+
+    def load(self, index: int) -> Inputs:
+        if isinstance(self.x, Tensor):
+            return self.x[index]
+        return {name: values[index] for name, values in self.x.items()}
+
+    def load_augmented(self, index: int, seed: int) -> Inputs:
+        return self.load(index)
+
+    def fingerprint(self) -> str:
+        parts = {"": self.x} if isinstance(self.x, Tensor) else dict(self.x)
+        digest = hashlib.sha256()
+        for name, values in sorted(parts.items()):
+            digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
+            digest.update(values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Picture files below `root`, decoded when asked for.
+
+    Arguments:
+        root: the data folder.
+        paths: file of each sample, relative to `root`.
+        transform: from picture to input; None until a network or a picture size is chosen.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    transform: PictureTransform | None
+
+    def open(self, index: int) -> Image.Image:
+        """The decoded picture, in RGB.
+
+        Raises:
+            UserError: the file is missing or can't be decoded whole.
+        """
+        path = self.root / self.paths[index]
+        try:
+            with Image.open(path) as picture:
+                return picture.convert("RGB")
+        except FileNotFoundError as error:
+            raise UserError(f"picture {path} is missing: `spurmem data check` lists all that are") from error
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(
+                f"picture {path} can't be read ({error}): replace the file; `spurmem data check` lists all such"
+            ) from error
+
+    def load(self, index: int) -> Tensor:
+        transformed: Tensor = self._evaluation(self.open(index))
+        return transformed
+
+    def load_augmented(self, index: int, seed: int) -> Tensor:
+        return augmented(self._training, self.open(index), seed)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for path in self.paths:
+            file = self.root / path
+            digest.update(f"{path}\0{file.stat().st_size if file.exists() else -1}\0".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def _evaluation(self) -> v2.Transform:
+        return self._chosen_transform().evaluation()
+
+    @cached_property
+    def _training(self) -> v2.Transform:
+        return self._chosen_transform().training()
+
+    def _chosen_transform(self) -> PictureTransform:
+        if self.transform is None:
+            raise UserError("no picture size is chosen: give image_size (--image-size), or write it into dataset.yaml")
+        return self.transform
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples with a label, a spurious attribute and a split each.
+
+    Arguments:
+        name: of the data set.
+        groups: names and order of labels, attributes and groups.
+        y: label of each sample, [samples].
+        a: spurious attribute of each sample, [samples].
+        split: "train", "val" or "test" for each sample, [samples].
+        source: where the inputs come from.
+        named_minority: minority groups fixed by name; empty means by lift.
+        layout: the layout that was recognised on disk.
+        split_seed: the seed of the split where none was given.
+    """
+
+    name: str
+    groups: Groups
+    y: NDArray[np.int64]
+    a: NDArray[np.int64]
+    split: NDArray[np.str_]
+    source: Source
+    named_minority: tuple[int, ...] = ()
+    layout: str = "tensors"
+    split_seed: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @cached_property
+    def g(self) -> NDArray[np.int64]:
+        """Group of each sample, [samples]."""
+        return self.groups.of(self.y, self.a)
+
+    @property
+    def train(self) -> Samples:
+        return self.samples("train")
+
+    @property
+    def val(self) -> Samples:
+        return self.samples("val")
+
+    @property
+    def test(self) -> Samples:
+        return self.samples("test")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have samples, in the order train, val, test."""
+        return tuple(s for s in SPLITS if (self.split == s).any())
+
+    def samples(self, split: str) -> Samples:
+        """The samples of one split.
+
+        Raises:
+            UserError: there is no such split, or it is empty.
+        """
+        if split not in SPLITS:
+            raise UserError(f"unknown split {split!r}: choose among {', '.join(SPLITS)}")
+        index = np.flatnonzero(self.split == split)
+        if not len(index):
+            raise UserError(
+                f"the data set has no samples in split {split!r}: it has {', '.join(self.splits) or 'none'}"
+            )
+        return Samples(self, index, split)
+
+    @property
+    def train_counts(self) -> NDArray[np.int64]:
+        """Training count of each group, [groups]."""
+        return group_counts(self.groups, self.g[self.split == "train"])
+
+    @property
+    def lift(self) -> NDArray[np.float64]:
+        """Training lift of each group, [groups]."""
+        return lift(self.groups, self.train_counts)
+
+    @property
+    def minority(self) -> tuple[int, ...]:
+        """Minority groups: the named ones, otherwise those with a lift under 0.5."""
+        return self.named_minority or minority_groups(self.groups, self.train_counts)
+
+    @property
+    def majority(self) -> tuple[int, ...]:
+        """Majority groups: lift over 1 and not named a minority."""
+        return tuple(g for g in majority_groups(self.groups, self.train_counts) if g not in self.named_minority)
+
+    def with_transform(self, transform: PictureTransform) -> Dataset:
+        """The same samples with another transform; data without pictures stay as they are."""
+        if not isinstance(self.source, Pictures):
+            return self
+        return replace(self, source=replace(self.source, transform=transform))
+
+    def with_minority(self, names: tuple[str, ...] | list[str]) -> Dataset:
+        """The same samples with these groups as the minority ones.
+
+        Raises:
+            UserError: no group has such a name.
+        """
+        return replace(self, named_minority=tuple(self.groups.index(name) for name in names))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over labels, attributes, splits, names and the inputs (for pictures: their names and sizes)."""
+        digest = hashlib.sha256(repr((self.groups.classes, self.groups.attributes)).encode())
+        digest.update(np.ascontiguousarray(np.stack([self.y, self.a])).tobytes())
+        digest.update("\0".join(self.split.tolist()).encode())
+        digest.update(self.source.fingerprint().encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Some samples of a data set, all of one split.
+
+    Arguments:
+        dataset: where they belong.
+        index: their indices in it, [samples].
+        split: its name.
+    """
+
+    dataset: Dataset
+    index: NDArray[np.int64]
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def y(self) -> NDArray[np.int64]:
+        return self.dataset.y[self.index]
+
+    @property
+    def g(self) -> NDArray[np.int64]:
+        return self.dataset.g[self.index]
+
+    def of_group(self, group: str | int) -> Samples:
+        """The samples of one group, by name or number.
+
+        Raises:
+            UserError: there is no such group, or it has no sample here.
+        """
+        number = self.dataset.groups.index(group)
+        chosen = self.index[self.g == number]
+        if not len(chosen):
+            raise UserError(
+                f"group {self.dataset.groups.names[number]!r} has no samples in split {self.split!r}: "
+                "choose another group or split"
+            )
+        return replace(self, index=chosen)
+
+    def at(self, index: ArrayLike) -> Samples:
+        """The samples with these indices of the data set, in this order."""
+        return replace(self, index=np.asarray(index, dtype=np.int64))
+
+    def per_group(self, n: int, seed: int) -> Samples:
+        """At most `n` samples of each group, drawn at random with `seed`, in the order of their indices."""
+        rng = np.random.default_rng([seed, 0x9E3779B9])
+        kept = []
+        for group in range(len(self.dataset.groups)):
+            members = self.index[self.g == group]
+            kept.append(rng.permutation(members)[:n])
+        return self.at(np.sort(np.concatenate(kept)))
+
+    def batch(self) -> Batch:
+        """All samples as one batch."""
+        return collate(self.dataset, [(int(i), self.dataset.source.load(int(i))) for i in self.index])
+
+    def batches(self, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+        """The samples in order, `batch_size` at a time, decoded by `workers` further processes (0: by this one)."""
+        chunks = [self.index[i : i + batch_size] for i in range(0, len(self.index), batch_size)]
+        yield from DataLoader(_Chunks(self.dataset, chunks), batch_size=None, num_workers=workers)
+
+    def augmented_batches(self, batch_size: int, seed: int, epoch: int, workers: int = 0) -> Iterator[Batch]:
+        """The samples shuffled and augmented: order and draws depend on `seed`, `epoch` and sample index alone."""
+        order = np.random.default_rng([seed, epoch]).permutation(self.index)
+        chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        yield from DataLoader(_Chunks(self.dataset, chunks, (seed, epoch)), batch_size=None, num_workers=workers)
+
+
+def collate(dataset: Dataset, loaded: list[tuple[int, Inputs]]) -> Batch:
+    """Stack loaded samples into a batch."""
+    index = torch.tensor([i for i, _ in loaded], dtype=torch.int64)
+    first = loaded[0][1]
+    inputs: Inputs
+    if isinstance(first, Tensor):
+        inputs = torch.stack([x for _, x in loaded if isinstance(x, Tensor)])
+    else:
+        inputs = {name: torch.stack([x[name] for _, x in loaded if isinstance(x, Mapping)]) for name in first}
+    return Batch(inputs, torch.from_numpy(dataset.y[index.numpy()]), index)
+
+
+@dataclass(frozen=True)
+class _Chunks(torch.utils.data.Dataset[Batch]):
+    """Batches by number, so that worker processes can load whole ones."""
+
+    dataset: Dataset
+    chunks: list[NDArray[np.int64]]
+    augmentation: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, number: int) -> Batch:
+        source = self.dataset.source
+        if self.augmentation is None:
+            loaded = [(int(i), source.load(int(i))) for i in self.chunks[number]]
+        else:
+            loaded = [
+                (int(i), source.load_augmented(int(i), _seed(*self.augmentation, int(i)))) for i in self.chunks[number]
+            ]
+        return collate(self.dataset, loaded)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def data(
+    x: Inputs,
+    y: ArrayLike,
+    a: ArrayLike,
+    split: ArrayLike | None = None,
+    *,
+    classes: tuple[str, ...] | None = None,
+    attributes: tuple[str, ...] | None = None,
+) -> Dataset:
+    """A data set from tensors.
+
+    Arguments:
+        x: inputs, [samples, ...], or a mapping of such tensors (each is passed to the network by its name).
+        y: labels 0, 1, ..., [samples].
+        a: spurious attribute values 0, 1, ..., [samples].
+        split: "train", "val" or "test" for each sample; all "train" if not given.
+        classes: names of the labels; numbers if not given.
+        attributes: names of the attribute values; numbers if not given.
+
+    Raises:
+        UserError: the lengths differ, or a label or attribute is no index from 0.
+
+    Example:
+        ```python
+        samples = sm.data(torch.randn(8, 3, 16, 16), y=[0, 1] * 4, a=[0, 0, 1, 1] * 2)
+        ```
+    """
+    labels, values = _indices(y, "y", classes), _indices(a, "a", attributes)
+    n = len(x) if isinstance(x, Tensor) else len(next(iter(x.values())))
+    splits = np.full(n, "train") if split is None else np.asarray(split, dtype=str)
+    if not n == len(labels) == len(values) == len(splits):
+        raise UserError(f"x, y, a and split must be equally long, not {n}, {len(labels)}, {len(values)}, {len(splits)}")
+    if unknown := sorted(set(splits.tolist()) - set(SPLITS)):
+        raise UserError(f"unknown split {unknown[0]!r}: choose among {', '.join(SPLITS)}")
+    groups = Groups(
+        classes or tuple(map(str, range(int(labels.max(initial=0)) + 1))),
+        attributes or tuple(map(str, range(int(values.max(initial=0)) + 1))),
+    )
+    return Dataset("tensors", groups, labels, values, splits, Tensors(x))
+
+
+def _indices(values: ArrayLike, name: str, names: tuple[str, ...] | None) -> NDArray[np.int64]:
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.integer) or (len(array) and array.min() < 0):
+        raise UserError(f"{name} must hold whole numbers from 0: use read_data for names")
+    if names is not None and len(array) and array.max() >= len(names):
+        raise UserError(f"{name} holds {array.max()} but only {len(names)} names are given")
+    return array.astype(np.int64)

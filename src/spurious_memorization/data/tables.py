@@ -1,0 +1,151 @@
+"""Own data: a table beside the pictures, and the optional dataset.yaml that fixes names and picture size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..atomic import write_text
+from ..errors import UserError
+from .samples import SPLITS
+from .transforms import IMAGENET_MEAN, IMAGENET_STD, PictureTransform
+
+TABLE_FILES = ("metadata.csv", "metadata.parquet")
+DESCRIPTION_FILE = "dataset.yaml"
+
+
+class DatasetDescription(BaseModel):
+    """What `dataset.yaml` may fix about a data set; every entry is optional.
+
+    `attributes` names the values of each attribute column, in order; `group_name` is a template with `{label}` and
+    `{attribute}`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = None
+    image_size: int | None = Field(None, ge=1)
+    resize: int | None = Field(None, ge=1)
+    keep_aspect: bool = False
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    classes: tuple[str, ...] | None = None
+    attributes: dict[str, tuple[str, ...]] = {}
+    minority: tuple[str, ...] = ()
+    group_name: str = "{label} with {attribute}"
+
+    def transform(self) -> PictureTransform | None:
+        """The transform that is fixed here, None where no picture size is."""
+        if self.image_size is None:
+            return None
+        return PictureTransform(
+            image_size=self.image_size,
+            resize=self.resize or self.image_size,
+            keep_aspect=self.keep_aspect,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedTable:
+    """A data set as its layout states it, before names become indices.
+
+    Arguments:
+        layout: name of the layout ("table", "waterbirds", "celeba").
+        frame: one row a sample: `path` (relative to the data folder), `y`, any number of attribute columns, and
+            optionally `split` ("train", "val", "test").
+        description: names, transform and minority groups.
+    """
+
+    layout: str
+    frame: pd.DataFrame
+    description: DatasetDescription
+
+
+def read_own_table(folder: Path) -> AnnotatedTable | None:
+    """Read `metadata.csv` or `metadata.parquet` with the columns path, y, an attribute and optionally split.
+
+    Returns:
+        None where the folder has no such file.
+
+    Raises:
+        UserError: the table can't be read, or lacks a column.
+    """
+    file = next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None)
+    if file is None:
+        return None
+    frame = read_frame(file)
+    for column in ("path", "y"):
+        if column not in frame:
+            raise UserError(
+                f"{file} has no column {column!r} (it has {', '.join(map(str, frame.columns))}): "
+                "it needs path, y, an attribute column such as a, and optionally split"
+            )
+    return AnnotatedTable("table", frame, read_description(folder))
+
+
+def read_frame(file: Path) -> pd.DataFrame:
+    """Read a CSV or Parquet file.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    try:
+        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} can't be read as a table: {_first_line(error)}") from error
+
+
+def read_description(folder: Path, default: DatasetDescription | None = None) -> DatasetDescription:
+    """Read `dataset.yaml`; its entries come before those of `default`.
+
+    Raises:
+        UserError: it is no YAML, or has an entry that is unknown or of the wrong kind.
+    """
+    file = folder / DESCRIPTION_FILE
+    default = default or DatasetDescription()
+    if not file.is_file():
+        return default
+    try:
+        entries = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not valid YAML: {_first_line(error)}") from error
+    if not isinstance(entries, dict):
+        raise UserError(f"{file} must hold entries such as `image_size: 64`")
+    try:
+        return DatasetDescription(**{**default.model_dump(exclude_unset=True), **entries})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def write_own_table(folder: Path, frame: pd.DataFrame, description: DatasetDescription) -> None:
+    """Write `dataset.yaml`, then `metadata.csv`: the table comes last, so that a folder with one is complete."""
+    entries = description.model_dump(mode="json", exclude_unset=True)
+    write_text(folder / DESCRIPTION_FILE, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
+    write_text(folder / TABLE_FILES[0], frame.to_csv(index=False))
+
+
+def split_names(column: pd.Series, file: Path) -> pd.Series:
+    """Splits as "train", "val", "test", from these names or from the codes 0, 1, 2.
+
+    Raises:
+        UserError: another value occurs.
+    """
+    codes = {**{name: name for name in SPLITS}, **{str(code): name for code, name in enumerate(SPLITS)}}
+    names = column.astype(str).str.removesuffix(".0").map(codes)
+    if names.isna().any():
+        unknown = column[names.isna()].iloc[0]
+        raise UserError(f"{file}: unknown split {unknown!r}: use train, val, test or 0, 1, 2")
+    return names
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

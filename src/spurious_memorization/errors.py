@@ -1,0 +1,9 @@
+"""The one exception for what a user can mend."""
+
+
+class UserError(Exception):
+    """Something in the user's input, files or machine that the user can mend.
+
+    The message is one line: what is wrong, then what would mend it. The command line prints it and exits with
+    status 2.
+    """

@@ -1,0 +1,27 @@
+"""The base of every block of settings: at once command-line flags, a YAML file's entries and what a run stores."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Settings change results: they are stored with them and compared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Execution(BaseModel):
+    """How work is carried out; none of it changes results.
+
+    Arguments:
+        device: "auto", "cpu", "cuda" or "mps".
+        workers: further processes that decode pictures.
+        eval_batch_size: samples a forward pass in evaluation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = Field("auto", description="auto, cpu, cuda or mps")
+    workers: int = Field(0, ge=0, description="further processes that decode pictures")
+    eval_batch_size: int = Field(200, ge=1, description="samples a forward pass in evaluation")
