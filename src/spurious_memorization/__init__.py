@@ -1,3 +1,59 @@
-"""Find, prove, look at and repair the neurons that memorise an image classifier's minority examples."""
+"""Find, prove, look at and repair the neurons that memorise an image classifier's minority examples.
+
+Plain functions on plain data, in the order in which they are used:
+
+    data     read_data, data
+    criteria worst, magnitude, gradient, taylor, random, top
+    edits    zero, mean, random_init, random_noise, rewind
+    engine   evaluate
+    study    random_controls, effects
+"""
+
+from .criteria.criteria import gradient, magnitude, random, taylor
+from .criteria.scores import Scores, by_threshold, count_of, spared, top
+from .criteria.worst import worst
+from .data.read import read_data
+from .data.samples import Batch, Dataset, Samples, data
+from .edits.apply import channel_means, edited, edited_tensors
+from .edits.edit import Edit, mean, random_init, random_noise, rewind, zero
+from .engine.outcomes import Outcomes
+from .engine.plain import evaluate
+from .errors import UserError
+from .presets import tracing_rules
+from .units import Selection, Units, parse_units
 
 __version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Batch",
+    "Dataset",
+    "Edit",
+    "Outcomes",
+    "Samples",
+    "Scores",
+    "Selection",
+    "Units",
+    "UserError",
+    "by_threshold",
+    "channel_means",
+    "count_of",
+    "data",
+    "edited",
+    "edited_tensors",
+    "evaluate",
+    "gradient",
+    "magnitude",
+    "mean",
+    "parse_units",
+    "random",
+    "random_init",
+    "random_noise",
+    "read_data",
+    "rewind",
+    "spared",
+    "taylor",
+    "top",
+    "tracing_rules",
+    "worst",
+    "zero",
+]

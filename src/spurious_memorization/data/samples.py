@@ -286,6 +286,10 @@ class Samples:
         """The samples with these indices of the data set, in this order."""
         return replace(self, index=np.asarray(index, dtype=np.int64))
 
+    def part(self, positions: range) -> Samples:
+        """The samples at these positions."""
+        return replace(self, index=self.index[positions.start : positions.stop])
+
     def per_group(self, n: int, seed: int) -> Samples:
         """At most `n` samples of each group, drawn at random with `seed`, in the order of their indices."""
         rng = np.random.default_rng([seed, 0x9E3779B9])

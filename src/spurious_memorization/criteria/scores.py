@@ -1,0 +1,132 @@
+"""Scores of units, and the selection of the first units in their order."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ..atomic import whole_file
+from ..errors import UserError
+from ..networks.weights import read_state
+from ..units import UnitKind, Units
+
+
+class Scores(dict[str, Tensor]):
+    """{tensor name: scores}, higher is selected first.
+
+    Scores of channels have shape [channels], those of heads [heads] under the attention module's name, those of
+    single weights the tensor's own shape.
+
+    Arguments:
+        values: the scores.
+        kind: what the units are.
+        with_bias: channels and heads take their bias along.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], kind: UnitKind = "channel", with_bias: bool = True) -> None:
+        super().__init__(values)
+        self.kind: UnitKind = kind
+        self.with_bias = with_bias
+
+    @property
+    def n(self) -> int:
+        """Number of units."""
+        return sum(values.numel() for values in self.values())
+
+
+def top(scores: Mapping[str, Tensor], n: int, *, largest: bool = True) -> Units:
+    """The `n` units with the largest (or smallest) scores over the whole network, in that order.
+
+    Ties keep the order of tensors and positions. A plain mapping is taken for scores of channels.
+
+    Raises:
+        UserError: `n` is larger than the number of units.
+    """
+    scores = scores if isinstance(scores, Scores) else Scores(scores)
+    if not 0 < n <= scores.n:
+        raise UserError(f"size {n}: the network has {scores.n} {scores.kind}s here: choose from 1 to {scores.n}")
+    flat = torch.cat([values.detach().flatten().float().cpu() for values in scores.values()])
+    if flat.isnan().any():
+        raise UserError("some scores are not a number: the network or its gradients are broken")
+    key = -flat if largest else flat
+    threshold = key.kthvalue(n).values
+    sure, tied = torch.nonzero(key < threshold).flatten(), torch.nonzero(key == threshold).flatten()
+    chosen = torch.cat([sure, tied[: n - len(sure)]]).sort().values
+    chosen = chosen[key[chosen].argsort(stable=True)]
+    return _units(scores, chosen)
+
+
+def count_of(scores: Scores, size: int | float) -> int:
+    """Number of units for a size: a count, or a fraction of all units, rounded up."""
+    return size if isinstance(size, int) else math.ceil(size * scores.n)
+
+
+def by_threshold(model: nn.Module, scores: Scores, n: int, *, largest: bool = True) -> Units:
+    """Single weights selected as the research code of You et al. (2025) does.
+
+    The threshold is the n-th largest (or the (n+1)-th smallest) magnitude among the weights in `scores`; selected is
+    every number of *every* parameter, normalisation, embeddings and head included, at or beyond it.
+
+    Arguments:
+        scores: magnitudes of single weights.
+        n: number of weights, among those in `scores`, that sets the threshold.
+
+    Raises:
+        UserError: `n` is larger than the number of weights.
+    """
+    if not 0 < n < scores.n:
+        raise UserError(f"size {n}: the threshold needs from 1 to {scores.n - 1} of the {scores.n} weights")
+    flat = torch.cat([values.flatten() for values in scores.values()])
+    threshold = flat.kthvalue(scores.n - n + 1 if largest else n + 1).values
+    everywhere = Scores({name: p.detach().abs() for name, p in model.named_parameters()}, kind="weight")
+    every = torch.cat([values.flatten() for values in everywhere.values()])
+    chosen = torch.nonzero(every >= threshold if largest else every <= threshold).flatten()
+    return _units(everywhere, chosen)
+
+
+def spared(units: Units, probability: float, seed: int) -> Units:
+    """The units without those that are spared, each with this probability, drawn with `seed`."""
+    kept = np.random.default_rng(seed).random(len(units)) >= probability
+    return Units(units.kind, units.names, units.place[kept], units.index[kept], units.with_bias)
+
+
+def save_scores(file: Path, scores: Scores) -> None:
+    """Write scores as safetensors, whole or not at all."""
+    tensors = {name: values.detach().float().cpu().contiguous() for name, values in scores.items()}
+    with whole_file(file) as temporary:
+        safetensors.torch.save_file(
+            tensors,
+            temporary,
+            metadata={"unit": scores.kind, "with_bias": str(scores.with_bias), "order": json.dumps(list(scores))},
+        )
+
+
+def read_scores(file: Path) -> Scores:
+    """Read scores that `save_scores` wrote.
+
+    Raises:
+        UserError: the file is missing or truncated.
+    """
+    values = read_state(file)
+    with safetensors.safe_open(file, "pt") as opened:
+        stated = opened.metadata()
+    return Scores(
+        {name: values[name] for name in json.loads(stated["order"])}, stated["unit"], stated["with_bias"] == "True"
+    )
+
+
+def _units(scores: Scores, flat_positions: Tensor) -> Units:
+    names = tuple(scores)
+    ends = np.cumsum([values.numel() for values in scores.values()])
+    positions = flat_positions.numpy().astype(np.int64)
+    place = np.searchsorted(ends, positions, side="right")
+    starts = np.concatenate([[0], ends[:-1]])
+    return Units(scores.kind, names, place, positions - starts[place], scores.with_bias)

@@ -1,0 +1,163 @@
+"""Applying an edit: new tensors for what it touches, the network itself as it was."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.samples import Samples
+from ..errors import UserError
+from ..networks.forward import device_of, logits, moved, working_copy
+from ..networks.weights import first_line, load_exactly
+from ..units import Selection, sites, touched
+from .edit import KINDS, Edit
+
+
+def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
+    """New values of every parameter that the edit touches; the network stays as it is.
+
+    The result goes into `torch.func.functional_call`. It may hold a bias that the layer lacks: the edit `mean` holds
+    a channel by one.
+
+    Returns:
+        {parameter name: tensor of the parameter's shape, on its device}.
+
+    Raises:
+        UserError: the network lacks a unit, the older checkpoint lacks a tensor or has it in another shape, a noise
+            or user's kind fails.
+    """
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    generator = torch.Generator().manual_seed(edit.seed)
+    result = {}
+    for name, chosen in touched(model, edit.units).items():
+        old = parameters[name]
+        new = old.clone(memory_format=torch.preserve_format)
+        where = chosen.to(old.device)
+        if edit.units.kind == "weight":
+            flat = old.flatten().clone()
+            flat[where] = _values(edit, name, flat[where], generator, where)
+            new.copy_(flat.view(new.shape))
+        else:
+            new[where] = _values(edit, name, new[where], generator, where)
+        result[name] = new
+    if edit.kind == "mean":
+        _set_biases(model, edit, result, parameters)
+    return result
+
+
+def edited(model: nn.Module, edit: Edit) -> nn.Module:
+    """A new network with the edit applied.
+
+    Example:
+        ```python
+        without = sm.edited(model, sm.zero(units))
+        ```
+    """
+    result = copy.deepcopy(model)
+    state = {**result.state_dict(), **edited_tensors(model, edit)}
+    load_exactly(result, state, "the network")
+    return result
+
+
+def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) -> dict[str, Tensor]:
+    """Mean output of every channel over samples and positions, in evaluation mode.
+
+    Arguments:
+        model: the network, which stays as it is.
+        samples: usually the training samples.
+
+    Returns:
+        {layer name: [channels]} for every convolution and linear layer but the classifier head.
+    """
+    network = working_copy(model)
+    device = device_of(network)
+    layers = {name.removesuffix(".weight") for name in sites(model, Selection())}
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def record(name: str, is_linear: bool) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            channels_last = output if is_linear else output.movedim(1, -1)
+            flat = channels_last.reshape(-1, channels_last.shape[-1]).double()
+            sums[name] = sums.get(name, torch.zeros(())) + flat.sum(0).cpu()
+            counts[name] = counts.get(name, 0) + len(flat)
+
+        return hook
+
+    for name, module in network.named_modules():
+        if name in layers:
+            module.register_forward_hook(record(name, isinstance(module, nn.Linear)))
+    with torch.no_grad():
+        for batch in samples.batches(batch_size):
+            logits(network, moved(batch.inputs, device))
+    return {name: (sums[name] / counts[name]).float() for name in sums}
+
+
+def _values(edit: Edit, name: str, old: Tensor, generator: torch.Generator, where: Tensor) -> Tensor:
+    """What the edit puts in the place of `old`, the numbers that the units hold of one parameter."""
+    match edit.kind:
+        case "zero" | "mean":
+            return torch.zeros_like(old)
+        case "random_init":
+            return _noise(edit, old, generator)
+        case "random_noise":
+            return old + _noise(edit, old, generator)
+        case "rewind":
+            older = _older(edit, name)
+            rows = where.to(older.device)
+            return (older.flatten()[rows] if edit.units.kind == "weight" else older[rows]).to(old)
+        case _:
+            return _users_values(edit, old, generator)
+
+
+def _noise(edit: Edit, like: Tensor, generator: torch.Generator) -> Tensor:
+    draw = torch.rand if edit.parameters.get("noise") == "uniform" else torch.randn
+    return (draw(like.shape, generator=generator) * float(edit.parameters["std"])).to(like)
+
+
+def _older(edit: Edit, name: str) -> Tensor:
+    if name not in edit.tensors:
+        raise UserError(f"the older checkpoint has no tensor {name}: it is of another architecture")
+    return edit.tensors[name]
+
+
+def _users_values(edit: Edit, old: Tensor, generator: torch.Generator) -> Tensor:
+    new = find_kind(edit.kind)(old.clone(), generator, **edit.parameters)
+    if not isinstance(new, Tensor) or new.shape != old.shape:
+        raise UserError(f"edit {edit.kind} must return a tensor of shape {tuple(old.shape)}")
+    return new
+
+
+def find_kind(kind: str) -> Callable[..., Any]:
+    """A user's own kind of edit: a function (numbers, generator, **parameters) -> new numbers of the same shape.
+
+    Raises:
+        UserError: there is no such function.
+    """
+    module_name, _, function_name = kind.partition(":")
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"edit {kind!r}: {first_line(error)}: choose among {', '.join(KINDS)}, or an importable module:function"
+        ) from error
+    return function
+
+
+def _set_biases(model: nn.Module, edit: Edit, result: dict[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    for weight, rows in touched(model, edit.units).items():
+        layer, dot, part = weight.rpartition(".")
+        if part != "weight":
+            continue
+        if layer not in edit.tensors:
+            raise UserError(f"edit mean: no mean of layer {layer} is known: it can't be held at one")
+        name = f"{layer}{dot}bias"
+        like = result[weight]
+        bias = result.get(name, parameters.get(name, like.new_zeros(len(like)))).clone()
+        bias[rows.to(bias.device)] = edit.tensors[layer].to(bias)[rows.to(bias.device)]
+        result[name] = bias

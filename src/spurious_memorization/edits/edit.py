@@ -1,0 +1,184 @@
+"""An edit: one change of a network, as plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import UserError
+from ..units import Units
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """One change of a network.
+
+    Arguments:
+        kind: "zero", "mean", "random_init", "random_noise", "rewind", or a user's own `module:function`.
+        units: what is changed.
+        parameters: of the kind, plain numbers and words.
+        tensors: numbers that the kind puts in: the older parameters for `rewind`, the means for `mean`.
+        seed: of the noise.
+        matched_to: digest of the edit that this one is a control of.
+    """
+
+    kind: str
+    units: Units
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    seed: int = 0
+    matched_to: str | None = None
+
+    def on(self, units: Units, **changes: Any) -> Edit:
+        """The same edit on other units."""
+        return replace(self, units=units, **changes)
+
+    def digest(self) -> str:
+        """SHA-256 of kind, units, parameters and seed, 16 hex digits."""
+        parts = (self.kind, self.units.digest(), json.dumps(dict(self.parameters), sort_keys=True), self.seed)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        """As `--edit` takes it: "random_noise:std=0.02"."""
+        stated = ",".join(f"{name}={value}" for name, value in self.parameters.items())
+        return f"{self.kind}:{stated}" if stated else self.kind
+
+
+def zero(units: Units) -> Edit:
+    """Set the units' numbers to 0. A zeroed filter leaves its channel at the constant that follows from batch norm.
+
+    Arguments:
+        units: of any kind.
+    """
+    return Edit("zero", units)
+
+
+def mean(units: Units, means: Mapping[str, Tensor]) -> Edit:
+    """Hold each channel at its mean over some samples, in place of the constant that zeroed weights leave.
+
+    Arguments:
+        units: channels or heads.
+        means: {layer name: mean output of each channel, [channels]} as `channel_means` gives.
+
+    Raises:
+        UserError: the units are single weights, which have no output of their own.
+    """
+    if units.kind == "weight":
+        raise UserError("edit mean is for channels and heads: a single weight has no output whose mean it could keep")
+    return Edit("mean", units, tensors=means)
+
+
+def random_init(units: Units, std: float, *, noise: str = "normal", seed: int = 0) -> Edit:
+    """Replace the units' numbers by noise times `std`.
+
+    Arguments:
+        units: of any kind.
+        std: factor of the noise.
+        noise: "normal" (standard normal) or "uniform" (from 0 to 1, as the research code's threshold study draws).
+        seed: of the draws.
+
+    Raises:
+        UserError: `std` is negative or the noise unknown.
+    """
+    return Edit("random_init", units, _noise_parameters(std, noise), seed=seed)
+
+
+def random_noise(units: Units, std: float, *, noise: str = "normal", seed: int = 0) -> Edit:
+    """Add noise times `std` to the units' numbers; arguments as for `random_init`."""
+    return Edit("random_noise", units, _noise_parameters(std, noise), seed=seed)
+
+
+def rewind(units: Units, older: Mapping[str, Tensor], epochs: int | None = None) -> Edit:
+    """Set the units' numbers back to those of an older checkpoint.
+
+    Arguments:
+        units: of any kind.
+        older: state dict of the older network.
+        epochs: how many epochs older it is, for the record.
+    """
+    return Edit("rewind", units, {} if epochs is None else {"epochs": epochs}, tensors=older)
+
+
+RANDOM_KINDS = ("random_init", "random_noise")
+KINDS = ("zero", "mean", *RANDOM_KINDS, "rewind")
+NOISES = ("normal", "uniform")
+
+
+@dataclass(frozen=True)
+class EditSpec:
+    """An edit before it has units: what `--edit` states.
+
+    Arguments:
+        kind: of edit.
+        parameters: as stated.
+    """
+
+    kind: str
+    parameters: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        stated = ",".join(f"{name}={value}" for name, value in self.parameters.items())
+        return f"{self.kind}:{stated}" if stated else self.kind
+
+    @property
+    def is_random(self) -> bool:
+        return self.kind in RANDOM_KINDS
+
+
+def parse_edit(text: str) -> EditSpec:
+    """Read "zero", "random_noise:std=0.02" or "rewind:epochs=5"; a user's own kind is "module:function" with
+    "?name=value,..." for its parameters.
+
+    Raises:
+        UserError: the kind or a parameter is unknown, missing or of the wrong kind.
+    """
+    if text.split(":")[0] not in KINDS:
+        kind, _, stated = text.partition("?")
+        if ":" not in kind:
+            raise UserError(f"unknown edit {text!r}: choose among {', '.join(KINDS)}, or module:function")
+        return EditSpec(kind, _pairs(text, stated))
+    kind, _, stated = text.partition(":")
+    parameters = _pairs(text, stated)
+    allowed = {"random_init": {"std", "noise"}, "random_noise": {"std", "noise"}, "rewind": {"epochs"}}.get(kind, set())
+    if unknown := set(parameters) - allowed:
+        takes = ", ".join(sorted(allowed)) or "no parameters"
+        raise UserError(f"edit {kind} has no parameter {min(unknown)!r}: it takes {takes}")
+    if kind in RANDOM_KINDS:
+        if not isinstance(parameters.get("std"), int | float):
+            raise UserError(f"edit {kind} needs a number std, such as {kind}:std=0.02")
+        parameters = _noise_parameters(float(parameters["std"]), str(parameters.get("noise", "normal")))
+    if kind == "rewind" and not (isinstance(parameters.get("epochs"), int) and parameters["epochs"] > 0):
+        raise UserError("edit rewind needs a whole number of epochs, such as rewind:epochs=5")
+    return EditSpec(kind, parameters)
+
+
+def _pairs(text: str, stated: str) -> dict[str, Any]:
+    pairs: dict[str, Any] = {}
+    for part in filter(None, stated.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals or not value:
+            raise UserError(f"edit {text!r}: write parameters as name=value, such as random_noise:std=0.02")
+        pairs[name.strip()] = _number(value.strip())
+    return pairs
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _noise_parameters(std: float, noise: str) -> dict[str, Any]:
+    if not 0 <= std < float("inf"):
+        raise UserError(f"std {std} must be a number from 0 up")
+    if noise not in NOISES:
+        raise UserError(f"noise {noise!r}: choose among {', '.join(NOISES)}")
+    return {"std": std} if noise == "normal" else {"std": std, "noise": noise}

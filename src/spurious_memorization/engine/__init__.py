@@ -1,0 +1,1 @@
+"""Edited networks on samples: network, edits and data in; outcomes out."""

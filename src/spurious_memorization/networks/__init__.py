@@ -1,0 +1,1 @@
+"""Networks: building them by name, reading their weights safely, and running them."""

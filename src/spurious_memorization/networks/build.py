@@ -1,0 +1,165 @@
+"""Networks by name: any timm classifier, or a user's own `module:factory`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import timm
+from pydantic import Field
+from timm.models import PretrainedCfg
+from torch import Tensor, nn
+
+from ..data.transforms import PictureTransform
+from ..errors import UserError
+from ..settings import Settings
+from .weights import first_line, load_exactly
+
+PAPER_NETWORKS = {
+    "deit_tiny": "deit_tiny_patch16_224",
+    "deit_small": "deit_small_patch16_224",
+    "deit_base": "deit_base_patch16_224",
+    "deit_large": "vit_large_patch16_224",
+}
+"""The short names of You et al. (2025) and timm's names of the same networks; resnet50 is called so by both."""
+
+
+class NetworkSettings(Settings):
+    """Everything needed to build a network again.
+
+    Arguments:
+        model: a timm name, a short name of the paper, or `module:factory`.
+        n_classes: number of outputs.
+        image_size: side of the square input in pixels; None for the network's own.
+        norm_eps: epsilon of the layer norms; None for the network's own. The research code uses 1e-5, timm 1e-6.
+    """
+
+    model: str
+    n_classes: int = Field(ge=2)
+    image_size: int | None = Field(None, ge=1)
+    norm_eps: float | None = Field(None, gt=0)
+
+    @property
+    def timm_name(self) -> str:
+        return PAPER_NETWORKS.get(self.model, self.model)
+
+    @property
+    def is_factory(self) -> bool:
+        return ":" in self.model
+
+
+def build(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool = False) -> nn.Module:
+    """Build a network, with random weights unless `pretrained` says otherwise.
+
+    Arguments:
+        settings: which network.
+        pretrained: True for timm's own download, or a state dict of the same architecture; a head with another
+            number of classes is left out and starts at random.
+
+    Raises:
+        UserError: the name is unknown, the download fails, or the weights belong to another architecture.
+    """
+    model = _from_factory(settings, pretrained) if settings.is_factory else _from_timm(settings, pretrained)
+    if settings.norm_eps is not None:
+        for module in model.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = settings.norm_eps
+    return model
+
+
+def own_transform(settings: NetworkSettings, image_size: int | None = None) -> PictureTransform:
+    """The evaluation transform that timm states for a network.
+
+    Raises:
+        UserError: a `module:factory` has no such statement and no picture size is given.
+    """
+    if settings.is_factory:
+        if image_size is None:
+            raise UserError(f"{settings.model} states no picture size: give --image-size, or write it to dataset.yaml")
+        return PictureTransform(image_size=image_size, resize=image_size)
+    config = _pretrained_config(settings.timm_name)
+    size = image_size or settings.image_size or config.input_size[-1]
+    return PictureTransform(
+        image_size=size,
+        resize=round(size / config.crop_pct),
+        keep_aspect=True,
+        interpolation=config.interpolation if config.interpolation in ("bilinear", "bicubic") else "bilinear",
+        mean=config.mean,
+        std=config.std,
+    )
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Module names of the classifier head: what timm states, otherwise the last linear layer."""
+    config = getattr(model, "pretrained_cfg", None) or {}
+    stated = config.get("classifier")
+    if stated:
+        return (stated,) if isinstance(stated, str) else tuple(stated)
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return tuple(linears[-1:])
+
+
+def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) -> nn.Module:
+    name = settings.timm_name
+    config = _pretrained_config(name)
+    options: dict[str, Any] = {"num_classes": settings.n_classes}
+    if settings.image_size is not None and config.fixed_input_size:
+        options["img_size"] = settings.image_size
+    if isinstance(pretrained, dict):
+        head = config.classifier if isinstance(config.classifier, str) else (config.classifier or ("",))[0]
+        rows = pretrained.get(f"{head}.weight")
+        options["pretrained_cfg_overlay"] = {
+            "state_dict": pretrained,
+            "num_classes": len(rows) if rows is not None else settings.n_classes,
+            "custom_load": False,
+        }
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained is not False, **options)
+    except Exception as error:
+        if pretrained is False:
+            raise UserError(f"{settings.model} can't be built: {first_line(error)}") from error
+        if pretrained is True:
+            raise UserError(
+                f"timm's weights for {settings.model} could not be downloaded ({first_line(error)}): "
+                "give a file that you have with --weights FILE, or --weights none"
+            ) from error
+        raise UserError(f"the weights don't fit {settings.model}: {first_line(error)}") from error
+    vars(model)["pretrained_cfg"].pop("state_dict", None)
+    return model
+
+
+def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) -> nn.Module:
+    module_name, _, factory_name = settings.model.partition(":")
+    try:
+        sys.path.insert(0, str(Path.cwd()))
+        factory = getattr(importlib.import_module(module_name), factory_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{settings.model}: {first_line(error)}: name an importable module and a function in it") from (
+            error
+        )
+    finally:
+        sys.path.pop(0)
+    takes_classes = "num_classes" in inspect.signature(factory).parameters
+    model = factory(num_classes=settings.n_classes) if takes_classes else factory()
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{settings.model} gave a {type(model).__name__}, not a torch.nn.Module")
+    if pretrained is True:
+        raise UserError(f"{settings.model} is not one of timm's networks: give its weights as a file")
+    if isinstance(pretrained, dict):
+        load_exactly(model, pretrained, settings.model)
+    return model
+
+
+def _pretrained_config(name: str) -> Any:
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f" (close are {', '.join(close)})" if close else ""
+        raise UserError(f"unknown network {name!r}{hint}: use a timm name or module:factory")
+    try:
+        return timm.get_pretrained_cfg(name, allow_unregistered=True) or PretrainedCfg()
+    except RuntimeError as error:
+        raise UserError(f"{name}: {first_line(error)}: leave the tag out, or choose one that timm lists") from error

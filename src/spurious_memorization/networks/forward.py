@@ -1,0 +1,72 @@
+"""Running a network: device, precision and inputs that are tensors or mappings."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..data.samples import Inputs
+from ..errors import UserError
+
+Precision = Literal["float32", "bf16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of this name; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: the device isn't there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available.get(name.split(":")[0], False):
+        raise UserError(
+            f"no device {name!r} here: use auto or {', '.join(k for k, there in available.items() if there)}"
+        )
+    return torch.device(name)
+
+
+def working_copy(model: nn.Module, device: torch.device | None = None) -> nn.Module:
+    """A copy for evaluation: evaluation mode, no gradients, channels last; the caller's network stays as it is."""
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    copied = copied.to(device) if device is not None else copied
+    return copied.to(memory_format=torch.channels_last)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Device of the network's parameters."""
+    parameter = next(model.parameters(), None)
+    return parameter.device if parameter is not None else torch.device("cpu")
+
+
+def moved(inputs: Inputs, device: torch.device) -> Inputs:
+    """Inputs on the device, pictures with channels last."""
+    if isinstance(inputs, Mapping):
+        return {name: value.to(device) for name, value in inputs.items()}
+    if inputs.ndim == 4:
+        return inputs.to(device, memory_format=torch.channels_last)
+    return inputs.to(device)
+
+
+def logits(model: nn.Module, inputs: Inputs, changed: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Logits [samples, classes] of a network, in float32, with the tensors in `changed` in place of its own.
+
+    A mapping of inputs is passed by name; an output with a field `logits` is taken by that field.
+    """
+    arguments, named = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
+    output = torch.func.functional_call(model, dict(changed or {}), arguments, named)
+    output = getattr(output, "logits", output)
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        raise UserError("the network must give logits of shape [samples, classes]")
+    return output.float()
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """The context that runs a network in this precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,187 @@
+"""Weight files: read without unpickling, verified, and turned into a plain state dict."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import re
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ..atomic import whole_file
+from ..errors import UserError
+
+StateDict = dict[str, Tensor]
+
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth$")
+_numpy_scalar = np.float64(0).__reduce__()[0]
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    (_numpy_scalar, "numpy.core.multiarray.scalar"),
+    (_numpy_scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
+]
+"""Types beside tensors that training scripts leave in checkpoints; none of them runs code when it is read."""
+
+_RESEARCH_HEADS = ("fc.0", "head.0")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The content of a weight file.
+
+    Arguments:
+        state: tensors by parameter or buffer name.
+        research: the file was written by the research code of You et al. (2025); its head is converted already: the
+            softmax is dropped and class index equals label (that code keeps class 1 at position 0).
+    """
+
+    state: StateDict
+    research: bool = False
+
+
+def read_weights(file: Path) -> Weights:
+    """Read a state dict from a safetensors or PyTorch file, bare or under "model", "state_dict" or "model_state_dict".
+
+    Files whose names end in eight hex digits, like `resnet50-19c8e357.pth`, must have a SHA-256 that starts with them.
+
+    Raises:
+        UserError: the file is missing, truncated, changed, holds no state dict, or holds objects that could run code.
+    """
+    if not file.is_file():
+        raise UserError(f"weight file {file} does not exist: check the path")
+    _verify_name(file)
+    content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
+    for key in ("model_state_dict", "state_dict", "model"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise UserError(f"{file} holds no state dict: save the network with torch.save(model.state_dict(), ...)")
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    head = next((head for head in _RESEARCH_HEADS if f"{head}.weight" in state), None)
+    return Weights(_plain_head(state, head), research=True) if head else Weights(state)
+
+
+def save_state(file: Path, state: StateDict) -> None:
+    """Write a state dict as safetensors, whole or not at all."""
+    with whole_file(file) as temporary:
+        safetensors.torch.save_file(
+            {name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary
+        )
+
+
+def read_state(file: Path) -> StateDict:
+    """Read a state dict that `save_state` wrote.
+
+    Raises:
+        UserError: the file is missing or truncated.
+    """
+    if not file.is_file():
+        raise UserError(f"checkpoint {file} does not exist")
+    return _read_safetensors(file)
+
+
+def load_exactly(model: nn.Module, state: StateDict, name: str) -> None:
+    """Load a state dict whose names and shapes are exactly the network's.
+
+    A bias that the architecture lacks is added to its layer: the edit `mean` saves such.
+
+    Raises:
+        UserError: a tensor is missing, unexpected or of another shape; the first one is named.
+    """
+    own = model.state_dict()
+    for key in [key for key in state if key not in own and key.endswith(".bias")]:
+        layer = _submodule(model, key.removesuffix(".bias"))
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is None:
+            layer.bias = nn.Parameter(torch.zeros_like(state[key]))
+            own[key] = state[key]
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    differing = [key for key in own if key in state and own[key].shape != state[key].shape]
+    if missing or unexpected or differing:
+        if differing:
+            key = differing[0]
+            what = f"{key} has shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+        else:
+            what = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is unknown"
+        n = len(missing) + len(unexpected) + len(differing)
+        raise UserError(f"the weights are of another architecture than {name}: {what} ({n} such): check --model")
+    model.load_state_dict(state, strict=False)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, for a one-line error of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(":") if lines else type(error).__name__
+
+
+def _plain_head(state: StateDict, head: str) -> StateDict:
+    name = head.removesuffix(".0")
+    renamed = {f"{name}{key.removeprefix(head)}" if key.startswith(f"{head}.") else key: v for key, v in state.items()}
+    for key in (f"{name}.weight", f"{name}.bias"):
+        renamed[key] = renamed[key].flip(0)
+    return renamed
+
+
+def _verify_name(file: Path) -> None:
+    stated = _HASH_IN_NAME.search(file.name)
+    if not stated:
+        return
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not found.startswith(stated[1]):
+        raise UserError(
+            f"{file} is broken or changed: its SHA-256 starts with {found[:8]}, not {stated[1]} as in its name: "
+            "fetch it again"
+        )
+
+
+def _read_safetensors(file: Path) -> dict[str, Any]:
+    try:
+        return dict(safetensors.torch.load_file(file))
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{file} is truncated or no safetensors file ({first_line(error)}): replace it") from error
+
+
+def _read_torch(file: Path) -> dict[str, Any]:
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(file) or b"Weights only load failed" in str(error).encode():
+            raise UserError(
+                f"{file} is refused: it is broken, or holds objects that could run code when read; "
+                "save it again as a plain state dict or as safetensors"
+            ) from error
+        raise UserError(f"{file} is no weight file: {first_line(error)}") from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, struct.error) as error:
+        raise UserError(f"{file} is truncated or no PyTorch file ({first_line(error)}): replace it") from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{file} holds a {type(content).__name__}, not a state dict: "
+            "save it with torch.save(model.state_dict(), ...)"
+        )
+    return content
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
