@@ -219,6 +219,12 @@ class Dataset:
         """Majority groups: lift over 1 and not named a minority."""
         return tuple(g for g in majority_groups(self.groups, self.train_counts) if g not in self.named_minority)
 
+    @property
+    def image_size(self) -> int | None:
+        """Side of the square input in pixels; None for tensors, and where no transform is chosen yet."""
+        transform = self.source.transform if isinstance(self.source, Pictures) else None
+        return transform.image_size if transform is not None else None
+
     def with_transform(self, transform: PictureTransform) -> Dataset:
         """The same samples with another transform; data without pictures stay as they are."""
         if not isinstance(self.source, Pictures):
@@ -308,10 +314,13 @@ class Samples:
         chunks = [self.index[i : i + batch_size] for i in range(0, len(self.index), batch_size)]
         yield from DataLoader(_Chunks(self.dataset, chunks), batch_size=None, num_workers=workers)
 
+    def shuffled(self, seed: int, epoch: int) -> Samples:
+        """The samples in an order that depends on `seed` and `epoch` alone."""
+        return replace(self, index=np.random.default_rng([seed, epoch]).permutation(self.index))
+
     def augmented_batches(self, batch_size: int, seed: int, epoch: int, workers: int = 0) -> Iterator[Batch]:
-        """The samples shuffled and augmented: order and draws depend on `seed`, `epoch` and sample index alone."""
-        order = np.random.default_rng([seed, epoch]).permutation(self.index)
-        chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        """As `batches`, augmented with draws that depend on `seed`, `epoch` and sample index alone."""
+        chunks = [self.index[i : i + batch_size] for i in range(0, len(self.index), batch_size)]
         yield from DataLoader(_Chunks(self.dataset, chunks, (seed, epoch)), batch_size=None, num_workers=workers)
 
 

@@ -147,11 +147,21 @@ def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | boo
     model = factory(num_classes=settings.n_classes) if takes_classes else factory()
     if not isinstance(model, nn.Module):
         raise UserError(f"{settings.model} gave a {type(model).__name__}, not a torch.nn.Module")
+    _fit_head(model, settings.n_classes)
     if pretrained is True:
         raise UserError(f"{settings.model} is not one of timm's networks: give its weights as a file")
     if isinstance(pretrained, dict):
         load_exactly(model, pretrained, settings.model)
     return model
+
+
+def _fit_head(model: nn.Module, n_classes: int) -> None:
+    """Give a head with another number of outputs `n_classes` of them, at random."""
+    for name in head_names(model):
+        head = model.get_submodule(name)
+        if isinstance(head, nn.Linear) and head.out_features != n_classes:
+            parent = model.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], nn.Linear(head.in_features, n_classes, head.bias is not None))
 
 
 def _pretrained_config(name: str) -> Any:

@@ -1,0 +1,1 @@
+"""Training networks, and importing those trained elsewhere: both end in a run with a network per epoch."""

@@ -1,0 +1,134 @@
+"""The training loop: network, optimizer, epochs, checkpoints, in this order."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+from torch.optim import Optimizer
+
+from ..console import progress, say
+from ..data.samples import Batch, Dataset, Samples
+from ..errors import UserError
+from ..losses import LOSSES
+from ..networks.forward import choose_device, logits, moved
+from ..run import Run
+from ..settings import Execution
+from .measure import measure_epoch
+from .optimizers import build_optimizer, build_schedule
+from .recipes import TrainSettings
+from .trainer_state import restore_trainer, store_trainer
+
+
+class TrainExecution(Execution):
+    """How training is carried out.
+
+    Arguments:
+        log: a tracker to write curves to: "tensorboard" or "wandb".
+    """
+
+    log: str | None = None
+
+
+def train_epochs(run: Run, config: TrainSettings, data: Dataset, model: nn.Module, execution: TrainExecution) -> None:
+    """Train a network for the epochs that the run lacks, storing each as it ends."""
+    accelerator = _accelerator(run, config, execution)
+    device = accelerator.device
+    model.to(device).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(config, model)
+    schedule = build_schedule(config, optimizer)
+    done = restore_trainer(run, model, optimizer, schedule)
+    measuring = execution.model_copy(update={"device": str(device)})
+
+    def finish(epoch: int) -> None:
+        measure_epoch(run, epoch, model, data, loss=config.loss, precision=config.precision, execution=measuring)
+        if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
+            run.save_network(epoch, model)
+        store_trainer(run, epoch, model, optimizer, schedule)
+
+    if done is None:
+        finish(0)
+    first, started = (done or 0) + 1, time.monotonic()
+    for epoch in range(first, config.epochs + 1):
+        loss = _train_epoch(epoch, config, data.train, model, optimizer, accelerator, execution.workers)
+        schedule.step(loss)
+        finish(epoch)
+        accelerator.log({"loss": loss, **_curves(run, epoch)}, step=epoch)
+        seconds = (time.monotonic() - started) / (epoch - first + 1)
+        say(_summary(run, epoch, config.epochs, loss, seconds))
+    accelerator.end_training()
+
+
+def _train_epoch(
+    epoch: int,
+    config: TrainSettings,
+    samples: Samples,
+    model: nn.Module,
+    optimizer: Optimizer,
+    accelerator: Accelerator,
+    workers: int,
+) -> float:
+    """One pass over the training samples; the mean loss of a sample."""
+    model.train()
+    torch.manual_seed(config.seed * 1_000_003 + epoch)
+    total = 0.0
+    for batch in _batches(epoch, config, samples, workers):
+        inputs, y = moved(batch.inputs, accelerator.device), batch.y.to(accelerator.device)
+        with accelerator.autocast():
+            output = logits(model, inputs)  # [batch, classes]
+        losses = LOSSES[config.loss](output, y)  # [batch]
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(losses.mean())
+        optimizer.step()
+        total += float(losses.detach().sum())
+    if not math.isfinite(total):
+        raise UserError(f"the loss is no longer a number in epoch {epoch}: start again with a lower --lr")
+    return total / len(samples)
+
+
+def _batches(epoch: int, config: TrainSettings, samples: Samples, workers: int) -> Iterator[Batch]:
+    shuffled, size = samples.shuffled(config.seed, epoch), config.batch_size
+    if config.augment:
+        batches = shuffled.augmented_batches(size, config.seed, epoch, workers)
+    else:
+        batches = shuffled.batches(size, workers)
+    return progress(batches, math.ceil(len(samples) / size), f"epoch {epoch}/{config.epochs}")
+
+
+def _accelerator(run: Run, config: TrainSettings, execution: TrainExecution) -> Accelerator:
+    device = choose_device(execution.device)
+    # Accelerate keeps device and precision for the whole process and refuses others, which a second training may need.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        accelerator = Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision="bf16" if config.precision == "bf16" else "no",
+            log_with=execution.log,
+            project_dir=str(run.path),
+        )
+        if execution.log:
+            accelerator.init_trackers("spurmem", config={k: str(v) for k, v in config.model_dump().items()})
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"tracker {execution.log!r} is not usable: pip install 'spurious-memorization[{execution.log}]' ({error})"
+        ) from error
+    return accelerator
+
+
+def _curves(run: Run, epoch: int) -> dict[str, float]:
+    names = run.record.data.groups.names
+    rows = run.history().query("epoch == @epoch and n > 0")
+    return {f"accuracy/{row.split}/{names[row.group]}": row.correct / row.n for row in rows.itertuples()}
+
+
+def _summary(run: Run, epoch: int, epochs: int, loss: float, seconds: float) -> str:
+    rows = run.history().query("epoch == @epoch and n > 0")
+    worst = (rows["correct"] / rows["n"]).groupby(rows["split"]).min()
+    accuracies = ", ".join(f"{split} {worst[split]:.1%}" for split in ("train", "val", "test") if split in worst)
+    left = f"; about {seconds * (epochs - epoch):.0f} s to go" if epoch < epochs else ""
+    return f"epoch {epoch}/{epochs}: loss {loss:.3f}, worst-group accuracy {accuracies}{left}"

@@ -1,0 +1,110 @@
+"""From a data folder and settings to a run with a trained network."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..console import say
+from ..data.samples import Dataset
+from ..errors import UserError
+from ..networks.build import NetworkSettings, build, own_transform
+from ..networks.weights import load_exactly, read_weights
+from ..run import Run, RunRecord, data_record, versions
+from .loop import TrainExecution, train_epochs
+from .recipes import TrainSettings, expanded
+
+
+def train(
+    folder: str | Path,
+    out: str | Path,
+    settings: TrainSettings | None = None,
+    *,
+    resume: bool = False,
+    execution: TrainExecution | None = None,
+) -> Run:
+    """Train a network; store it, its predictions and its history after every epoch in a run.
+
+    Order and augmentation are drawn from seed, epoch and sample index, and every epoch starts from what the latest
+    whole one stored: a training that was stopped at any moment and is resumed ends with the same weights.
+
+    Arguments:
+        folder: the data folder.
+        out: the run's directory, new unless `resume`.
+        settings: what changes the result; what isn't stated is filled in by the recipe.
+        resume: continue a stopped training of the same settings; a finished one stays as it is.
+        execution: device, workers, batch size of evaluation, tracker.
+
+    Raises:
+        UserError: data, network or weights are not usable, the run exists (without `resume`) or has other settings,
+            another command is writing it, the disk is full.
+
+    Example:
+        ```python
+        run = sm.train("birds", "runs/first", sm.TrainSettings(model="resnet18", epochs=12))
+        ```
+    """
+    run = Run(Path(out))
+    settings = settings or TrainSettings()
+    data = settings.read(Path(folder))
+    config = expanded(settings, data)
+    if run.exists and not resume:
+        raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
+    torch.manual_seed(config.seed)
+    model, network = starting_network(config, data)
+    data = with_transform(data, network)
+    record = RunRecord(
+        origin="train",
+        data=data_record(data, Path(folder), settings),
+        network=network,
+        settings=config.model_dump(mode="json"),
+        best_by=config.best_by,
+        versions=versions(),
+    )
+    with run.writing():
+        _announce(run, config, data, model)
+        run.create(record)
+        train_epochs(run, config, data, model, execution or TrainExecution())
+    return run
+
+
+def starting_network(config: TrainSettings, data: Dataset) -> tuple[nn.Module, NetworkSettings]:
+    """The network that training starts from, and how to build it again."""
+    network = NetworkSettings(
+        model=config.model,
+        n_classes=len(data.groups.classes),
+        image_size=data.image_size,
+        norm_eps=config.norm_eps,
+    )
+    if config.start is not None:
+        path, _, epoch = config.start.partition("@")
+        older = Run(Path(path))
+        model = build(network)
+        load_exactly(model, older.state(older.choose_epoch(epoch or "last")), config.model)
+        return model, network
+    if config.weights in ("none", "timm"):
+        return build(network, pretrained=config.weights == "timm"), network
+    return build(network, pretrained=read_weights(Path(config.weights)).state), network
+
+
+def with_transform(data: Dataset, network: NetworkSettings) -> Dataset:
+    """The data with the network's own transform, where nothing else fixes one."""
+    return data if data.image_size is not None else data.with_transform(own_transform(network))
+
+
+def _announce(run: Run, config: TrainSettings, data: Dataset, model: nn.Module) -> None:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    checkpoints = config.epochs // config.checkpoint_every + 1 + (config.epochs % config.checkpoint_every > 0)
+    needed, free = size * (checkpoints + 3), shutil.disk_usage(run.path).free
+    if needed > free:
+        raise UserError(
+            f"{checkpoints} checkpoints need {needed / 1e9:.1f} GB but {run.path} has {free / 1e9:.1f} GB: "
+            "free some space, or keep fewer with --checkpoint-every"
+        )
+    say(
+        f"training {config.model} on {data.name}: {len(data.train)} samples, {config.epochs} epochs, "
+        f"{checkpoints} checkpoints ({size * checkpoints / 1e6:.0f} MB) into {run.path}"
+    )

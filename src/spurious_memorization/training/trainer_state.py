@@ -1,0 +1,53 @@
+"""The trainer's state after the latest whole epoch: what a resumed training starts from.
+
+Random draws need no state: they follow from seed and epoch.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ..atomic import whole_file
+from ..errors import UserError
+from ..networks.weights import load_exactly
+from ..run import Run
+from .optimizers import Schedule
+
+
+def store_trainer(run: Run, epoch: int, model: nn.Module, optimizer: Optimizer, schedule: Schedule) -> None:
+    """Write network, optimizer and schedule. The epoch counts as whole once this file is there."""
+    state = {
+        "epoch": epoch,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state(),
+    }
+    with whole_file(run.trainer_file) as temporary:
+        torch.save(state, temporary)
+
+
+def restore_trainer(run: Run, model: nn.Module, optimizer: Optimizer, schedule: Schedule) -> int | None:
+    """Take up what `store_trainer` wrote.
+
+    Returns:
+        The latest whole epoch, None where there is none yet.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    if not run.trainer_file.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(run.trainer_file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{run.trainer_file} is broken: train again into another --out") from error
+    load_exactly(model, state["model"], "the run's network")
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state(state["schedule"])
+    epoch: int = state["epoch"]
+    return epoch
