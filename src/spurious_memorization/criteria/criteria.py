@@ -133,7 +133,7 @@ def gradients(model: nn.Module, batch: Batch | Samples, loss: LossName = "cross_
     return {name: (value / n).cpu() for name, value in sums.items()}
 
 
-def criterion_seed(seed: int, *parts: object) -> int:
+def derived_seed(seed: int, *parts: object) -> int:
     """A seed of its own for one use, derived from the settings' seed."""
     digest = hashlib.sha256(repr((seed, *parts)).encode()).digest()
     return int.from_bytes(digest[:6], "big")

@@ -1,0 +1,105 @@
+"""Tracing: the ranking of a network's units by a criterion, stored in its run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from ..criteria.criteria import CRITERIA, NEEDS_SAMPLES, find_criterion
+from ..criteria.scores import Scores, read_scores, save_scores
+from ..criteria.worst import Order, worst
+from ..data.samples import Dataset
+from ..errors import UserError
+from ..losses import LossName
+from ..run import Run
+from ..settings import Settings
+from ..units import Selection
+
+
+class RankingSettings(Settings):
+    """One ranking: what was scored, by which criterion, on which samples.
+
+    Arguments:
+        criterion: name, or `module:function`.
+        select: the units.
+        epoch: of the network.
+        group: name of the group whose worst samples are taken; None for all groups together, and for criteria that
+            need no samples.
+        split: where the samples come from.
+        n_worst: at most so many of them.
+        order: which are the worst.
+        loss: by which, and whose gradient is taken.
+        seed: of the criterion `random`.
+    """
+
+    criterion: str
+    select: Selection
+    epoch: int
+    group: str | None = None
+    split: Literal["train", "val", "test"] = "train"
+    n_worst: int = 200
+    order: Order = "highest_loss"
+    loss: LossName = "cross_entropy"
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """For tables: "gradient (waterbird on land)"."""
+        return f"{self.criterion} ({self.group})" if self.group else self.criterion
+
+
+def trace(model: nn.Module, data: Dataset, settings: RankingSettings) -> Scores:
+    """Scores of every unit by one criterion.
+
+    Arguments:
+        model: the network, which stays as it is.
+        data: where the criterion's samples come from.
+        settings: what is scored and how.
+
+    Raises:
+        UserError: criterion, group or selection don't exist, or a user's criterion returns something else.
+    """
+    criterion = find_criterion(settings.criterion)
+    if settings.criterion == "random":
+        return Scores(criterion(model, select=settings.select, seed=settings.seed), *_kind(settings))
+    if settings.criterion == "magnitude":
+        return Scores(criterion(model, select=settings.select), *_kind(settings))
+    samples = data.samples(settings.split)
+    chosen = worst(model, samples, settings.group, settings.n_worst, order=settings.order, loss=settings.loss)
+    if settings.criterion in CRITERIA:
+        return Scores(criterion(model, chosen, select=settings.select, loss=settings.loss), *_kind(settings))
+    values = criterion(model, chosen.batch())
+    if not isinstance(values, dict) or not values:
+        raise UserError(f"criterion {settings.criterion} must return {{tensor name: scores}}")
+    return Scores(values, *_kind(settings))
+
+
+def stored_ranking(run: Run, model: nn.Module, data: Dataset, settings: RankingSettings) -> Scores:
+    """The scores from the run, traced and stored there first where they are not yet."""
+    file = ranking_file(run, settings)
+    if file.is_file():
+        return read_scores(file)
+    scores = trace(model, data, settings)
+    save_scores(file, scores)
+    return scores
+
+
+def ranking_file(run: Run, settings: RankingSettings) -> Path:
+    """Where a ranking is stored: named by criterion, kind of unit, epoch and group, and a digest of all settings."""
+    words = (settings.criterion, settings.select.unit, f"epoch_{settings.epoch:03d}", settings.group or "")
+    name = "_".join(re.sub(r"[^\w.-]+", "-", word) for word in words if word)
+    digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
+    return run.path / "rankings" / f"{name}_{digest}.safetensors"
+
+
+def needs_group(criterion: str) -> bool:
+    """A criterion that looks at samples: it is traced once a group."""
+    return criterion in NEEDS_SAMPLES or criterion not in CRITERIA
+
+
+def _kind(settings: RankingSettings) -> tuple[Literal["channel", "head", "weight"], bool]:
+    return settings.select.unit, settings.select.with_bias

@@ -1,0 +1,172 @@
+"""Settings of tracing and of a study: what `spurmem trace` and `spurmem study` take as flags."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from torch import nn
+
+from ..data.samples import SPLITS, Dataset
+from ..edits.edit import EditSpec, parse_edit
+from ..errors import UserError
+from ..losses import LossName
+from ..networks.forward import Precision
+from ..presets import Preset, TracingRules, tracing_rules
+from ..settings import Settings
+from ..units import Selection, UnitKind
+from .rankings import RankingSettings, needs_group
+
+SplitName = Literal["train", "val", "test"]
+
+
+def _words(value: Any) -> Any:
+    """Split "a,b" into its words, so that flags and YAML take lists in either form."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        return tuple(word.strip() for v in value for word in v.split(",") if word.strip())
+    return value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+
+
+class TraceSettings(Settings):
+    """How units are scored. What is None is filled in by the preset."""
+
+    criterion: Words = Field(
+        ("magnitude", "gradient"), description="magnitude, gradient, taylor, random, module:function"
+    )
+    group: tuple[str, ...] = Field((), description="trace on the worst samples of this group; minorities if not given")
+    traced_on: SplitName = Field("train", description="split whose worst samples are traced")
+    n_worst: int = Field(200, ge=1, description="at most so many worst samples a group")
+    unit: UnitKind = Field("channel", description="channel, head or weight")
+    tensors: Words = Field((), description="patterns of tensors to keep, such as 'layer3.*'; all if not given")
+    exclude: Words = Field((), description="patterns of tensors to leave out")
+    with_bias: bool | None = Field(None, description="a unit takes its bias along; by the preset if not given")
+    loss: LossName | None = Field(None, description="loss of a sample; by the preset if not given")
+    epoch: str = Field("last", description="best, last or a number")
+    preset: Preset = Field("standard", description="standard, or paper: the research code's arithmetic")
+    seed: int = Field(0, ge=0, description="of every draw")
+
+
+class StudySettings(TraceSettings):
+    """A study: rankings x sizes x edits x repeats on some splits, beside random controls."""
+
+    size: Words = Field(("1..3",), description="sizes of the selected set: 1..3, 5 or, for weights, 0.1%")
+    edit: tuple[str, ...] = Field(
+        ("zero",), description="zero, mean, random_init:std=S, random_noise:std=S, rewind:epochs=N"
+    )
+    split: Words = Field(("train", "test"), description="splits to measure on")
+    repeats: int = Field(10, ge=1, description="of each random edit, each with its own draws")
+    controls: int = Field(99, ge=0, description="random controls of each ranking")
+    per_group: int | None = Field(
+        None, ge=1, description="measure controls on so many samples a group; all if not given"
+    )
+    smallest: bool = Field(False, description="select the smallest scores instead of the largest")
+    spare: float = Field(0.0, ge=0, lt=1, description="probability with which a selected weight is spared")
+    units: Words = Field((), description="study these units, such as layer3.0.conv2:17, instead of a criterion's")
+    noise: Literal["normal", "uniform"] | None = Field(None, description="of random edits; by the preset if not given")
+    precision: Precision = Field("float32", description="float32 or bf16")
+
+
+def rules_of(settings: TraceSettings, criterion: str, model: nn.Module) -> TracingRules:
+    """The preset's rules for a criterion, with what the user states in their place."""
+    rules = tracing_rules(settings.preset, criterion, settings.unit, model)
+    select = rules.select.model_copy(
+        update={
+            "tensors": settings.tensors,
+            "exclude": (*rules.select.exclude, *settings.exclude),
+            "with_bias": rules.select.with_bias if settings.with_bias is None else settings.with_bias,
+        }
+    )
+    return rules.model_copy(update={"select": Selection(**select.model_dump()), "loss": settings.loss or rules.loss})
+
+
+def rankings_of(settings: TraceSettings, model: nn.Module, data: Dataset, epoch: int) -> list[RankingSettings]:
+    """Every ranking that the settings ask for: each criterion, those that look at samples once a group.
+
+    Raises:
+        UserError: a group is unknown, or none is given and the data have no minority.
+    """
+    rankings = []
+    for criterion in settings.criterion:
+        rules = rules_of(settings, criterion, model)
+        common = {"criterion": criterion, "select": rules.select, "epoch": epoch, "seed": settings.seed}
+        if not needs_group(criterion):
+            rankings.append(RankingSettings(**common))
+            continue
+        for group in _groups(settings, rules, data):
+            data.samples(settings.traced_on).of_group(group)
+            rankings.append(
+                RankingSettings(
+                    **common, group=group, split=settings.traced_on, n_worst=settings.n_worst, loss=rules.loss
+                )
+            )
+    return rankings
+
+
+def _groups(settings: TraceSettings, rules: TracingRules, data: Dataset) -> list[str]:
+    names = data.groups.names
+    if settings.group:
+        return [names[data.groups.index(group)] for group in settings.group]
+    if rules.every_group:
+        counts = data.train_counts
+        return [name for g, name in enumerate(names) if counts[g]]
+    if not data.minority:
+        raise UserError("the data have no minority group (none has a lift under 0.5): name one with --group")
+    return [names[g] for g in data.minority]
+
+
+def parse_sizes(texts: tuple[str, ...], unit: UnitKind) -> list[int | float]:
+    """Sizes from "1..3", "5" or "0.1%", without duplicates, in the order given.
+
+    Raises:
+        UserError: a size is malformed or not positive, or a fraction is asked of channels or heads.
+    """
+    sizes: list[int | float] = []
+    for text in texts:
+        if match := re.fullmatch(r"(\d+)\.\.(\d+)", text):
+            sizes += range(int(match[1]), int(match[2]) + 1)
+        elif match := re.fullmatch(r"(\d+(?:\.\d+)?(?:e-?\d+)?)%", text):
+            if unit != "weight":
+                raise UserError(f"size {text}: fractions are for weights; give {unit}s as counts, such as 1..3")
+            sizes.append(float(match[1]) / 100)
+        elif text.isdecimal():
+            sizes.append(int(text))
+        else:
+            raise UserError(f"size {text!r}: write 1..3, 5 or, for weights, 0.1%")
+    if not sizes or min(sizes) <= 0:
+        raise UserError(f"sizes {', '.join(texts)}: a selected set needs at least one unit")
+    if any(isinstance(size, float) and size > 1 for size in sizes):
+        raise UserError(f"sizes {', '.join(texts)}: a fraction can't be over 100 %")
+    return list(dict.fromkeys(sizes))
+
+
+def parse_edits(settings: StudySettings, rules: TracingRules) -> list[EditSpec]:
+    """The edits of a study, random ones with the noise of the rules where none is stated.
+
+    Raises:
+        UserError: an edit is malformed.
+    """
+    specs = [parse_edit(text) for text in settings.edit]
+    noise = settings.noise or rules.noise
+    return [
+        EditSpec(spec.kind, {**spec.parameters, "noise": noise})
+        if spec.is_random and noise != "normal" and "noise" not in spec.parameters
+        else spec
+        for spec in specs
+    ]
+
+
+def parse_splits(settings: StudySettings, data: Dataset) -> list[str]:
+    """The splits of a study.
+
+    Raises:
+        UserError: one is unknown or empty.
+    """
+    for split in settings.split:
+        data.samples(split)
+    return [split for split in SPLITS if split in settings.split]
