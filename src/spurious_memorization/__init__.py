@@ -20,6 +20,16 @@ from .engine.outcomes import Outcomes
 from .engine.plain import evaluate
 from .errors import UserError
 from .presets import tracing_rules
+from .run import Run
+from .settings import Execution
+from .study.controls import random_controls
+from .study.counts import effects
+from .study.settings import StudySettings, TraceSettings
+from .study.study import Study, study
+from .training.importing import ImportSettings, import_network
+from .training.loop import TrainExecution
+from .training.recipes import TrainSettings
+from .training.train import train
 from .units import Selection, Units, parse_units
 
 __version__ = "0.1.0.dev0"
@@ -28,10 +38,18 @@ __all__ = [
     "Batch",
     "Dataset",
     "Edit",
+    "Execution",
+    "ImportSettings",
     "Outcomes",
+    "Run",
     "Samples",
     "Scores",
     "Selection",
+    "Study",
+    "StudySettings",
+    "TraceSettings",
+    "TrainExecution",
+    "TrainSettings",
     "Units",
     "UserError",
     "by_threshold",
@@ -40,20 +58,25 @@ __all__ = [
     "data",
     "edited",
     "edited_tensors",
+    "effects",
     "evaluate",
     "gradient",
+    "import_network",
     "magnitude",
     "mean",
     "parse_units",
     "random",
+    "random_controls",
     "random_init",
     "random_noise",
     "read_data",
     "rewind",
     "spared",
+    "study",
     "taylor",
     "top",
     "tracing_rules",
+    "train",
     "worst",
     "zero",
 ]

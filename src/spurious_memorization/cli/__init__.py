@@ -1,5 +1,6 @@
-"""The command `spurmem`: one module a group of commands, each a thin layer over the Python API."""
+"""The command `spurmem`: one module a command, each a thin layer over the Python API."""
 
+from . import data, demo, edit, import_, study, trace, train
 from .app import main
 
-__all__ = ["main"]
+__all__ = ["data", "demo", "edit", "import_", "main", "study", "trace", "train"]

@@ -23,7 +23,7 @@ app = App(
     name="spurmem",
     version=__version__,
     help="Find the few neurons of an image classifier that memorise its minority examples.",
-    default_parameter=Parameter(negative=(), consume_multiple=False),
+    default_parameter=Parameter(negative_iterable=(), consume_multiple=False),
 )
 data_app = App(name="data", help="Make, prepare and check data sets.")
 app.command(data_app)

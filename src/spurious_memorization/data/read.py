@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path, PurePosixPath
+import posixpath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from ..errors import UserError
 from . import celeba, waterbirds
 from .groups import Groups
 from .samples import Dataset, Pictures
-from .tables import AnnotatedTable, read_own_table, split_names
+from .tables import AnnotatedTable, leads_outside, read_own_table, split_names
 from .transforms import PictureTransform
 
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -51,14 +51,26 @@ def read_data(
         ```
     """
     root = Path(folder)
-    table = read_table(root)
-    column = _attribute_column(table, attribute)
+    return assemble(root, read_table(root), attribute, image_size, minority, split_seed)
+
+
+def assemble(
+    root: Path,
+    table: AnnotatedTable,
+    attribute: str | None,
+    image_size: int | None,
+    minority: tuple[str, ...],
+    split_seed: int,
+) -> Dataset:
+    """The data set of a table that was read from `root`; the arguments and errors are those of `read_data`."""
+    column = attribute_column(table, attribute)
     frame, description = table.frame, table.description
     y, classes = _encode(frame["y"], "y", description.classes)
     a, attributes = _encode(frame[column], column, description.attributes.get(column))
     if len(np.unique(y)) < 2:
         raise UserError(f"{root}: all samples have label {classes[y[0]]!r}: at least two classes are needed")
     groups = Groups(classes, attributes, description.group_name)
+    _refuse_gaps(frame["path"], "path")
     paths = tuple(_confined(str(p)) for p in frame["path"])
     if "split" in frame:
         split, seed = split_names(frame["split"], root).to_numpy(dtype=str), None
@@ -69,7 +81,9 @@ def read_data(
         transform = _resized(transform, image_size)
     name = description.name or root.resolve().name
     data = Dataset(name, groups, y, a, split, Pictures(root, paths, transform), layout=table.layout, split_seed=seed)
-    return data.with_minority(minority or description.minority)
+    if minority or attribute is None:
+        return data.with_minority(minority or description.minority)
+    return data.with_minority([name for name in description.minority if name in groups.names])
 
 
 def read_table(folder: Path) -> AnnotatedTable:
@@ -105,7 +119,12 @@ def stratified_split(g: NDArray[np.int64], seed: int) -> NDArray[np.str_]:
     return split
 
 
-def _attribute_column(table: AnnotatedTable, wanted: str | None) -> str:
+def attribute_column(table: AnnotatedTable, wanted: str | None) -> str:
+    """The attribute column that is meant: the wanted one, "a", or the only one there is.
+
+    Raises:
+        UserError: there is no such column, or none, or several and none is chosen.
+    """
     columns = [str(c) for c in table.frame.columns if c not in RESERVED_COLUMNS]
     if wanted is not None:
         if wanted not in columns:
@@ -122,11 +141,12 @@ def _attribute_column(table: AnnotatedTable, wanted: str | None) -> str:
 
 def _encode(column: pd.Series, name: str, fixed: tuple[str, ...] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Names or numbers to indices: class index = y for 0..k-1, sorted order otherwise, or the order of `fixed`."""
-    if column.isna().any():
-        raise UserError(f"column {name!r} has no value in row {int(column.isna().to_numpy().argmax())}: fill it in")
+    _refuse_gaps(column, name)
     numeric = pd.api.types.is_numeric_dtype(column)
-    if numeric and (column != column.round()).any():
-        raise UserError(f"column {name!r} holds {column[column != column.round()].iloc[0]}: use whole numbers or names")
+    if numeric:
+        numbers = column.to_numpy(dtype=float)
+        if (odd := ~np.isfinite(numbers) | (np.floor(numbers) != numbers)).any():
+            raise UserError(f"column {name!r} holds {numbers[odd][0]}: use whole numbers or names")
     if fixed is not None:
         if numeric:
             codes = column.to_numpy().astype(np.int64)
@@ -135,18 +155,23 @@ def _encode(column: pd.Series, name: str, fixed: tuple[str, ...] | None) -> tupl
             codes = pd.Index(fixed).get_indexer(pd.Index(column.astype(str))).astype(np.int64)
             bad = codes < 0
         if bad.any():
-            raise UserError(f"column {name!r} holds {column[bad].iloc[0]!r}, which dataset.yaml doesn't name: {fixed}")
+            names = f"{', '.join(fixed)}, or 0..{len(fixed) - 1}"
+            raise UserError(f"column {name!r} holds {column[bad].iloc[0]}, which is none of {names}: correct it")
         return codes, fixed
     values = column.astype(np.int64) if numeric else column.astype(str)
     codes, uniques = pd.factorize(values, sort=True)
     return codes.astype(np.int64), tuple(str(u) for u in uniques)
 
 
+def _refuse_gaps(column: pd.Series, name: str) -> None:
+    if column.isna().any():
+        raise UserError(f"column {name!r} has no value in row {int(column.isna().to_numpy().argmax())}: fill it in")
+
+
 def _confined(path: str) -> str:
-    pure = PurePosixPath(path.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or re.match(r"^[A-Za-z]:", path):
+    if leads_outside(path):
         raise UserError(f"path {path!r} leads outside the data folder: use paths relative to it, without ..")
-    return str(pure)
+    return posixpath.normpath(path.replace("\\", "/"))
 
 
 def _resized(transform: PictureTransform | None, image_size: int) -> PictureTransform:

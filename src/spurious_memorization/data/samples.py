@@ -312,7 +312,7 @@ class Samples:
     def batches(self, batch_size: int, workers: int = 0) -> Iterator[Batch]:
         """The samples in order, `batch_size` at a time, decoded by `workers` further processes (0: by this one)."""
         chunks = [self.index[i : i + batch_size] for i in range(0, len(self.index), batch_size)]
-        yield from DataLoader(_Chunks(self.dataset, chunks), batch_size=None, num_workers=workers)
+        yield from _loader(_Chunks(self.dataset, chunks), workers)
 
     def shuffled(self, seed: int, epoch: int) -> Samples:
         """The samples in an order that depends on `seed` and `epoch` alone."""
@@ -321,7 +321,7 @@ class Samples:
     def augmented_batches(self, batch_size: int, seed: int, epoch: int, workers: int = 0) -> Iterator[Batch]:
         """As `batches`, augmented with draws that depend on `seed`, `epoch` and sample index alone."""
         chunks = [self.index[i : i + batch_size] for i in range(0, len(self.index), batch_size)]
-        yield from DataLoader(_Chunks(self.dataset, chunks, (seed, epoch)), batch_size=None, num_workers=workers)
+        yield from _loader(_Chunks(self.dataset, chunks, (seed, epoch)), workers)
 
 
 def collate(dataset: Dataset, loaded: list[tuple[int, Inputs]]) -> Batch:
@@ -356,6 +356,11 @@ class _Chunks(torch.utils.data.Dataset[Batch]):
                 (int(i), source.load_augmented(int(i), _seed(*self.augmentation, int(i)))) for i in self.chunks[number]
             ]
         return collate(self.dataset, loaded)
+
+
+def _loader(chunks: _Chunks, workers: int) -> DataLoader[Batch]:
+    """Its own generator: otherwise each pass would draw from torch's global random state."""
+    return DataLoader(chunks, batch_size=None, num_workers=workers, generator=torch.Generator())
 
 
 def _seed(*numbers: int) -> int:

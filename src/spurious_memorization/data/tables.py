@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..atomic import write_text
 from ..errors import UserError
@@ -16,6 +18,7 @@ from .transforms import IMAGENET_MEAN, IMAGENET_STD, PictureTransform
 
 TABLE_FILES = ("metadata.csv", "metadata.parquet")
 DESCRIPTION_FILE = "dataset.yaml"
+_OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)
 
 
 class DatasetDescription(BaseModel):
@@ -31,13 +34,22 @@ class DatasetDescription(BaseModel):
     image_size: int | None = Field(None, ge=1)
     resize: int | None = Field(None, ge=1)
     keep_aspect: bool = False
-    interpolation: str = "bilinear"
+    interpolation: Literal["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos"] = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     classes: tuple[str, ...] | None = None
     attributes: dict[str, tuple[str, ...]] = {}
     minority: tuple[str, ...] = ()
     group_name: str = "{label} with {attribute}"
+
+    @field_validator("group_name")
+    @classmethod
+    def _only_known_parts(cls, template: str) -> str:
+        try:
+            template.format(label="", attribute="")
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError("use {label} and {attribute}, and no other braces") from error
+        return template
 
     def transform(self) -> PictureTransform | None:
         """The transform that is fixed here, None where no picture size is."""
@@ -91,14 +103,14 @@ def read_own_table(folder: Path) -> AnnotatedTable | None:
     return AnnotatedTable("table", frame, read_description(folder))
 
 
-def read_frame(file: Path) -> pd.DataFrame:
-    """Read a CSV or Parquet file.
+def read_frame(file: Path, **csv: Any) -> pd.DataFrame:
+    """Read a Parquet file, or a CSV file with these further arguments of `pandas.read_csv`.
 
     Raises:
         UserError: it can't be read.
     """
     try:
-        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, **csv)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} can't be read as a table: {_first_line(error)}") from error
 
@@ -131,6 +143,24 @@ def write_own_table(folder: Path, frame: pd.DataFrame, description: DatasetDescr
     entries = description.model_dump(mode="json", exclude_unset=True)
     write_text(folder / DESCRIPTION_FILE, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
     write_text(folder / TABLE_FILES[0], frame.to_csv(index=False))
+
+
+def table_columns(folder: Path) -> tuple[str, ...]:
+    """The columns of the folder's `metadata.csv`, none where it has no such file.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    file = folder / TABLE_FILES[0]
+    return tuple(map(str, read_frame(file, nrows=0).columns)) if file.is_file() else ()
+
+
+def leads_outside(path: str) -> bool:
+    """Whether a path names a place outside the folder it belongs to: absolute, with a drive, or with `..`.
+
+    Only the name counts, not what is on disk: a symbolic link within a data folder is its owner's own choice.
+    """
+    return _OUTSIDE.match(path) is not None
 
 
 def split_names(column: pd.Series, file: Path) -> pd.Series:

@@ -144,3 +144,11 @@ def accuracies(predicted: NDArray[np.int16], samples: Samples) -> list[float]:
     right = predicted == samples.y
     groups: Sequence[int] = range(len(samples.dataset.groups))
     return [float(right[samples.g == g].mean()) if (samples.g == g).any() else float("nan") for g in groups]
+
+
+def control_shifts(results: pd.DataFrame, variants: pd.DataFrame) -> pd.DataFrame:
+    """Shift of every control: one row a selected set, control, split and group, mean over repeats."""
+    controls = variants.loc[variants["family"] == "random", ["variant", "selected_set", "control"]]
+    rows = results[results["n"] > 0].merge(controls, on="variant", how="inner")
+    rows["shift"] = (rows["correct_after"] - rows["correct_before"]) / rows["n"]
+    return rows.groupby(["selected_set", "control", "split", "group"], as_index=False)["shift"].mean()

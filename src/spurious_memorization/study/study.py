@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor, nn
+from torch import nn
 
 from ..atomic import write_text
 from ..console import progress, say
 from ..data.samples import Dataset, Samples
-from ..edits.apply import channel_means
-from ..edits.edit import Edit, EditSpec
+from ..edits.edit import Edit
+from ..edits.of_run import tensors_for
 from ..engine.outcomes import Block, block_plan
 from ..engine.plain import Engine, plain_engine
 from ..errors import UserError
@@ -118,7 +118,7 @@ def study(
         if result.is_complete:
             say(f"study {result.path.name} is finished: reading its results")
             return result
-        tensors = _tensors(run, model, data, specs, epoch)
+        tensors = {str(spec): tensors_for(run, model, data, spec, epoch) for spec in specs}
         ranked = _ranked(run, model, data, settings, rankings, rules)
         refuse_too_many(ranked, settings.controls)
         variants = plan(
@@ -147,25 +147,6 @@ def _name(settings: StudySettings, record: Mapping[str, Any]) -> str:
     kinds = "-".join(dict.fromkeys(edit.split(":")[0] for edit in settings.edit))
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:6]
     return f"{what}_{settings.unit}_{kinds}_{digest}"
-
-
-def _tensors(
-    run: Run, model: nn.Module, data: Dataset, specs: Sequence[EditSpec], epoch: int
-) -> dict[str, Mapping[str, Tensor]]:
-    """The numbers that edits put in: older parameters for rewinds, means for `mean`."""
-    tensors: dict[str, Mapping[str, Tensor]] = {}
-    for spec in specs:
-        if spec.kind == "rewind":
-            older = epoch - int(spec.parameters["epochs"])
-            if older not in run.epochs():
-                raise UserError(
-                    f"rewind by {spec.parameters['epochs']} epochs from epoch {epoch} needs the checkpoint of epoch "
-                    f"{older}, which {run.path} doesn't have: rewind by fewer"
-                )
-            tensors[str(spec)] = run.state(older)
-        elif spec.kind == "mean":
-            tensors[str(spec)] = channel_means(model, data.train)
-    return tensors
 
 
 def _ranked(

@@ -1,0 +1,44 @@
+"""`spurmem demo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import RenderableType
+
+from ..demo import DemoSettings, demo
+from ..report.tables import accuracy_table, findings, shift_table
+from .app import Answer, app
+
+
+@app.command(name="demo")
+def demo_command(
+    *, out: Path = Path("demo"), settings: Annotated[DemoSettings | None, Parameter(name="*")] = None
+) -> Answer:
+    """The whole flow on generated pictures, on a CPU, in minutes.
+
+    Arguments:
+        out: folder for pictures, run and figures
+    """
+    made = demo(out, settings)
+    record, history, effects = made.run.record.data, made.run.history(), made.study.effects()
+    last = made.run.choose_epoch("last")
+    text: list[RenderableType] = [
+        accuracy_table(history, last, record.groups, record.minority),
+        *(shift_table(effects, split) for split in dict.fromkeys(effects["split"])),
+        *findings(effects),
+        f"pictures {made.data}, run {made.run.path}, study {made.study.path}",
+        "figures " + ", ".join(str(file) for file in made.figures),
+        f"next: spurmem trace {made.run.path} --criterion gradient; spurmem study {made.run.path} --help",
+    ]
+    facts = {
+        "run": str(made.run.path),
+        "study": str(made.study.path),
+        "accuracy": history.query("epoch == @last").to_dict(orient="records"),
+        "effects": json.loads(effects.to_json(orient="records")),
+        "figures": [str(file) for file in made.figures],
+    }
+    return Answer(text, facts)

@@ -1,0 +1,31 @@
+"""`spurmem import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..settings import Execution
+from ..training.importing import ImportSettings, import_network
+from .app import Answer, app
+from .train import finished
+
+
+@app.command(name="import")
+def import_command(
+    data: Path,
+    /,
+    *,
+    out: Path,
+    settings: Annotated[ImportSettings, Parameter(name="*")],
+    execution: Annotated[Execution | None, Parameter(name="*")] = None,
+) -> Answer:
+    """Turn weight files of a network that was trained elsewhere into a run.
+
+    Arguments:
+        data: the data folder to study it on
+        out: the run's directory
+    """
+    return finished([import_network(data, out, settings, execution=execution)])

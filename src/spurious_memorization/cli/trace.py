@@ -1,0 +1,49 @@
+"""`spurmem trace`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import RenderableType
+
+from ..criteria.scores import top
+from ..report.tables import ranking_table
+from ..run import Run
+from ..study.rankings import ranking_file, stored_ranking
+from ..study.settings import TraceSettings, rankings_of
+from .app import Answer, app
+
+
+@app.command(name="trace")
+def trace_command(
+    run: Path,
+    /,
+    *,
+    show: int = 10,
+    data: Path | None = None,
+    settings: Annotated[TraceSettings | None, Parameter(name="*")] = None,
+) -> Answer:
+    """Score every unit of a run's network by a criterion, and store the ranking in the run.
+
+    Arguments:
+        run: whose network is traced
+        show: how many of the first units are shown
+        data: where the run's data are now, if they were moved
+    """
+    settings, opened = settings or TraceSettings(), Run(run)
+    samples = opened.read_data(data)
+    epoch = opened.choose_epoch(settings.epoch)
+    model = opened.network(epoch)
+    text: list[RenderableType] = []
+    facts: list[dict[str, Any]] = []
+    with opened.writing():
+        for ranking in rankings_of(settings, model, samples, epoch):
+            scores = stored_ranking(opened, model, samples, ranking)
+            units = top(scores, min(show, scores.n))
+            text.append(ranking_table(scores, units, f"{ranking.label}, epoch {epoch}"))
+            first = [{"unit": name, "index": i, "score": float(scores[name].flatten()[i])} for name, i in units]
+            file = str(ranking_file(opened, ranking))
+            facts.append({"ranking": ranking.model_dump(mode="json"), "file": file, "first": first})
+    return Answer(text, {"rankings": facts})

@@ -1,0 +1,128 @@
+"""Tables for the terminal, from frames that a run or a study stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.table import Table
+
+from ..criteria.scores import Scores
+from ..data.groups import Groups
+from ..study.statistics import wilson_interval
+from ..units import Units, short_name
+
+
+def accuracy_table(history: pd.DataFrame, epoch: int, groups: Groups, minority: Sequence[str]) -> Table:
+    """Accuracy of every group on every split in one epoch, with 95 % Wilson intervals."""
+    rows = history[(history["epoch"] == epoch) & (history["n"] > 0)]
+    splits = [split for split in ("train", "val", "test") if (rows["split"] == split).any()]
+    table = Table(title=f"Accuracy after epoch {epoch}, with 95 % intervals", title_justify="left")
+    table.add_column("group")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for group, name in enumerate(groups.names):
+        cells = []
+        for split in splits:
+            here = rows[(rows["split"] == split) & (rows["group"] == group)]
+            cells.append(_accuracy(int(here["correct"].sum()), int(here["n"].sum())))
+        table.add_row(_marked(name, name in minority), *cells)
+    table.caption = "* minority group"
+    table.caption_justify = "left"
+    return table
+
+
+def ranking_table(scores: Scores, units: Units, label: str) -> Table:
+    """The first units of a ranking with their scores."""
+    table = Table(title=f"{scores.kind}s by {label}, first {len(units)} of {scores.n}", title_justify="left")
+    table.add_column("rank", justify="right")
+    table.add_column(scores.kind)
+    table.add_column("score", justify="right")
+    for rank, (name, index) in enumerate(units, 1):
+        table.add_row(str(rank), f"{short_name(name)}:{index}", f"{float(scores[name].flatten()[index]):.4g}")
+    return table
+
+
+def shift_table(effects: pd.DataFrame, split: str) -> Table:
+    """Shift of accuracy of each selected set and group, beside the range of its random controls, on one split."""
+    rows = effects[effects["split"] == split]
+    n_controls = int(rows["n_controls"].max()) if len(rows) else 0
+    table = Table(
+        title=f"Shift of accuracy in {split}, in points, beside {n_controls} random controls", title_justify="left"
+    )
+    table.add_column("selected by")
+    table.add_column("edit")
+    table.add_column("size", justify="right")
+    names = list(dict.fromkeys(rows.sort_values("group")["group_name"]))
+    minority = set(rows.loc[rows["minority"], "group_name"])
+    for name in names:
+        table.add_column(_marked(name, name in minority), justify="right")
+    for _, chosen in rows.groupby("selected_set", sort=False):
+        first = chosen.iloc[0]
+        cells = {row.group_name: _shift(row) for row in chosen.itertuples()}
+        table.add_row(
+            selected_by(first), edit_text(first), str(first["size"]), *(cells.get(name, "-") for name in names)
+        )
+    table.caption = (
+        "* minority group. Beneath each shift: the range of its controls' shifts. Bold: no control drops as far."
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def selected_by(row: pd.Series) -> str:
+    """How a selected set was chosen: "gradient (waterbird on land)"."""
+    return f"{row['criterion']} ({row['traced_on']})" if isinstance(row["traced_on"], str) else str(row["criterion"])
+
+
+def edit_text(row: pd.Series) -> str:
+    """The edit of a row of effects: "zero", "random_noise std=0.02"."""
+    stated = str(row["parameters"]).strip("{}").replace('"', "").replace(": ", "=")
+    return f"{row['kind']} {stated}".strip()
+
+
+def _shift(row: object) -> str:
+    shift, n_as_large = float(row.shift_beside_controls), int(row.n_as_large)  # type: ignore[attr-defined]
+    text = f"{100 * float(row.shift):+.1f}"  # type: ignore[attr-defined]
+    if not int(row.n_controls):  # type: ignore[attr-defined]
+        return text
+    if shift < 0 and n_as_large == 0:
+        text = f"[bold]{text}[/bold]"
+    low, high = float(row.control_low), float(row.control_high)  # type: ignore[attr-defined]
+    return f"{text}\n[dim]{100 * low:+.1f}..{100 * high:+.1f}[/dim]"
+
+
+def _accuracy(correct: int, n: int) -> str:
+    if not n:
+        return "-"
+    low, high = wilson_interval(correct, n)
+    return f"{100 * correct / n:.1f} % [dim]({100 * float(low):.0f}-{100 * float(high):.0f}, n={n})[/dim]"
+
+
+def _marked(name: str, is_minority: bool) -> str:
+    return f"{name} *" if is_minority else name
+
+
+def findings(effects: pd.DataFrame) -> list[str]:
+    """In plain sentences, for each split: what the selected sets cost minority groups beyond their controls, or that
+    they don't. No verdict: those need the statistics of a calibrated test."""
+    sentences = []
+    for split, rows in effects[effects["n_controls"] > 0].groupby("split", sort=False):
+        minority = rows[rows["minority"]]
+        if minority.empty:
+            continue
+        beyond = minority[(minority["shift_beside_controls"] < 0) & (minority["n_as_large"] == 0)]
+        if beyond.empty:
+            sentences.append(f"In {split}, no selected set costs a minority group more than its random controls do.")
+            continue
+        worst = beyond.loc[beyond["shift"].idxmin()]
+        others = rows[(rows["selected_set"] == worst["selected_set"]) & ~rows["minority"]]
+        sentences.append(
+            f"In {split}, {edit_text(worst)} on the {worst['size']} channels selected by {selected_by(worst)} "
+            f"({worst['units']}) shifts {worst['group_name']} by {100 * worst['shift']:+.1f} points; "
+            f"its {worst['n_controls']} controls range from {100 * worst['control_low']:+.1f} to "
+            f"{100 * worst['control_high']:+.1f}. Other groups: "
+            + ", ".join(f"{row.group_name} {100 * row.shift:+.1f}" for row in others.itertuples())
+            + "."
+        )
+    return sentences
