@@ -13,8 +13,12 @@ from .errors import UserError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`, and rename it to `path` when the block ends without an error.
+
+    Arguments:
+        flush: make sure that the content is on the disk before the rename, so that a power cut can't leave an empty
+            file; without it thousands of small files that can be made again are written quickly.
 
     Raises:
         UserError: the disk is full, or the folder can't be written. Nothing is left behind, and a file that stood
@@ -29,7 +33,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _flush_to_disk(temporary)
+        if flush:
+            _flush_to_disk(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:

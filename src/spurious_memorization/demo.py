@@ -27,10 +27,13 @@ class DemoSettings(Settings):
     """Size and seed of the demo; the defaults fit into four minutes on two cores."""
 
     seed: int = Field(0, ge=0, description="of pictures, training and draws")
-    train: int = Field(2400, ge=100, description="training pictures")
-    epochs: int = Field(12, ge=1, description="passes over them")
+    train: int = Field(1600, ge=100, description="training pictures")
+    val: int = Field(200, ge=20, description="validation pictures")
+    test: int = Field(600, ge=20, description="test pictures")
+    image_size: int = Field(48, ge=32, description="side of the pictures in pixels")
+    epochs: int = Field(8, ge=1, description="passes over the training pictures")
     controls: int = Field(19, ge=1, description="random controls of each ranking")
-    per_group: int = Field(60, ge=1, description="samples a group on which controls are measured")
+    per_group: int = Field(40, ge=1, description="samples a group on which controls are measured")
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,17 @@ def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo
     """
     settings, out = settings or DemoSettings(), Path(out)
     say("1/4 drawing pictures of two kinds of birds on land and water")
-    birds = SynthbirdsSettings(train=settings.train, seed=settings.seed)
+    birds = SynthbirdsSettings(
+        train=settings.train, val=settings.val, test=settings.test, image_size=settings.image_size, seed=settings.seed
+    )
     make_synthbirds(out / "birds", birds)
     say("2/4 training a ResNet-18 on them")
-    training = TrainSettings(model="resnet18", epochs=settings.epochs, seed=settings.seed)
+    training = TrainSettings(model="resnet18", epochs=settings.epochs, augment=False, seed=settings.seed)
     run = train(out / "birds", out / "run", training, resume=True)
     say("3/4 editing the network's first channels, beside random channels")
     plan = StudySettings(
         criterion=("magnitude", "gradient"),
-        size=("1", "3"),
+        size=("3",),
         controls=settings.controls,
         per_group=settings.per_group,
         seed=settings.seed,

@@ -188,7 +188,7 @@ def save_pictures(
     say(f"{label}: {len(missing)} pictures into {out}, about {duration}")
     for row in progress(missing, len(missing), label):
         picture = draw(row)
-        with whole_file(out / row.path) as temporary:
+        with whole_file(out / row.path, flush=False) as temporary:
             if row.path.endswith(".png"):
                 picture.save(temporary, format="PNG")
             else:

@@ -33,7 +33,13 @@ def accuracy_over_epochs(history: pd.DataFrame, groups: Groups, minority: Sequen
     rows = rows[["epoch", "split", "name", "accuracy", "low", "high"]]
     base = alt.Chart(rows).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
-        color=alt.Color("name:N", title="group", sort=names, scale=alt.Scale(scheme="tableau10")),
+        color=alt.Color(
+            "name:N",
+            title="group",
+            sort=names,
+            scale=alt.Scale(scheme="tableau10"),
+            legend=alt.Legend(symbolOpacity=1, labelLimit=260),
+        ),
     )
     accuracy = alt.Y("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
     panel = (
@@ -76,7 +82,13 @@ def shifts_against_controls(effects: pd.DataFrame, control_shifts: pd.DataFrame,
         ],
         ignore_index=True,
     )
-    color = alt.Color("kind:N", title=None, sort=kinds, scale=alt.Scale(domain=kinds, range=["#d62728", "#7f7f7f"]))
+    color = alt.Color(
+        "kind:N",
+        title=None,
+        sort=kinds,
+        scale=alt.Scale(domain=kinds, range=["#d62728", "#7f7f7f"]),
+        legend=alt.Legend(orient="top", symbolOpacity=1, labelLimit=260),
+    )
     position = alt.X("shift:Q", title="shift of accuracy", axis=alt.Axis(format="+.0%"))
     row = alt.Y("set:N", sort=order, title=None, axis=alt.Axis(labelLimit=320))
     base = alt.Chart(data).encode(y=row, color=color)
@@ -86,10 +98,8 @@ def shifts_against_controls(effects: pd.DataFrame, control_shifts: pd.DataFrame,
     bars = chosen.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="shift of accuracy"), x2="high:Q")
     points = chosen.mark_point(shape="diamond", size=70, filled=True, opacity=1).encode(x=position)
     panel = (zero + ticks + bars + points).properties(width=_WIDTH, height=alt.Step(18))
-    chart: Figure = (
-        panel.facet(facet=alt.Facet("panel:N", sort=panels, title=None), columns=2)
-        .properties(title=f"Shift of accuracy in {split}, selected sets against random controls")
-        .configure_legend(orient="top")
+    chart: Figure = panel.facet(facet=alt.Facet("panel:N", sort=panels, title=None), columns=2).properties(
+        title=f"Shift of accuracy in {split}, selected sets against random controls"
     )
     return chart
 
