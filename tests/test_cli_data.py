@@ -182,7 +182,6 @@ def test_make_synthbirds(tmp_path: Path, capsys: Capture) -> None:
     assert (found["layout"], found["compared"]) == ("waterbirds", False)
 
 
-@pytest.mark.xfail(strict=True, reason="cyclopts drops options of a flat file that have the name of a command (train)")
 def test_options_from_a_file(tmp_path: Path, capsys: Capture) -> None:
     counts = ("--train", 8, "--val", 2, "--test", 2, "--image-size", 16)
     assert run(capsys, "make", "synthbirds", "--out", tmp_path / "birds", *counts)[0] == 0

@@ -13,8 +13,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from spurious_memorization.data import synthbirds
+from spurious_memorization.data.drawn_birds import draw_picture
 from spurious_memorization.data.read import read_data
-from spurious_memorization.data.synthbirds import SynthbirdsSettings, draw_picture, make_synthbirds
+from spurious_memorization.data.synthbirds import SynthbirdsSettings, make_synthbirds
 from spurious_memorization.errors import UserError
 
 SMALL: dict[str, Any] = {"train": 40, "val": 8, "test": 12, "image_size": 16}

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Yaml
+import yaml
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
+from cyclopts.config import Dict
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
 from .. import __version__
 from ..console import say
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 app = App(
     name="spurmem",
@@ -41,6 +42,31 @@ class Answer:
     exit_status: int = 0
 
 
+class _Options:
+    """A YAML file with the options of the one command that is called, without a level for the command's name."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        options = self._options()
+        for command in reversed(commands):
+            options = {command: options}
+        Dict(options, source=str(self.file))(app, commands, arguments)
+
+    def _options(self) -> dict[str, Any]:
+        file = self.file
+        try:
+            options = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"--config {file} can't be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"--config {file} is not valid YAML: {first_line(error)}") from error
+        if not isinstance(options, dict):
+            raise UserError(f"--config {file} must hold options such as `epochs: 12`")
+        return options
+
+
 @app.meta.default
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
@@ -48,7 +74,7 @@ def _launch(
     json_: Annotated[bool, Parameter(name="--json", help="machine-readable results on standard output")] = False,
     debug: Annotated[bool, Parameter(help="show the traceback of an error")] = False,
 ) -> int:
-    app.config = (Yaml(config, must_exist=True, use_commands_as_keys=False),) if config else ()
+    app.config = (_Options(config),) if config else ()
     answer = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     if not isinstance(answer, Answer):
         return 0
@@ -86,7 +112,8 @@ def _one_line(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, CycloptsError) else error
     if isinstance(cause, ValidationError):
         first = cause.errors()[0]
-        return f"--{'.'.join(map(str, first['loc'])).replace('_', '-')}: {first['msg']} (given: {first['input']!r})"
+        what = first["msg"].removeprefix("Value error, ")
+        return f"--{'.'.join(map(str, first['loc'])).replace('_', '-')}: {what} (given: {first['input']!r})"
     return " ".join(str(error).split())
 
 

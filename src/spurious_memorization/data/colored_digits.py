@@ -14,8 +14,8 @@ from pydantic import Field, field_validator, model_validator
 
 from ..errors import UserError
 from ..settings import Settings
+from .generated import begin_folder, finish_folder, planted, save_pictures
 from .samples import SPLITS
-from .synthbirds import begin_folder, finish_folder, planted, save_pictures
 from .tables import DatasetDescription
 
 COLOURS = {

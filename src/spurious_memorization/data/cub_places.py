@@ -20,8 +20,8 @@ from pydantic import Field
 from ..console import say
 from ..errors import UserError
 from ..settings import Settings
+from .generated import BALANCED, begin_folder, finish_folder, planted, save_pictures, waterbirds_table
 from .samples import SPLITS
-from .synthbirds import BALANCED, begin_folder, finish_folder, planted, save_pictures, waterbirds_table
 from .tables import leads_outside, read_frame
 
 WATERBIRDS = (

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..atomic import write_text
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .samples import SPLITS
 from .transforms import IMAGENET_MEAN, IMAGENET_STD, PictureTransform
 
@@ -112,7 +112,7 @@ def read_frame(file: Path, **csv: Any) -> pd.DataFrame:
     try:
         return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, **csv)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} can't be read as a table: {_first_line(error)}") from error
+        raise UserError(f"{file} can't be read as a table: {first_line(error)}") from error
 
 
 def read_description(folder: Path, default: DatasetDescription | None = None) -> DatasetDescription:
@@ -128,7 +128,7 @@ def read_description(folder: Path, default: DatasetDescription | None = None) ->
     try:
         entries = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not valid YAML: {_first_line(error)}") from error
+        raise UserError(f"{file} is not valid YAML: {first_line(error)}") from error
     if not isinstance(entries, dict):
         raise UserError(f"{file} must hold entries such as `image_size: 64`")
     try:
@@ -175,7 +175,3 @@ def split_names(column: pd.Series, file: Path) -> pd.Series:
         unknown = column[names.isna()].iloc[0]
         raise UserError(f"{file}: unknown split {unknown!r}: use train, val, test or 0, 1, 2")
     return names
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data.samples import Samples
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..networks.forward import device_of, logits, moved, working_copy
-from ..networks.weights import first_line, load_exactly
+from ..networks.weights import load_exactly
 from ..units import Selection, sites, touched
 from .edit import KINDS, Edit
 

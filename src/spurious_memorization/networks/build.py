@@ -15,9 +15,9 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from ..data.transforms import PictureTransform
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..settings import Settings
-from .weights import first_line, load_exactly
+from .weights import load_exactly
 
 PAPER_NETWORKS = {
     "deit_tiny": "deit_tiny_patch16_224",

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..atomic import whole_file
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 StateDict = dict[str, Tensor]
 
@@ -123,12 +123,6 @@ def load_exactly(model: nn.Module, state: StateDict, name: str) -> None:
         n = len(missing) + len(unexpected) + len(differing)
         raise UserError(f"the weights are of another architecture than {name}: {what} ({n} such): check --model")
     model.load_state_dict(state, strict=False)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, for a one-line error of ours."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(":") if lines else type(error).__name__
 
 
 def _plain_head(state: StateDict, head: str) -> StateDict:
