@@ -20,6 +20,8 @@ from .. import __version__
 from ..console import say
 from ..errors import UserError, first_line
 
+PIPED_WIDTH = 140
+
 app = App(
     name="spurmem",
     version=__version__,
@@ -81,9 +83,9 @@ def _launch(
     if json_:
         sys.stdout.write(json.dumps(answer.facts, indent=2, allow_nan=False) + "\n")
     else:
-        out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
         for part in answer.text:
-            out.print(part)
+            out.print(part, soft_wrap=isinstance(part, str))
     return answer.exit_status
 
 

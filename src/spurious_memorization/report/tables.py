@@ -81,6 +81,12 @@ def edit_text(row: pd.Series) -> str:
     return f"{row['kind']} {stated}".strip()
 
 
+def _named_units(row: pd.Series) -> str:
+    """ "3 channels (conv1:56,conv1:1,conv1:2)"; many units are only counted."""
+    counted = f"{row['n_units']} {row['unit']}{'s' if row['n_units'] != 1 else ''}"
+    return f"{counted} ({row['units']})" if isinstance(row["units"], str) else counted
+
+
 def _shift(row: object) -> str:
     shift, n_as_large = float(row.shift_beside_controls), int(row.n_as_large)  # type: ignore[attr-defined]
     text = f"{100 * float(row.shift):+.1f}"  # type: ignore[attr-defined]
@@ -89,7 +95,7 @@ def _shift(row: object) -> str:
     if shift < 0 and n_as_large == 0:
         text = f"[bold]{text}[/bold]"
     low, high = float(row.control_low), float(row.control_high)  # type: ignore[attr-defined]
-    return f"{text}\n[dim]{100 * low:+.1f}..{100 * high:+.1f}[/dim]"
+    return f"{text}\n[dim]{100 * low:+.1f} to {100 * high:+.1f}[/dim]"
 
 
 def _accuracy(correct: int, n: int) -> str:
@@ -118,8 +124,8 @@ def findings(effects: pd.DataFrame) -> list[str]:
         worst = beyond.loc[beyond["shift"].idxmin()]
         others = rows[(rows["selected_set"] == worst["selected_set"]) & ~rows["minority"]]
         sentences.append(
-            f"In {split}, {edit_text(worst)} on the {worst['size']} channels selected by {selected_by(worst)} "
-            f"({worst['units']}) shifts {worst['group_name']} by {100 * worst['shift']:+.1f} points; "
+            f"In {split}, {edit_text(worst)} on {_named_units(worst)}, selected by {selected_by(worst)}, "
+            f"shifts {worst['group_name']} by {100 * worst['shift']:+.1f} points; "
             f"its {worst['n_controls']} controls range from {100 * worst['control_low']:+.1f} to "
             f"{100 * worst['control_high']:+.1f}. Other groups: "
             + ", ".join(f"{row.group_name} {100 * row.shift:+.1f}" for row in others.itertuples())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 Array = NDArray[np.float64]
 
@@ -21,7 +21,7 @@ def wilson_interval(correct: ArrayLike, n: ArrayLike, level: float = 0.95) -> tu
         Lower and upper bound, of the same shape; nan where `n` is 0.
     """
     k, n = np.asarray(correct, float), np.asarray(n, float)
-    z = norm.ppf((1 + level) / 2)
+    z = ndtri((1 + level) / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = k / n
         middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -49,7 +49,7 @@ def paired_interval(
         Lower and upper bound of (became_right - became_wrong) / n, of the same shape; nan where `n` is 0.
     """
     right, wrong, n = (np.asarray(values, float) for values in (became_right, became_wrong, n))
-    z = norm.ppf((1 + level) / 2)
+    z = ndtri((1 + level) / 2)
     p_right, p_wrong = (right + 1) / (n + 2), (wrong + 1) / (n + 2)
     difference = p_right - p_wrong
     half = z * np.sqrt((p_right + p_wrong - difference**2) / (n + 2))

@@ -288,6 +288,8 @@ def _effects(variants: pd.DataFrame, results: pd.DataFrame, data: Dataset) -> pd
                 size=what["size"],
                 kind=what["kind"],
                 parameters=what["parameters"],
+                unit=what["unit"],
+                n_units=what["n_units"],
                 units=what["units"],
             )
         )
