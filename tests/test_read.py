@@ -263,6 +263,13 @@ def test_missing_and_truncated_pictures(tmp_path: Path) -> None:
         data.train.batch()
 
 
+def test_a_worker_process_gives_the_same_error(tmp_path: Path) -> None:
+    data = read_data(folder(tmp_path), image_size=8)
+    (tmp_path / data.source.paths[3]).unlink()
+    with pytest.raises(UserError, match=r"^picture \S+03\.png is missing: [^\n]+$"):
+        list(data.train.batches(4, workers=1))
+
+
 def test_no_picture_size(tmp_path: Path) -> None:
     data = read_data(folder(tmp_path))
     with pytest.raises(UserError, match="--image-size"):

@@ -85,7 +85,7 @@ def _launch(
     else:
         out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
         for part in answer.text:
-            out.print(part, soft_wrap=isinstance(part, str))
+            out.print(part, soft_wrap=isinstance(part, str), markup=False)
     return answer.exit_status
 
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 from ..criteria.scores import top
+from ..networks.forward import choose_device
 from ..report.tables import ranking_table
 from ..run import Run
 from ..study.rankings import ranking_file, stored_ranking
@@ -23,6 +24,7 @@ def trace_command(
     *,
     show: int = 10,
     data: Path | None = None,
+    device: str = "auto",
     settings: Annotated[TraceSettings | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Score every unit of a run's network by a criterion, and store the ranking in the run.
@@ -31,11 +33,12 @@ def trace_command(
         run: whose network is traced
         show: how many of the first units are shown
         data: where the run's data are now, if they were moved
+        device: auto, cpu, cuda or mps
     """
     settings, opened = settings or TraceSettings(), Run(run)
     samples = opened.read_data(data)
     epoch = opened.choose_epoch(settings.epoch)
-    model = opened.network(epoch)
+    model = opened.network(epoch).to(choose_device(device))
     text: list[RenderableType] = []
     facts: list[dict[str, Any]] = []
     with opened.writing():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -312,7 +312,7 @@ class Samples:
     def batches(self, batch_size: int, workers: int = 0) -> Iterator[Batch]:
         """The samples in order, `batch_size` at a time, decoded by `workers` further processes (0: by this one)."""
         chunks = [self.index[i : i + batch_size] for i in range(0, len(self.index), batch_size)]
-        yield from _loader(_Chunks(self.dataset, chunks), workers)
+        yield from _loaded(_Chunks(self.dataset, chunks), workers)
 
     def shuffled(self, seed: int, epoch: int) -> Samples:
         """The samples in an order that depends on `seed` and `epoch` alone."""
@@ -321,7 +321,7 @@ class Samples:
     def augmented_batches(self, batch_size: int, seed: int, epoch: int, workers: int = 0) -> Iterator[Batch]:
         """As `batches`, augmented with draws that depend on `seed`, `epoch` and sample index alone."""
         chunks = [self.index[i : i + batch_size] for i in range(0, len(self.index), batch_size)]
-        yield from _loader(_Chunks(self.dataset, chunks, (seed, epoch)), workers)
+        yield from _loaded(_Chunks(self.dataset, chunks, (seed, epoch)), workers)
 
 
 def collate(dataset: Dataset, loaded: list[tuple[int, Inputs]]) -> Batch:
@@ -337,8 +337,9 @@ def collate(dataset: Dataset, loaded: list[tuple[int, Inputs]]) -> Batch:
 
 
 @dataclass(frozen=True)
-class _Chunks(torch.utils.data.Dataset[Batch]):
-    """Batches by number, so that worker processes can load whole ones."""
+class _Chunks(torch.utils.data.Dataset[Batch | UserError]):
+    """Batches by number, so that worker processes can load whole ones; an error is an item, which crosses processes
+    as it is."""
 
     dataset: Dataset
     chunks: list[NDArray[np.int64]]
@@ -347,20 +348,29 @@ class _Chunks(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __getitem__(self, number: int) -> Batch:
-        source = self.dataset.source
+    def __getitem__(self, number: int) -> Batch | UserError:
+        try:
+            return collate(self.dataset, [(int(i), self._load(int(i))) for i in self.chunks[number]])
+        except UserError as error:
+            return error
+
+    def _load(self, index: int) -> Inputs:
         if self.augmentation is None:
-            loaded = [(int(i), source.load(int(i))) for i in self.chunks[number]]
-        else:
-            loaded = [
-                (int(i), source.load_augmented(int(i), _seed(*self.augmentation, int(i)))) for i in self.chunks[number]
-            ]
-        return collate(self.dataset, loaded)
+            return self.dataset.source.load(index)
+        return self.dataset.source.load_augmented(index, _seed(*self.augmentation, index))
 
 
-def _loader(chunks: _Chunks, workers: int) -> DataLoader[Batch]:
-    """Its own generator: otherwise each pass would draw from torch's global random state."""
-    return DataLoader(chunks, batch_size=None, num_workers=workers, generator=torch.Generator())
+def _loaded(chunks: _Chunks, workers: int) -> Iterator[Batch]:
+    # A generator of its own: otherwise each pass would draw from torch's global random state.
+    loader = DataLoader(chunks, batch_size=None, num_workers=workers, generator=torch.Generator(), collate_fn=_as_it_is)
+    for item in loader:
+        if isinstance(item, UserError):
+            raise item
+        yield item
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 def _seed(*numbers: int) -> int:

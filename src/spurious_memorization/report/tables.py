@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
 from ..criteria.scores import Scores
@@ -34,7 +35,7 @@ def accuracy_table(history: pd.DataFrame, epoch: int, groups: Groups, minority: 
 
 def ranking_table(scores: Scores, units: Units, label: str) -> Table:
     """The first units of a ranking with their scores."""
-    table = Table(title=f"{scores.kind}s by {label}, first {len(units)} of {scores.n}", title_justify="left")
+    table = Table(title=f"{scores.kind}s by {escape(label)}, first {len(units)} of {scores.n}", title_justify="left")
     table.add_column("rank", justify="right")
     table.add_column(scores.kind)
     table.add_column("score", justify="right")
@@ -106,7 +107,7 @@ def _accuracy(correct: int, n: int) -> str:
 
 
 def _marked(name: str, is_minority: bool) -> str:
-    return f"{name} *" if is_minority else name
+    return escape(f"{name} *" if is_minority else name)
 
 
 def findings(effects: pd.DataFrame) -> list[str]:
