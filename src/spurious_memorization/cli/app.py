@@ -15,6 +15,7 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Dict
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from .. import __version__
 from ..console import say
@@ -85,7 +86,7 @@ def _launch(
     else:
         out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
         for part in answer.text:
-            out.print(part, soft_wrap=isinstance(part, str), markup=False)
+            out.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
     return answer.exit_status
 
 

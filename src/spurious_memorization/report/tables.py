@@ -35,7 +35,9 @@ def accuracy_table(history: pd.DataFrame, epoch: int, groups: Groups, minority: 
 
 def ranking_table(scores: Scores, units: Units, label: str) -> Table:
     """The first units of a ranking with their scores."""
-    table = Table(title=f"{scores.kind}s by {escape(label)}, first {len(units)} of {scores.n}", title_justify="left")
+    table = Table(
+        title=f"{scores.kind}s by {escape(label)}, first {len(units)} of {scores.n}", title_justify="left", min_width=72
+    )
     table.add_column("rank", justify="right")
     table.add_column(scores.kind)
     table.add_column("score", justify="right")
@@ -65,7 +67,7 @@ def shift_table(effects: pd.DataFrame, split: str) -> Table:
             selected_by(first), edit_text(first), str(first["size"]), *(cells.get(name, "-") for name in names)
         )
     table.caption = (
-        "* minority group. Beneath each shift: the range of its controls' shifts. Bold: no control drops as far."
+        "* minority group. Beneath each shift: the range of its controls' shifts. ▼: no control drops as far."
     )
     table.caption_justify = "left"
     return table
@@ -94,7 +96,7 @@ def _shift(row: object) -> str:
     if not int(row.n_controls):  # type: ignore[attr-defined]
         return text
     if shift < 0 and n_as_large == 0:
-        text = f"[bold]{text}[/bold]"
+        text = f"[bold]▼ {text}[/bold]"
     low, high = float(row.control_low), float(row.control_high)  # type: ignore[attr-defined]
     return f"{text}\n[dim]{100 * low:+.1f} to {100 * high:+.1f}[/dim]"
 
