@@ -142,7 +142,10 @@ def parse_units(model: nn.Module, text: str | Iterable[str], select: Selection |
     """
     select = select or Selection()
     parts = [part.strip() for piece in ([text] if isinstance(text, str) else text) for part in piece.split(",")]
-    there = sites(model, select.model_copy(update={"layers": ("conv", "linear"), "tensors": (), "exclude": ()}))
+    if select.unit == "weight":
+        there = {name: Site(name, tuple(value.shape), {}) for name, value in model.named_parameters()}
+    else:
+        there = sites(model, select.model_copy(update={"layers": ("conv", "linear"), "tensors": (), "exclude": ()}))
     names: dict[str, int] = {}
     place, index = [], []
     for part in parts:
@@ -202,19 +205,23 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 def _layer_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
     kinds = tuple(kind for layer in select.layers for kind in _LAYERS[layer])
     heads = head_names(model)
+    parameters = dict(model.named_parameters())
     found = {}
     for name, module in model.named_modules():
         if not isinstance(module, kinds) or name in heads or any(name.startswith(f"{head}.") for head in heads):
             continue
         parameter = f"{name}.weight" if name else "weight"
-        weight = module.get_parameter("weight")
+        weight = parameters.get(parameter)
+        if weight is None:  # tied to a layer before, or computed from other parameters
+            continue
         if select.unit == "weight":
             found[parameter] = Site(parameter, tuple(weight.shape), {})
             continue
         every = torch.arange(len(weight))[:, None]
         rows = {parameter: every}
-        if select.with_bias and module.bias is not None:
-            rows[f"{parameter.removesuffix('weight')}bias"] = every
+        bias = f"{parameter.removesuffix('weight')}bias"
+        if select.with_bias and bias in parameters:
+            rows[bias] = every
         found[parameter] = Site(parameter, (len(weight),), rows)
     return found
 

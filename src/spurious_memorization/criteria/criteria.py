@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Callable, Mapping
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from ..data.samples import Batch, Samples
 from ..errors import UserError
 from ..losses import LOSSES, LossName
+from ..named import named_function
 from ..networks.forward import device_of, logits, moved, working_copy
 from ..units import Selection, Site, sites
 from .scores import Scores
@@ -105,16 +105,12 @@ def find_criterion(name: str) -> Criterion:
     """
     if name in CRITERIA:
         return CRITERIA[name]
-    module_name, colon, function_name = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise UserError(f"unknown criterion {name!r}: choose among {', '.join(CRITERIA)}, or module:function")
-    try:
-        function: Criterion = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"criterion {name!r}: {error}: name an importable module and a function in it") from error
-    return function
+    return named_function(name)
 
 
+@torch.enable_grad()
 def gradients(model: nn.Module, batch: Batch | Samples, loss: LossName = "cross_entropy") -> dict[str, Tensor]:
     """Gradient of the mean loss over the batch with respect to every parameter, in evaluation mode, on the CPU."""
     network = working_copy(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,8 +11,9 @@ from torch import Tensor, nn
 
 from ..data.samples import Samples
 from ..errors import UserError, first_line
+from ..named import named_function
 from ..networks.forward import device_of, logits, moved, working_copy
-from ..networks.weights import load_exactly
+from ..networks.weights import add_biases
 from ..units import Selection, sites, touched
 from .edit import KINDS, Edit
 
@@ -40,10 +40,10 @@ def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
         where = chosen.to(old.device)
         if edit.units.kind == "weight":
             flat = old.flatten().clone()
-            flat[where] = _values(edit, name, flat[where], generator, where)
+            flat[where] = _values(edit, name, old.shape, flat[where], generator, where)
             new.copy_(flat.view(new.shape))
         else:
-            new[where] = _values(edit, name, new[where], generator, where)
+            new[where] = _values(edit, name, old.shape, new[where], generator, where)
         result[name] = new
     if edit.kind == "mean":
         _set_biases(model, edit, result, parameters)
@@ -59,8 +59,9 @@ def edited(model: nn.Module, edit: Edit) -> nn.Module:
         ```
     """
     result = copy.deepcopy(model)
-    state = {**result.state_dict(), **edited_tensors(model, edit)}
-    load_exactly(result, state, "the network")
+    changed = edited_tensors(model, edit)
+    add_biases(result, changed)
+    result.load_state_dict(changed, strict=False)
     return result
 
 
@@ -98,8 +99,8 @@ def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
     return {name: (sums[name] / counts[name]).float() for name in sums}
 
 
-def _values(edit: Edit, name: str, old: Tensor, generator: torch.Generator, where: Tensor) -> Tensor:
-    """What the edit puts in the place of `old`, the numbers that the units hold of one parameter."""
+def _values(edit: Edit, name: str, shape: torch.Size, old: Tensor, generator: torch.Generator, where: Tensor) -> Tensor:
+    """What the edit puts in the place of `old`, the numbers that the units hold of a parameter of this shape."""
     match edit.kind:
         case "zero" | "mean":
             return torch.zeros_like(old)
@@ -108,7 +109,7 @@ def _values(edit: Edit, name: str, old: Tensor, generator: torch.Generator, wher
         case "random_noise":
             return old + _noise(edit, old, generator)
         case "rewind":
-            older = _older(edit, name)
+            older = _older(edit, name, shape)
             rows = where.to(older.device)
             return (older.flatten()[rows] if edit.units.kind == "weight" else older[rows]).to(old)
         case _:
@@ -120,17 +121,25 @@ def _noise(edit: Edit, like: Tensor, generator: torch.Generator) -> Tensor:
     return (draw(like.shape, generator=generator) * float(edit.parameters["std"])).to(like)
 
 
-def _older(edit: Edit, name: str) -> Tensor:
+def _older(edit: Edit, name: str, shape: torch.Size) -> Tensor:
     if name not in edit.tensors:
         raise UserError(f"the older checkpoint has no tensor {name}: it is of another architecture")
-    return edit.tensors[name]
+    older = edit.tensors[name]
+    if older.shape != shape:
+        shapes = f"{name} has shape {tuple(older.shape)}, not {tuple(shape)}"
+        raise UserError(f"the older checkpoint is of another architecture: {shapes}")
+    return older
 
 
 def _users_values(edit: Edit, old: Tensor, generator: torch.Generator) -> Tensor:
-    new = find_kind(edit.kind)(old.clone(), generator, **edit.parameters)
+    function = find_kind(edit.kind)
+    try:
+        new = function(old.clone(), generator, **edit.parameters)
+    except Exception as error:
+        raise UserError(f"edit {edit.kind} fails: {first_line(error)}: mend the function or its parameters") from error
     if not isinstance(new, Tensor) or new.shape != old.shape:
         raise UserError(f"edit {edit.kind} must return a tensor of shape {tuple(old.shape)}")
-    return new
+    return new.to(old)
 
 
 def find_kind(kind: str) -> Callable[..., Any]:
@@ -139,20 +148,15 @@ def find_kind(kind: str) -> Callable[..., Any]:
     Raises:
         UserError: there is no such function.
     """
-    module_name, _, function_name = kind.partition(":")
-    try:
-        function: Callable[..., Any] = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"edit {kind!r}: {first_line(error)}: choose among {', '.join(KINDS)}, or an importable module:function"
-        ) from error
-    return function
+    if ":" not in kind:
+        raise UserError(f"unknown edit {kind!r}: choose among {', '.join(KINDS)}, or module:function")
+    return named_function(kind)
 
 
 def _set_biases(model: nn.Module, edit: Edit, result: dict[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
     for weight, rows in touched(model, edit.units).items():
         layer, dot, part = weight.rpartition(".")
-        if part != "weight":
+        if not part.endswith("weight"):
             continue
         if layer not in edit.tensors:
             raise UserError(f"edit mean: no mean of layer {layer} is known: it can't be held at one")

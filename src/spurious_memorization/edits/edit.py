@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..units import Units
+from ..units import Units, short_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +41,23 @@ class Edit:
         return replace(self, units=units, **changes)
 
     def digest(self) -> str:
-        """SHA-256 of kind, units, parameters and seed, 16 hex digits."""
+        """SHA-256 of kind, units, parameters, seed and what is put into the units, 16 hex digits."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         parts = (self.kind, self.units.digest(), json.dumps(dict(self.parameters), sort_keys=True), self.seed)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(repr(parts).encode())
+        layers = tuple(f"{short_name(name)}." for name in self.units.by_name())
+        for name in sorted(self.tensors):
+            if f"{name}.".startswith(layers):
+                numbers = self.tensors[name].detach().cpu().contiguous().flatten()
+                digest.update(f"\0{name}\0".encode() + numbers.view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def __str__(self) -> str:
         """As `--edit` takes it: "random_noise:std=0.02"."""
-        stated = ",".join(f"{name}={value}" for name, value in self.parameters.items())
-        return f"{self.kind}:{stated}" if stated else self.kind
+        return _as_text(self.kind, self.parameters)
 
 
 def zero(units: Units) -> Edit:
@@ -122,8 +133,7 @@ class EditSpec:
     parameters: Mapping[str, Any]
 
     def __str__(self) -> str:
-        stated = ",".join(f"{name}={value}" for name, value in self.parameters.items())
-        return f"{self.kind}:{stated}" if stated else self.kind
+        return _as_text(self.kind, self.parameters)
 
     @property
     def is_random(self) -> bool:
@@ -155,6 +165,11 @@ def parse_edit(text: str) -> EditSpec:
     if kind == "rewind" and not (isinstance(parameters.get("epochs"), int) and parameters["epochs"] > 0):
         raise UserError("edit rewind needs a whole number of epochs, such as rewind:epochs=5")
     return EditSpec(kind, parameters)
+
+
+def _as_text(kind: str, parameters: Mapping[str, Any]) -> str:
+    stated = ",".join(f"{name}={value}" for name, value in parameters.items())
+    return f"{kind}{'?' if ':' in kind else ':'}{stated}" if stated else kind
 
 
 def _pairs(text: str, stated: str) -> dict[str, Any]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
-import sys
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -16,6 +13,7 @@ from torch import Tensor, nn
 
 from ..data.transforms import PictureTransform
 from ..errors import UserError, first_line
+from ..named import named_function
 from ..settings import Settings
 from .weights import load_exactly
 
@@ -49,7 +47,7 @@ class NetworkSettings(Settings):
 
     @property
     def is_factory(self) -> bool:
-        return ":" in self.model
+        return ":" in self.model and not self.model.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
 
 
 def build(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool = False) -> nn.Module:
@@ -133,16 +131,7 @@ def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) 
 
 
 def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) -> nn.Module:
-    module_name, _, factory_name = settings.model.partition(":")
-    try:
-        sys.path.insert(0, str(Path.cwd()))
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{settings.model}: {first_line(error)}: name an importable module and a function in it") from (
-            error
-        )
-    finally:
-        sys.path.pop(0)
+    factory = named_function(settings.model)
     takes_classes = "num_classes" in inspect.signature(factory).parameters
     model = factory(num_classes=settings.n_classes) if takes_classes else factory()
     if not isinstance(model, nn.Module):
@@ -151,7 +140,10 @@ def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | boo
     if pretrained is True:
         raise UserError(f"{settings.model} is not one of timm's networks: give its weights as a file")
     if isinstance(pretrained, dict):
-        load_exactly(model, pretrained, settings.model)
+        own = model.state_dict()
+        head = {f"{name}.{part}" for name in head_names(model) for part in ("weight", "bias")} & set(own)
+        left_out = {name for name in head & set(pretrained) if pretrained[name].shape != own[name].shape}
+        load_exactly(model, {**pretrained, **{name: own[name] for name in left_out}}, settings.model)
     return model
 
 

@@ -36,7 +36,10 @@ def working_copy(model: nn.Module, device: torch.device | None = None) -> nn.Mod
     """A copy for evaluation: evaluation mode, no gradients, channels last; the caller's network stays as it is."""
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     copied = copied.to(device) if device is not None else copied
-    return copied.to(memory_format=torch.channels_last)
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return copied
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -6,8 +6,8 @@ import argparse
 import hashlib
 import pickle
 import re
-import struct
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def read_weights(file: Path) -> Weights:
         raise UserError(f"{file} holds no state dict: save the network with torch.save(model.state_dict(), ...)")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
-    head = next((head for head in _RESEARCH_HEADS if f"{head}.weight" in state), None)
+    head = next((head for head in _RESEARCH_HEADS if _is_research_head(state, head)), None)
     return Weights(_plain_head(state, head), research=True) if head else Weights(state)
 
 
@@ -105,12 +105,8 @@ def load_exactly(model: nn.Module, state: StateDict, name: str) -> None:
     Raises:
         UserError: a tensor is missing, unexpected or of another shape; the first one is named.
     """
+    add_biases(model, state)
     own = model.state_dict()
-    for key in [key for key in state if key not in own and key.endswith(".bias")]:
-        layer = _submodule(model, key.removesuffix(".bias"))
-        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is None:
-            layer.bias = nn.Parameter(torch.zeros_like(state[key]))
-            own[key] = state[key]
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
     differing = [key for key in own if key in state and own[key].shape != state[key].shape]
@@ -123,6 +119,21 @@ def load_exactly(model: nn.Module, state: StateDict, name: str) -> None:
         n = len(missing) + len(unexpected) + len(differing)
         raise UserError(f"the weights are of another architecture than {name}: {what} ({n} such): check --model")
     model.load_state_dict(state, strict=False)
+
+
+def add_biases(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give the layers that lack a bias one of zeros where `state` holds it."""
+    for key in state:
+        layer = _submodule(model, key.removesuffix(".bias")) if key.endswith(".bias") else None
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and layer.bias is None:
+            layer.bias = nn.Parameter(torch.zeros_like(state[key]))
+
+
+def _is_research_head(state: StateDict, head: str) -> bool:
+    """One linear layer with two outputs, alone under its name: a head of several layers is a network of the user's."""
+    prefix = head.removesuffix("0")
+    names = {name for name in state if name.startswith(prefix)}
+    return names == {f"{head}.weight", f"{head}.bias"} and len(state[f"{head}.weight"]) == 2
 
 
 def _plain_head(state: StateDict, head: str) -> StateDict:
@@ -164,7 +175,7 @@ def _read_torch(file: Path) -> dict[str, Any]:
                 "save it again as a plain state dict or as safetensors"
             ) from error
         raise UserError(f"{file} is no weight file: {first_line(error)}") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, struct.error) as error:
+    except Exception as error:  # a broken pickle raises whatever its bytes lead to
         raise UserError(f"{file} is truncated or no PyTorch file ({first_line(error)}): replace it") from error
     if not isinstance(content, dict):
         raise UserError(

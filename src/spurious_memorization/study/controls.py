@@ -12,7 +12,7 @@ from torch import nn
 from ..criteria.criteria import derived_seed
 from ..edits.edit import Edit
 from ..errors import UserError
-from ..units import Selection, Site, Units, sites
+from ..units import Selection, Site, Units, sites, touched
 
 
 def random_controls(model: nn.Module, edit: Edit, n: int = 99, *, seed: int = 0) -> list[Edit]:
@@ -33,26 +33,29 @@ def random_controls(model: nn.Module, edit: Edit, n: int = 99, *, seed: int = 0)
         edits = [sm.zero(units), *sm.random_controls(model, sm.zero(units), n=99)]
         ```
     """
+    digest = edit.digest()
     return [
-        edit.on(units, matched_to=edit.digest(), seed=derived_seed(seed, "control", number, edit.seed))
+        edit.on(units, matched_to=digest, seed=derived_seed(seed, "control", number, edit.seed))
         for number, units in enumerate(random_rankings(model, edit.units, n, seed=seed))
     ]
 
 
 def random_rankings(model: nn.Module, selected: Units, n: int, *, seed: int = 0) -> list[Units]:
     """`n` different random rankings of the same tensors in the same order as the selected units, so that the first k
-    units of each match the first k selected ones.
+    units of each match the first k selected ones; none is the selected set itself.
 
     Raises:
-        UserError: a tensor has fewer units than are selected of it.
+        UserError: the network lacks a selected unit.
     """
     there = _sites_of(model, selected)
+    itself = selected.digest()
     found: dict[str, Units] = {}
     for attempt in range(20 * n):
         if len(found) == n:
             break
         drawn = random_ranking(there, selected, [seed, attempt])
-        found.setdefault(drawn.digest(), drawn)
+        if (digest := drawn.digest()) != itself:
+            found.setdefault(digest, drawn)
     if len(found) < n:
         warnings.warn(
             f"only {len(found)} of {n} controls: the tensors have no more distinct sets of {len(selected)} units",
@@ -63,6 +66,7 @@ def random_rankings(model: nn.Module, selected: Units, n: int, *, seed: int = 0)
 
 def _sites_of(model: nn.Module, units: Units) -> dict[str, Site]:
     """Where controls of these units can be drawn: the tensors that hold them."""
+    touched(model, units)  # refuses units that the network lacks
     if units.kind == "weight":
         parameters = dict(model.named_parameters())
         return {name: Site(name, tuple(parameters[name].shape), {}) for name in units.by_name()}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..data.samples import Samples
 from ..engine.outcomes import Block, Outcomes
+from ..errors import UserError
 from .statistics import paired_interval
 
 COUNTS = (
@@ -35,7 +36,12 @@ def count(before: Block, after: Block, samples: Samples) -> pd.DataFrame:
 
     Returns:
         One row an edit and group: edit (its position), group, and the columns of `COUNTS`. Losses and margins are sums.
+
+    Raises:
+        UserError: a sample is not among the outcomes' samples.
     """
+    if not np.isin(samples.index, before.index).all():
+        raise UserError(f"some of the samples ({samples.split}) have no outcomes: give those that were evaluated")
     where = np.searchsorted(before.index, samples.index)
     y, g, groups = samples.y, samples.g, len(samples.dataset.groups)
     right_before = before.predicted[0, where] == y

@@ -1,0 +1,137 @@
+"""Counts per group beside fairlearn's, and the effects that follow from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fairlearn.metrics import MetricFrame
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score
+
+import spurious_memorization as sm
+from spurious_memorization.engine.outcomes import Block
+from spurious_memorization.study.counts import accuracies, count
+from spurious_memorization.study.statistics import paired_interval
+
+QUICK = settings(max_examples=25, deadline=None)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[sm.Samples, Block, Block]:
+    """Random labels, attributes and answers, with groups that may be empty."""
+    n, n_edits = draw(st.integers(2, 40)), draw(st.integers(1, 4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    y, a = rng.integers(0, 3, n), rng.integers(0, 2, n)
+    data = sm.data(torch.zeros(n, 1), y, a, classes=("x", "y", "z"), attributes=("p", "q"))
+    return data.train, block(rng, range(-1, 0), y), block(rng, range(n_edits), y)
+
+
+def block(rng: np.random.Generator, edits: range, y: np.ndarray) -> Block:
+    shape = (len(edits), len(y))
+    right = rng.random(shape) < 0.6
+    predicted = np.where(right, y, rng.integers(0, 3, shape)).astype(np.int16)
+    numbers = rng.normal(size=(2, *shape)).astype(np.float32)
+    return Block(np.array(edits), np.arange(len(y)), predicted, np.abs(numbers[0]), numbers[1])
+
+
+def by_group(samples: sm.Samples, predicted: np.ndarray) -> pd.Series:
+    frame = MetricFrame(metrics=accuracy_score, y_true=samples.y, y_pred=predicted, sensitive_features=samples.g)
+    return frame.by_group
+
+
+@QUICK
+@given(case=cases())
+def test_counts_are_those_of_fairlearn(case):
+    samples, before, after = case
+    table = count(before, after, samples)
+    assert len(table) == len(after.edits) * 6
+    for row, edit in enumerate(after.edits):
+        here = table[(table["edit"] == edit) & (table["n"] > 0)].set_index("group")
+        first, second = by_group(samples, before.predicted[0]), by_group(samples, after.predicted[row])
+        assert sorted(here.index) == sorted(first.index)
+        np.testing.assert_allclose((here["correct_before"] / here["n"])[first.index], first)
+        np.testing.assert_allclose((here["correct_after"] / here["n"])[second.index], second)
+
+
+@QUICK
+@given(case=cases())
+def test_counts_add_up(case):
+    samples, before, after = case
+    table = count(before, after, samples)
+    gain = table["correct_after"] - table["correct_before"]
+    assert (table["became_right"] - table["became_wrong"] == gain).all()
+    assert (table[["n", "became_right", "became_wrong", "correct_before", "correct_after"]] >= 0).all(axis=None)
+    assert (table["became_wrong"] <= table["correct_before"]).all()
+    assert (table["became_right"] <= table["n"] - table["correct_before"]).all()
+    whole = table.groupby("edit").sum()
+    assert (whole["n"] == len(samples)).all()
+    assert whole["correct_after"].tolist() == (after.predicted == samples.y).sum(1).tolist()
+    np.testing.assert_allclose(whole["loss_after"], after.loss.sum(1, dtype=float), rtol=1e-6)
+    np.testing.assert_allclose(whole["margin_after"], after.margin.sum(1, dtype=float), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(whole["loss_before"], before.loss.sum(dtype=float), rtol=1e-6)
+    halves = [samples.at(samples.index[::2]), samples.at(samples.index[1::2])]
+    parts = sum(count(before, after, half).drop(columns=["edit", "group"]) for half in halves)
+    pd.testing.assert_frame_equal(parts, table.drop(columns=["edit", "group"]))
+
+
+@QUICK
+@given(case=cases(), n_controls=st.integers(0, 3))
+def test_effects_are_differences_of_two_metric_frames(case, n_controls):
+    samples, before, after = case
+    units = [sm.Units("channel", ("a.weight",), np.array([0]), np.array([i])) for i in range(len(after.edits))]
+    selected = sm.zero(units[0])
+    matched = [sm.zero(u) for u in units[1:]]
+    matched = [edit.on(edit.units, matched_to=selected.digest()) for edit in matched[:n_controls]]
+    edits = (selected, *matched, *(sm.zero(u) for u in units[1 + len(matched) :]))
+    table = sm.effects(sm.Outcomes(edits, before.index, before, after), samples)
+    shifts = [by_group(samples, row) - by_group(samples, before.predicted[0]) for row in after.predicted]
+    names = [samples.dataset.groups.names[g] for g in shifts[0].index]
+    assert sorted(set(table["edit"])) == [i for i, edit in enumerate(edits) if edit.matched_to is None]
+    for edit, here in table.groupby("edit"):
+        here = here.set_index("group").loc[names]
+        np.testing.assert_allclose(here["shift"], shifts[edit], atol=1e-12)
+        np.testing.assert_allclose(here["accuracy_after"] - here["accuracy_before"], shifts[edit], atol=1e-12)
+        assert ((here["low"] <= here["shift"]) & (here["shift"] <= here["high"])).all()
+        others = np.array(shifts[1 : 1 + len(matched)]) if edit == 0 else np.empty((0, len(names)))
+        assert (here["n_controls"] == len(others)).all()
+        if len(others):
+            np.testing.assert_allclose(here["control_low"], others.min(0))
+            np.testing.assert_allclose(here["control_high"], others.max(0))
+            np.testing.assert_allclose(here["control_median"], np.median(others, 0), atol=1e-12)
+            assert here["n_as_large"].tolist() == (others <= shifts[0].to_numpy() + 1e-9).sum(0).tolist()
+        else:
+            assert here[["control_low", "control_median", "control_high"]].isna().all(axis=None)
+            assert (here["n_as_large"] == 0).all()
+
+
+def test_effects_by_hand():
+    data = sm.data(torch.zeros(6, 1), [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1], classes=("no", "yes"))
+    index, zeros = np.arange(6), np.zeros((1, 6), np.float32)
+    before = Block(np.array([-1]), index, np.array([[0, 0, 1, 1, 1, 0]], np.int16), zeros, zeros)
+    after = Block(np.array([0]), index, np.array([[0, 1, 0, 0, 1, 1]], np.int16), zeros, zeros + 2)
+    units = sm.Units("channel", ("a.weight",), np.array([0]), np.array([0]))
+    table = sm.effects(sm.Outcomes((sm.zero(units),), index, before, after), data.train).set_index("group")
+    assert list(table.index) == ["no with 0", "yes with 0", "yes with 1"]  # nobody is "no with 1"
+    assert table["n"].tolist() == [3, 1, 2]
+    assert table["accuracy_before"].tolist() == pytest.approx([2 / 3, 1, 1 / 2])
+    assert table["shift"].tolist() == pytest.approx([0, -1, 1 / 2])
+    assert table["margin_shift"].tolist() == [2, 2, 2]
+    assert (table["kind"].unique().tolist(), table["n_units"].unique().tolist()) == (["zero"], [1])
+    low, high = paired_interval(1, 1, 3)
+    assert (table["low"].iloc[0], table["high"].iloc[0]) == (low, high)
+
+
+def test_accuracies_of_groups_are_nan_where_empty():
+    data = sm.data(torch.zeros(3, 1), [0, 0, 1], [0, 0, 1])
+    assert accuracies(np.array([0, 1, 1], np.int16), data.train) == pytest.approx([0.5, np.nan, np.nan, 1], nan_ok=True)
+
+
+def test_samples_without_outcomes_are_refused():
+    data = sm.data(torch.zeros(4, 1), [0, 1, 0, 1], [0, 0, 1, 1], ["train", "train", "test", "test"])
+    rng = np.random.default_rng(0)
+    before, after = (block(rng, edits, data.train.y) for edits in (range(-1, 0), range(1)))
+    with pytest.raises(sm.UserError, match=r"\(test\) have no outcomes"):
+        count(before, after, data.test)
