@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from spurious_memorization.data.colored_digits import COLOURS, ColoredDigitsSettings, make_colored_digits
 from spurious_memorization.data.read import read_data
-from spurious_memorization.data.samples import Pictures
+from spurious_memorization.data.sources import Pictures
 from spurious_memorization.errors import UserError
 
 SMALL: dict[str, Any] = {"digits": "3,8", "image_size": 8}

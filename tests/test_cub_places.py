@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from spurious_memorization.data.cub_places import CubPlacesSettings, is_waterbird, make_waterbirds
 from spurious_memorization.data.read import read_data
-from spurious_memorization.data.samples import Pictures
+from spurious_memorization.data.sources import Pictures
 from spurious_memorization.errors import UserError
 
 CLASSES = ("001.Black_footed_Albatross", "009.Brewer_Blackbird", "086.Pacific_Loon", "113.Western_Meadowlark")

@@ -13,7 +13,8 @@ from .criteria.criteria import gradient, magnitude, random, taylor
 from .criteria.scores import Scores, by_threshold, count_of, spared, top
 from .criteria.worst import worst
 from .data.read import read_data
-from .data.samples import Batch, Dataset, Samples, data
+from .data.samples import Dataset, Samples, data
+from .data.sources import Batch
 from .edits.apply import channel_means, edited, edited_tensors
 from .edits.edit import Edit, mean, random_init, random_noise, rewind, zero
 from .engine.outcomes import Outcomes

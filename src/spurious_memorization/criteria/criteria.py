@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..data.samples import Batch, Samples
+from ..data.samples import Samples
+from ..data.sources import Batch
 from ..errors import UserError
 from ..losses import LOSSES, LossName
 from ..named import named_function

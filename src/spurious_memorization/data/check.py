@@ -22,7 +22,8 @@ from ..errors import UserError
 from . import celeba, waterbirds
 from .groups import group_counts
 from .read import assemble, attribute_column, read_table
-from .samples import SPLITS, Dataset, Pictures
+from .samples import SPLITS, Dataset
+from .sources import Pictures
 from .tables import AnnotatedTable, leads_outside
 
 KNOWN_COUNTS = {"waterbirds": waterbirds.KNOWN_COUNTS, "celeba": celeba.KNOWN_COUNTS}

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from . import celeba, waterbirds
 from .groups import Groups
-from .samples import Dataset, Pictures
+from .samples import Dataset
+from .sources import Pictures
 from .tables import AnnotatedTable, leads_outside, read_own_table, split_names
 from .transforms import PictureTransform
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..data.samples import Inputs
+from ..data.sources import Inputs
 from ..errors import UserError
 
 Precision = Literal["float32", "bf16"]

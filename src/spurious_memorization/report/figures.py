@@ -13,7 +13,8 @@ from PIL import Image
 
 from ..atomic import whole_file
 from ..data.groups import Groups
-from ..data.samples import Dataset, Pictures
+from ..data.samples import Dataset
+from ..data.sources import Pictures
 from ..errors import UserError
 from ..study.statistics import wilson_interval
 from .tables import edit_text, selected_by
