@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,8 +40,40 @@ def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise _mendable(error, path) from error
+    except UserError:
+        raise
+    except Exception as error:
+        if refused := _refused_by_system(temporary):
+            raise _mendable(refused, path) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`, and rename it to `path` when the block ends without an error.
+
+    Raises:
+        UserError: `path` holds something already, or can't be written. Nothing is left behind.
+    """
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path} exists and is not empty: choose another place")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise _mendable(error, path) from error
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    except OSError as error:
+        raise _mendable(error, path) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,6 +85,16 @@ def write_text(path: Path, text: str) -> None:
 def _flush_to_disk(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _refused_by_system(file: Path) -> OSError | None:
+    """Why the system lets nobody write on. Libraries like PyTorch and safetensors hide it in errors of their own."""
+    try:
+        with file.open("ab") as stream:
+            stream.write(bytes(1 << 20))
+    except OSError as error:
+        return error
+    return None
 
 
 def _umask() -> int:

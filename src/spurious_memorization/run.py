@@ -23,7 +23,8 @@ from torch import nn
 from .atomic import whole_file, write_text
 from .data.groups import Groups
 from .data.read import read_data
-from .data.samples import Dataset, Pictures
+from .data.samples import Dataset
+from .data.sources import Pictures
 from .data.transforms import PictureTransform
 from .errors import UserError
 from .networks.build import NetworkSettings, build
@@ -126,7 +127,8 @@ class Run:
 
     @property
     def exists(self) -> bool:
-        return (self.path / "run.json").is_file()
+        """Something was measured. What was stopped before that is no run yet and may be begun anew."""
+        return (self.path / "run.json").is_file() and (self.path / "history.parquet").is_file()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -192,6 +194,7 @@ class Run:
         """
         there = self.epochs()
         if not there:
+            _ = self.record  # what is no run is called so
             raise UserError(f"{self.path} has no checkpoint yet: finish its training with --resume")
         if wanted == "last":
             return there[-1]

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..atomic import whole_folder
 from ..data.samples import Dataset
 from ..errors import UserError
 from ..run import Run, versions
@@ -18,13 +19,17 @@ from .apply import channel_means, edited
 from .edit import Edit, EditSpec, parse_edit
 
 
-def tensors_for(run: Run, model: nn.Module, data: Dataset, spec: EditSpec, epoch: int) -> Mapping[str, Tensor]:
+def tensors_for(
+    run: Run, model: nn.Module, data: Dataset, spec: EditSpec, epoch: int, unit: UnitKind
+) -> Mapping[str, Tensor]:
     """The numbers that an edit puts in: an older checkpoint's for `rewind`, means over the training samples for `mean`.
 
     Raises:
-        UserError: the run has no checkpoint that much older.
+        UserError: the run has no checkpoint that much older; the edit is `mean` and the units are single weights.
     """
     if spec.kind == "mean":
+        if unit == "weight":
+            raise UserError("edit mean is for channels and heads: choose another edit for single weights")
         return channel_means(model, data.train)
     if spec.kind != "rewind":
         return {}
@@ -69,9 +74,11 @@ def save_edited(
     data, number = run.read_data(data_folder), run.choose_epoch(epoch)
     model, spec = run.network(number), parse_edit(edit)
     chosen = parse_units(model, units, Selection(unit=unit))
-    change = Edit(spec.kind, chosen, spec.parameters, tensors_for(run, model, data, spec, number), seed)
+    change = Edit(spec.kind, chosen, spec.parameters, tensors_for(run, model, data, spec, number, unit), seed)
     result = edited(model, change)
+    measured_with = {name: run.record.settings[name] for name in ("loss", "precision")}
     settings: dict[str, Any] = {
+        **measured_with,
         "run": str(run.path),
         "epoch": number,
         "units": str(chosen),
@@ -80,9 +87,9 @@ def save_edited(
         "seed": seed,
     }
     record = run.record.model_copy(update={"origin": "edit", "settings": settings, "versions": versions()})
-    loss = run.record.settings.get("loss", "cross_entropy")
-    with new.writing():
-        new.create(record)
-        measure_epoch(new, number, result, data, loss=loss, execution=execution)
-        new.save_network(number, result)
+    with whole_folder(new.path) as folder:
+        unfinished = Run(folder)
+        unfinished.create(record)
+        measure_epoch(unfinished, number, result, data, **measured_with, execution=execution)
+        unfinished.save_network(number, result)
     return new

@@ -9,9 +9,10 @@ from pydantic import BeforeValidator, Field
 from torch import nn
 
 from ..data.samples import SPLITS, Dataset
-from ..edits.edit import EditSpec, parse_edit
+from ..edits.edit import KINDS, EditSpec, parse_edit
 from ..errors import UserError
 from ..losses import LossName
+from ..named import named_function
 from ..networks.forward import Precision
 from ..presets import Preset, TracingRules, tracing_rules
 from ..settings import Settings
@@ -91,6 +92,8 @@ def rankings_of(settings: TraceSettings, model: nn.Module, data: Dataset, epoch:
     Raises:
         UserError: a group is unknown, or none is given and the data have no minority.
     """
+    if not settings.criterion:
+        raise UserError("no criterion is given: choose one with --criterion, or units with --units")
     rankings = []
     for criterion in settings.criterion:
         rules = rules_of(settings, criterion, model)
@@ -149,9 +152,14 @@ def parse_edits(settings: StudySettings, rules: TracingRules) -> list[EditSpec]:
     """The edits of a study, random ones with the noise of the rules where none is stated.
 
     Raises:
-        UserError: an edit is malformed.
+        UserError: an edit is malformed or unknown.
     """
+    if not settings.edit:
+        raise UserError("no edit is given: choose one with --edit, such as zero")
     specs = [parse_edit(text) for text in settings.edit]
+    for spec in specs:
+        if spec.kind not in KINDS:
+            named_function(spec.kind)
     noise = settings.noise or rules.noise
     return [
         EditSpec(spec.kind, {**spec.parameters, "noise": noise})
@@ -167,6 +175,8 @@ def parse_splits(settings: StudySettings, data: Dataset) -> list[str]:
     Raises:
         UserError: one is unknown or empty.
     """
+    if not settings.split:
+        raise UserError(f"no split is given: choose among {', '.join(data.splits)} with --split")
     for split in settings.split:
         data.samples(split)
     return [split for split in SPLITS if split in settings.split]

@@ -22,6 +22,7 @@ from ..edits.of_run import tensors_for
 from ..engine.outcomes import Block, block_plan
 from ..engine.plain import Engine, plain_engine
 from ..errors import UserError
+from ..networks.forward import choose_device
 from ..presets import TracingRules
 from ..run import Run, refuse_other_settings, write_parquet
 from ..settings import Execution
@@ -64,6 +65,10 @@ class Study:
         return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
 
     @property
+    def exists(self) -> bool:
+        return (self.path / "study.json").is_file()
+
+    @property
     def is_complete(self) -> bool:
         return (self.path / "effects.parquet").is_file()
 
@@ -101,7 +106,7 @@ def study(
     settings, execution = settings or StudySettings(), execution or Execution()
     data = run.read_data(data_folder)
     epoch = run.choose_epoch(settings.epoch)
-    model = run.network(epoch)
+    model = run.network(epoch).to(choose_device(execution.device))
     splits = parse_splits(settings, data)
     rules = rules_of(settings, settings.criterion[0] if settings.criterion else "magnitude", model)
     specs = parse_edits(settings, rules)
@@ -111,20 +116,24 @@ def study(
         "epoch": epoch,
         "rankings": [ranking.model_dump(mode="json") for ranking in rankings],
         "edits": [str(spec) for spec in specs],
+        "loss": rules.loss,
+        "threshold_everywhere": rules.threshold_everywhere,
     }
     result = Study(run.path / "studies" / (name or _name(settings, record)))
     with run.writing():
-        _create(result, record)
+        if result.exists:
+            refuse_other_settings(result.record, record, f"study {result.path.name}")
         if result.is_complete:
             say(f"study {result.path.name} is finished: reading its results")
             return result
-        tensors = {str(spec): tensors_for(run, model, data, spec, epoch) for spec in specs}
+        tensors = {str(spec): tensors_for(run, model, data, spec, epoch, settings.unit) for spec in specs}
         ranked = _ranked(run, model, data, settings, rankings, rules)
         refuse_too_many(ranked, settings.controls)
         variants = plan(
             model, ranked, specs, tensors, repeats=settings.repeats, controls=settings.controls, seed=settings.seed
         )
         frame = variants_frame(variants, epoch=epoch, selected_on=settings.traced_on, precision=settings.precision)
+        write_text(result.path / "study.json", json.dumps(record, indent=2) + "\n")
         write_parquet(result.path / "variants.parquet", frame)
         engine = plain_engine(model, loss=rules.loss, precision=settings.precision, execution=execution)
         results = [_measure(result, engine, variants, data.samples(split), settings) for split in splits]
@@ -132,13 +141,6 @@ def study(
         write_parquet(result.path / "results.parquet", counted)
         write_parquet(result.path / "effects.parquet", _effects(frame, counted, data))
     return result
-
-
-def _create(result: Study, record: dict[str, Any]) -> None:
-    if (result.path / "study.json").is_file():
-        refuse_other_settings(result.record, record, f"study {result.path.name}")
-    else:
-        write_text(result.path / "study.json", json.dumps(record, indent=2) + "\n")
 
 
 def _name(settings: StudySettings, record: Mapping[str, Any]) -> str:

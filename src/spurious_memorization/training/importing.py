@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from torch import nn
 
+from ..atomic import whole_folder
 from ..console import say
 from ..errors import UserError
 from ..losses import LossName
@@ -94,14 +95,15 @@ def import_network(
         best_by=settings.best_by,
         versions=versions(),
     )
-    with run.writing():
+    with whole_folder(run.path) as folder_of_it:
         say(f"importing {len(models)} epochs of {settings.model}, measured on {len(data)} samples, into {run.path}")
-        run.create(record)
+        unfinished = Run(folder_of_it)
+        unfinished.create(record)
         for epoch, model in sorted(zip(epochs, models, strict=True), key=lambda pair: pair[0]):
             measure_epoch(
-                run, epoch, model, data, loss=settings.loss, precision=settings.precision, execution=execution
+                unfinished, epoch, model, data, loss=settings.loss, precision=settings.precision, execution=execution
             )
-            run.save_network(epoch, model)
+            unfinished.save_network(epoch, model)
     return run
 
 
@@ -115,9 +117,9 @@ def _epochs(settings: ImportSettings, loaded: list[Weights]) -> list[int]:
         if all(named) and any(weights.research for weights in loaded):
             epochs = [epoch + 1 for epoch in epochs]
             say("the research code counts epochs from 0: its epoch_0 is stored as epoch 1, after one epoch of training")
-    if len(epochs) != len(files) or len(set(epochs)) != len(epochs):
+    if len(epochs) != len(files) or len(set(epochs)) != len(epochs) or min(epochs) < 0:
         raise UserError(
-            f"{len(files)} weight files need as many different epochs, not {epochs}: give them with --epochs"
+            f"{len(files)} weight files need as many different epochs from 0, not {epochs}: give them with --epochs"
         )
     return epochs
 

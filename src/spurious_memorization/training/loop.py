@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
+from pydantic import Field
 from torch import nn
 from torch.optim import Optimizer
 
 from ..console import progress, say
-from ..data.samples import Batch, Dataset, Samples
+from ..data.samples import Dataset, Samples
+from ..data.sources import Batch
 from ..errors import UserError
 from ..losses import LOSSES
 from ..networks.forward import choose_device, logits, moved
@@ -32,7 +36,7 @@ class TrainExecution(Execution):
         log: a tracker to write curves to: "tensorboard" or "wandb".
     """
 
-    log: str | None = None
+    log: Literal["tensorboard", "wandb"] | None = Field(None, description="tracker: tensorboard or wandb")
 
 
 def train_epochs(run: Run, config: TrainSettings, data: Dataset, model: nn.Module, execution: TrainExecution) -> None:
@@ -102,21 +106,20 @@ def _batches(epoch: int, config: TrainSettings, samples: Samples, workers: int) 
 
 def _accelerator(run: Run, config: TrainSettings, execution: TrainExecution) -> Accelerator:
     device = choose_device(execution.device)
+    if execution.log and execution.log not in map(str, get_available_trackers()):
+        raise UserError(
+            f"tracker {execution.log!r} is not installed: pip install 'spurious-memorization[{execution.log}]'"
+        )
     # Accelerate keeps device and precision for the whole process and refuses others, which a second training may need.
     AcceleratorState._reset_state(reset_partial_state=True)
-    try:
-        accelerator = Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision="bf16" if config.precision == "bf16" else "no",
-            log_with=execution.log,
-            project_dir=str(run.path),
-        )
-        if execution.log:
-            accelerator.init_trackers("spurmem", config={k: str(v) for k, v in config.model_dump().items()})
-    except (ImportError, ValueError) as error:
-        raise UserError(
-            f"tracker {execution.log!r} is not usable: pip install 'spurious-memorization[{execution.log}]' ({error})"
-        ) from error
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with=execution.log,
+        project_dir=str(run.path),
+    )
+    if execution.log:
+        accelerator.init_trackers("spurmem", config={k: str(v) for k, v in config.model_dump().items()})
     return accelerator
 
 

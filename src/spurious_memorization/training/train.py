@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -80,14 +81,19 @@ def starting_network(config: TrainSettings, data: Dataset) -> tuple[nn.Module, N
         norm_eps=config.norm_eps,
     )
     if config.start is not None:
-        path, _, epoch = config.start.partition("@")
-        older = Run(Path(path))
+        path, epoch = _run_and_epoch(config.start)
+        older = Run(path)
         model = build(network)
-        load_exactly(model, older.state(older.choose_epoch(epoch or "last")), config.model)
+        load_exactly(model, older.state(older.choose_epoch(epoch)), config.model)
         return model, network
     if config.weights in ("none", "timm"):
         return build(network, pretrained=config.weights == "timm"), network
     return build(network, pretrained=read_weights(Path(config.weights)).state), network
+
+
+def _run_and_epoch(start: str) -> tuple[Path, str]:
+    match = re.fullmatch(r"(.+)@(\d+|best|last)", start)
+    return (Path(match[1]), match[2]) if match else (Path(start), "last")
 
 
 def with_transform(data: Dataset, network: NetworkSettings) -> Dataset:

@@ -44,10 +44,10 @@ def restore_trainer(run: Run, model: nn.Module, optimizer: Optimizer, schedule: 
         return None
     try:
         state: dict[str, Any] = torch.load(run.trainer_file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{run.trainer_file} is broken: train again into another --out") from error
-    load_exactly(model, state["model"], "the run's network")
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state(state["schedule"])
-    epoch: int = state["epoch"]
+        load_exactly(model, state["model"], "the run's network")
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state(state["schedule"])
+        epoch: int = state["epoch"]
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{run.trainer_file} is broken: delete it to train again from the first epoch") from error
     return epoch

@@ -1,0 +1,31 @@
+"""Small networks, reached as `tiny_networks:small_convnet`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+
+def small_convnet(num_classes: int = 2) -> nn.Module:
+    """Two convolutions (the first without bias, before a batch norm), a mean, a linear head `fc`."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(3, 8, 3, padding=1, bias=False),
+            bn1=nn.BatchNorm2d(8),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(8, 12, 3, stride=2, padding=1),
+            relu2=nn.ReLU(),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flat=nn.Flatten(),
+            fc=nn.Linear(12, num_classes),
+        )
+    )
+
+
+def wider_convnet(num_classes: int = 2) -> nn.Module:
+    """Another architecture with the same names."""
+    model = small_convnet(num_classes)
+    model.conv2 = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+    model.fc = nn.Linear(16, num_classes)
+    return model
