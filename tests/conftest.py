@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: networks are tiny, and children are forked, which threads forbid
+
 from pathlib import Path
 
 import pytest

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms as v1
 
+import spurious_memorization as sm
 from spurious_memorization.data.groups import Groups, group_counts, lift, majority_groups, minority_groups
 from spurious_memorization.data.read import read_data, stratified_split
 from spurious_memorization.data.transforms import PictureTransform
@@ -261,6 +262,14 @@ def test_missing_and_truncated_pictures(tmp_path: Path) -> None:
     file.mkdir()
     with pytest.raises(UserError, match=r"03\.png can't be read"):
         data.train.batch()
+
+
+def test_a_rest_of_one_sample_joins_the_batch_before_it() -> None:
+    data = sm.data(torch.zeros(7, 1), y=[0, 1, 0, 1, 0, 1, 0], a=[0] * 7)
+    assert [len(batch.y) for batch in data.train.batches(3)] == [3, 4]
+    assert [len(batch.y) for batch in data.train.batches(1)] == [1] * 7
+    assert [len(batch.y) for batch in data.train.batches(5)] == [5, 2]
+    assert [len(batch.y) for batch in data.train.batches(100)] == [7]
 
 
 def test_a_worker_process_gives_the_same_error(tmp_path: Path) -> None:

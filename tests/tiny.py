@@ -18,7 +18,6 @@ from PIL import Image
 
 import spurious_memorization as sm
 from spurious_memorization.cli import main
-from spurious_memorization.cli.app import app
 
 NETWORK = "tiny_networks:small_convnet"
 QUICK = {"model": NETWORK, "epochs": 3, "batch_size": 8, "lr": 0.01}
@@ -79,7 +78,6 @@ class Said:
 def spurmem(capsys: pytest.CaptureFixture[str], *arguments: object) -> Said:
     """Run a command in this process."""
     capsys.readouterr()
-    app.config = ()  # the file of an earlier --config in this process
     with pytest.raises(SystemExit) as caught:
         main([str(argument) for argument in arguments])
     printed = capsys.readouterr()

@@ -106,7 +106,9 @@ def _umask() -> int:
 def _mendable(error: OSError, path: Path) -> UserError:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            return UserError(f"no space left to write {path}: free some space and run the same command again")
+            return UserError(
+                f"no space left to write {path}: free some space, then run the command again (a training with --resume)"
+            )
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return UserError(f"{path.parent} can't be written: choose another folder or change its permissions")
         case errno.EEXIST | errno.ENOTDIR:

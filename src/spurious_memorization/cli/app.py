@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -77,12 +78,13 @@ def _launch(
     json_: Annotated[bool, Parameter(name="--json", help="machine-readable results on standard output")] = False,
     debug: Annotated[bool, Parameter(help="show the traceback of an error")] = False,
 ) -> int:
-    app.config = (_Options(config),) if config else ()
+    if config:
+        app.config = (_Options(config),)
     answer = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     if not isinstance(answer, Answer):
         return 0
     if json_:
-        sys.stdout.write(json.dumps(answer.facts, indent=2, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(_without_nan(answer.facts), indent=2, allow_nan=False) + "\n")
     else:
         out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
         for part in answer.text:
@@ -98,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
     warnings.showwarning = _show_warning
+    app.config = ()
     try:
         status = app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except (UserError, CycloptsError, ValidationError) as error:
@@ -109,6 +112,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say("spurmem: interrupted; the same command continues where it was")
         status = 130
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _without_nan(facts: Any) -> Any:
+    """JSON has no word for what is not a number: null stands for it."""
+    if isinstance(facts, dict):
+        return {name: _without_nan(value) for name, value in facts.items()}
+    if isinstance(facts, list | tuple):
+        return [_without_nan(value) for value in facts]
+    return None if isinstance(facts, float) and not math.isfinite(facts) else facts
 
 
 def _one_line(error: Exception) -> str:

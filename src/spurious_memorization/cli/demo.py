@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +37,7 @@ def demo_command(
         "run": str(made.run.path),
         "study": str(made.study.path),
         "accuracy": history.query("epoch == @last").to_dict(orient="records"),
-        "effects": json.loads(effects.to_json(orient="records")),
+        "effects": effects.to_dict(orient="records"),
         "figures": [str(file) for file in made.figures],
     }
     return Answer(text, facts)

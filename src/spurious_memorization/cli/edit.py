@@ -7,9 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..edits.of_run import save_edited
 from ..run import Run
 from ..settings import Execution
+from ..study.edited_run import save_edited
 from ..units import UnitKind
 from .app import Answer, app
 from .train import finished

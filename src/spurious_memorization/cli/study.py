@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -36,5 +35,5 @@ def study_command(
     result = study(Run(run), settings, name=name, data_folder=data, execution=execution)
     effects = result.effects()
     tables = [shift_table(effects, split) for split in dict.fromkeys(effects["split"])]
-    facts = {"study": str(result.path), "effects": json.loads(effects.to_json(orient="records"))}
+    facts = {"study": str(result.path), "effects": effects.to_dict(orient="records")}
     return Answer([*tables, *findings(effects), f"stored in {result.path}"], facts)

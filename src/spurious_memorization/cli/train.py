@@ -67,7 +67,8 @@ def finished(runs: list[Run]) -> Answer:
             f"best epoch by {run.record.best_by.replace('_', ' ')} on val: {best}",
         ]
         history = run.history().query("epoch == @last")
-        facts.append({"run": str(run.path), "last": last, "best": best, "accuracy": history.to_dict(orient="records")})
+        accuracy = history.to_dict(orient="records")
+        facts.append({"run": str(run.path), "last": last, "best": best, "accuracy": accuracy})
     text.append(f"next: spurmem study {runs[-1].path}")
     return Answer(text, {"runs": facts})
 

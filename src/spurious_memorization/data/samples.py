@@ -200,8 +200,7 @@ class Samples:
 
     def batches(self, batch_size: int, workers: int = 0) -> Iterator[Batch]:
         """The samples in order, `batch_size` at a time, decoded by `workers` further processes (0: by this one)."""
-        chunks = [self.index[i : i + batch_size] for i in range(0, len(self.index), batch_size)]
-        yield from _loaded(_Chunks(self.dataset, chunks), workers)
+        yield from _loaded(_Chunks(self.dataset, _cut(self.index, batch_size)), workers)
 
     def shuffled(self, seed: int, epoch: int) -> Samples:
         """The samples in an order that depends on `seed` and `epoch` alone."""
@@ -209,8 +208,7 @@ class Samples:
 
     def augmented_batches(self, batch_size: int, seed: int, epoch: int, workers: int = 0) -> Iterator[Batch]:
         """As `batches`, augmented with draws that depend on `seed`, `epoch` and sample index alone."""
-        chunks = [self.index[i : i + batch_size] for i in range(0, len(self.index), batch_size)]
-        yield from _loaded(_Chunks(self.dataset, chunks, (seed, epoch)), workers)
+        yield from _loaded(_Chunks(self.dataset, _cut(self.index, batch_size), (seed, epoch)), workers)
 
 
 def collate(dataset: Dataset, loaded: list[tuple[int, Inputs]]) -> Batch:
@@ -223,6 +221,14 @@ def collate(dataset: Dataset, loaded: list[tuple[int, Inputs]]) -> Batch:
     else:
         inputs = {name: torch.stack([x[name] for _, x in loaded if isinstance(x, Mapping)]) for name in first}
     return Batch(inputs, torch.from_numpy(dataset.y[index.numpy()]), index)
+
+
+def _cut(index: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """Batches of `size`; a rest of one sample joins the batch before it, since batch norm can't train on one."""
+    starts = list(range(0, len(index), size))
+    if size > 1 and len(starts) > 1 and len(index) - starts[-1] == 1:
+        starts.pop()
+    return [index[start:end] for start, end in zip(starts, [*starts[1:], len(index)], strict=True)]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from ..atomic import write_text
 from ..console import progress, say
 from ..data.samples import Dataset, Samples
 from ..edits.edit import Edit
-from ..edits.of_run import tensors_for
 from ..engine.outcomes import Block, block_plan
 from ..engine.plain import Engine, plain_engine
 from ..errors import UserError
@@ -28,6 +27,7 @@ from ..run import Run, refuse_other_settings, write_parquet
 from ..settings import Execution
 from ..units import Selection, parse_units
 from .counts import COUNTS, compare, count
+from .edited_run import tensors_for
 from .plan import Ranked, Variant, plan, refuse_too_many, select, variants_frame
 from .rankings import RankingSettings, stored_ranking
 from .settings import StudySettings, parse_edits, parse_sizes, parse_splits, rankings_of, rules_of
@@ -192,6 +192,8 @@ def _measure(
     )
     counted = []
     for family, edits, where in (("selected", families["selected"], samples), ("random", families["random"], subset)):
+        if not edits:
+            continue
         offset = 0 if family == "selected" else len(families["selected"])
         sums: dict[str, list[pd.DataFrame]] = {"all": [], name: []}
         for before, after in _blocks(result, engine, edits, where, family, offset):

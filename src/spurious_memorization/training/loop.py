@@ -46,7 +46,7 @@ def train_epochs(run: Run, config: TrainSettings, data: Dataset, model: nn.Modul
     model.to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(config, model)
     schedule = build_schedule(config, optimizer)
-    done = restore_trainer(run, model, optimizer, schedule)
+    done = restore_trainer(run, optimizer, schedule)
     measuring = execution.model_copy(update={"device": str(device)})
 
     def finish(epoch: int) -> None:

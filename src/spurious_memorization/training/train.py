@@ -17,6 +17,7 @@ from ..networks.weights import load_exactly, read_weights
 from ..run import Run, RunRecord, data_record, versions
 from .loop import TrainExecution, train_epochs
 from .recipes import TrainSettings, expanded
+from .trainer_state import restore_network
 
 
 def train(
@@ -54,9 +55,10 @@ def train(
     config = expanded(settings, data)
     if run.exists and not resume:
         raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
-    torch.manual_seed(config.seed)
-    model, network = starting_network(config, data)
+    network = network_settings(config, data)
     data = with_transform(data, network)
+    torch.manual_seed(config.seed)
+    model = _stopped_network(run, network) or starting_network(config, network)
     record = RunRecord(
         origin="train",
         data=data_record(data, Path(folder), settings),
@@ -72,23 +74,36 @@ def train(
     return run
 
 
-def starting_network(config: TrainSettings, data: Dataset) -> tuple[nn.Module, NetworkSettings]:
-    """The network that training starts from, and how to build it again."""
-    network = NetworkSettings(
+def network_settings(config: TrainSettings, data: Dataset) -> NetworkSettings:
+    """How to build the network that is trained on these data."""
+    return NetworkSettings(
         model=config.model,
         n_classes=len(data.groups.classes),
         image_size=data.image_size,
         norm_eps=config.norm_eps,
     )
+
+
+def starting_network(config: TrainSettings, network: NetworkSettings) -> nn.Module:
+    """The network with the weights that training starts from."""
     if config.start is not None:
         path, epoch = _run_and_epoch(config.start)
         older = Run(path)
         model = build(network)
         load_exactly(model, older.state(older.choose_epoch(epoch)), config.model)
-        return model, network
+        return model
     if config.weights in ("none", "timm"):
-        return build(network, pretrained=config.weights == "timm"), network
-    return build(network, pretrained=read_weights(Path(config.weights)).state), network
+        return build(network, pretrained=config.weights == "timm")
+    return build(network, pretrained=read_weights(Path(config.weights)).state)
+
+
+def _stopped_network(run: Run, network: NetworkSettings) -> nn.Module | None:
+    """The network of a training that was stopped, after its latest whole epoch; what it started from isn't needed."""
+    if not run.trainer_file.is_file():
+        return None
+    model = build(network)
+    restore_network(run, model)
+    return model
 
 
 def _run_and_epoch(start: str) -> tuple[Path, str]:

@@ -6,6 +6,8 @@ Random draws need no state: they follow from seed and epoch.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,23 +33,43 @@ def store_trainer(run: Run, epoch: int, model: nn.Module, optimizer: Optimizer, 
         torch.save(state, temporary)
 
 
-def restore_trainer(run: Run, model: nn.Module, optimizer: Optimizer, schedule: Schedule) -> int | None:
-    """Take up what `store_trainer` wrote.
+def restore_network(run: Run, model: nn.Module) -> None:
+    """Load the latest whole epoch's weights, with any bias that an edit added.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    with _told_if_broken(run):
+        load_exactly(model, _read(run)["model"], "the run's network")
+
+
+def restore_trainer(run: Run, optimizer: Optimizer, schedule: Schedule) -> int | None:
+    """Take up optimizer and schedule where the latest whole epoch left them.
 
     Returns:
-        The latest whole epoch, None where there is none yet.
+        That epoch, None where there is none yet.
 
     Raises:
         UserError: the file is broken.
     """
     if not run.trainer_file.is_file():
         return None
-    try:
-        state: dict[str, Any] = torch.load(run.trainer_file, map_location="cpu", weights_only=True)
-        load_exactly(model, state["model"], "the run's network")
+    with _told_if_broken(run):
+        state = _read(run)
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state(state["schedule"])
         epoch: int = state["epoch"]
+    return epoch
+
+
+def _read(run: Run) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(run.trainer_file, map_location="cpu", weights_only=True)
+    return state
+
+
+@contextmanager
+def _told_if_broken(run: Run) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(f"{run.trainer_file} is broken: delete it to train again from the first epoch") from error
-    return epoch

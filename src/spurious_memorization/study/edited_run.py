@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from ..atomic import whole_folder
 from ..data.samples import Dataset
+from ..edits.apply import channel_means, edited
+from ..edits.edit import Edit, EditSpec, parse_edit
 from ..errors import UserError
 from ..run import Run, versions
 from ..settings import Execution
 from ..training.measure import measure_epoch
 from ..units import Selection, UnitKind, parse_units
-from .apply import channel_means, edited
-from .edit import Edit, EditSpec, parse_edit
 
 
 def tensors_for(
@@ -86,7 +86,9 @@ def save_edited(
         "edit": str(spec),
         "seed": seed,
     }
-    record = run.record.model_copy(update={"origin": "edit", "settings": settings, "versions": versions()})
+    place = run.record.data.model_copy(update={"folder": str((data_folder or Path(run.record.data.folder)).resolve())})
+    changed = {"origin": "edit", "data": place, "settings": settings, "versions": versions()}
+    record = run.record.model_copy(update=changed)
     with whole_folder(new.path) as folder:
         unfinished = Run(folder)
         unfinished.create(record)
