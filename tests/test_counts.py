@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 
 import spurious_memorization as sm
 from spurious_memorization.engine.outcomes import Block
-from spurious_memorization.study.counts import accuracies, count
+from spurious_memorization.study.counts import count
 from spurious_memorization.study.statistics import paired_interval
 
 QUICK = settings(max_examples=25, deadline=None)
@@ -124,14 +124,18 @@ def test_effects_by_hand():
     assert (table["low"].iloc[0], table["high"].iloc[0]) == (low, high)
 
 
-def test_accuracies_of_groups_are_nan_where_empty():
-    data = sm.data(torch.zeros(3, 1), [0, 0, 1], [0, 0, 1])
-    assert accuracies(np.array([0, 1, 1], np.int16), data.train) == pytest.approx([0.5, np.nan, np.nan, 1], nan_ok=True)
-
-
 def test_samples_without_outcomes_are_refused():
     data = sm.data(torch.zeros(4, 1), [0, 1, 0, 1], [0, 0, 1, 1], ["train", "train", "test", "test"])
     rng = np.random.default_rng(0)
     before, after = (block(rng, edits, data.train.y) for edits in (range(-1, 0), range(1)))
     with pytest.raises(sm.UserError, match=r"\(test\) have no outcomes"):
         count(before, after, data.test)
+
+
+def test_nothing_but_controls():
+    data = sm.data(torch.zeros(4, 3, 8, 8), y=[0, 1, 0, 1], a=[0, 0, 1, 1])
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2)
+    )
+    with pytest.raises(sm.UserError, match="no edit to show"):
+        sm.effects(sm.evaluate(model, [], data.train), data.train)

@@ -122,7 +122,11 @@ def findings(effects: pd.DataFrame) -> list[str]:
             continue
         beyond = minority[(minority["shift_beside_controls"] < 0) & (minority["n_as_large"] == 0)]
         if beyond.empty:
-            sentences.append(f"In {split}, no selected set costs a minority group more than its random controls do.")
+            low, high = minority["accuracy_before"].min(), minority["accuracy_before"].max()
+            sentences.append(
+                f"In {split}, no selected set costs a minority group more than its random controls do; "
+                f"before the edits these groups were right in {100 * low:.1f} to {100 * high:.1f} %."
+            )
             continue
         worst = beyond.loc[beyond["shift"].idxmin()]
         others = rows[(rows["selected_set"] == worst["selected_set"]) & ~rows["minority"]]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ..data.samples import Samples
 from ..engine.outcomes import Block, Outcomes
@@ -76,6 +73,9 @@ def effects(outcomes: Outcomes, samples: Samples) -> pd.DataFrame:
         One row an edit and group with the columns of `compare`; `edit` is the position in `outcomes.edits`, `group`
         the group's name. Groups without samples are left out.
 
+    Raises:
+        UserError: there is no edit but controls.
+
     Example:
         ```python
         result = sm.evaluate(model, [edit, *sm.random_controls(model, edit)], data.train)
@@ -91,6 +91,8 @@ def effects(outcomes: Outcomes, samples: Samples) -> pd.DataFrame:
         controls = [i for i, other in enumerate(outcomes.edits) if other.matched_to == digests[position]]
         compared = compare(counted[counted["edit"] == position], counted[counted["edit"].isin(controls)])
         frames.append(compared.assign(edit=position, kind=str(edit), n_units=len(edit.units)))
+    if not frames:
+        raise UserError("there is no edit to show: evaluate at least one that is no control")
     result = pd.concat(frames, ignore_index=True)
     result["group"] = [samples.dataset.groups.names[g] for g in result["group"]]
     return result
@@ -143,13 +145,6 @@ def _shifts(controls: pd.DataFrame) -> pd.DataFrame:
     there = controls[controls["n"] > 0]
     shifts = (there["correct_after"] - there["correct_before"]) / there["n"]
     return shifts.groupby([there["edit"], there["group"]]).mean().unstack()
-
-
-def accuracies(predicted: NDArray[np.int16], samples: Samples) -> list[float]:
-    """Accuracy of each group, nan where it has no samples; `predicted` has shape [samples]."""
-    right = predicted == samples.y
-    groups: Sequence[int] = range(len(samples.dataset.groups))
-    return [float(right[samples.g == g].mean()) if (samples.g == g).any() else float("nan") for g in groups]
 
 
 def control_shifts(results: pd.DataFrame, variants: pd.DataFrame) -> pd.DataFrame:
