@@ -129,3 +129,15 @@ def test_all_names_are_there_and_documented():
         described = inspect.getdoc(getattr(sm, name))
         assert described, name
     assert len(set(sm.__all__)) == len(sm.__all__)
+
+
+def test_a_label_without_an_output():
+    data = sm.data(torch.zeros(6, 3, 8, 8), y=[0, 1, 2] * 2, a=[0, 1] * 3)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+    for use in (
+        lambda: sm.evaluate(model, [], data.train),
+        lambda: sm.worst(model, data.train),
+        lambda: sm.gradient(model, data.train),
+    ):
+        with pytest.raises(sm.UserError, match="the network has 2 outputs but a label is 2"):
+            use()

@@ -40,6 +40,7 @@ def test_links_lead_somewhere():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:all .* are classified correctly:UserWarning")  # an untrained network may be lucky
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -82,6 +82,8 @@ def effects(outcomes: Outcomes, samples: Samples) -> pd.DataFrame:
         sm.effects(result, data.train)
         ```
     """
+    if all(edit.matched_to is not None for edit in outcomes.edits):
+        raise UserError("there is no edit to show: evaluate at least one that is no control")
     counted = count(outcomes.before, outcomes.after, samples)
     digests = [edit.digest() for edit in outcomes.edits]
     frames = []
@@ -91,8 +93,6 @@ def effects(outcomes: Outcomes, samples: Samples) -> pd.DataFrame:
         controls = [i for i, other in enumerate(outcomes.edits) if other.matched_to == digests[position]]
         compared = compare(counted[counted["edit"] == position], counted[counted["edit"].isin(controls)])
         frames.append(compared.assign(edit=position, kind=str(edit), n_units=len(edit.units)))
-    if not frames:
-        raise UserError("there is no edit to show: evaluate at least one that is no control")
     result = pd.concat(frames, ignore_index=True)
     result["group"] = [samples.dataset.groups.names[g] for g in result["group"]]
     return result
