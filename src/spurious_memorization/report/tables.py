@@ -63,12 +63,11 @@ def shift_table(effects: pd.DataFrame, split: str) -> Table:
     for _, chosen in rows.groupby("selected_set", sort=False):
         first = chosen.iloc[0]
         cells = {row.group_name: _shift(row) for row in chosen.itertuples()}
-        table.add_row(
-            selected_by(first), edit_text(first), str(first["size"]), *(cells.get(name, "-") for name in names)
-        )
-    table.caption = (
-        "* minority group. Beneath each shift: the range of its controls' shifts. ▼: no control drops as far."
-    )
+        about = (escape(selected_by(first)), escape(edit_text(first)), str(first["size"]))
+        table.add_row(*about, *(cells.get(name, "-") for name in names))
+    on_subset = (rows["controls_on"] != "all").any()
+    beneath = "on the controls' samples, its own | its controls' range" if on_subset else "the range of its controls"
+    table.caption = f"* minority group. Beneath each shift: {beneath}. ▼: no control drops as far."
     table.caption_justify = "left"
     return table
 
@@ -82,6 +81,12 @@ def edit_text(row: pd.Series) -> str:
     """The edit of a row of effects: "zero", "random_noise std=0.02"."""
     stated = str(row["parameters"]).strip("{}").replace('"', "").replace(": ", "=")
     return f"{row['kind']} {stated}".strip()
+
+
+def _on_subset(row: pd.Series) -> str:
+    if row["controls_on"] == "all":
+        return ""
+    return f" ({100 * row['shift_beside_controls']:+.1f} on the controls' samples)"
 
 
 def _named_units(row: pd.Series) -> str:
@@ -98,7 +103,8 @@ def _shift(row: object) -> str:
     if shift < 0 and n_as_large == 0:
         text = f"[bold]▼ {text}[/bold]"
     low, high = float(row.control_low), float(row.control_high)  # type: ignore[attr-defined]
-    return f"{text}\n[dim]{100 * low:+.1f} to {100 * high:+.1f}[/dim]"
+    own = "" if row.controls_on == "all" else f"{100 * shift:+.1f} | "  # type: ignore[attr-defined]
+    return f"{text}\n[dim]{own}{100 * low:+.1f} to {100 * high:+.1f}[/dim]"
 
 
 def _accuracy(correct: int, n: int) -> str:
@@ -132,7 +138,7 @@ def findings(effects: pd.DataFrame) -> list[str]:
         others = rows[(rows["selected_set"] == worst["selected_set"]) & ~rows["minority"]]
         sentences.append(
             f"In {split}, {edit_text(worst)} on {_named_units(worst)}, selected by {selected_by(worst)}, "
-            f"shifts {worst['group_name']} by {100 * worst['shift']:+.1f} points; "
+            f"shifts {worst['group_name']} by {100 * worst['shift']:+.1f} points{_on_subset(worst)}; "
             f"its {worst['n_controls']} controls range from {100 * worst['control_low']:+.1f} to "
             f"{100 * worst['control_high']:+.1f}. Other groups: "
             + ", ".join(f"{row.group_name} {100 * row.shift:+.1f}" for row in others.itertuples())

@@ -287,6 +287,7 @@ def _effects(variants: pd.DataFrame, results: pd.DataFrame, data: Dataset) -> pd
             table.assign(
                 selected_set=number,
                 split=split,
+                controls_on=subset,
                 criterion=what["criterion"],
                 traced_on=what["group"],
                 size=what["size"],
