@@ -330,6 +330,7 @@ def test_several_random_edits_with_repeats(run: sm.Run) -> None:
         ({"units": ("conv1:8",)}, "8 is too large"),
         ({"unit": "head"}, "no attention that is known"),
         ({"tensors": ("layer*",)}, "no channels in the chosen tensors"),
+        ({"criterion": ("magnitude",), "size": ("1",), "controls": 10**9}, "such as --controls 249999999"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_leaves_the_name_free(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -201,17 +200,14 @@ def _is_prefix(units: Units, longer: Units) -> bool:
     )
 
 
-def memory_of_units(ranked: Sequence[Ranked], controls: int) -> int:
-    """Bytes that the units of a plan take."""
-    return sum(len(units) * 16 * (controls + 1) for ranking in ranked for units in ranking.units.values())
-
-
 def refuse_too_many(ranked: Sequence[Ranked], controls: int, limit: int = 4_000_000_000) -> None:
-    """
+    """Refuse a plan whose units, all of which are held at once, would take more memory than `limit` bytes.
+
     Raises:
-        UserError: the units of the plan would take more memory than `limit` bytes.
+        UserError: they would; a number of controls that fits is named.
     """
-    needed = memory_of_units(ranked, controls)
+    of_one_set = sum(16 * len(units) for ranking in ranked for units in ranking.units.values())
+    needed = of_one_set * (controls + 1)
     if needed > limit:
-        fit = max(0, math.floor((controls + 1) * limit / needed) - 1)
+        fit = max(0, limit // of_one_set - 1)
         raise UserError(f"the controls' units need {needed / 1e9:.0f} GB: ask for fewer, such as --controls {fit}")

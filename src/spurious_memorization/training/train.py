@@ -58,7 +58,8 @@ def train(
     network = network_settings(config, data)
     data = with_transform(data, network)
     torch.manual_seed(config.seed)
-    model = _stopped_network(run, network) or starting_network(config, network)
+    was_stopped = run.trainer_file.is_file()
+    model = build(network) if was_stopped else starting_network(config, network)
     record = RunRecord(
         origin="train",
         data=data_record(data, Path(folder), settings),
@@ -70,6 +71,8 @@ def train(
     with run.writing():
         _announce(run, config, data, model)
         run.create(record)
+        if was_stopped:
+            restore_network(run, model)
         train_epochs(run, config, data, model, execution or TrainExecution())
     return run
 
@@ -95,15 +98,6 @@ def starting_network(config: TrainSettings, network: NetworkSettings) -> nn.Modu
     if config.weights in ("none", "timm"):
         return build(network, pretrained=config.weights == "timm")
     return build(network, pretrained=read_weights(Path(config.weights)).state)
-
-
-def _stopped_network(run: Run, network: NetworkSettings) -> nn.Module | None:
-    """The network of a training that was stopped, after its latest whole epoch; what it started from isn't needed."""
-    if not run.trainer_file.is_file():
-        return None
-    model = build(network)
-    restore_network(run, model)
-    return model
 
 
 def _run_and_epoch(start: str) -> tuple[Path, str]:
