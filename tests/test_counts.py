@@ -86,7 +86,7 @@ def test_effects_are_differences_of_two_metric_frames(case, n_controls):
     matched = [sm.zero(u) for u in units[1:]]
     matched = [edit.on(edit.units, matched_to=selected.digest()) for edit in matched[:n_controls]]
     edits = (selected, *matched, *(sm.zero(u) for u in units[1 + len(matched) :]))
-    table = sm.effects(sm.Outcomes(edits, before.index, before, after), samples)
+    table = sm.effects(sm.Outcomes(edits, before.index, before, after, "plain"), samples)
     shifts = [by_group(samples, row) - by_group(samples, before.predicted[0]) for row in after.predicted]
     names = [samples.dataset.groups.names[g] for g in shifts[0].index]
     assert sorted(set(table["edit"])) == [i for i, edit in enumerate(edits) if edit.matched_to is None]
@@ -113,7 +113,7 @@ def test_effects_by_hand():
     before = Block(np.array([-1]), index, np.array([[0, 0, 1, 1, 1, 0]], np.int16), zeros, zeros)
     after = Block(np.array([0]), index, np.array([[0, 1, 0, 0, 1, 1]], np.int16), zeros, zeros + 2)
     units = sm.Units("channel", ("a.weight",), np.array([0]), np.array([0]))
-    table = sm.effects(sm.Outcomes((sm.zero(units),), index, before, after), data.train).set_index("group")
+    table = sm.effects(sm.Outcomes((sm.zero(units),), index, before, after, "plain"), data.train).set_index("group")
     assert list(table.index) == ["no with 0", "yes with 0", "yes with 1"]  # nobody is "no with 1"
     assert table["n"].tolist() == [3, 1, 2]
     assert table["accuracy_before"].tolist() == pytest.approx([2 / 3, 1, 1 / 2])

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spurious_memorization as sm
-from spurious_memorization.criteria.criteria import find_criterion, gradients
+from spurious_memorization.criteria.criteria import gradients
+from spurious_memorization.criteria.find import find_criterion
 from spurious_memorization.criteria.scores import read_scores, save_scores
 
 

@@ -89,8 +89,8 @@ def assert_same(one: sm.Outcomes, two: sm.Outcomes, tolerance: float = 0.0) -> N
     for a, b in ((one.before, two.before), (one.after, two.after)):
         assert np.array_equal(a.predicted, b.predicted)
         assert np.array_equal(a.edits, b.edits)
-        np.testing.assert_allclose(a.loss, b.loss, rtol=0, atol=tolerance)
-        np.testing.assert_allclose(a.margin, b.margin, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(a.loss, b.loss, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(a.margin, b.margin, rtol=tolerance, atol=tolerance)
 
 
 def test_evaluate_equals_full_passes(model, data, edits):
@@ -146,22 +146,25 @@ def test_batch_size_changes_no_result(name):
     assert len(np.unique(two.before.predicted)) > 1
 
 
-@pytest.mark.parametrize(("edits_a_block", "samples_a_block"), [(1, 4), (2, 1000), (64, 7), (3, 10)])
-def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_a_block, samples_a_block):
+@pytest.mark.parametrize(
+    ("edits_a_block", "outcomes_a_block", "least_samples"), [(1, 4, 2), (2, 1000, 30), (64, 7, 7), (3, 30, 1)]
+)
+def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_a_block, outcomes_a_block, least_samples):
     whole = sm.evaluate(model, edits, data.train)
     monkeypatch.setattr(outcomes_module, "EDITS_A_BLOCK", edits_a_block)
-    monkeypatch.setattr(outcomes_module, "SAMPLES_A_BLOCK", samples_a_block)
+    monkeypatch.setattr(outcomes_module, "OUTCOMES_A_BLOCK", outcomes_a_block)
+    monkeypatch.setattr(outcomes_module, "LEAST_SAMPLES_A_BLOCK", least_samples)
     plan = list(block_plan(len(edits), len(data.train)))
     cells = [(row, column) for rows, columns in plan for row in rows for column in columns]
     assert len(plan) > 1
     assert sorted(cells) == [(row, column) for row in range(-1, len(edits)) for column in range(len(data.train))]
     assert_same(sm.evaluate(model, edits, data.train), whole, 1e-5)
-    run = plain_engine(model)
+    run = plain_engine(model).run
     blocks = [run(edits, rows, data.train.part(columns)) for rows, columns in plan]
     order = np.random.default_rng(0).permutation(len(blocks))
     assert order.tolist() != sorted(order)
-    assert_same(assemble(edits, [blocks[i] for i in order]), assemble(edits, blocks))
-    assert_same(assemble(edits, blocks), whole, 1e-5)
+    assert_same(assemble(edits, [blocks[i] for i in order], "plain"), assemble(edits, blocks, "plain"))
+    assert_same(assemble(edits, blocks, "plain"), whole, 1e-5)
 
 
 def test_order_of_samples_changes_no_result(model, data, edits):

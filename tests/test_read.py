@@ -293,7 +293,8 @@ def test_evaluation_transform_is_torchvisions(width: int, height: int, keep_aspe
     picture = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)).resize(
         (width, height)
     )
-    ours = PictureTransform(image_size=224, resize=256, keep_aspect=keep_aspect).evaluation()(picture)
+    transform = PictureTransform(image_size=224, resize=256, keep_aspect=keep_aspect)
+    (ours,) = transform.normalised([np.asarray(transform.evaluation()(picture)).transpose(2, 0, 1)])
     theirs = v1.Compose(
         [
             v1.Resize(256 if keep_aspect else (256, 256)),

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from torch import nn
 
 import spurious_memorization as sm
 import tiny
-from spurious_memorization.engine import plain
+from spurious_memorization.engine.outcomes import Engine
+from spurious_memorization.study import blocks as blocks_module
 from spurious_memorization.study import study as study_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
@@ -162,9 +164,15 @@ def test_what_was_lost_is_made_again(lost: str, run: sm.Run, whole: sm.Study, mo
     shutil.copytree(whole.path.parent.parent / "rankings", run.path / "rankings")
     here = sm.Study(run.path / "studies" / "whole")
     (here.path / "effects.parquet").unlink()
-    passes = []
-    logits = plain.logits
-    monkeypatch.setattr(plain, "logits", lambda *a: passes.append(1) or logits(*a))
+    networks = []
+    original = study_module.engine_for
+
+    def counting(*arguments: object, **named: object) -> Engine:
+        engine = original(*arguments, **named)
+        run = lambda edits, rows, samples: networks.extend(rows) or engine.run(edits, rows, samples)  # noqa: E731
+        return replace(engine, run=run)
+
+    monkeypatch.setattr(study_module, "engine_for", counting)
     match lost:
         case "results":
             (here.path / "results.parquet").unlink()
@@ -176,8 +184,8 @@ def test_what_was_lost_is_made_again(lost: str, run: sm.Run, whole: sm.Study, mo
         case "everything":
             shutil.rmtree(here.path)
     same(sm.study(run, small(edit=("zero", MEAN, REWIND)), name="whole"), whole)
-    needed = {"outcomes": 19 + 55, "everything": 2 * (19 + 55)}  # one pass a network: those before any edit too
-    assert len(passes) == needed.get(lost, 0)
+    needed = {"outcomes": 19 + 55, "everything": 2 * (19 + 55)}  # those before any edit too
+    assert len(networks) == needed.get(lost, 0)
 
 
 def test_a_broken_block_is_named(run: sm.Run, whole: sm.Study) -> None:
@@ -202,7 +210,7 @@ def test_killed_midway(writes: int, run: sm.Run, whole: sm.Study) -> None:
                 Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
             original(file, frame)
 
-        study_module.write_parquet = last
+        study_module.write_parquet = blocks_module.write_parquet = last
         sm.study(run, small(edit=("zero", MEAN, REWIND)), name="whole")
 
     assert tiny.in_child(child) == -signal.SIGKILL
@@ -222,7 +230,8 @@ def test_the_batch_size_changes_no_count(batch_size: int, run: sm.Run, whole: sm
 
 
 def test_small_blocks_change_nothing(run: sm.Run, whole: sm.Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spurious_memorization.engine.outcomes.SAMPLES_A_BLOCK", 7)
+    monkeypatch.setattr("spurious_memorization.engine.outcomes.OUTCOMES_A_BLOCK", 7)
+    monkeypatch.setattr("spurious_memorization.engine.outcomes.LEAST_SAMPLES_A_BLOCK", 7)
     monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_A_BLOCK", 5)
     result = sm.study(run, small(edit=("zero", MEAN, REWIND)), name="whole")
     assert len(list((result.path / "outcomes").iterdir())) > 50
@@ -265,7 +274,7 @@ def test_controls_on_a_subset_are_compared_on_the_same_samples(run: sm.Run, squa
 def test_the_second_call_reads(run: sm.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = sm.study(run, small(), name="once")
     before = {name: (run.path / name).stat().st_mtime_ns for name in tiny.files_below(run.path)}
-    monkeypatch.setattr(study_module, "plain_engine", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr(study_module, "engine_for", lambda *_, **__: pytest.fail("measured again"))
     assert sm.study(run, small(), name="once") == first
     assert before == {name: (run.path / name).stat().st_mtime_ns for name in tiny.files_below(run.path)}
     with pytest.raises(sm.UserError, match=r"study once was made with settings\.controls = 3, not 4"):

@@ -64,8 +64,9 @@ def test_waterbirds_layout_has_the_same_pictures(tmp_path: Path) -> None:
     assert first.groups == second.groups
     for name in ("y", "a", "split"):
         assert np.array_equal(getattr(first, name), getattr(second, name)), name
-    assert all(np.array_equal(first.source.load(i), second.source.load(i)) for i in range(len(first)))
-    assert second.source.load(0).shape == (3, 16, 16)  # type: ignore[union-attr]
+    index = np.arange(len(first))
+    assert np.array_equal(first.source.load(index), second.source.load(index))
+    assert second.source.load(index).shape == (len(first), 3, 16, 16)  # type: ignore[union-attr]
     assert {path.split("/")[0] for path in table["img_filename"]} == {"001.Landbird", "002.Waterbird"}
 
 

@@ -3,12 +3,13 @@
 Plain functions on plain data, in the order in which they are used:
 
     data     read_data, data
-    criteria worst, magnitude, gradient, taylor, random, top
+    criteria worst, magnitude, gradient, taylor, ablation, random, top
     edits    zero, mean, random_init, random_noise, rewind
     engine   evaluate
     study    random_controls, effects
 """
 
+from .criteria.ablation import ablation, ablation_map
 from .criteria.criteria import gradient, magnitude, random, taylor
 from .criteria.scores import Scores, by_threshold, count_of, spared, top
 from .criteria.worst import worst
@@ -17,8 +18,8 @@ from .data.samples import Dataset, Samples, data
 from .data.sources import Batch
 from .edits.apply import channel_means, edited, edited_tensors
 from .edits.edit import Edit, mean, random_init, random_noise, rewind, zero
+from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
-from .engine.plain import evaluate
 from .errors import UserError
 from .presets import tracing_rules
 from .run import Run
@@ -53,6 +54,8 @@ __all__ = [
     "TrainSettings",
     "Units",
     "UserError",
+    "ablation",
+    "ablation_map",
     "by_threshold",
     "channel_means",
     "count_of",

@@ -17,11 +17,13 @@ class Execution(BaseModel):
     Arguments:
         device: "auto", "cpu", "cuda" or "mps".
         workers: further processes that decode pictures.
-        eval_batch_size: samples a forward pass in evaluation.
+        eval_batch_size: at most so many samples a forward pass in evaluation.
+        compile: run edited networks compiled by torch.compile; where it pays if not given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field("auto", description="auto, cpu, cuda or mps")
     workers: int = Field(0, ge=0, description="further processes that decode pictures")
-    eval_batch_size: int = Field(200, ge=1, description="samples a forward pass in evaluation")
+    eval_batch_size: int = Field(200, ge=1, description="at most so many samples a forward pass in evaluation")
+    compile: bool | None = Field(None, description="compile edited networks; where it pays if not given")

@@ -10,8 +10,10 @@ from rich.console import RenderableType
 
 from ..criteria.scores import top
 from ..networks.forward import choose_device
-from ..report.tables import ranking_table
+from ..report.tables import ablation_table, ranking_table
 from ..run import Run
+from ..settings import Execution
+from ..study.ablation import ablation_folder, stored_ablation
 from ..study.rankings import ranking_file, stored_ranking
 from ..study.settings import TraceSettings, rankings_of
 from .app import Answer, app
@@ -24,8 +26,8 @@ def trace_command(
     *,
     show: int = 10,
     data: Path | None = None,
-    device: str = "auto",
     settings: Annotated[TraceSettings | None, Parameter(name="*")] = None,
+    execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Score every unit of a run's network by a criterion, and store the ranking in the run.
 
@@ -33,20 +35,25 @@ def trace_command(
         run: whose network is traced
         show: how many of the first units are shown
         data: where the run's data are now, if they were moved
-        device: auto, cpu, cuda or mps
     """
-    settings, opened = settings or TraceSettings(), Run(run)
+    settings, execution, opened = settings or TraceSettings(), execution or Execution(), Run(run)
     samples = opened.read_data(data)
     epoch = opened.choose_epoch(settings.epoch)
-    model = opened.network(epoch).to(choose_device(device))
+    model = opened.network(epoch).to(choose_device(execution.device))
     text: list[RenderableType] = []
     facts: list[dict[str, Any]] = []
     with opened.writing():
         for ranking in rankings_of(settings, model, samples, epoch):
-            scores = stored_ranking(opened, model, samples, ranking)
-            units = top(scores, min(show, scores.n))
+            scores = stored_ranking(opened, model, samples, ranking, execution)
+            units = top(scores, min(show, scores.n_measured))
             text.append(ranking_table(scores, units, f"{ranking.label}, epoch {epoch}"))
+            if ranking.ablation is not None:
+                text[-1] = ablation_table(
+                    stored_ablation(opened, model, samples, ranking.ablation), units, ranking.label
+                )
             first = [{"unit": name, "index": i, "score": float(scores[name].flatten()[i])} for name, i in units]
             file = str(ranking_file(opened, ranking))
             facts.append({"ranking": ranking.model_dump(mode="json"), "file": file, "first": first})
+            if ranking.ablation is not None:
+                facts[-1]["map"] = str(ablation_folder(opened, ranking.ablation) / "map.parquet")
     return Answer(text, {"rankings": facts})

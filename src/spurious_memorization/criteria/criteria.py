@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from ..data.samples import Samples
 from ..data.sources import Batch
-from ..errors import UserError
 from ..losses import LOSSES, LossName
-from ..named import named_function
 from ..networks.forward import device_of, logits, moved, working_copy
 from ..units import Selection, Site, sites
 from .scores import Scores
@@ -91,24 +89,6 @@ def random(
     generator = torch.Generator().manual_seed(seed)
     values = {name: torch.rand(site.shape, generator=generator) for name, site in sites(model, select).items()}
     return Scores(values, select.unit, select.with_bias)
-
-
-CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "gradient": gradient, "taylor": taylor, "random": random}
-
-NEEDS_SAMPLES = ("gradient", "taylor")
-
-
-def find_criterion(name: str) -> Criterion:
-    """A criterion by name, or a user's own function (module, batch) -> {tensor name: scores} as `module:function`.
-
-    Raises:
-        UserError: there is none of this name.
-    """
-    if name in CRITERIA:
-        return CRITERIA[name]
-    if ":" not in name:
-        raise UserError(f"unknown criterion {name!r}: choose among {', '.join(CRITERIA)}, or module:function")
-    return named_function(name)
 
 
 @torch.enable_grad()

@@ -41,6 +41,11 @@ class Scores(dict[str, Tensor]):
         """Number of units."""
         return sum(values.numel() for values in self.values())
 
+    @property
+    def n_measured(self) -> int:
+        """Number of units that a screening didn't leave out."""
+        return sum(int((~values.isneginf()).sum()) for values in self.values())
+
 
 def top(scores: Mapping[str, Tensor], n: int, *, largest: bool = True) -> Units:
     """The `n` units with the largest (or smallest) scores over the whole network, in that order.
@@ -61,6 +66,10 @@ def top(scores: Mapping[str, Tensor], n: int, *, largest: bool = True) -> Units:
     sure, tied = torch.nonzero(key < threshold).flatten(), torch.nonzero(key == threshold).flatten()
     chosen = torch.cat([sure, tied[: n - len(sure)]]).sort().values
     chosen = chosen[key[chosen].argsort(stable=True)]
+    if flat[chosen].isneginf().any():
+        raise UserError(
+            f"size {n}: only {int((~flat.isneginf()).sum())} {scores.kind}s were measured: screen out fewer"
+        )
     return _units(scores, chosen)
 
 

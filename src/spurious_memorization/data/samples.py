@@ -196,10 +196,10 @@ class Samples:
 
     def batch(self) -> Batch:
         """All samples as one batch."""
-        return collate(self.dataset, [(int(i), self.dataset.source.load(int(i))) for i in self.index])
+        return _batch(self.dataset, self.index, self.dataset.source.load(self.index))
 
     def batches(self, batch_size: int, workers: int = 0) -> Iterator[Batch]:
-        """The samples in order, `batch_size` at a time, decoded by `workers` further processes (0: by this one)."""
+        """The samples in order, `batch_size` at a time, loaded by `workers` further processes (0: by this one)."""
         yield from _loaded(_Chunks(self.dataset, _cut(self.index, batch_size)), workers)
 
     def shuffled(self, seed: int, epoch: int) -> Samples:
@@ -211,16 +211,15 @@ class Samples:
         yield from _loaded(_Chunks(self.dataset, _cut(self.index, batch_size), (seed, epoch)), workers)
 
 
-def collate(dataset: Dataset, loaded: list[tuple[int, Inputs]]) -> Batch:
-    """Stack loaded samples into a batch."""
-    index = torch.tensor([i for i, _ in loaded], dtype=torch.int64)
-    first = loaded[0][1]
-    inputs: Inputs
+def _batch(dataset: Dataset, index: NDArray[np.int64], inputs: Inputs) -> Batch:
+    return Batch(inputs, torch.from_numpy(dataset.y[index]), torch.tensor(index))
+
+
+def _stacked(loaded: list[Inputs]) -> Inputs:
+    first = loaded[0]
     if isinstance(first, Tensor):
-        inputs = torch.stack([x for _, x in loaded if isinstance(x, Tensor)])
-    else:
-        inputs = {name: torch.stack([x[name] for _, x in loaded if isinstance(x, Mapping)]) for name in first}
-    return Batch(inputs, torch.from_numpy(dataset.y[index.numpy()]), index)
+        return torch.stack([x for x in loaded if isinstance(x, Tensor)])
+    return {name: torch.stack([x[name] for x in loaded if isinstance(x, Mapping)]) for name in first}
 
 
 def _cut(index: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
@@ -244,15 +243,17 @@ class _Chunks(torch.utils.data.Dataset[Batch | UserError]):
         return len(self.chunks)
 
     def __getitem__(self, number: int) -> Batch | UserError:
+        index = self.chunks[number]
         try:
-            return collate(self.dataset, [(int(i), self._load(int(i))) for i in self.chunks[number]])
+            return _batch(self.dataset, index, self._inputs(index))
         except UserError as error:
             return error
 
-    def _load(self, index: int) -> Inputs:
+    def _inputs(self, index: NDArray[np.int64]) -> Inputs:
+        source = self.dataset.source
         if self.augmentation is None:
-            return self.dataset.source.load(index)
-        return self.dataset.source.load_augmented(index, _seed(*self.augmentation, index))
+            return source.load(index)
+        return _stacked([source.load_augmented(i, _seed(*self.augmentation, i)) for i in index.tolist()])
 
 
 def _loaded(chunks: _Chunks, workers: int) -> Iterator[Batch]:

@@ -9,13 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
 from ..errors import UserError
-from .transforms import PictureTransform, augmented
+from .cache import PictureCache, picture_cache
+from .transforms import PictureTransform, Pixels, augmented
 
 Inputs = Tensor | Mapping[str, Tensor]
 
@@ -30,14 +33,14 @@ class Batch(NamedTuple):
 
 
 class Source(Protocol):
-    """Where inputs come from: anything that gives the input of one sample."""
+    """Where inputs come from: anything that gives the inputs of samples."""
 
-    def load(self, index: int) -> Inputs:
-        """The evaluation input of the sample with this index, without a batch axis."""
+    def load(self, index: NDArray[np.int64]) -> Inputs:
+        """The evaluation inputs of the samples with these indices, [samples, ...]."""
         ...
 
     def load_augmented(self, index: int, seed: int) -> Inputs:
-        """The training input: augmented with draws that depend on `seed` alone."""
+        """The training input of one sample, without a batch axis: augmented with draws that depend on `seed` alone."""
         ...
 
     def fingerprint(self) -> str:
@@ -51,13 +54,16 @@ class Tensors:
 
     x: Inputs
 
-    def load(self, index: int) -> Inputs:
+    def load(self, index: NDArray[np.int64]) -> Inputs:
+        return self._at(torch.tensor(index))
+
+    def load_augmented(self, index: int, seed: int) -> Inputs:
+        return self._at(index)
+
+    def _at(self, index: int | Tensor) -> Inputs:
         if isinstance(self.x, Tensor):
             return self.x[index]
         return {name: values[index] for name, values in self.x.items()}
-
-    def load_augmented(self, index: int, seed: int) -> Inputs:
-        return self.load(index)
 
     def fingerprint(self) -> str:
         parts = {"": self.x} if isinstance(self.x, Tensor) else dict(self.x)
@@ -70,7 +76,7 @@ class Tensors:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Picture files below `root`, decoded when asked for.
+    """Picture files below `root`: decoded once for evaluation, and each time for augmentation.
 
     Arguments:
         root: the data folder.
@@ -99,9 +105,12 @@ class Pictures:
                 f"picture {path} can't be read ({error}): replace the file; `spurmem data check` lists all such"
             ) from error
 
-    def load(self, index: int) -> Tensor:
-        transformed: Tensor = self._evaluation(self.open(index))
-        return transformed
+    def load(self, index: NDArray[np.int64]) -> Tensor:
+        if self._cache is None:
+            pictures = [self._decoded(i) for i in index.tolist()]
+        else:
+            pictures = self._cache.pictures(index, self._decoded)
+        return self._chosen_transform.normalised(pictures)
 
     def load_augmented(self, index: int, seed: int) -> Tensor:
         return augmented(self._training, self.open(index), seed)
@@ -113,14 +122,22 @@ class Pictures:
             digest.update(f"{path}\0{file.stat().st_size if file.exists() else -1}\0".encode())
         return digest.hexdigest()
 
+    def _decoded(self, index: int) -> Pixels:
+        return np.asarray(self._evaluation(self.open(index))).transpose(2, 0, 1)
+
+    @cached_property
+    def _cache(self) -> PictureCache | None:
+        return picture_cache(self.root, self.paths, self._chosen_transform)
+
     @cached_property
     def _evaluation(self) -> v2.Transform:
-        return self._chosen_transform().evaluation()
+        return self._chosen_transform.evaluation()
 
     @cached_property
     def _training(self) -> v2.Transform:
-        return self._chosen_transform().training()
+        return self._chosen_transform.training()
 
+    @property
     def _chosen_transform(self) -> PictureTransform:
         if self.transform is None:
             raise UserError("no picture size is chosen: give image_size (--image-size), or write it into dataset.yaml")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.samples import Samples
 from ..edits.edit import Edit
 
-EDITS_A_BLOCK = 64
-SAMPLES_A_BLOCK = 1024
+EDITS_A_BLOCK = 256
+OUTCOMES_A_BLOCK = 32_768
+LEAST_SAMPLES_A_BLOCK = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,26 +44,50 @@ class Outcomes:
         index: index of each sample in the data set, [samples].
         before: the network before any edit: a block of one row.
         after: one row an edit.
+        path: how the engine went: "shared prefix", or "plain" and why.
     """
 
     edits: tuple[Edit, ...]
     index: NDArray[np.int64]
     before: Block
     after: Block
+    path: str
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """What runs a block.
+
+    Arguments:
+        run: takes all the edits of a study, the range of those to run now (-1: no edit), and the samples.
+        path: how, in words: "shared prefix", or "plain" and why.
+        shares: of each edit, the part of a full pass that it needs, [edits].
+        pass_seconds: measures, on some samples, how long a full pass takes for one.
+        pass_work: multiplications of a full pass for one sample, where they are known.
+        compiled: gives the same engine compiled, where that can be.
+    """
+
+    run: Callable[[Sequence[Edit], range, Samples], Block]
+    path: str
+    shares: Callable[[Sequence[Edit]], NDArray[np.float64]]
+    pass_seconds: Callable[[Samples], float]
+    pass_work: int = 0
+    compiled: Callable[[], Engine] | None = None
 
 
 def block_plan(n_edits: int, n_samples: int) -> Iterator[tuple[range, range]]:
     """Cut edits x samples into blocks: ranges of edit positions (from -1, the network before any edit) and of sample
     positions. The plan depends on these two numbers alone, so that a stopped study finds its blocks again."""
-    for first_sample in range(0, n_samples, SAMPLES_A_BLOCK):
+    samples = max(LEAST_SAMPLES_A_BLOCK, OUTCOMES_A_BLOCK // min(n_edits + 1, EDITS_A_BLOCK))
+    for first_sample in range(0, n_samples, samples):
         for first_edit in range(-1, n_edits, EDITS_A_BLOCK):
             yield (
                 range(first_edit, min(first_edit + EDITS_A_BLOCK, n_edits)),
-                range(first_sample, min(first_sample + SAMPLES_A_BLOCK, n_samples)),
+                range(first_sample, min(first_sample + samples, n_samples)),
             )
 
 
-def assemble(edits: Sequence[Edit], blocks: Sequence[Block]) -> Outcomes:
+def assemble(edits: Sequence[Edit], blocks: Sequence[Block], path: str) -> Outcomes:
     """Put blocks together, whatever their order."""
     index = np.sort(np.unique(np.concatenate([block.index for block in blocks])))
     shape = (len(edits) + 1, len(index))
@@ -72,4 +98,4 @@ def assemble(edits: Sequence[Edit], blocks: Sequence[Block]) -> Outcomes:
         predicted[where], loss[where], margins[where] = block.predicted, block.loss, block.margin
     rows = np.arange(-1, len(edits))
     before = Block(rows[:1], index, predicted[:1], loss[:1], margins[:1])
-    return Outcomes(tuple(edits), index, before, Block(rows[1:], index, predicted[1:], loss[1:], margins[1:]))
+    return Outcomes(tuple(edits), index, before, Block(rows[1:], index, predicted[1:], loss[1:], margins[1:]), path)

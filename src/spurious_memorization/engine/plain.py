@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..console import progress
 from ..data.samples import Samples
 from ..edits.apply import edited_tensors
 from ..edits.edit import Edit
 from ..losses import LOSSES, LossName, margin
 from ..networks.forward import Precision, autocast, choose_device, logits, moved, working_copy
 from ..settings import Execution
-from .outcomes import Block, Outcomes, assemble, block_plan
-
-Engine = Callable[[Sequence[Edit], range, Samples], Block]
-"""Runs one block: all the edits of a study, the range of those to run now (-1: no edit), and the samples."""
-
-
-def evaluate(
-    model: nn.Module,
-    edits: Sequence[Edit],
-    samples: Samples,
-    *,
-    loss: LossName = "cross_entropy",
-    precision: Precision = "float32",
-    execution: Execution | None = None,
-) -> Outcomes:
-    """What every edited network answers on every sample, and the network before any edit.
-
-    Arguments:
-        model: the network, which stays as it is.
-        edits: the changes, each applied alone.
-        samples: where they are measured.
-        loss: name of the loss to record.
-        precision: "float32" or "bf16".
-        execution: device, workers, batch size; changes no result.
-
-    Raises:
-        UserError: a picture is missing or broken, an edit doesn't fit the network.
-
-    Example:
-        ```python
-        result = sm.evaluate(model, [sm.zero(units)], data.train)
-        result.after.predicted  # [edits, samples]
-        ```
-    """
-    run = plain_engine(model, loss=loss, precision=precision, execution=execution)
-    plan = list(block_plan(len(edits), len(samples)))
-    blocks = [run(edits, rows, samples.part(columns)) for rows, columns in progress(plan, len(plan), "edited networks")]
-    return assemble(edits, blocks)
+from .outcomes import Block, Engine
 
 
 def plain_engine(
@@ -61,8 +24,10 @@ def plain_engine(
     loss: LossName = "cross_entropy",
     precision: Precision = "float32",
     execution: Execution | None = None,
+    why: str = "",
 ) -> Engine:
-    """An engine that passes every sample through every edited network, batch by batch; arguments as for `evaluate`."""
+    """An engine that passes every sample through every edited network, batch by batch; arguments as for `evaluate`,
+    and why it is taken."""
     execution = execution or Execution()
     device = choose_device(execution.device)
     network = working_copy(model, device)
@@ -85,4 +50,12 @@ def plain_engine(
                 start += len(y)
         return Block(np.array(rows), samples.index, predicted, losses, margins)
 
-    return run
+    def pass_seconds(samples: Samples) -> float:
+        batch = samples.part(range(min(execution.eval_batch_size, 32))).batch()
+        inputs = moved(batch.inputs, device)
+        with torch.no_grad(), autocast(device, precision):
+            started = time.perf_counter()
+            logits(network, inputs).sum().item()  # waits for an accelerator
+        return (time.perf_counter() - started) / len(batch.y)
+
+    return Engine(run, f"plain: {why}" if why else "plain", lambda edits: np.ones(len(edits)), pass_seconds)

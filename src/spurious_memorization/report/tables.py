@@ -46,6 +46,26 @@ def ranking_table(scores: Scores, units: Units, label: str) -> Table:
     return table
 
 
+def ablation_table(effects: pd.DataFrame, units: Units, label: str) -> Table:
+    """The first units of an ablation: what zeroing each alone does to every group's accuracy and mean margin."""
+    n = len(effects.drop_duplicates(["tensor", "index"]))
+    table = Table(
+        title=f"{units.kind}s by {escape(label)}, first {len(units)} of {n} measured: points of accuracy (mean margin)",
+        title_justify="left",
+    )
+    table.add_column("rank", justify="right")
+    table.add_column(units.kind)
+    names = list(dict.fromkeys(effects["group"]))
+    for name in names:
+        table.add_column(escape(name), justify="right")
+    rows = effects.set_index(["tensor", "index", "group"])[["shift", "margin_shift"]].to_dict(orient="index")
+    for rank, (tensor, index) in enumerate(units, 1):
+        cells = [rows[tensor, index, name] for name in names]
+        shown = (f"{100 * cell['shift']:+.1f} [dim]({cell['margin_shift']:+.2f})[/dim]" for cell in cells)
+        table.add_row(str(rank), f"{short_name(tensor)}:{index}", *shown)
+    return table
+
+
 def shift_table(effects: pd.DataFrame, split: str) -> Table:
     """Shift of accuracy of each selected set and group, beside the range of its random controls, on one split."""
     rows = effects[effects["split"] == split]

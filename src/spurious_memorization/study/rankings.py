@@ -9,15 +9,17 @@ from typing import Literal
 
 from torch import nn
 
-from ..criteria.criteria import CRITERIA, NEEDS_SAMPLES, find_criterion
+from ..criteria.ablation import ablation_scores
+from ..criteria.find import CRITERIA, NEEDS_SAMPLES, find_criterion
 from ..criteria.scores import Scores, read_scores, save_scores
 from ..criteria.worst import Order, worst
 from ..data.samples import Dataset
 from ..errors import UserError
 from ..losses import LossName
 from ..run import Run
-from ..settings import Settings
+from ..settings import Execution, Settings
 from ..units import Selection
+from .ablation import AblationSettings, stored_ablation
 
 
 class RankingSettings(Settings):
@@ -34,6 +36,7 @@ class RankingSettings(Settings):
         order: which are the worst.
         loss: by which, and whose gradient is taken.
         seed: of the criterion `random`.
+        ablation: of the criterion `ablation`: the map that the scores are read from.
     """
 
     criterion: str
@@ -45,6 +48,7 @@ class RankingSettings(Settings):
     order: Order = "highest_loss"
     loss: LossName = "cross_entropy"
     seed: int = 0
+    ablation: AblationSettings | None = None
 
     @property
     def label(self) -> str:
@@ -78,12 +82,18 @@ def trace(model: nn.Module, data: Dataset, settings: RankingSettings) -> Scores:
     return Scores(values, *_kind(settings))
 
 
-def stored_ranking(run: Run, model: nn.Module, data: Dataset, settings: RankingSettings) -> Scores:
+def stored_ranking(
+    run: Run, model: nn.Module, data: Dataset, settings: RankingSettings, execution: Execution | None = None
+) -> Scores:
     """The scores from the run, traced and stored there first where they are not yet."""
     file = ranking_file(run, settings)
     if file.is_file():
         return read_scores(file)
-    scores = trace(model, data, settings)
+    if settings.ablation is None:
+        scores = trace(model, data, settings)
+    else:
+        frame = stored_ablation(run, model, data, settings.ablation, execution)
+        scores = ablation_scores(model, settings.select, frame, settings.group)
     save_scores(file, scores)
     return scores
 

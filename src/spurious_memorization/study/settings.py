@@ -17,6 +17,7 @@ from ..networks.forward import Precision
 from ..presets import Preset, TracingRules, tracing_rules
 from ..settings import Settings
 from ..units import Selection, UnitKind
+from .ablation import AblationSettings
 from .rankings import RankingSettings, needs_group
 
 SplitName = Literal["train", "val", "test"]
@@ -38,7 +39,7 @@ class TraceSettings(Settings):
     """How units are scored. What is None is filled in by the preset."""
 
     criterion: Words = Field(
-        ("magnitude", "gradient"), description="magnitude, gradient, taylor, random, module:function"
+        ("magnitude", "gradient"), description="magnitude, gradient, taylor, ablation, random, module:function"
     )
     group: tuple[str, ...] = Field((), description="trace on the worst samples of this group; minorities if not given")
     traced_on: SplitName = Field("train", description="split whose worst samples are traced")
@@ -49,6 +50,10 @@ class TraceSettings(Settings):
     with_bias: bool | None = Field(None, description="a unit takes its bias along; by the preset if not given")
     loss: LossName | None = Field(None, description="loss of a sample; by the preset if not given")
     epoch: str = Field("last", description="best, last or a number")
+    screen: int | None = Field(
+        None, ge=1, description="ablation of so many units alone, the first by taylor; of all if not given"
+    )
+    precision: Precision = Field("float32", description="of edited networks: float32 or bf16")
     preset: Preset = Field("standard", description="standard, or paper: the research code's arithmetic")
     seed: int = Field(0, ge=0, description="of every draw")
 
@@ -70,7 +75,6 @@ class StudySettings(TraceSettings):
     spare: float = Field(0.0, ge=0, lt=1, description="probability with which a selected weight is spared")
     units: Words = Field((), description="study these units, such as layer3.0.conv2:17, instead of a criterion's")
     noise: Literal["normal", "uniform"] | None = Field(None, description="of random edits; by the preset if not given")
-    precision: Precision = Field("float32", description="float32 or bf16")
 
 
 def rules_of(settings: TraceSettings, criterion: str, model: nn.Module) -> TracingRules:
@@ -101,7 +105,24 @@ def rankings_of(settings: TraceSettings, model: nn.Module, data: Dataset, epoch:
         if not needs_group(criterion):
             rankings.append(RankingSettings(**common))
             continue
-        for group in _groups(settings, rules, data):
+        groups = _groups(settings, rules, data)
+        if criterion == "ablation":
+            measured = AblationSettings(
+                select=rules.select,
+                epoch=epoch,
+                split=settings.traced_on,
+                groups=tuple(groups),
+                screen=settings.screen,
+                loss=rules.loss,
+                precision=settings.precision,
+                seed=settings.seed,
+            )
+            rankings += [
+                RankingSettings(**common, group=group, split=settings.traced_on, loss=rules.loss, ablation=measured)
+                for group in groups
+            ]
+            continue
+        for group in groups:
             data.samples(settings.traced_on).of_group(group)
             rankings.append(
                 RankingSettings(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,24 +14,21 @@ import pandas as pd
 from torch import nn
 
 from ..atomic import write_text
-from ..console import progress, say
+from ..console import say
 from ..data.samples import Dataset, Samples
-from ..edits.edit import Edit
-from ..engine.outcomes import Block, block_plan
-from ..engine.plain import Engine, plain_engine
-from ..errors import UserError
+from ..engine.evaluate import engine_for
+from ..engine.outcomes import Engine
 from ..networks.forward import choose_device
 from ..presets import TracingRules
 from ..run import Run, refuse_other_settings, write_parquet
 from ..settings import Execution
 from ..units import Selection, parse_units
+from .blocks import Part, measured_blocks, ready_engine
 from .counts import COUNTS, compare, count
 from .edited_run import tensors_for
 from .plan import Ranked, Variant, plan, refuse_too_many, select, variants_frame
 from .rankings import RankingSettings, stored_ranking
 from .settings import StudySettings, parse_edits, parse_sizes, parse_splits, rankings_of, rules_of
-
-OUTCOME_COLUMNS = ("variant", "sample", "predicted", "loss", "margin")
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Study:
 
     @property
     def record(self) -> dict[str, Any]:
-        """`study.json`: settings, expanded rankings, epoch, sizes of the samples."""
+        """`study.json`: settings, expanded rankings, epoch, and the path that the engine took."""
         stated: dict[str, Any] = json.loads((self.path / "study.json").read_text(encoding="utf-8"))
         return stated
 
@@ -121,23 +117,32 @@ def study(
     }
     result = Study(run.path / "studies" / (name or _name(settings, record)))
     with run.writing():
-        if result.exists:
-            refuse_other_settings(result.record, record, f"study {result.path.name}")
+        stored = result.record if result.exists else None
+        if stored is not None:
+            path = stored.pop("engine", "")
+            refuse_other_settings(stored, record, f"study {result.path.name}")
+            execution = execution.model_copy(update={"compile": path.endswith("compiled")})
         if result.is_complete:
             say(f"study {result.path.name} is finished: reading its results")
             return result
         tensors = {str(spec): tensors_for(run, model, data, spec, epoch, settings.unit) for spec in specs}
-        ranked = _ranked(run, model, data, settings, rankings, rules)
+        ranked = _ranked(run, model, data, settings, rankings, rules, execution)
         refuse_too_many(ranked, settings.controls)
         variants = plan(
             model, ranked, specs, tensors, repeats=settings.repeats, controls=settings.controls, seed=settings.seed
         )
         frame = variants_frame(variants, epoch=epoch, selected_on=settings.traced_on, precision=settings.precision)
-        write_text(result.path / "study.json", json.dumps(record, indent=2) + "\n")
+        engine = engine_for(
+            model, data.samples(splits[0]), loss=rules.loss, precision=settings.precision, execution=execution
+        )
+        parts = {split: _parts(variants, data.samples(split), settings) for split in splits}
+        engine = ready_engine(engine, [part for both in parts.values() for part in both.values()], execution)
+        write_text(result.path / "study.json", json.dumps({**record, "engine": engine.path}, indent=2) + "\n")
         write_parquet(result.path / "variants.parquet", frame)
-        engine = plain_engine(model, loss=rules.loss, precision=settings.precision, execution=execution)
-        results = [_measure(result, engine, variants, data.samples(split), settings) for split in splits]
-        counted = pd.concat(results, ignore_index=True)
+        counted = pd.concat(
+            [_measure(result, engine, split, both, _subset_name(settings)) for split, both in parts.items()],
+            ignore_index=True,
+        )
         write_parquet(result.path / "results.parquet", counted)
         write_parquet(result.path / "effects.parquet", _effects(frame, counted, data))
     return result
@@ -158,6 +163,7 @@ def _ranked(
     settings: StudySettings,
     rankings: Sequence[RankingSettings],
     rules: TracingRules,
+    execution: Execution,
 ) -> list[Ranked]:
     if settings.units:
         units = parse_units(model, settings.units, Selection(unit=settings.unit, with_bias=rules.select.with_bias))
@@ -166,7 +172,7 @@ def _ranked(
     return [
         select(
             model,
-            stored_ranking(run, model, data, ranking),
+            stored_ranking(run, model, data, ranking, execution),
             sizes,
             criterion=ranking.criterion,
             group=ranking.group,
@@ -179,90 +185,45 @@ def _ranked(
     ]
 
 
-def _measure(
-    result: Study, engine: Engine, variants: Sequence[Variant], samples: Samples, settings: StudySettings
-) -> pd.DataFrame:
+def _parts(variants: Sequence[Variant], samples: Samples, settings: StudySettings) -> dict[str, Part]:
+    """What is measured on one split: selected sets on all samples, their controls on some where so set."""
+    n = settings.per_group
+    subset = samples if n is None else samples.per_group(n, settings.seed)
+    places = {"selected": ("edited networks", samples), "random": ("controls", subset)}
+    edits = {family: [v.edit for v in variants if v.family == family] for family in places}
+    return {
+        family: Part(f"{samples.split}, {words}", edits[family], where)
+        for family, (words, where) in places.items()
+        if edits[family]
+    }
+
+
+def _measure(result: Study, engine: Engine, split: str, parts: Mapping[str, Part], subset_name: str) -> pd.DataFrame:
     """Counts of every variant on one split: selected sets on all samples, and on the controls' samples."""
-    subset = samples if settings.per_group is None else samples.per_group(settings.per_group, settings.seed)
-    name = "all" if settings.per_group is None else f"per_group_{settings.per_group}"
-    families = {family: [v.edit for v in variants if v.family == family] for family in ("selected", "random")}
-    say(
-        f"{samples.split}: {len(families['selected'])} edited networks on {len(samples)} samples, "
-        f"{len(families['random'])} controls on {len(subset)}"
-    )
+    subset = parts.get("random", parts["selected"]).samples
     counted = []
-    for family, edits, where in (("selected", families["selected"], samples), ("random", families["random"], subset)):
-        if not edits:
-            continue
-        offset = 0 if family == "selected" else len(families["selected"])
-        sums: dict[str, list[pd.DataFrame]] = {"all": [], name: []}
-        for before, after in _blocks(result, engine, edits, where, family, offset):
-            here = where.at(before.index)
-            views = {name: here} if family == "random" else {"all": here, name: _within(here, subset)}
-            for view, part in views.items():
-                if len(part):
-                    sums[view].append(count(before, after, part))
-        for view, parts in sums.items():
-            if parts:
-                total = pd.concat(parts).groupby(["edit", "group"], as_index=False)[list(COUNTS)].sum()
-                counted.append(total.rename(columns={"edit": "variant"}).assign(split=samples.split, subset=view))
+    for family, part in parts.items():
+        offset = 0 if family == "selected" else len(parts["selected"].edits)
+        sums: dict[str, list[pd.DataFrame]] = {"all": [], subset_name: []}
+        for before, after in measured_blocks(result.path / "outcomes", f"{split}_{family}", engine, part, offset):
+            here = part.samples.at(before.index)
+            views = {subset_name: here} if family == "random" else {"all": here, subset_name: _within(here, subset)}
+            for view, counted_here in views.items():
+                if len(counted_here):
+                    sums[view].append(count(before, after, counted_here))
+        for view, counts in sums.items():
+            if counts:
+                total = pd.concat(counts).groupby(["edit", "group"], as_index=False)[list(COUNTS)].sum()
+                counted.append(total.rename(columns={"edit": "variant"}).assign(split=split, subset=view))
     return pd.concat(counted, ignore_index=True)
+
+
+def _subset_name(settings: StudySettings) -> str:
+    return "all" if settings.per_group is None else f"per_group_{settings.per_group}"
 
 
 def _within(samples: Samples, subset: Samples) -> Samples:
     return samples.at(samples.index[np.isin(samples.index, subset.index)])
-
-
-def _blocks(
-    result: Study, engine: Engine, edits: Sequence[Edit], samples: Samples, family: str, offset: int
-) -> Iterator[tuple[Block, Block]]:
-    """Run or read every block; give, for each part of the samples, the outcomes before and after the edits."""
-    steps = list(block_plan(len(edits), len(samples)))
-    label = f"{samples.split}, {'edited networks' if family == 'selected' else 'controls'}"
-    before: Block | None = None
-    started, told = time.monotonic(), False
-    for number, (rows, columns) in enumerate(progress(steps, len(steps), label)):
-        file = result.path / "outcomes" / f"{samples.split}_{family}_{number:05d}.parquet"
-        part = samples.part(columns)
-        if file.is_file():
-            block = _read_block(file, rows, part)
-        else:
-            block = engine(edits, rows, part)
-            write_parquet(file, _block_frame(block, offset))
-            if not told and number + 1 < len(steps):
-                say(f"{label}: about {(time.monotonic() - started) * (len(steps) - number - 1):.0f} s to go")
-                told = True
-        if rows.start == -1:
-            before = _rows(block, slice(0, 1))
-            block = _rows(block, slice(1, None))
-        if before is not None and len(block.edits):
-            yield before, Block(block.edits + offset, block.index, block.predicted, block.loss, block.margin)
-
-
-def _rows(block: Block, rows: slice) -> Block:
-    return Block(block.edits[rows], block.index, block.predicted[rows], block.loss[rows], block.margin[rows])
-
-
-def _block_frame(block: Block, offset: int) -> pd.DataFrame:
-    variants = np.where(block.edits < 0, -1, block.edits + offset)
-    columns = (
-        np.repeat(variants, len(block.index)).astype(np.int32),
-        np.tile(block.index, len(variants)).astype(np.int32),
-        block.predicted.ravel(),
-        block.loss.ravel(),
-        block.margin.ravel(),
-    )
-    return pd.DataFrame(dict(zip(OUTCOME_COLUMNS, columns, strict=True)))
-
-
-def _read_block(file: Path, rows: range, part: Samples) -> Block:
-    try:
-        frame = pd.read_parquet(file)
-        shape = (len(rows), len(part))
-        arrays = [frame[name].to_numpy().reshape(shape) for name in ("predicted", "loss", "margin")]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{file} is broken: delete it and run the same command again") from error
-    return Block(np.array(rows), part.index, *arrays)
 
 
 def _effects(variants: pd.DataFrame, results: pd.DataFrame, data: Dataset) -> pd.DataFrame:

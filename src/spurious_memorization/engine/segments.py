@@ -1,0 +1,99 @@
+"""A program cut where a single value crosses: at the blocks of a residual network, between layers of a plain one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, fx, nn
+
+from .program import Program, aten
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A part of a program: one value goes in, one comes out.
+
+    Arguments:
+        name: of the layers in it, such as "layer3.0".
+        input: the value that goes in.
+        operations: in order; the last gives what comes out.
+    """
+
+    name: str
+    input: fx.Node
+    operations: tuple[fx.Node, ...]
+
+    @property
+    def output(self) -> fx.Node:
+        return self.operations[-1]
+
+
+def cut(program: Program) -> list[Segment]:
+    """Cut a program wherever a single value, with the samples on its first axis, crosses; each segment has at least
+    one operation with constants."""
+    position = {node: i for i, node in enumerate(program.operations)}
+    last_use = {
+        node: max((position[user] for user in node.users if user in position), default=len(position))
+        for node in (program.input, *program.operations)
+    }
+    batch = program.input.meta["val"].shape[0]
+    constants = set(program.constant_nodes)
+    segments: list[Segment] = []
+    given, part = program.input, []
+    for i, node in enumerate(program.operations):
+        part.append(node)
+        crossing = [n for n in (program.input, *program.operations[: i + 1]) if last_use[n] > i]
+        value = node.meta.get("val")
+        alone = crossing == [node] and isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch
+        weighted = any(not constants.isdisjoint(n.all_input_nodes) for n in part)
+        if (alone and weighted) or node is program.output:
+            segments.append(Segment(_common_name(program, part), given, tuple(part)))
+            given, part = node, []
+        if node is program.output:
+            break
+    if len(segments) > 1 and not any(not constants.isdisjoint(n.all_input_nodes) for n in segments[-1].operations):
+        last, before = segments.pop(), segments.pop()
+        segments.append(Segment(before.name, before.input, before.operations + last.operations))
+    return segments
+
+
+def _common_name(program: Program, operations: Iterable[fx.Node]) -> str:
+    """The longest module name that all layers of these operations share."""
+    constants = set(program.constant_nodes)
+    used = sorted({p for n in operations for c in n.all_input_nodes if c in constants for p in program.made_of(c)})
+    paths = [name.split(".")[:-1] for name in used]
+    shared = []
+    for words in zip(*paths, strict=False):
+        if len(set(words)) > 1:
+            break
+        shared.append(words[0])
+    return ".".join(shared) or (".".join(paths[0]) if paths else "rest")
+
+
+def module(program: Program, segment: Segment, constants: Mapping[fx.Node, Tensor]) -> fx.GraphModule:
+    """A segment as a module of its own, with these constants as its buffers: [rows, ...] in, [rows, ...] out."""
+    graph = fx.Graph()
+    root = nn.Module()
+    copies: dict[fx.Node, fx.Node] = {}
+    given = graph.placeholder("x")
+    copies[segment.input] = given
+
+    def copied(node: fx.Node) -> fx.Node:
+        if node in copies:
+            return copies[node]
+        if node in program.sizes:
+            if node.target is aten.sym_size.int:
+                copies[node] = graph.call_function(aten.sym_size.int, (given, 0))
+            else:
+                copies[node] = graph.node_copy(node, copied)
+        else:
+            name = f"constant_{len(list(root.buffers()))}"
+            root.register_buffer(name, constants[node])
+            copies[node] = graph.get_attr(name)
+        return copies[node]
+
+    for node in segment.operations:
+        copies[node] = graph.node_copy(node, copied)
+    graph.output(copies[segment.output])
+    return fx.GraphModule(root, graph)

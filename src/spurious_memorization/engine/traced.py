@@ -1,0 +1,206 @@
+"""A network cut into segments and ready to run: unedited, edited, and for a stack of edits at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..edits.apply import edited_tensors
+from ..edits.edit import Edit
+from ..networks.forward import Precision, logits
+from ..units import UnitKind, short_name
+from .changes import FEW, Prepared, as_run, patched, prepare
+from .compiled import Run, compiled
+from .program import Program, Untraceable, call, operand, size_value, trace
+from .segments import Segment, cut, module
+from .work import edited_work, full_work
+
+KEPT_BYTES = 256_000_000
+"""Size of the prepared edits that are kept from batch to batch."""
+
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A network cut into segments, ready to run in one precision.
+
+    Arguments:
+        model: the network itself, in evaluation mode.
+        program: its operations.
+        segments: the program, cut.
+        exact: its constants as they are.
+        constants: its constants as it runs.
+        runs: each segment as a function.
+        dtype: of its values.
+        is_compiled: whether its segments are.
+        kept: edits made ready.
+        reached: operations that layers of these names reach.
+        counted: the part of a full pass that edits of these operations need.
+    """
+
+    model: nn.Module
+    program: Program
+    segments: Sequence[Segment]
+    exact: Mapping[fx.Node, Tensor]
+    constants: Mapping[fx.Node, Tensor]
+    runs: Sequence[Run]
+    dtype: torch.dtype
+    is_compiled: bool = False
+    kept: dict[Edit, Prepared] = field(default_factory=dict)
+    reached: dict[tuple[str, ...], frozenset[fx.Node]] = field(default_factory=dict)
+    counted: dict[tuple[frozenset[fx.Node], bool], float] = field(default_factory=dict)
+
+    @cached_property
+    def place(self) -> Mapping[fx.Node, int]:
+        """Number of the segment of each operation."""
+        return {node: number for number, segment in enumerate(self.segments) for node in segment.operations}
+
+    def prepared(self, edit: Edit) -> Prepared:
+        """The edit made ready; kept for the next batch as long as there is room."""
+        if edit not in self.kept:
+            ready = prepare(self.program, self.exact, edited_tensors(self.model, edit), self.dtype)
+            if sum(other.n_bytes for other in self.kept.values()) + ready.n_bytes > KEPT_BYTES:
+                return ready
+            self.kept[edit] = ready
+        return self.kept[edit]
+
+    def touched(self, edit: Edit) -> frozenset[fx.Node]:
+        """The operations that an edit may concern."""
+        names = tuple(edit.units.by_name())
+        if names not in self.reached:
+            self.reached[names] = self.program.touched_by(_parameters(self.program, names, edit.units.kind))
+        return self.reached[names]
+
+    def share(self, edit: Edit) -> float:
+        """The part of a full pass that an edit needs."""
+        touched = self.touched(edit)
+        few = edit.units.kind == "channel" and len(edit.units) <= FEW * len(touched)
+        if (touched, few) not in self.counted:
+            work = edited_work(self.segments, self.exact, touched, few=few)
+            self.counted[touched, few] = work / max(1, full_work(self.segments))
+        return self.counted[touched, few]
+
+    def row_bytes(self, start: int) -> int:
+        """Size of the largest value of one sample in the segments from `start` on."""
+        values = [node for segment in self.segments[start:] for node in (segment.input, *segment.operations)]
+        return max(_numbers_a_sample(node) for node in values) * self.dtype.itemsize
+
+    def compiled(self, example: Tensor) -> Traced:
+        """The same network with compiled segments, where a compiler is there; `example` is an input."""
+        runs = compiled([run for run in self.runs if isinstance(run, fx.GraphModule)], example.to(self.dtype))
+        return replace(self, runs=runs, is_compiled=runs[0] is not self.runs[0])
+
+
+def traced(model: nn.Module, example: Tensor, precision: Precision) -> Traced:
+    """Trace and cut a network in evaluation mode.
+
+    Raises:
+        Untraceable: it can't be traced, or its trace gives other logits.
+    """
+    program = trace(model, example)
+    segments, exact, dtype = cut(program), program.constants(), DTYPES[precision]
+    _refuse_other_logits(model, program, segments, exact, example)
+    constants = {node: as_run(value, dtype) for node, value in exact.items()}
+    modules = [module(program, segment, constants) for segment in segments]
+    return Traced(model, program, segments, exact, constants, modules, dtype)
+
+
+def segment_values(
+    program: Program,
+    segment: Segment,
+    constants: Mapping[fx.Node, Tensor],
+    given: Tensor,
+    edits: Sequence[tuple[slice, Prepared]] = (),
+) -> dict[fx.Node, Any]:
+    """The value of a segment's input and of each of its operations.
+
+    Arguments:
+        given: the input, [rows, ...].
+        edits: rows of the batch that belong to an edited network, and its edit, whose new rows of layers are put in.
+    """
+    values: dict[fx.Node, Any] = {segment.input: given}
+
+    def value(node: fx.Node) -> Any:
+        if node in program.sizes:
+            return size_value(node, len(given))
+        return constants[node] if node in constants else values[node]
+
+    for node in segment.operations:
+        values[node] = call(node, value)
+        for here, edit in edits:
+            if node in edit.rows:
+                patched(values[node][here], node, edit.rows[node], value(operand(node, 0))[here], value)
+    return values
+
+
+def run_alone(network: Traced, start: int, end: int, given: Tensor, edit: Prepared) -> Tensor:
+    """Run the segments from `start` to before `end` as an edit leaves them, on the samples [samples, ...] alone."""
+    constants = {**network.constants, **edit.constants}
+    for place in range(start, end):
+        segment = network.segments[place]
+        if edit.touched.isdisjoint(segment.operations):
+            given = network.runs[place](given)
+        else:
+            everyone = [(slice(None), edit)]
+            given = segment_values(network.program, segment, constants, given, everyone)[segment.output]
+    return given
+
+
+def run_stack(network: Traced, start: int, edits: Sequence[Prepared], given: Sequence[Tensor]) -> list[Tensor]:
+    """Logits [samples, classes] of several edited networks, from what each gives to segment `start`."""
+    n = len(given[0])
+    stack = torch.cat(list(given)) if len(given) > 1 else given[0]
+    for place in range(start, len(network.segments)):
+        segment = network.segments[place]
+        here = [
+            (slice(i * n, (i + 1) * n), edit)
+            for i, edit in enumerate(edits)
+            if not edit.rows.keys().isdisjoint(segment.operations)
+        ]
+        if here:
+            stack = segment_values(network.program, segment, network.constants, stack, here)[segment.output]
+        else:
+            stack = network.runs[place](stack)
+    return list(torch.split(stack.float(), n))
+
+
+def _refuse_other_logits(
+    model: nn.Module,
+    program: Program,
+    segments: Sequence[Segment],
+    constants: Mapping[fx.Node, Tensor],
+    example: Tensor,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, *example.shape[1:])
+    inputs = (
+        torch.randn(shape, generator=generator).to(example) if example.is_floating_point() else example.expand(shape)
+    )
+    with torch.no_grad():
+        expected, given = logits(model, inputs), inputs
+        for segment in segments:
+            given = segment_values(program, segment, constants, given)[segment.output]
+    if given.shape != expected.shape or not torch.allclose(
+        given.float(), expected, rtol=0, atol=1e-4 * max(1.0, float(expected.abs().max()))
+    ):
+        raise Untraceable("its trace gives other logits than the network itself")
+
+
+def _parameters(program: Program, names: Sequence[str], kind: UnitKind) -> list[str]:
+    """The program's parameters that units of these layers, modules or tensors may change."""
+    if kind == "weight":
+        return list(names)
+    layers = tuple(f"{short_name(name)}." for name in names)
+    return [name for name in program.parameters if name.startswith(layers)]
+
+
+def _numbers_a_sample(node: fx.Node) -> int:
+    value = node.meta["val"]
+    shapes = [v.shape for v in (value if isinstance(value, list | tuple) else [value])]
+    return max((int(torch.Size(int(n) for n in shape if isinstance(n, int)).numel()) for shape in shapes), default=1)

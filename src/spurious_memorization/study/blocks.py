@@ -1,0 +1,108 @@
+"""Outcomes measured block by block and stored, so that stopped work continues where it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..console import progress, say
+from ..data.samples import Samples
+from ..edits.edit import Edit
+from ..engine.evaluate import compiled_where_it_pays, passes_needed
+from ..engine.outcomes import Block, Engine, block_plan
+from ..errors import UserError
+from ..run import write_parquet
+from ..settings import Execution
+
+OUTCOME_COLUMNS = ("variant", "sample", "predicted", "loss", "margin")
+
+
+class Part(NamedTuple):
+    """Edits to measure on some samples, with a label for what is said."""
+
+    label: str
+    edits: Sequence[Edit]
+    samples: Samples
+
+
+def ready_engine(engine: Engine, parts: Sequence[Part], execution: Execution) -> Engine:
+    """The engine for this work, compiled where that pays, after saying what it will do: how many edited networks on
+    how many images, by which path, how much of the computation that saves against full passes, about how long."""
+    needed = sum(passes_needed(engine, edits, len(samples)) for _, edits, samples in parts)
+    full = sum((len(edits) + 1) * len(samples) for _, edits, samples in parts)
+    seconds = needed * engine.pass_seconds(parts[0].samples)
+    engine = compiled_where_it_pays(engine, needed, execution)
+    for label, edits, samples in parts:
+        say(f"{label}: {len(edits)} on {len(samples)} images")
+    say(f"engine: {engine.path}; {max(0, 1 - needed / full):.0%} of the computation saved, about {duration(seconds)}")
+    return engine
+
+
+def duration(seconds: float) -> str:
+    """ "40 s", "12 min" or "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def measured_blocks(folder: Path, name: str, engine: Engine, part: Part, offset: int) -> Iterator[tuple[Block, Block]]:
+    """Run or read every block; give, for each part of the samples, the outcomes before and after the edits.
+
+    Arguments:
+        folder: where blocks are stored, as NAME_00000.parquet and so on.
+        offset: number of the first edit, in what is stored and given.
+
+    Raises:
+        UserError: a stored block is broken.
+    """
+    label, edits, samples = part
+    steps = list(block_plan(len(edits), len(samples)))
+    before: Block | None = None
+    started, told = time.monotonic(), False
+    for number, (rows, columns) in enumerate(progress(steps, len(steps), label)):
+        file = folder / f"{name}_{number:05d}.parquet"
+        here = samples.part(columns)
+        if file.is_file():
+            block = _read_block(file, rows, here)
+        else:
+            block = engine.run(edits, rows, here)
+            write_parquet(file, _block_frame(block, offset))
+            if not told and number + 1 < len(steps):
+                say(f"{label}: about {duration((time.monotonic() - started) * (len(steps) - number - 1))} to go")
+                told = True
+        if rows.start == -1:
+            before = _rows(block, slice(0, 1))
+            block = _rows(block, slice(1, None))
+        if before is not None and len(block.edits):
+            yield before, Block(block.edits + offset, block.index, block.predicted, block.loss, block.margin)
+
+
+def _rows(block: Block, rows: slice) -> Block:
+    return Block(block.edits[rows], block.index, block.predicted[rows], block.loss[rows], block.margin[rows])
+
+
+def _block_frame(block: Block, offset: int) -> pd.DataFrame:
+    variants = np.where(block.edits < 0, -1, block.edits + offset)
+    columns = (
+        np.repeat(variants, len(block.index)).astype(np.int32),
+        np.tile(block.index, len(variants)).astype(np.int32),
+        block.predicted.ravel(),
+        block.loss.ravel(),
+        block.margin.ravel(),
+    )
+    return pd.DataFrame(dict(zip(OUTCOME_COLUMNS, columns, strict=True)))
+
+
+def _read_block(file: Path, rows: range, part: Samples) -> Block:
+    try:
+        frame = pd.read_parquet(file)
+        shape = (len(rows), len(part))
+        arrays = [frame[name].to_numpy().reshape(shape) for name in ("predicted", "loss", "margin")]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{file} is broken: delete it and run the same command again") from error
+    return Block(np.array(rows), part.index, *arrays)
