@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -16,7 +18,8 @@ class Execution(BaseModel):
 
     Arguments:
         device: "auto", "cpu", "cuda" or "mps".
-        workers: further processes that decode pictures.
+        workers: further processes that read pictures; if not given, one a core (at most 4) for augmented training
+            pictures, which are decoded every time, and none for others, which are decoded once.
         eval_batch_size: at most so many samples a forward pass in evaluation.
         compile: run edited networks compiled by torch.compile; where it pays if not given.
     """
@@ -24,6 +27,12 @@ class Execution(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field("auto", description="auto, cpu, cuda or mps")
-    workers: int = Field(0, ge=0, description="further processes that decode pictures")
+    workers: int | None = Field(None, ge=0, description="further processes that read pictures; chosen if not given")
     eval_batch_size: int = Field(200, ge=1, description="at most so many samples a forward pass in evaluation")
     compile: bool | None = Field(None, description="compile edited networks; where it pays if not given")
+
+    def readers(self, *, augmented: bool = False) -> int:
+        """Number of further processes that read pictures."""
+        if self.workers is not None:
+            return self.workers
+        return min(4, os.cpu_count() or 1) if augmented else 0

@@ -172,8 +172,9 @@ def ablation_scores(model: nn.Module, select: Selection, frame: pd.DataFrame, gr
         raise UserError(f"group {group!r} was not measured: choose among {', '.join(frame['group'].unique())}")
     per_unit = rows.groupby(["tensor", "index"], sort=False)[["n", "margin_before", "margin_after"]].sum()
     drop = (per_unit["margin_before"] - per_unit["margin_after"]) / per_unit["n"]
-    values = {name: torch.full((site.n,), -torch.inf) for name, site in sites(model, select).items()}
-    for name, part in drop.groupby(level="tensor", sort=False):
-        values[name][part.index.get_level_values("index").to_numpy()] = torch.from_numpy(part.to_numpy()).float()
-    shapes = {name: site.shape for name, site in sites(model, select).items()}
-    return Scores({n: v.reshape(shapes[n]) for n, v in values.items()}, select.unit, select.with_bias)
+    there = sites(model, select)
+    values = {name: np.full(site.n, -np.inf, np.float32) for name, site in there.items()}
+    for (name, index), value in drop.items():
+        values[name][index] = value
+    found = {name: torch.from_numpy(values[name]).reshape(site.shape) for name, site in there.items()}
+    return Scores(found, select.unit, select.with_bias)

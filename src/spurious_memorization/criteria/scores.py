@@ -67,9 +67,8 @@ def top(scores: Mapping[str, Tensor], n: int, *, largest: bool = True) -> Units:
     chosen = torch.cat([sure, tied[: n - len(sure)]]).sort().values
     chosen = chosen[key[chosen].argsort(stable=True)]
     if flat[chosen].isneginf().any():
-        raise UserError(
-            f"size {n}: only {int((~flat.isneginf()).sum())} {scores.kind}s were measured: screen out fewer"
-        )
+        measured = f"only {scores.n_measured} {scores.kind}s were measured"
+        raise UserError(f"size {n}: {measured}: leave fewer out with --screen")
     return _units(scores, chosen)
 
 

@@ -61,6 +61,11 @@ class Channels:
     index: Tensor
     new: Tensor
 
+    def is_as(self, unedited: Tensor) -> bool:
+        """Whether nothing differs after all."""
+        old = unedited.index_select(self.axis, self.index)
+        return torch.equal(self.new.expand(old.shape), old)
+
     def whole(self, unedited: Tensor) -> Tensor:
         """The value with all its channels."""
         result = unedited.clone(memory_format=torch.preserve_format)
@@ -166,8 +171,17 @@ def as_run(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def takes_rows(node: fx.Node, constants: Mapping[fx.Node, Tensor]) -> bool:
-    """A layer whose output channels are its weight's rows, each made of all input channels."""
-    return node.target in WEIGHTED and operand(node, 1) in constants and _groups(node) == 1
+    """A layer whose output channels are its weight's rows, each made of all input channels, and whose output has the
+    samples on its first axis."""
+    if node.target not in WEIGHTED or operand(node, 1) not in constants or _groups(node) != 1:
+        return False
+    n = node.meta["val"].shape[0]
+    return isinstance(n, torch.SymInt) and bool(n.node.expr.is_Symbol)  # not 4 n windows, nor tokens before samples
+
+
+def are_few(k: int, channels: int) -> bool:
+    """Whether k of so many channels are calculated apart."""
+    return k == 1 or k * FEW <= channels
 
 
 def channel_axis(layer: fx.Node) -> int:
@@ -210,7 +224,9 @@ def changes(
     for node in segment.operations:
         if node not in edit.touched and changed.keys().isdisjoint(node.all_input_nodes):
             continue
-        changed[node] = _change(node, edit.rows.get(node), changed, unedited, constants, value)
+        change = _change(node, edit.rows.get(node), changed, unedited, constants, value)
+        if not isinstance(change, Channels) or not change.is_as(unedited[node]):  # an inactive channel stays so
+            changed[node] = change
     return changed.get(segment.output)
 
 
@@ -229,7 +245,7 @@ def _change(
             return Channels(channel_axis(node), rows.index, rows.of(node, unedited[first], value))
         whole = (
             _low_rank(node, change, unedited[first], unedited[node], constants)
-            if isinstance(change, Channels)
+            if isinstance(change, Channels) and change.axis == _mixed_axis(node, unedited[first])
             else call(node, value)
         )
         return whole if rows is None else patched(whole, node, rows, value(first), value)
@@ -279,6 +295,8 @@ def _channelwise(
     source, few = next((n, c) for n in node.all_input_nodes if isinstance(c := changed.get(n), Channels))
     axis, index = few.axis, few.index
     output = unedited[node]
+    if not isinstance(output, Tensor):  # a split
+        return None
     if node.target in _ONE_BY_ONE or (node.target in _POOLS and axis == 1 and _is_spatial(node)):
         rest = fx.node.map_arg(node.args[1:], value)
         return Channels(axis, index, node.target(few.new, *rest, **node.kwargs))
@@ -319,11 +337,16 @@ def _changed_rows(layer: fx.Node, new: Mapping[fx.Node, Tensor], unedited: Mappi
     """Output channels of a layer whose weights or bias differ; None where they are not few."""
     differs = torch.stack([(v != unedited[n]).reshape(len(v), -1).any(1) for n, v in new.items()]).any(0)
     index = differs.nonzero().flatten()
-    return index if len(index) == 1 or len(index) * FEW <= len(differs) else None
+    return index if are_few(len(index), len(differs)) else None
 
 
 def _groups(node: fx.Node) -> int:
     return int(operand(node, 6) or 1) if node.target is aten.conv2d.default else 1
+
+
+def _mixed_axis(layer: fx.Node, x: Tensor) -> int:
+    """Axis of a layer's input that its weight mixes."""
+    return 1 if layer.target is aten.conv2d.default else x.ndim - 1
 
 
 def _spatial(layer: fx.Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:

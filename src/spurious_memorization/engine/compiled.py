@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, fx
 
 from ..console import say
 from ..errors import first_line
+from .quiet import quiet
 
 Run = Callable[[Tensor], Tensor]
 
@@ -24,8 +24,7 @@ def compiled(modules: Sequence[fx.GraphModule], example: Tensor) -> list[Run]:
     """
     compiling = [_compiled(module) for module in modules]
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad():
             compiling[0](example)
     except Exception as error:
         say(f"running without torch.compile, which fails here: {first_line(error)}")
@@ -38,8 +37,7 @@ def _compiled(module: fx.GraphModule) -> Run:
     run = torch.compile(module, dynamic=True, options={"freezing": True})
 
     def quietly(x: Tensor) -> Tensor:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             result: Tensor = run(x)
         return result
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +13,21 @@ from torch.export import Dim
 
 from ..errors import first_line
 from ..networks.forward import working_copy
+from .quiet import quiet
 
 aten = torch.ops.aten
 
 WEIGHTED = (aten.conv2d.default, aten.linear.default)
 """Operations whose second and third argument are a weight, one row an output channel, and a bias."""
+
+LAYERS = (
+    *WEIGHTED,
+    aten.conv2d.padding,
+    *(conv.default for conv in (aten.conv1d, aten.conv3d)),
+    aten.conv1d.padding,
+    aten.conv3d.padding,
+)
+"""These and further ones, of other shapes or with their padding in a word."""
 
 
 class Untraceable(Exception):  # noqa: N818  # a finding, not a failure: the plain engine takes over
@@ -111,8 +120,7 @@ def trace(model: nn.Module, example: Tensor) -> Program:
     network = _Logits(working_copy(model))
     several = example[:1].expand(3, *example.shape[1:])
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             exported = torch.export.export(network, (several,), dynamic_shapes=({0: Dim.DYNAMIC},))
             exported = exported.run_decompositions({})
     except Exception as error:
@@ -123,7 +131,7 @@ def trace(model: nn.Module, example: Tensor) -> Program:
         raise Untraceable("it changes its own state in evaluation")
     _fold_batch_norms(graph)
     _plain_pools(graph)
-    _give_biases(graph, parameters)
+    _give_biases(graph, parameters, network)
     for node in graph.nodes:
         if node.target is aten.view.default:  # memory may be channels-last, which a view refuses
             node.target = aten.reshape.default
@@ -150,7 +158,10 @@ def _named_parameters(graph: fx.Graph, exported: torch.export.ExportedProgram, n
     """Turn the placeholders of parameters, buffers and constants into `get_attr` nodes under the network's own names,
     a tied parameter under its first name."""
     first = {id(value): name for name, value in reversed(list(network.named_parameters(remove_duplicate=False)))}
-    own = {**dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers())}
+    own = {
+        **dict(network.named_parameters(remove_duplicate=False)),
+        **dict(network.named_buffers(remove_duplicate=False)),
+    }
     parameters: dict[str, Tensor] = {}
     signature = exported.graph_signature
     stored = {
@@ -249,20 +260,22 @@ def _plain_pools(graph: fx.Graph) -> None:
             graph.erase_node(pool)
 
 
-def _give_biases(graph: fx.Graph, parameters: dict[str, Tensor]) -> None:
+def _give_biases(graph: fx.Graph, parameters: dict[str, Tensor], network: _Logits) -> None:
     """Give layers without a bias one of zeros, so that an edit can set it (`mean`)."""
+    modules = dict(network.named_modules(remove_duplicate=False))
     for layer in list(graph.nodes):
-        if layer.target not in WEIGHTED:
+        stack = list(layer.meta.get("nn_module_stack", {}).values())
+        if layer.target not in LAYERS or not stack:
             continue
-        weight, bias = operand(layer, 1), operand(layer, 2)
+        path = str(stack[-1][0]).partition("@")[0]  # "@1" is the second call of the same module
+        module, weight, bias = modules.get(path), operand(layer, 1), operand(layer, 2)
+        if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) or module.bias is not None:
+            continue
         is_folded = weight.target is folded_weight
-        if is_folded:
-            weight = operand(weight, 0)
-        name = f"{str(weight.target).removesuffix('weight')}bias"
-        if (operand(bias, 0) if is_folded else bias) is not None or not str(weight.target).endswith("weight"):
+        if (operand(bias, 0) if is_folded else bias) is not None or weight.meta["val"].shape != module.weight.shape:
             continue
-        values = parameters[str(weight.target)]
-        parameters.setdefault(name, values.new_zeros(len(values)))
+        name = f"{path.removeprefix('network.')}.bias"
+        parameters.setdefault(name, module.weight.detach().new_zeros(len(module.weight)))
         with graph.inserting_before(bias if is_folded else layer):
             zeros = graph.create_node("get_attr", name)
         if is_folded:
@@ -276,7 +289,8 @@ def _sorted(graph: fx.Graph, parameters: Mapping[str, Tensor]) -> Program:
     (output,) = (node for node in graph.nodes if node.op == "output")
     (given,) = (node for node in graph.nodes if node.op == "placeholder")
     results = output.args[0]
-    if len(results) != 1 or getattr(results[0].meta.get("val"), "ndim", 0) != 2:
+    is_known = len(results) == 1 and isinstance(results[0], fx.Node) and results[0].op == "call_function"
+    if not is_known or getattr(results[0].meta.get("val"), "ndim", 0) != 2:
         raise Untraceable("it doesn't give logits of shape [samples, classes]")
     operations: list[fx.Node] = []
     constants: list[fx.Node] = []
@@ -289,11 +303,13 @@ def _sorted(graph: fx.Graph, parameters: Mapping[str, Tensor]) -> Program:
             if moving.isdisjoint(node.all_input_nodes) and sizes.isdisjoint(node.all_input_nodes):
                 constants.append(node)
             else:
+                if isinstance(node.meta.get("val"), torch.SymFloat | torch.SymBool):
+                    raise Untraceable("a number on its way is no tensor")
                 moving.add(node)
                 operations.append(node)
         elif node.op == "call_function":
             sizes.add(node)
-            if node.target is aten.sym_size.int and node.args[0] is not given:
+            if not moving.isdisjoint(node.all_input_nodes) and node.args[:1] != (given,):
                 raise Untraceable("it asks for the size of a value on its way")
     return Program(
         tuple(_close_to_their_use(operations)), given, results[0], frozenset(sizes), tuple(constants), parameters
@@ -307,7 +323,7 @@ def _close_to_their_use(operations: Iterable[fx.Node]) -> list[fx.Node]:
     for node in list(order):
         if there.isdisjoint(node.all_input_nodes) and not any(n.op == "placeholder" for n in node.all_input_nodes):
             order.remove(node)
-            order.insert(min(order.index(user) for user in node.users if user in there), node)
+            order.insert(min((order.index(user) for user in node.users if user in there), default=len(order)), node)
     return order
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,10 +23,10 @@ from ..edits.edit import Edit
 from ..losses import LOSSES, LossName, margin
 from ..networks.forward import Precision, choose_device, moved, working_copy
 from ..settings import Execution
-from .changes import Channels, Prepared, changes
+from .changes import Channels, Prepared, as_run, changes
 from .memory import reused_memory
 from .outcomes import Block, Engine
-from .traced import Traced, run_alone, run_stack, segment_values, traced
+from .traced import Traced, kept_ready, run_alone, run_stack, segment_values, traced
 from .work import full_work
 
 BATCH_BYTES = 64_000_000
@@ -66,20 +66,20 @@ def shared_engine(
 
 def _engine(network: Traced, example: Tensor, loss: LossName, execution: Execution) -> Engine:
     device = example.device
-    batch_size = max(1, min(execution.eval_batch_size, BATCH_BYTES // network.row_bytes(0)))
+    batch_size = max(1, min(execution.eval_batch_size, BATCH_BYTES // network.row_bytes[0]))
 
     def run(edits: Sequence[Edit], rows: range, samples: Samples) -> Block:
         shape = (len(rows), len(samples))
         predicted, losses = np.zeros(shape, np.int16), np.zeros(shape, np.float32)
         margins = np.zeros(shape, np.float32)
-        wanted = {row: edits[row] for row in rows if row != UNEDITED}
+        wanted, prepared = {row: edits[row] for row in rows if row != UNEDITED}, kept_ready(network)
         start = 0
         with torch.no_grad(), reused_memory():
-            for batch in samples.batches(batch_size, execution.workers):
+            for batch in samples.batches(batch_size, execution.readers()):
                 inputs, y = moved(batch.inputs, device), batch.y.to(device)
                 assert isinstance(inputs, Tensor)
                 here = slice(start, start + len(y))
-                for row, output in answers(network, wanted, inputs, unedited=UNEDITED in rows):
+                for row, output in answers(network, wanted, inputs, unedited=UNEDITED in rows, prepared=prepared):
                     at = row - rows.start
                     predicted[at, here] = output.argmax(1).cpu().numpy()
                     losses[at, here] = LOSSES[loss](output, y).cpu().numpy()
@@ -94,7 +94,7 @@ def _engine(network: Traced, example: Tensor, loss: LossName, execution: Executi
         inputs = moved(samples.part(range(batch_size)).batch().inputs, device)
         assert isinstance(inputs, Tensor)
         with torch.no_grad(), reused_memory():
-            return min(_seconds(network, inputs.to(network.dtype)) for _ in range(2)) / len(inputs)
+            return min(_seconds(network, as_run(inputs, network.dtype)) for _ in range(2)) / len(inputs)
 
     def compiled() -> Engine:
         again = network.compiled(example.expand(batch_size, *example.shape[1:]))
@@ -111,7 +111,12 @@ def _engine(network: Traced, example: Tensor, loss: LossName, execution: Executi
 
 
 def answers(
-    network: Traced, edits: Mapping[int, Edit], inputs: Tensor, *, unedited: bool
+    network: Traced,
+    edits: Mapping[int, Edit],
+    inputs: Tensor,
+    *,
+    unedited: bool,
+    prepared: Callable[[Edit], Prepared] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Logits [samples, classes] of every edited network, in the order in which they become known.
 
@@ -120,7 +125,9 @@ def answers(
         edits: by number.
         inputs: [samples, ...].
         unedited: give the logits before any edit too, as number -1.
+        prepared: makes an edit ready, or has it ready.
     """
+    prepared = prepared or network.prepared
     last = len(network.segments) - 1
     starting: dict[int, list[int]] = defaultdict(list)
     for number, edit in edits.items():
@@ -128,7 +135,7 @@ def answers(
     waiting: dict[int, Channels] = {}
     same = [UNEDITED] if unedited else []
     stacks = _Stacks(network)
-    value = inputs.to(network.dtype)
+    value = as_run(inputs, network.dtype)
     for place, segment in enumerate(network.segments):
         came, waiting, waiting_bytes = waiting, {}, 0
         here = [*came, *starting.pop(place, ())]
@@ -139,7 +146,7 @@ def answers(
             continue
         values = segment_values(network.program, segment, network.constants, value)
         for number in here:
-            ready = network.prepared(edits[number])
+            ready = prepared(edits[number])
             places = sorted({network.place[node] for node in ready.touched})
             if ready.constants:
                 end = places[-1] + 1
@@ -160,7 +167,7 @@ def answers(
         if len(waiting) == 1 and not (starting or same):  # alone, it would need the unedited values all for itself
             ((number, few),) = waiting.items()
             waiting = {}
-            yield from stacks.add(place + 1, number, network.prepared(edits[number]), few.whole(values[segment.output]))
+            yield from stacks.add(place + 1, number, prepared(edits[number]), few.whole(values[segment.output]))
         yield from stacks.rest()
         value = values[segment.output]
     for number in same:
@@ -189,7 +196,7 @@ class _Stacks:
             return
         waiting = self.members[start]
         waiting.append((number, edit, value))
-        if (len(waiting) + 1) * len(value) * self.network.row_bytes(start) > BATCH_BYTES:
+        if (len(waiting) + 1) * len(value) * self.network.row_bytes[start] > BATCH_BYTES:
             yield from self._run(start)
 
     def rest(self) -> Iterator[tuple[int, Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,9 +12,10 @@ from torch import Tensor, fx, nn
 
 from ..edits.apply import edited_tensors
 from ..edits.edit import Edit
+from ..errors import first_line
 from ..networks.forward import Precision, logits
 from ..units import UnitKind, short_name
-from .changes import FEW, Prepared, as_run, patched, prepare
+from .changes import Prepared, are_few, as_run, patched, prepare
 from .compiled import Run, compiled
 from .program import Program, Untraceable, call, operand, size_value, trace
 from .segments import Segment, cut, module
@@ -39,8 +40,7 @@ class Traced:
         runs: each segment as a function.
         dtype: of its values.
         is_compiled: whether its segments are.
-        kept: edits made ready.
-        reached: operations that layers of these names reach.
+        reached: operations that units of a kind in layers of these names reach.
         counted: the part of a full pass that edits of these operations need.
     """
 
@@ -52,7 +52,6 @@ class Traced:
     runs: Sequence[Run]
     dtype: torch.dtype
     is_compiled: bool = False
-    kept: dict[Edit, Prepared] = field(default_factory=dict)
     reached: dict[tuple[str, ...], frozenset[fx.Node]] = field(default_factory=dict)
     counted: dict[tuple[frozenset[fx.Node], bool], float] = field(default_factory=dict)
 
@@ -62,38 +61,39 @@ class Traced:
         return {node: number for number, segment in enumerate(self.segments) for node in segment.operations}
 
     def prepared(self, edit: Edit) -> Prepared:
-        """The edit made ready; kept for the next batch as long as there is room."""
-        if edit not in self.kept:
-            ready = prepare(self.program, self.exact, edited_tensors(self.model, edit), self.dtype)
-            if sum(other.n_bytes for other in self.kept.values()) + ready.n_bytes > KEPT_BYTES:
-                return ready
-            self.kept[edit] = ready
-        return self.kept[edit]
+        """The edit made ready."""
+        return prepare(self.program, self.exact, edited_tensors(self.model, edit), self.dtype)
 
     def touched(self, edit: Edit) -> frozenset[fx.Node]:
         """The operations that an edit may concern."""
-        names = tuple(edit.units.by_name())
-        if names not in self.reached:
-            self.reached[names] = self.program.touched_by(_parameters(self.program, names, edit.units.kind))
-        return self.reached[names]
+        key = (edit.units.kind, *edit.units.by_name())
+        if key not in self.reached:
+            self.reached[key] = self.program.touched_by(_parameters(self.program, key[1:], edit.units.kind))
+        return self.reached[key]
 
     def share(self, edit: Edit) -> float:
         """The part of a full pass that an edit needs."""
         touched = self.touched(edit)
-        few = edit.units.kind == "channel" and len(edit.units) <= FEW * len(touched)
+        few = edit.units.kind == "channel" and all(
+            are_few(len(index), len(self.program.parameters[name])) for name, index in edit.units.by_name().items()
+        )
         if (touched, few) not in self.counted:
             work = edited_work(self.segments, self.exact, touched, few=few)
             self.counted[touched, few] = work / max(1, full_work(self.segments))
         return self.counted[touched, few]
 
-    def row_bytes(self, start: int) -> int:
-        """Size of the largest value of one sample in the segments from `start` on."""
-        values = [node for segment in self.segments[start:] for node in (segment.input, *segment.operations)]
-        return max(_numbers_a_sample(node) for node in values) * self.dtype.itemsize
+    @cached_property
+    def row_bytes(self) -> Sequence[int]:
+        """Size of the largest value of one sample in the segments from each on."""
+        each = [
+            max(_numbers_a_sample(node) for node in (segment.input, *segment.operations)) * self.dtype.itemsize
+            for segment in self.segments
+        ]
+        return [max(each[start:]) for start in range(len(each))]
 
     def compiled(self, example: Tensor) -> Traced:
         """The same network with compiled segments, where a compiler is there; `example` is an input."""
-        runs = compiled([run for run in self.runs if isinstance(run, fx.GraphModule)], example.to(self.dtype))
+        runs = compiled([run for run in self.runs if isinstance(run, fx.GraphModule)], as_run(example, self.dtype))
         return replace(self, runs=runs, is_compiled=runs[0] is not self.runs[0])
 
 
@@ -108,7 +108,27 @@ def traced(model: nn.Module, example: Tensor, precision: Precision) -> Traced:
     _refuse_other_logits(model, program, segments, exact, example)
     constants = {node: as_run(value, dtype) for node, value in exact.items()}
     modules = [module(program, segment, constants) for segment in segments]
+    if precision != "float32":
+        _refuse_other_types(modules, as_run(example, dtype))
     return Traced(model, program, segments, exact, constants, modules, dtype)
+
+
+def kept_ready(network: Traced) -> Callable[[Edit], Prepared]:
+    """A function that makes edits ready and, as long as there is room, keeps them for the next batch."""
+    kept: dict[Edit, Prepared] = {}
+    room = KEPT_BYTES
+
+    def ready(edit: Edit) -> Prepared:
+        nonlocal room
+        if edit in kept:
+            return kept[edit]
+        result = network.prepared(edit)
+        if result.n_bytes < room:
+            kept[edit] = result
+            room -= result.n_bytes
+        return result
+
+    return ready
 
 
 def segment_values(
@@ -183,13 +203,25 @@ def _refuse_other_logits(
         torch.randn(shape, generator=generator).to(example) if example.is_floating_point() else example.expand(shape)
     )
     with torch.no_grad():
-        expected, given = logits(model, inputs), inputs
+        expected, given, alone = logits(model, inputs), inputs, inputs[:1]
         for segment in segments:
             given = segment_values(program, segment, constants, given)[segment.output]
+            alone = segment_values(program, segment, constants, alone)[segment.output]
+    given = torch.cat([given, alone])
+    expected = torch.cat([expected, expected[:1]])  # a sample's logits must not depend on the others in its batch
     if given.shape != expected.shape or not torch.allclose(
         given.float(), expected, rtol=0, atol=1e-4 * max(1.0, float(expected.abs().max()))
     ):
         raise Untraceable("its trace gives other logits than the network itself")
+
+
+def _refuse_other_types(modules: Sequence[Run], given: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            for run in modules:
+                given = run(given)
+    except RuntimeError as error:
+        raise Untraceable(f"it needs float32 on its way ({first_line(error)})") from error
 
 
 def _parameters(program: Program, names: Sequence[str], kind: UnitKind) -> list[str]:

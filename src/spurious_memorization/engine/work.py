@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from .changes import CHANNELWISE, takes_rows
-from .program import WEIGHTED, aten, operand
+from .program import LAYERS, aten, operand
 from .segments import Segment
 
 _PRODUCTS = {aten.matmul.default, aten.bmm.default, aten.mm.default}
@@ -17,7 +17,7 @@ _PRODUCTS = {aten.matmul.default, aten.bmm.default, aten.mm.default}
 def multiplications(node: fx.Node) -> int:
     """Multiplications of one operation for one sample; elementwise ones don't count."""
     output = node.meta["val"]
-    if node.target in WEIGHTED:
+    if node.target in LAYERS:
         weight = operand(node, 1).meta.get("val")
         return _numbers(output.shape) * (1 if weight is None else weight.numel() // len(weight))
     if node.target in _PRODUCTS:

@@ -63,11 +63,27 @@ def logits(model: nn.Module, inputs: Inputs, changed: Mapping[str, Tensor] | Non
     A mapping of inputs is passed by name; an output with a field `logits` is taken by that field.
     """
     arguments, named = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
-    output = torch.func.functional_call(model, dict(changed or {}), arguments, named)
+    replaced = _with_ties(model, changed) if changed else {}
+    output = torch.func.functional_call(model, replaced, arguments, named, tie_weights=False)
     output = getattr(output, "logits", output)
     if not isinstance(output, Tensor) or output.ndim != 2:
         raise UserError("the network must give logits of shape [samples, classes]")
     return output.float()
+
+
+def _with_ties(model: nn.Module, changed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same replacements under every name of a tied parameter, but once a module: `functional_call` with its own
+    `tie_weights` leaves a replacement behind in a module that has two names."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    values = {id(value): changed[name] for name, value in model.named_parameters() if name in changed}
+    replaced, seen = dict(changed), set()
+    for name, value in model.named_parameters(remove_duplicate=False):
+        module, _, attribute = name.rpartition(".")
+        place = (id(modules[module]), attribute)
+        if id(value) in values and place not in seen:
+            replaced[name] = values[id(value)]
+        seen.add(place)
+    return replaced
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

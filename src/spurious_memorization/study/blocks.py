@@ -62,18 +62,22 @@ def measured_blocks(folder: Path, name: str, engine: Engine, part: Part, offset:
     """
     label, edits, samples = part
     steps = list(block_plan(len(edits), len(samples)))
+    shares = engine.shares(edits)
+    work = np.cumsum([(1 + shares[max(0, rows.start) : rows.stop].sum()) * len(columns) for rows, columns in steps])
     before: Block | None = None
-    started, told = time.monotonic(), False
+    started, skipped, told = time.monotonic(), 0.0, False
     for number, (rows, columns) in enumerate(progress(steps, len(steps), label)):
         file = folder / f"{name}_{number:05d}.parquet"
         here = samples.part(columns)
         if file.is_file():
             block = _read_block(file, rows, here)
+            skipped = float(work[number])
         else:
             block = engine.run(edits, rows, here)
             write_parquet(file, _block_frame(block, offset))
             if not told and number + 1 < len(steps):
-                say(f"{label}: about {duration((time.monotonic() - started) * (len(steps) - number - 1))} to go")
+                rate = (work[number] - skipped) / (time.monotonic() - started)
+                say(f"{label}: about {duration((work[-1] - work[number]) / rate)} to go")
                 told = True
         if rows.start == -1:
             before = _rows(block, slice(0, 1))

@@ -1,0 +1,142 @@
+"""What the benchmark measures: seconds an edited network and picture, memory, and how time grows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import nn
+
+import spurious_memorization as sm
+from spurious_memorization.data.samples import Samples
+from spurious_memorization.engine.evaluate import engine_for
+from spurious_memorization.engine.outcomes import Engine
+from spurious_memorization.networks.forward import Precision
+from spurious_memorization.units import Selection, sites
+
+
+def trained_resnet50(samples: Samples, steps: int = 40) -> nn.Module:
+    """A ResNet-50 trained for some steps from random weights: nothing can be downloaded here."""
+    torch.manual_seed(0)
+    model = timm.create_model("resnet50", num_classes=2).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    batches = samples.shuffled(0, 0).part(range(16 * steps)).batches(16)
+    for batch in batches:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = model(batch.inputs.to(memory_format=torch.channels_last))
+        loss = nn.functional.cross_entropy(output.float(), batch.y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def uniform_channels(model: nn.Module, n: int, seed: int = 0) -> list[sm.Edit]:
+    """Zero single channels drawn uniformly over the network's: every so many-th from a random start, which has less
+    spread than independent draws."""
+    places = [(name, index) for name, site in sites(model, Selection()).items() for index in range(site.n)]
+    start = np.random.default_rng(seed).uniform(0, len(places) / n)
+    drawn = (start + np.arange(n) * len(places) / n).astype(int)
+    return [sm.zero(sm.parse_units(model, "{}:{}".format(*places[i]))) for i in drawn]
+
+
+def largest_channel_grid(ranking: sm.Units, older: nn.Module) -> list[sm.Edit]:
+    """The 196 edited networks of the paper's largest-channel study (zero k = 1..10; random_init, random_noise and
+    rewind k = 1..3, each random edit ten times), on the first units of a ranking."""
+    edits = [sm.zero(ranking.first(k)) for k in range(1, 11)]
+    for k in (1, 2, 3):
+        units = ranking.first(k)
+        for repeat in range(10):
+            edits += [sm.random_init(units, std, seed=repeat) for std in (0.02, 0.15, 0.1)]
+            edits += [sm.random_noise(units, std, seed=repeat) for std in (0.02, 0.01, 0.005)]
+        edits += [sm.rewind(units, older.state_dict(), epochs) for epochs in (5, 10)]
+    return edits
+
+
+def engine_seconds(engine: Engine, edits: Sequence[sm.Edit], samples: Samples, *, repeats: int = 1) -> float:
+    """Seconds for one edited network and one picture; the least of several repeats."""
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        engine.run(edits, range(len(edits)), samples)
+        seconds.append((time.perf_counter() - started) / (len(edits) * len(samples)))
+    return min(seconds)
+
+
+def compiled_engine(model: nn.Module, samples: Samples, precision: Precision) -> tuple[Engine, float]:
+    """A compiled engine and the seconds that compiling took, all segments included."""
+    engine = engine_for(model, samples, precision=precision)
+    one = [sm.zero(sm.parse_units(model, "conv1:3"))]
+    started = time.perf_counter()
+    assert engine.compiled is not None
+    engine = engine.compiled()
+    engine.run(one, range(1), samples)
+    first = time.perf_counter() - started
+    return engine, max(0.0, first - engine_seconds(engine, one, samples) * len(samples))
+
+
+def decoding_seconds(samples: Samples) -> tuple[float, float]:
+    """Seconds a picture: decoded and stored, then read from the cache; through `Samples.batches`."""
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        for _batch in samples.batches(50):
+            pass
+        times.append((time.perf_counter() - started) / len(samples))
+    return times[0], times[1]
+
+
+def growth(model: nn.Module, samples: Samples) -> dict[str, list[float]]:
+    """Seconds for one edited network and picture with 1, 2, 4, 8 times as many pictures, and as many edits."""
+    engine, edits = engine_for(model, samples, precision="bf16"), uniform_channels(model, 8)
+    engine_seconds(engine, edits, samples.part(range(20)))
+    return {
+        "pictures": [engine_seconds(engine, edits, samples.part(range(40 * k))) for k in (1, 2, 4, 8)],
+        "edits": [engine_seconds(engine, edits * k, samples.part(range(40))) for k in (1, 2, 4, 8)],
+    }
+
+
+def peak_memory(folder: Path, pictures: int, edits: int) -> float:
+    """Peak anonymous memory in GiB of a process that evaluates a ResNet-50; mapped files don't count."""
+    command = [sys.executable, "-m", "benchmarks.measures", str(folder), str(pictures), str(edits)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(json.loads(printed.splitlines()[-1]))
+
+
+def _anonymous_gib() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) / 2**20
+    return 0.0
+
+
+def _measured_peak(folder: str, pictures: int, edits: int) -> float:
+    data: Any = sm.read_data(folder)
+    model = timm.create_model("resnet50", num_classes=2).eval()
+    peak, running = 0.0, True
+
+    def watch() -> None:
+        nonlocal peak
+        while running:
+            peak = max(peak, _anonymous_gib())
+            time.sleep(0.01)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    sm.evaluate(model, uniform_channels(model, edits), data.train.part(range(pictures)), precision="bf16")
+    running = False
+    watcher.join()
+    return peak
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measured_peak(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

@@ -1,0 +1,49 @@
+"""A data folder with Waterbirds' training counts, in JPEGs of photo size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from PIL import Image
+
+from spurious_memorization.data.drawn_birds import draw_picture
+
+SIZE = (460, 360)
+COUNTS = (3498, 184, 56, 1057)
+DRAWN = 60  # of each group; the others are crops and flips of these
+
+
+def make_pictures(folder: Path) -> Path:
+    """Write the JPEGs and their table; pictures that are there already stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    rows = []
+    for group, count in enumerate(COUNTS):
+        y, a = divmod(group, 2)
+        originals = [draw_picture(0, 0, 1000 * group + n, y, a, 512) for n in range(min(DRAWN, count))]
+        for n in range(count):
+            name = f"{group}_{n:04d}.jpg"
+            rows.append((name, y, a, "train"))
+            crop, turned = rng.uniform(0, 40, 2), rng.random() < 0.5
+            grain = rng.integers(0, 2**32)
+            if not (folder / name).is_file():
+                _photograph(originals[n % len(originals)], crop, bool(turned), int(grain)).save(
+                    folder / name, quality=90
+                )
+    pd.DataFrame(rows, columns=["path", "y", "a", "split"]).to_csv(folder / "metadata.csv", index=False)
+    names = {"image_size": 224, "resize": 256, "keep_aspect": False}
+    (folder / "dataset.yaml").write_text(
+        yaml.safe_dump({**names, "classes": ["landbird", "waterbird"], "attributes": {"a": ["land", "water"]}})
+    )
+    return folder
+
+
+def _photograph(picture: Image.Image, crop: np.ndarray, turned: bool, grain: int) -> Image.Image:
+    left, upper = crop
+    taken = picture.crop((int(left), int(upper), int(left) + 460, int(upper) + 360))
+    taken = taken.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if turned else taken
+    noise = np.random.default_rng(grain).normal(0, 6, (360, 460, 1))
+    return Image.fromarray((np.asarray(taken) + noise).clip(0, 255).astype(np.uint8))
