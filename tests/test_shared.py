@@ -558,8 +558,7 @@ def test_networks_of_all_kinds(name):
     assert path == "shared prefix"
     output, y = full_passes(net, edits, x), torch.arange(12) % 2
     assert_same_block(given, output, y)
-    if name != "shared norm":  # torch's functional_call leaves its edits in a module that has two names
-        assert_same_block(plain, output, y)
+    assert_same_block(plain, output, y)
     moved = np.array([float((after - output[0]).abs().max()) for after in output[1:]])
     assert (moved[: 3 * len(chosen)] > 3 * EXACT).mean() > 0.8
     assert (moved[3 * len(chosen) :] > 3 * EXACT).mean() > 0.5

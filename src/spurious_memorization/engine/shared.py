@@ -73,8 +73,11 @@ def _engine(network: Traced, example: Tensor, loss: LossName, execution: Executi
         predicted, losses = np.zeros(shape, np.int16), np.zeros(shape, np.float32)
         margins = np.zeros(shape, np.float32)
         wanted, prepared = {row: edits[row] for row in rows if row != UNEDITED}, kept_ready(network)
+        for edit in wanted.values():  # now: what is small and stays would lie scattered between a batch's large values
+            if edit.units.kind != "weight":
+                prepared(edit)
         start = 0
-        with torch.no_grad(), reused_memory():
+        with torch.no_grad(), reused_memory() as give_back:
             for batch in samples.batches(batch_size, execution.readers()):
                 inputs, y = moved(batch.inputs, device), batch.y.to(device)
                 assert isinstance(inputs, Tensor)
@@ -85,6 +88,7 @@ def _engine(network: Traced, example: Tensor, loss: LossName, execution: Executi
                     losses[at, here] = LOSSES[loss](output, y).cpu().numpy()
                     margins[at, here] = margin(output, y).cpu().numpy()
                 start += len(y)
+                give_back()
         return Block(np.array(rows), samples.index, predicted, losses, margins)
 
     def shares(edits: Sequence[Edit]) -> NDArray[np.float64]:
