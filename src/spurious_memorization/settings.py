@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -18,8 +16,7 @@ class Execution(BaseModel):
 
     Arguments:
         device: "auto", "cpu", "cuda" or "mps".
-        workers: further processes that read pictures; if not given, one a core (at most 4) for augmented training
-            pictures, which are decoded every time, and none for others, which are decoded once.
+        workers: further processes that read pictures.
         eval_batch_size: at most so many samples a forward pass in evaluation.
         compile: run edited networks compiled by torch.compile; where it pays if not given.
     """
@@ -27,12 +24,6 @@ class Execution(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field("auto", description="auto, cpu, cuda or mps")
-    workers: int | None = Field(None, ge=0, description="further processes that read pictures; chosen if not given")
+    workers: int = Field(0, ge=0, description="further processes that read pictures")
     eval_batch_size: int = Field(200, ge=1, description="at most so many samples a forward pass in evaluation")
     compile: bool | None = Field(None, description="compile edited networks; where it pays if not given")
-
-    def readers(self, *, augmented: bool = False) -> int:
-        """Number of further processes that read pictures."""
-        if self.workers is not None:
-            return self.workers
-        return min(4, os.cpu_count() or 1) if augmented else 0

@@ -16,7 +16,7 @@ def reused_memory() -> Iterator[Callable[[], None]]:
     """Let the C library keep freed memory within the block, and give it back at the end.
 
     By default glibc returns every large tensor to the system at once, and each new one costs a page fault for every
-    4 KiB of it: with ResNet-50 at 224x224 a quarter of the time of a forward pass. Elsewhere than with glibc this
+    4 KiB of it: with a ResNet-50 at 224x224 a good part of a forward pass. Elsewhere than with glibc this
     does nothing.
 
     Yields:

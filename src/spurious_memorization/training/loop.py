@@ -48,7 +48,6 @@ def train_epochs(run: Run, config: TrainSettings, data: Dataset, model: nn.Modul
     schedule = build_schedule(config, optimizer)
     done = restore_trainer(run, optimizer, schedule)
     measuring = execution.model_copy(update={"device": str(device)})
-    readers = execution.readers(augmented=config.augment and data.image_size is not None)
 
     def finish(epoch: int) -> None:
         measure_epoch(run, epoch, model, data, loss=config.loss, precision=config.precision, execution=measuring)
@@ -60,7 +59,7 @@ def train_epochs(run: Run, config: TrainSettings, data: Dataset, model: nn.Modul
         finish(0)
     first, started = (done or 0) + 1, time.monotonic()
     for epoch in range(first, config.epochs + 1):
-        loss = _train_epoch(epoch, config, data.train, model, optimizer, accelerator, readers)
+        loss = _train_epoch(epoch, config, data.train, model, optimizer, accelerator, execution.workers)
         schedule.step(loss)
         finish(epoch)
         accelerator.log({"loss": loss, **_curves(run, epoch)}, step=epoch)
@@ -76,13 +75,13 @@ def _train_epoch(
     model: nn.Module,
     optimizer: Optimizer,
     accelerator: Accelerator,
-    readers: int,
+    workers: int,
 ) -> float:
     """One pass over the training samples; the mean loss of a sample."""
     model.train()
     torch.manual_seed(config.seed * 1_000_003 + epoch)
     total = 0.0
-    for batch in _batches(epoch, config, samples, readers):
+    for batch in _batches(epoch, config, samples, workers):
         inputs, y = moved(batch.inputs, accelerator.device), batch.y.to(accelerator.device)
         with accelerator.autocast():
             output = logits(model, inputs)  # [batch, classes]
@@ -96,12 +95,12 @@ def _train_epoch(
     return total / len(samples)
 
 
-def _batches(epoch: int, config: TrainSettings, samples: Samples, readers: int) -> Iterator[Batch]:
+def _batches(epoch: int, config: TrainSettings, samples: Samples, workers: int) -> Iterator[Batch]:
     shuffled, size = samples.shuffled(config.seed, epoch), config.batch_size
     if config.augment:
-        batches = shuffled.augmented_batches(size, config.seed, epoch, readers)
+        batches = shuffled.augmented_batches(size, config.seed, epoch, workers)
     else:
-        batches = shuffled.batches(size, readers)
+        batches = shuffled.batches(size, workers)
     return progress(batches, math.ceil(len(samples) / size), f"epoch {epoch}/{config.epochs}")
 
 
