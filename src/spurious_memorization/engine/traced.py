@@ -75,7 +75,8 @@ class Traced:
         """The part of a full pass that an edit needs."""
         touched = self.touched(edit)
         few = edit.units.kind == "channel" and all(
-            are_few(len(index), len(self.program.parameters[name])) for name, index in edit.units.by_name().items()
+            name in self.program.parameters and are_few(len(index), len(self.program.parameters[name]))
+            for name, index in edit.units.by_name().items()
         )
         if (touched, few) not in self.counted:
             work = edited_work(self.segments, self.exact, touched, few=few)
