@@ -192,7 +192,7 @@ def test_users_own_criterion(model, data, tmp_path, monkeypatch):
     for name in ("my_criteria:second", "my_criteria:number", "no_such_module_here:f", "broken_criteria:f", ":f"):
         with pytest.raises(sm.UserError, match="name an importable module and a function"):
             find_criterion(name)
-    with pytest.raises(sm.UserError, match="choose among magnitude, gradient, taylor, random"):
+    with pytest.raises(sm.UserError, match="choose among magnitude, gradient, taylor, ablation, random"):
         find_criterion("size")
 
 

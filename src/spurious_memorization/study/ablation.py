@@ -14,7 +14,7 @@ from torch import nn
 
 from ..atomic import write_text
 from ..console import say
-from ..criteria.ablation import ablated_units, map_of, single_edits, sums
+from ..criteria.ablation import SUMS, ablated_units, map_of, single_edits, sums
 from ..data.samples import Dataset, Samples
 from ..engine.evaluate import engine_for
 from ..losses import LossName
@@ -79,7 +79,7 @@ def stored_ablation(
     engine = ready_engine(engine, [part], execution)
     stated = {"settings": settings.model_dump(mode="json"), "engine": engine.path, "left_out": n - len(units)}
     write_text(record, json.dumps(stated, indent=2) + "\n")
-    totals = np.zeros((len(units), len(data.groups), 5))
+    totals = np.zeros((len(units), len(data.groups), len(SUMS)))
     for before, after in measured_blocks(folder / "outcomes", settings.split, engine, part, 0):
         totals[after.edits] += sums(before, after, samples)
     frame = map_of(units, [totals], samples)
