@@ -6,7 +6,7 @@ Plain functions on plain data, in the order in which they are used:
     criteria worst, magnitude, gradient, taylor, ablation, random, top
     edits    zero, mean, random_init, random_noise, rewind
     engine   evaluate
-    study    random_controls, effects
+    study    matched_controls, effects
 """
 
 from .criteria.ablation import ablation, ablation_map
@@ -24,8 +24,8 @@ from .errors import UserError
 from .presets import tracing_rules
 from .run import Run
 from .settings import Execution
-from .study.controls import random_controls
-from .study.counts import effects
+from .study.controls import matched_controls
+from .study.effects import effects
 from .study.settings import StudySettings, TraceSettings
 from .study.study import Study, study
 from .training.importing import ImportSettings, import_network
@@ -67,10 +67,10 @@ __all__ = [
     "gradient",
     "import_network",
     "magnitude",
+    "matched_controls",
     "mean",
     "parse_units",
     "random",
-    "random_controls",
     "random_init",
     "random_noise",
     "read_data",

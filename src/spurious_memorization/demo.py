@@ -14,7 +14,7 @@ from .data.synthbirds import SynthbirdsSettings, make_synthbirds
 from .report.figures import Figure, accuracy_over_epochs, changed_pictures, save_figure, shifts_against_controls
 from .run import Run
 from .settings import Settings
-from .study.counts import control_shifts
+from .study.effects import control_shifts
 from .study.settings import StudySettings
 from .study.study import Study, study
 from .training.recipes import TrainSettings
@@ -32,8 +32,8 @@ class DemoSettings(Settings):
     test: int = Field(600, ge=20, description="test pictures")
     image_size: int = Field(48, ge=32, description="side of the pictures in pixels")
     epochs: int = Field(8, ge=1, description="passes over the training pictures")
-    controls: int = Field(19, ge=1, description="random controls of each ranking")
-    per_group: int = Field(40, ge=1, description="samples a group on which controls are measured")
+    controls: int = Field(99, ge=1, description="matched controls of each ranking")
+    per_group: int = Field(40, ge=1, description="training samples a group on which controls are measured")
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,12 @@ def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo
     say("2/4 training a ResNet-18 on them")
     training = TrainSettings(model="resnet18", epochs=settings.epochs, augment=False, seed=settings.seed)
     run = train(out / "birds", out / "run", training, resume=True)
-    say("3/4 editing the network's first channels, beside random channels")
+    say("3/4 editing the network's first channels, beside matched random channels")
     plan = StudySettings(
         criterion=("magnitude", "gradient"),
         size=("3",),
         controls=settings.controls,
+        controls_on=("train",),
         per_group=settings.per_group,
         seed=settings.seed,
     )

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 from ..demo import DemoSettings, demo
-from ..report.tables import accuracy_table, findings, shift_table
+from ..report.tables import accuracy_table, findings, shift_table, verdict_table
 from .app import Answer, app
 
 
@@ -28,6 +28,7 @@ def demo_command(
     text: list[RenderableType] = [
         accuracy_table(history, last, record.groups, record.minority),
         *(shift_table(effects, split) for split in dict.fromkeys(effects["split"])),
+        verdict_table(effects, "train"),
         *findings(effects),
         f"pictures {made.data}, run {made.run.path}, study {made.study.path}",
         "figures " + ", ".join(str(file) for file in made.figures),

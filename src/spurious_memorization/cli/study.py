@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..report.tables import findings, shift_table
+from ..report.tables import findings, shift_table, verdict_table
 from ..run import Run
 from ..settings import Execution
 from ..study.settings import StudySettings
@@ -25,7 +25,7 @@ def study_command(
     settings: Annotated[StudySettings | None, Parameter(name="*")] = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Edit a run's network in many ways, each beside random controls, and show what becomes of every group.
+    """Edit a run's network in many ways, each beside matched controls, and say what becomes of every group.
 
     Arguments:
         run: whose network is studied
@@ -34,6 +34,10 @@ def study_command(
     """
     result = study(Run(run), settings, name=name, data_folder=data, execution=execution)
     effects = result.effects()
-    tables = [shift_table(effects, split) for split in dict.fromkeys(effects["split"])]
+    splits = dict.fromkeys(effects["split"])
+    tables = [shift_table(effects, split) for split in splits]
+    tables += [
+        verdict_table(effects, split) for split in splits if (effects.query("split == @split")["n_controls"] > 0).any()
+    ]
     facts = {"study": str(result.path), "effects": effects.to_dict(orient="records")}
     return Answer([*tables, *findings(effects), f"stored in {result.path}"], facts)

@@ -127,8 +127,9 @@ SUMS = ("n", "correct_before", "correct_after", "margin_before", "margin_after")
 
 
 def sums(before: Block, after: Block, samples: Samples) -> NDArray[np.float64]:
-    """Sums over the samples of each group, [edits, groups, SUMS], for outcomes of just these samples."""
+    """Sums over the samples of each group, [edits, groups, SUMS]; outcomes of other samples don't count."""
     member = np.eye(len(samples.dataset.groups))[samples.at(after.index).g]
+    member *= np.isin(after.index, samples.index)[:, None]
     y = samples.dataset.y[after.index]
     parts = (
         np.ones_like(after.margin),

@@ -128,6 +128,16 @@ class Dataset:
         """
         return replace(self, named_minority=tuple(self.groups.index(name) for name in names))
 
+    def halves(self, seed: int) -> NDArray[np.int64]:
+        """0 or 1 for each sample, [samples]: each group of each split cut into two halves at random."""
+        rng = np.random.default_rng([seed, 0x4A1F])
+        half = np.zeros(len(self), np.int64)
+        for split in self.splits:
+            for group in range(len(self.groups)):
+                members = np.flatnonzero((self.split == split) & (self.g == group))
+                half[rng.permutation(members)[: len(members) // 2]] = 1
+        return half
+
     def fingerprint(self) -> str:
         """SHA-256 over labels, attributes, splits, names and the inputs (for pictures: their names and sizes)."""
         digest = hashlib.sha256(repr((self.groups.classes, self.groups.attributes)).encode())
@@ -176,6 +186,10 @@ class Samples:
                 "choose another group or split"
             )
         return replace(self, index=chosen)
+
+    def of_half(self, half: int | None, seed: int) -> Samples:
+        """The samples of one half of `Dataset.halves`; all of them for None."""
+        return self if half is None else replace(self, index=self.index[self.dataset.halves(seed)[self.index] == half])
 
     def at(self, index: ArrayLike) -> Samples:
         """The samples with these indices of the data set, in this order."""

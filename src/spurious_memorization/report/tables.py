@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from rich.markup import escape
@@ -92,24 +94,18 @@ def shift_table(effects: pd.DataFrame, split: str) -> Table:
     return table
 
 
-def selected_by(row: pd.Series) -> str:
+def selected_by(row: Mapping[str, Any]) -> str:
     """How a selected set was chosen: "gradient (waterbird on land)"."""
     return f"{row['criterion']} ({row['traced_on']})" if isinstance(row["traced_on"], str) else str(row["criterion"])
 
 
-def edit_text(row: pd.Series) -> str:
+def edit_text(row: Mapping[str, Any]) -> str:
     """The edit of a row of effects: "zero", "random_noise std=0.02"."""
     stated = str(row["parameters"]).strip("{}").replace('"', "").replace(": ", "=")
     return f"{row['kind']} {stated}".strip()
 
 
-def _on_subset(row: pd.Series) -> str:
-    if row["controls_on"] == "all":
-        return ""
-    return f" ({100 * row['shift_beside_controls']:+.1f} on the controls' samples)"
-
-
-def _named_units(row: pd.Series) -> str:
+def _named_units(row: Mapping[str, Any]) -> str:
     """ "3 channels (conv1:56,conv1:1,conv1:2)"; many units are only counted."""
     counted = f"{row['n_units']} {row['unit']}{'s' if row['n_units'] != 1 else ''}"
     return f"{counted} ({row['units']})" if isinstance(row["units"], str) else counted
@@ -138,30 +134,95 @@ def _marked(name: str, is_minority: bool) -> str:
     return escape(f"{name} *" if is_minority else name)
 
 
-def findings(effects: pd.DataFrame) -> list[str]:
-    """In plain sentences, for each split: what the selected sets cost minority groups beyond their controls, or that
-    they don't. No verdict: those need the statistics of a calibrated test."""
-    sentences = []
-    for split, rows in effects[effects["n_controls"] > 0].groupby("split", sort=False):
-        minority = rows[rows["minority"]]
-        if minority.empty:
-            continue
-        beyond = minority[(minority["shift_beside_controls"] < 0) & (minority["n_as_large"] == 0)]
-        if beyond.empty:
-            low, high = minority["accuracy_before"].min(), minority["accuracy_before"].max()
-            sentences.append(
-                f"In {split}, no selected set costs a minority group more than its random controls do; "
-                f"before the edits these groups were right in {100 * low:.1f} to {100 * high:.1f} %."
-            )
-            continue
-        worst = beyond.loc[beyond["shift"].idxmin()]
-        others = rows[(rows["selected_set"] == worst["selected_set"]) & ~rows["minority"]]
-        sentences.append(
-            f"In {split}, {edit_text(worst)} on {_named_units(worst)}, selected by {selected_by(worst)}, "
-            f"shifts {worst['group_name']} by {100 * worst['shift']:+.1f} points{_on_subset(worst)}; "
-            f"its {worst['n_controls']} controls range from {100 * worst['control_low']:+.1f} to "
-            f"{100 * worst['control_high']:+.1f}. Other groups: "
-            + ", ".join(f"{row.group_name} {100 * row.shift:+.1f}" for row in others.itertuples())
-            + "."
+def verdict_table(effects: pd.DataFrame, split: str) -> Table:
+    """The three answers about each selected set and minority group on one split, with the figures beneath them."""
+    rows = effects[(effects["split"] == split) & effects["minority"]]
+    table = Table(title=f"Verdicts on minority groups in {split}", title_justify="left")
+    for name in ("selected by", "edit"):
+        table.add_column(name)
+    table.add_column("size", justify="right")
+    table.add_column("group")
+    for name in ("drop (adjusted p)", "drop beyond majority (p)", "margin: training - unseen"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for row in rows.to_dict(orient="records"):
+        about = (escape(selected_by(row)), escape(edit_text(row)), str(row["size"]), escape(row["group_name"]))
+        verdict = escape(row["verdict"])
+        table.add_row(
+            *about,
+            _with_p(0.0 - 100 * row["shift_beside_controls"], row["p_adjusted"]),
+            _with_p(100 * row["difference"], row["p_selective"]),
+            _contrast(row),
+            f"[bold]{verdict}[/bold]" if row["verdict"] in ("critical", "memorising") else verdict,
         )
-    return sentences
+    table.caption = "Drops in points of accuracy, on samples that the units were not selected on. Level: 5 %."
+    table.caption_justify = "left"
+    return table
+
+
+def _with_p(points: float, p: float) -> str:
+    return "-" if math.isnan(points) else f"{points + 0.0:+.1f} [dim]({_p(p)})[/dim]"
+
+
+def _p(p: float) -> str:
+    if math.isnan(p):
+        return "no p"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _contrast(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["contrast"]):
+        return "-"
+    return f"{row['contrast']:+.2f} [dim]({row['contrast_low']:+.2f} to {row['contrast_high']:+.2f})[/dim]"
+
+
+def findings(effects: pd.DataFrame) -> list[str]:
+    """Two plain sentences made from the verdicts: what was found and how sure that is, and what was not found."""
+    split = "train" if (effects["split"] == "train").any() else str(effects["split"].iloc[0])
+    asked = effects[(effects["split"] == split) & effects["minority"]]
+    if asked.empty:
+        return ["No minority group was measured: nothing can be said about one."]
+    told = asked[asked["verdict"] != "no verdict"]
+    found = told[told["verdict"].isin(["critical", "memorising"])]
+    return [_found(found, told), _not_found(asked, told, found)]
+
+
+def _found(found: pd.DataFrame, told: pd.DataFrame) -> str:
+    if told.empty:
+        return "Nothing was found, since no verdict could be given."
+    if found.empty:
+        return (
+            f"No selected set is critical for a minority group: of {len(told)} questions asked, none has both answers."
+        )
+    first = found.loc[found["difference"].idxmax()]
+    words = {
+        "critical": "critical (influential and selective), but not shown to memorise: unseen samples lose as much margin",
+        "memorising": "critical and memorising: its training samples lose more margin than unseen ones",
+    }
+    return (
+        f"{edit_text(first)} on {_named_units(first)}, selected by {selected_by(first)}, is {words[first['verdict']]}, "
+        f"for {first['group_name']}, which loses {-100 * first['shift_beside_controls']:.1f} points of accuracy "
+        f"(matched controls: {-100 * first['control_high']:+.1f} to {-100 * first['control_low']:+.1f}; "
+        f"{_p(first['p_adjusted'])}), {100 * first['difference']:.1f} more than majority samples of its label and "
+        f"margin ({_p(first['p_selective'])}); margin, training beyond unseen: {first['contrast']:+.2f} "
+        f"({first['contrast_low']:+.2f} to {first['contrast_high']:+.2f}). {len(found)} of {len(told)} verdicts say so "
+        "of some set and group."
+    )
+
+
+def _not_found(asked: pd.DataFrame, told: pd.DataFrame, found: pd.DataFrame) -> str:
+    parts = []
+    critical, counts = found["group_name"].unique(), told["verdict"].value_counts()
+    others = [name for name in told["group_name"].unique() if name not in critical]
+    if others:
+        parts.append(f"no set is critical for {', '.join(others)}")
+    if counts.get("influential", 0):
+        parts.append(f"{counts['influential']} are influential without being selective")
+    if len(found) and not (found["verdict"] == "memorising").any():
+        parts.append("memorising was shown of none")
+    untold = asked[asked["verdict"] == "no verdict"]
+    if len(untold):
+        parts.append(f"no verdict for {len(untold)} ({untold['reason'].iloc[0]})")
+    if not parts:
+        return "Every set that was asked about is critical."
+    return f"Not found: {'; '.join(parts)}."

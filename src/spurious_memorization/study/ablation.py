@@ -36,7 +36,9 @@ class AblationSettings(Settings):
         screen: measure only so many units, the first by `taylor`.
         loss: of the screening, and recorded.
         precision: of the edited networks.
-        seed: of the draw of the other samples.
+        half: the half of the samples that the effect is summed over; all of them if not given. Where units are
+            screened, also the half that the screening looks at.
+        seed: of the draw of the other samples, and of the halves.
     """
 
     select: Selection
@@ -46,7 +48,13 @@ class AblationSettings(Settings):
     screen: int | None = None
     loss: LossName = "cross_entropy"
     precision: Precision = "float32"
+    half: int | None = None
     seed: int = 0
+
+    @property
+    def measured(self) -> AblationSettings:
+        """The settings of what is measured and stored: without screening one map for both halves."""
+        return self if self.screen is not None else self.model_copy(update={"half": None})
 
 
 def stored_ablation(
@@ -63,9 +71,12 @@ def stored_ablation(
         UserError: a group has no samples, there are too many units, a stored block is broken.
     """
     folder, execution = ablation_folder(run, settings), execution or Execution()
-    if (folder / "map.parquet").is_file():
-        return pd.read_parquet(folder / "map.parquet")
-    samples = beside_others(data.samples(settings.split), settings.groups, settings.seed)
+    file = folder / ("map.parquet" if settings.half is None else f"map_of_half_{settings.half}.parquet")
+    if file.is_file():
+        return pd.read_parquet(file)
+    whole = settings.measured
+    source = data.samples(whole.split).of_half(whole.half, whole.seed)
+    samples = beside_others(source, settings.groups, settings.seed)
     units = ablated_units(model, samples, settings.select, loss=settings.loss, screen=settings.screen)
     n = sum(site.n for site in sites(model, settings.select).values())
     if len(units) < n:
@@ -77,19 +88,20 @@ def stored_ablation(
         path = str(json.loads(record.read_text(encoding="utf-8"))["engine"])
         execution = execution.model_copy(update={"compile": path.endswith("compiled")})
     engine = ready_engine(engine, [part], execution)
-    stated = {"settings": settings.model_dump(mode="json"), "engine": engine.path, "left_out": n - len(units)}
+    stated = {"settings": whole.model_dump(mode="json"), "engine": engine.path, "left_out": n - len(units)}
     write_text(record, json.dumps(stated, indent=2) + "\n")
+    counted = samples.of_half(settings.half, settings.seed)
     totals = np.zeros((len(units), len(data.groups), len(SUMS)))
-    for before, after in measured_blocks(folder / "outcomes", settings.split, engine, part, 0):
-        totals[after.edits] += sums(before, after, samples)
-    frame = map_of(units, [totals], samples)
-    write_parquet(folder / "map.parquet", frame)
+    for before, after in measured_blocks(folder / "outcomes", settings.split, engine, part):
+        totals[after.edits] += sums(before, after, counted)
+    frame = map_of(units, [totals], counted)
+    write_parquet(file, frame)
     return frame
 
 
 def ablation_folder(run: Run, settings: AblationSettings) -> Path:
     """Where a map is stored: named by kind of unit and epoch, and a digest of all settings."""
-    digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
+    digest = hashlib.sha256(settings.measured.model_dump_json().encode()).hexdigest()[:8]
     return run.path / "ablations" / f"{settings.select.unit}_epoch_{settings.epoch:03d}_{digest}"
 
 

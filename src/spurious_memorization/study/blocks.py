@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..console import progress, say
 from ..data.samples import Samples
@@ -23,21 +24,23 @@ OUTCOME_COLUMNS = ("variant", "sample", "predicted", "loss", "margin")
 
 
 class Part(NamedTuple):
-    """Edits to measure on some samples, with a label for what is said."""
+    """Edits to measure on some samples, with a label for what is said and the number under which each is stored
+    (counted from 0 if not given)."""
 
     label: str
     edits: Sequence[Edit]
     samples: Samples
+    numbers: NDArray[np.int64] | None = None
 
 
 def ready_engine(engine: Engine, parts: Sequence[Part], execution: Execution) -> Engine:
     """The engine for this work, compiled where that pays, after saying what it will do: how many edited networks on
     how many images, by which path, how much of the computation that saves against full passes, about how long."""
-    needed = sum(passes_needed(engine, edits, len(samples)) for _, edits, samples in parts)
-    full = sum((len(edits) + 1) * len(samples) for _, edits, samples in parts)
+    needed = sum(passes_needed(engine, edits, len(samples)) for _, edits, samples, _ in parts)
+    full = sum((len(edits) + 1) * len(samples) for _, edits, samples, _ in parts)
     seconds = needed * engine.pass_seconds(parts[0].samples)
     engine = compiled_where_it_pays(engine, needed, execution)
-    for label, edits, samples in parts:
+    for label, edits, samples, _ in parts:
         say(f"{label}: {len(edits)} on {len(samples)} images")
     say(f"engine: {engine.path}; {max(0, 1 - needed / full):.0%} of the computation saved, about {duration(seconds)}")
     return engine
@@ -50,17 +53,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def measured_blocks(folder: Path, name: str, engine: Engine, part: Part, offset: int) -> Iterator[tuple[Block, Block]]:
+def measured_blocks(folder: Path, name: str, engine: Engine, part: Part) -> Iterator[tuple[Block, Block]]:
     """Run or read every block; give, for each part of the samples, the outcomes before and after the edits.
 
     Arguments:
         folder: where blocks are stored, as NAME_00000.parquet and so on.
-        offset: number of the first edit, in what is stored and given.
+        part: what to measure; what is stored and given has its numbers of the edits.
 
     Raises:
         UserError: a stored block is broken.
     """
-    label, edits, samples = part
+    label, edits, samples, stated = part
+    numbers = np.arange(len(edits)) if stated is None else stated
     steps = list(block_plan(len(edits), len(samples)))
     shares = engine.shares(edits)
     work = np.cumsum([(1 + shares[max(0, rows.start) : rows.stop].sum()) * len(columns) for rows, columns in steps])
@@ -74,7 +78,7 @@ def measured_blocks(folder: Path, name: str, engine: Engine, part: Part, offset:
             skipped = float(work[number])
         else:
             block = engine.run(edits, rows, here)
-            write_parquet(file, _block_frame(block, offset))
+            write_parquet(file, _block_frame(block, numbers))
             if not told and number + 1 < len(steps):
                 rate = (work[number] - skipped) / (time.monotonic() - started)
                 say(f"{label}: about {duration((work[-1] - work[number]) / rate)} to go")
@@ -83,15 +87,15 @@ def measured_blocks(folder: Path, name: str, engine: Engine, part: Part, offset:
             before = _rows(block, slice(0, 1))
             block = _rows(block, slice(1, None))
         if before is not None and len(block.edits):
-            yield before, Block(block.edits + offset, block.index, block.predicted, block.loss, block.margin)
+            yield before, Block(numbers[block.edits], block.index, block.predicted, block.loss, block.margin)
 
 
 def _rows(block: Block, rows: slice) -> Block:
     return Block(block.edits[rows], block.index, block.predicted[rows], block.loss[rows], block.margin[rows])
 
 
-def _block_frame(block: Block, offset: int) -> pd.DataFrame:
-    variants = np.where(block.edits < 0, -1, block.edits + offset)
+def _block_frame(block: Block, numbers: NDArray[np.int64]) -> pd.DataFrame:
+    variants = np.where(block.edits < 0, -1, numbers[block.edits])
     columns = (
         np.repeat(variants, len(block.index)).astype(np.int32),
         np.tile(block.index, len(variants)).astype(np.int32),

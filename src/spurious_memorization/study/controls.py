@@ -1,9 +1,11 @@
-"""Controls: the same edit on units drawn at random from the same tensors."""
+"""Controls: the same edit on units drawn at random, matched to the selected ones in place and norm."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,96 +13,161 @@ from torch import nn
 
 from ..criteria.criteria import derived_seed
 from ..edits.edit import Edit
-from ..errors import UserError
-from ..units import Selection, Site, Units, sites, touched
+from ..units import Units, touched
+from .norms import norms_of, stage_of, where_units_are
+
+Reach = Literal["tensor", "stage", "network"]
+REACHES: tuple[Reach, ...] = ("tensor", "stage", "network")
 
 
-def random_controls(model: nn.Module, edit: Edit, n: int = 99, *, seed: int = 0) -> list[Edit]:
-    """The same edit on `n` random sets of as many units from the same tensors.
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """Random rankings that are matched to a selected one, position by position.
+
+    Arguments:
+        rankings: the controls; the first k units of each match the first k selected ones.
+        reach: how far from the selected units' own tensors some had to be drawn.
+        same_tensor: share of the controls' units that are of the selected unit's own tensor.
+        norm_ratios: for each selected ranking, the median over the controls of their root-mean-square folded norm over
+            that of its units.
+    """
+
+    rankings: Sequence[Units]
+    reach: Reach
+    same_tensor: float
+    norm_ratios: tuple[float, ...]
+
+
+def matched_controls(model: nn.Module, edit: Edit | Units, n: int = 99, *, seed: int = 0) -> list[Edit]:
+    """The same edit on `n` random sets of as many units, from the same tensors and nearest in folded norm.
 
     Arguments:
         model: the network.
-        edit: the edit on the selected units.
+        edit: the edit on the selected units; units alone stand for zeroing them.
         n: number of controls.
         seed: of the draws.
 
     Returns:
-        Edits that name `edit` as what they are matched to; fewer than `n` where no more distinct sets exist, with a
-        warning.
+        Edits that name `edit` as what they are matched to; fewer than `n` where the network has too few other units,
+        with a warning.
 
     Example:
         ```python
-        edits = [sm.zero(units), *sm.random_controls(model, sm.zero(units), n=99)]
+        edits = [sm.zero(units), *sm.matched_controls(model, sm.zero(units), n=99)]
         ```
     """
+    edit = Edit("zero", edit) if isinstance(edit, Units) else edit
     digest = edit.digest()
+    drawn = matched_rankings(model, [edit.units], n, seed=seed).rankings
+    if len(drawn) < n:
+        warnings.warn(f"only {len(drawn)} of {n} controls: the network has no more units to draw from", stacklevel=2)
     return [
         edit.on(units, matched_to=digest, seed=derived_seed(seed, "control", number, edit.seed))
-        for number, units in enumerate(random_rankings(model, edit.units, n, seed=seed))
+        for number, units in enumerate(drawn)
     ]
 
 
-def random_rankings(model: nn.Module, selected: Units, n: int, *, seed: int = 0) -> list[Units]:
-    """`n` different random rankings of the same tensors in the same order as the selected units, so that the first k
-    units of each match the first k selected ones; none is the selected set itself.
+def matched_rankings(model: nn.Module, selected: Sequence[Units], n: int, *, seed: int = 0) -> Matched:
+    """`n` random rankings that are matched to one or several selected rankings of the same tensors.
+
+    Control k has, at each position, a unit that no other control has there: the n units nearest in folded norm to the
+    selected one, shuffled. They come from its own tensor as far as that has enough of them, then from the stage (in a
+    transformer: the block), then from the whole network. So every selected unit and its controls' units take part
+    once, and a unit picked at random is as likely first among them as any other. Distinct sets are not enough for that:
+    drawn over and over from few units, no control would have the effect of one strong unit that is selected.
+
+    Arguments:
+        selected: rankings with the same tensor at each position; controls are matched to their mean log norm, and
+            hold none of their units.
+        n: number of controls; fewer are given where the network has too few other units.
+        seed: of the draws.
 
     Raises:
         UserError: the network lacks a selected unit.
     """
-    there = _sites_of(model, selected)
-    itself = selected.digest()
-    found: dict[str, Units] = {}
-    for attempt in range(20 * n):
-        if len(found) == n:
-            break
-        drawn = random_ranking(there, selected, [seed, attempt])
-        if (digest := drawn.digest()) != itself:
-            found.setdefault(digest, drawn)
-    if len(found) < n:
-        warnings.warn(
-            f"only {len(found)} of {n} controls: the tensors have no more distinct sets of {len(selected)} units",
-            stacklevel=2,
-        )
-    return list(found.values())
+    first = selected[0]
+    for units in selected:
+        touched(model, units)  # refuses units that the network lacks
+    if first.kind == "weight":
+        return _of_weights(model, first, n, seed)
+    there = where_units_are(model, first)
+    norms = {name: values.flatten().numpy() for name, values in norms_of(model, there, first.kind).items()}
+    tensors = list(there)
+    place = np.repeat(np.arange(len(tensors)), [there[name].n for name in tensors])
+    index = np.concatenate([np.arange(there[name].n) for name in tensors])
+    loudness = np.log(np.concatenate([norms[name] for name in tensors]) + 1e-12)
+    stages = np.array([stage_of(name) for name in tensors])
+    start = {name: int(s) for name, s in zip(tensors, np.cumsum([0, *(there[t].n for t in tensors[:-1])]), strict=True)}
+    own = np.array([[start[name] + i for name, i in units] for units in selected])  # [rankings, positions]
+    free = np.ones(len(place), bool)
+    free[own.ravel()] = False
+    n = min(n, int(free.sum())) if free.sum() >= 3 * len(first) else 0
+    rng = np.random.default_rng([seed, 0xC0117201])
+    chosen = np.empty((n, len(first)), np.int64)
+    furthest = 0
+    for position in range(len(first)):
+        tensor = tensors.index(first.names[first.place[position]])
+        level = np.where(place == tensor, 0, np.where(stages[place] == stages[tensor], 1, 2))
+        distance = np.abs(loudness - loudness[own[:, position]].mean())
+        candidates = np.flatnonzero(free)
+        nearest = candidates[np.lexsort((candidates, distance[candidates], level[candidates]))]
+        pool = nearest[: max(n, 2 * len(first))]
+        furthest = max(furthest, int(level[pool].max(initial=0)))
+        chosen[:, position] = _without_repeats(rng, pool, chosen[:, :position])
+    rankings = [Units(first.kind, tuple(tensors), place[row], index[row], first.with_bias) for row in chosen]
+    tensor_of = np.array([tensors.index(first.names[p]) for p in first.place])
+    return Matched(
+        rankings,
+        REACHES[furthest],
+        float((place[chosen] == tensor_of).mean()) if n else 0.0,
+        _ratios(loudness[chosen], loudness[own]),
+    )
 
 
-def _sites_of(model: nn.Module, units: Units) -> dict[str, Site]:
-    """Where controls of these units can be drawn: the tensors that hold them."""
-    touched(model, units)  # refuses units that the network lacks
-    if units.kind == "weight":
-        parameters = dict(model.named_parameters())
-        return {name: Site(name, tuple(parameters[name].shape), {}) for name in units.by_name()}
-    every = sites(model, Selection(unit=units.kind, with_bias=units.with_bias))
-    return {name: every[name] for name in units.by_name()}
+def _without_repeats(rng: np.random.Generator, pool: NDArray[np.int64], before: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A different unit of the pool for each control [controls], none that this control has already in `before`
+    [controls, positions]."""
+    drawn = rng.permutation(pool)
+    n = len(before)
+    while len(wrong := np.flatnonzero((before == drawn[:n, None]).any(1))):
+        for control in wrong:
+            other = int(rng.integers(len(drawn)))
+            drawn[control], drawn[other] = drawn[other], drawn[control]
+    return drawn[:n]
 
 
-def random_ranking(there: Mapping[str, Site], selected: Units, seed: list[int]) -> Units:
-    """A random ranking of the same tensors in the same order, so that its first k units match the first k selected.
-
-    Units are drawn without replacement from those that are not selected; where a tensor has too few of these, from
-    all of its units.
-
-    Raises:
-        UserError: a tensor has fewer units than are selected of it.
-    """
-    rng = np.random.default_rng(seed)
-    index = np.empty_like(selected.index)
+def _of_weights(model: nn.Module, selected: Units, n: int, seed: int) -> Matched:
+    """Controls of single weights: drawn from those of the same tensor that are near a selected one in the order of
+    folded norms; where a tensor has too few others, from all of its weights."""
+    there = {name: site for name, site in where_units_are(model, selected).items() if name in selected.by_name()}
+    norms = {name: values.flatten().numpy() for name, values in norms_of(model, there, "weight").items()}
+    drawn = np.empty((n, len(selected)), np.int64)
+    loudness = np.empty((n + 1, len(selected)))
+    rng = np.random.default_rng([seed, 0xC0117201])
     for place in np.unique(selected.place):
-        here = selected.place == place
-        site = there[selected.names[place]]
-        index[here] = _drawn(rng, site, selected.index[here])
-    return Units(selected.kind, selected.names, selected.place, index, selected.with_bias)
+        here = np.flatnonzero(selected.place == place)
+        values, own = norms[selected.names[place]], selected.index[here]
+        order = np.argsort(values, kind="stable")
+        others = order[~np.isin(order, own)]
+        near = _near(np.searchsorted(values[others], values[own]), max(n, len(own)), len(others))
+        pool = others[near] if near.sum() >= len(own) else order
+        for control in range(n):
+            drawn[control, here] = rng.choice(pool, len(own), replace=False)
+        loudness[:, here] = np.log(values[np.concatenate([own[None], drawn[:, here]])] + 1e-12)
+    rankings = [Units(selected.kind, selected.names, selected.place, row, selected.with_bias) for row in drawn]
+    return Matched(rankings, "tensor", 1.0, _ratios(loudness[1:], loudness[:1]))
 
 
-def _drawn(rng: np.random.Generator, site: Site, selected: NDArray[np.int64]) -> NDArray[np.int64]:
-    n = len(selected)
-    if n > site.n:
-        raise UserError(f"{site.name} has {site.n} units, {n} controls can't be drawn from it")
-    if site.n < 2 * n:
-        return rng.permutation(site.n)[:n].astype(np.int64)
-    if site.n > 100_000:  # a draw without listing the whole tensor
-        candidates = rng.choice(site.n, size=2 * n, replace=False, shuffle=True)
-    else:
-        candidates = rng.permutation(site.n)
-    others: NDArray[np.int64] = candidates[~np.isin(candidates, selected)].astype(np.int64)
-    return others[:n]
+def _near(positions: NDArray[np.int64], width: int, n: int) -> NDArray[np.bool_]:
+    """Which of n places are at most `width` from one of these positions, [n]."""
+    edges = np.zeros(n + 1, np.int64)
+    np.add.at(edges, np.clip(positions - width, 0, n), 1)
+    np.add.at(edges, np.clip(positions + width, 0, n), -1)
+    return edges.cumsum()[:n] > 0
+
+
+def _ratios(controls: NDArray[np.float64], selected: NDArray[np.float64]) -> tuple[float, ...]:
+    """Median of the controls' root-mean-square norm over that of each selected set, from logarithms [sets, units]."""
+    of_controls, of_selected = (np.sqrt(np.exp(2 * values).mean(1)) for values in (controls, selected))
+    middle = float(np.median(of_controls)) if len(of_controls) else float("nan")
+    return tuple(middle / float(value) for value in of_selected)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..criteria.criteria import derived_seed
@@ -15,9 +18,55 @@ from ..criteria.scores import Scores, by_threshold, count_of, spared, top
 from ..edits.edit import Edit, EditSpec
 from ..errors import UserError
 from ..units import Units
-from .controls import random_rankings
+from .controls import Matched, matched_rankings
+from .norms import norms_of_units
 
 UNITS_LISTED = 64
+
+ALIKE = 1.5
+"""Rankings whose folded norms differ by less than this factor at each position share their controls."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """The selected units of one ranking, for each size.
+
+    Arguments:
+        criterion, group: of the ranking.
+        units: of each size.
+        rule: how they were chosen, in words, for each size.
+        half: of the samples that they were selected on; None for all, or where no samples were looked at.
+        is_tested: they get controls and verdicts; otherwise they are only shown.
+    """
+
+    criterion: str
+    group: str | None
+    units: Mapping[int | float, Units]
+    rule: Mapping[int | float, str]
+    half: int | None = None
+    is_tested: bool = True
+
+    @property
+    def measured_halves(self) -> frozenset[int]:
+        """Halves of the samples on which these units are measured: those that they were not selected on."""
+        return frozenset((0, 1)) if self.half is None else frozenset([1 - self.half])
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Controls that one or several selected rankings share.
+
+    Arguments:
+        units: of every control, for each size.
+        halves: of the samples on which they are measured.
+        matched: how well they match.
+        place: of each ranking among those that share them.
+    """
+
+    units: Mapping[int | float, Sequence[Units]]
+    halves: frozenset[int]
+    matched: Mapping[int | float, Matched]
+    place: Mapping[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,40 +75,38 @@ class Variant:
 
     Arguments:
         edit: what is done to the network.
-        selected_set: number of the selected set (ranking x size x edit) that it belongs to or is matched to.
         family: "selected", or "random" for a control.
-        criterion, group: of the ranking.
+        selected_set: number of the selected set (criterion, group, size and edit); -1 for a control.
+        pool: number of the pool of controls that a tested set is compared with, or that a control is of; -1 for none.
+        halves: of the samples on which it is measured.
+        half: on which its units were selected; None for all.
         size: as asked for, a count or a fraction.
         repeat: of a random edit, from 0.
         control: number of the control, -1 for selected.
-        rule: how the units were chosen, in words.
+        norm_ratio: of the controls to a tested set; nan otherwise.
+        same_tensor: share of their units that are of its own tensors; nan otherwise.
+        criterion, group, rule: how the units were chosen.
     """
 
     edit: Edit
-    selected_set: int
     family: str
-    criterion: str
-    group: str | None
+    selected_set: int
+    pool: int
+    halves: frozenset[int]
+    half: int | None
     size: int | float
     repeat: int
     control: int
-    rule: str
-
-
-@dataclass(frozen=True, eq=False)
-class Ranked:
-    """A ranking made ready for selection.
-
-    Arguments:
-        criterion, group: of the ranking.
-        units: of each size.
-        rule: in words, for each size.
-    """
-
+    norm_ratio: float
+    same_tensor: float
     criterion: str
     group: str | None
-    units: Mapping[int | float, Units]
-    rule: Mapping[int | float, str]
+    rule: str
+
+    @property
+    def part(self) -> str:
+        """Name of what is measured together: the family and, where it is one only, the half of the samples."""
+        return self.family if len(self.halves) == 2 else f"{self.family}_{min(self.halves)}"
 
 
 def select(
@@ -73,10 +120,13 @@ def select(
     smallest: bool,
     spare: float,
     seed: int,
+    half: int | None = None,
+    is_tested: bool = True,
 ) -> Ranked:
     """The selected units of every size of one ranking.
 
     Arguments:
+        half, is_tested: as of `Ranked`.
         everywhere: select single weights by a threshold applied to every parameter.
         smallest: select the smallest scores.
         spare: probability with which a selected weight is spared.
@@ -93,7 +143,7 @@ def select(
         units[size] = spared(chosen, spare, derived_seed(seed, "spare", size)) if spare else chosen
         which = "smallest" if smallest else "largest"
         rules[size] = f"{which} {n} of {scores.n} by {criterion}" + (f" on {group}" if group else "")
-    return Ranked(criterion, group, units, rules)
+    return Ranked(criterion, group, units, rules, half, is_tested)
 
 
 def plan(
@@ -106,47 +156,133 @@ def plan(
     controls: int,
     seed: int,
 ) -> list[Variant]:
-    """Every edited network of a study.
+    """Every edited network of a study, the selected ones first.
 
-    Controls are whole random rankings: control k of size 2 holds control k of size 1. A set that is selected by
-    several edits shares its controls' units. Control k of every selected set of one ranking has its own draws of noise.
+    Controls are whole random rankings: control k of size 2 holds control k of size 1. Rankings with the same tensors
+    and about the same norms share them, and so do all edits.
 
     Arguments:
         ranked: the selected units of each ranking.
         specs: the edits.
         tensors: for each edit that needs them (by its text), the numbers that it puts in.
         repeats: of random edits.
-        controls: random rankings a ranking.
+        controls: random rankings a pool.
         seed: of all draws.
     """
-    selected: list[Variant] = []
-    matched: list[Variant] = []
-    number = 0
-    for ranking in ranked:
-        draws = _control_draws(model, ranking, controls, seed)
-        for size, units in ranking.units.items():
-            for spec in specs:
-                for repeat in range(repeats if spec.is_random else 1):
-                    edit = Edit(
-                        spec.kind,
-                        units,
-                        spec.parameters,
-                        tensors.get(str(spec), {}),
-                        derived_seed(seed, "edit", repeat),
-                    )
-                    variant = Variant(
-                        edit, number, "selected", ranking.criterion, ranking.group, size, repeat, -1, ranking.rule[size]
-                    )
-                    selected.append(variant)
-                    for control, drawn in enumerate(draws[size]):
-                        other = edit.on(
-                            drawn, matched_to=edit.digest(), seed=derived_seed(seed, "control", control, repeat)
-                        )
-                        matched.append(
-                            replace(variant, edit=other, family="random", control=control, rule="random, same tensors")
-                        )
-                number += 1
-    return selected + matched
+    pools = pools_of(model, ranked, controls, seed) if controls else []
+    pool_of = {ranking: number for number, pool in enumerate(pools) for ranking in pool.place}
+    numbers: dict[tuple[str, str | None, int | float, str], int] = {}
+    selected = []
+
+    def edits(units: Units, spec: EditSpec, *use: object) -> Iterator[tuple[int, Edit]]:
+        for repeat in range(repeats if spec.is_random else 1):
+            draw = derived_seed(seed, *use, repeat)
+            yield repeat, Edit(spec.kind, units, spec.parameters, tensors.get(str(spec), {}), draw)
+
+    for place, ranking in enumerate(ranked):
+        for (size, units), spec in product(ranking.units.items(), specs):
+            key = (ranking.criterion, ranking.group, size, str(spec))
+            number = numbers.setdefault(key, len(numbers))
+            pool = pool_of.get(place, -1)
+            ratio = same = math.nan
+            if pool >= 0:
+                matched = pools[pool].matched[size]
+                ratio, same = matched.norm_ratios[pools[pool].place[place]], matched.same_tensor
+            selected += [
+                Variant(
+                    edit,
+                    "selected",
+                    number,
+                    pool,
+                    ranking.measured_halves,
+                    ranking.half,
+                    size,
+                    repeat,
+                    -1,
+                    ratio,
+                    same,
+                    ranking.criterion,
+                    ranking.group,
+                    ranking.rule[size],
+                )
+                for repeat, edit in edits(units, spec, "edit")
+            ]
+    matched_to = {(v.pool, v.size, str(v.edit)): v.edit.digest() for v in reversed(selected) if v.pool >= 0}
+    drawn = [
+        Variant(
+            edit.on(edit.units, matched_to=matched_to[number, size, str(spec)]),
+            "random",
+            -1,
+            number,
+            pool.halves,
+            None,
+            size,
+            repeat,
+            control,
+            math.nan,
+            math.nan,
+            "random",
+            None,
+            f"random, matched, from the {pool.matched[size].reach}",
+        )
+        for number, pool in enumerate(pools)
+        for (size, sets), spec in product(pool.units.items(), specs)
+        for control, units in enumerate(sets)
+        for repeat, edit in edits(units, spec, "control", control)
+    ]
+    return selected + drawn
+
+
+def pools_of(model: nn.Module, ranked: Sequence[Ranked], n: int, seed: int) -> list[Pool]:
+    """The controls of all tested rankings."""
+    shared: list[list[int]] = []
+    loudness = [_loudness(model, ranking) if ranking.is_tested else np.zeros(0) for ranking in ranked]
+    for place, ranking in enumerate(ranked):
+        if not ranking.is_tested:
+            continue
+        alike = (members for members in shared if _alike(ranked[members[0]], ranking))
+        near = (m for m in alike if np.abs(loudness[m[0]] - loudness[place]).max() < np.log(ALIKE))
+        members = next(near, None)
+        if members is None:
+            shared.append([place])
+        else:
+            members.append(place)
+    return [_pool(model, ranked, members, n, seed) for members in shared]
+
+
+def _pool(model: nn.Module, ranked: Sequence[Ranked], members: Sequence[int], n: int, seed: int) -> Pool:
+    first = ranked[members[0]]
+    largest = max(first.units.values(), key=len)
+    matched: dict[int | float, Matched] = {}
+    units: dict[int | float, Sequence[Units]] = {}
+    is_nested = all(_is_prefix(of_size, largest) for of_size in first.units.values())
+    whole = matched_rankings(model, [_longest(ranked[m]) for m in members], n, seed=seed) if is_nested else None
+    for size, of_size in first.units.items():
+        here = whole or matched_rankings(model, [ranked[m].units[size] for m in members], n, seed=seed)
+        matched[size], units[size] = here, [drawn.first(len(of_size)) for drawn in here.rankings]
+    halves = frozenset().union(*(ranked[m].measured_halves for m in members))
+    return Pool(units, halves, matched, {member: place for place, member in enumerate(members)})
+
+
+def _longest(ranking: Ranked) -> Units:
+    return max(ranking.units.values(), key=len)
+
+
+def _alike(one: Ranked, other: Ranked) -> bool:
+    """Whether two rankings name the same tensors at each position, for each size."""
+    return one.units.keys() == other.units.keys() and all(
+        len(units) == len(other.units[size]) and _tensors(units) == _tensors(other.units[size])
+        for size, units in one.units.items()
+    )
+
+
+def _tensors(units: Units) -> list[str]:
+    return [units.names[place] for place in units.place]
+
+
+def _loudness(model: nn.Module, ranking: Ranked) -> NDArray[np.float64]:
+    """Logarithm of the folded norm of each of a ranking's units."""
+    return np.log(norms_of_units(model, _longest(ranking)) + 1e-12)
 
 
 def variants_frame(variants: Sequence[Variant], *, epoch: int, selected_on: str, precision: str) -> pd.DataFrame:
@@ -156,6 +292,7 @@ def variants_frame(variants: Sequence[Variant], *, epoch: int, selected_on: str,
             "variant": number,
             "family": v.family,
             "selected_set": v.selected_set,
+            "pool": v.pool,
             "criterion": v.criterion,
             "group": v.group,
             "selected_on": selected_on,
@@ -169,26 +306,17 @@ def variants_frame(variants: Sequence[Variant], *, epoch: int, selected_on: str,
             "digest": v.edit.units.digest(),
             "seed": v.edit.seed,
             "epoch": epoch,
-            "fold": -1,
+            "fold": -1 if v.half is None else v.half,
             "repeat": v.repeat,
             "control": v.control,
-            "matched_to": v.selected_set if v.family == "random" else -1,
+            "matched_to": v.edit.matched_to,
+            "norm_ratio": v.norm_ratio,
+            "same_tensor": v.same_tensor,
             "precision": precision,
         }
         for number, v in enumerate(variants)
     ]
     return pd.DataFrame(rows)
-
-
-def _control_draws(model: nn.Module, ranking: Ranked, controls: int, seed: int) -> dict[int | float, list[Units]]:
-    """Units of each control for each size; selected sets that are nested get nested controls."""
-    if not controls:
-        return {size: [] for size in ranking.units}
-    largest = max(ranking.units.values(), key=len)
-    if all(_is_prefix(units, largest) for units in ranking.units.values()):
-        rankings = random_rankings(model, largest, controls, seed=seed)
-        return {size: [drawn.first(len(units)) for drawn in rankings] for size, units in ranking.units.items()}
-    return {size: random_rankings(model, units, controls, seed=seed) for size, units in ranking.units.items()}
 
 
 def _is_prefix(units: Units, longer: Units) -> bool:

@@ -35,7 +35,8 @@ class RankingSettings(Settings):
         n_worst: at most so many of them.
         order: which are the worst.
         loss: by which, and whose gradient is taken.
-        seed: of the criterion `random`.
+        half: of the samples, `Dataset.halves`; None for all.
+        seed: of the criterion `random`, and of the halves.
         ablation: of the criterion `ablation`: the map that the scores are read from.
     """
 
@@ -47,8 +48,14 @@ class RankingSettings(Settings):
     n_worst: int = 200
     order: Order = "highest_loss"
     loss: LossName = "cross_entropy"
+    half: int | None = None
     seed: int = 0
     ablation: AblationSettings | None = None
+
+    @property
+    def looks_at_samples(self) -> bool:
+        """Its units are selected by what the network does on samples."""
+        return needs_group(self.criterion)
 
     @property
     def label(self) -> str:
@@ -72,7 +79,7 @@ def trace(model: nn.Module, data: Dataset, settings: RankingSettings) -> Scores:
         return Scores(criterion(model, select=settings.select, seed=settings.seed), *_kind(settings))
     if settings.criterion == "magnitude":
         return Scores(criterion(model, select=settings.select), *_kind(settings))
-    samples = data.samples(settings.split)
+    samples = data.samples(settings.split).of_half(settings.half, settings.seed)
     chosen = worst(model, samples, settings.group, settings.n_worst, order=settings.order, loss=settings.loss)
     if settings.criterion in CRITERIA:
         return Scores(criterion(model, chosen, select=settings.select, loss=settings.loss), *_kind(settings))
@@ -104,6 +111,12 @@ def ranking_file(run: Run, settings: RankingSettings) -> Path:
     name = "_".join(re.sub(r"[^\w.-]+", "-", word) for word in words if word)
     digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
     return run.path / "rankings" / f"{name}_{digest}.safetensors"
+
+
+def on_half(ranking: RankingSettings, half: int) -> RankingSettings:
+    """The same ranking by one half of the samples."""
+    ablation = ranking.ablation and ranking.ablation.model_copy(update={"half": half})
+    return ranking.model_copy(update={"half": half, "ablation": ablation})
 
 
 def needs_group(criterion: str) -> bool:

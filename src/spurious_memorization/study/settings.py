@@ -67,7 +67,14 @@ class StudySettings(TraceSettings):
     )
     split: Words = Field(("train", "test"), description="splits to measure on")
     repeats: int = Field(10, ge=1, description="of each random edit, each with its own draws")
-    controls: int = Field(99, ge=0, description="random controls of each ranking")
+    controls: int = Field(99, ge=0, description="matched random controls of each ranking; without any no verdicts")
+    controls_on: Words = Field(
+        (), description="splits on which controls are measured; all that --split names if not given"
+    )
+    cross_fit: bool = Field(True, description="select on one half of the samples and test on the other, and vice versa")
+    pseudo_minority: int | None = Field(
+        None, ge=0, description="study random subsets of the majority, drawn with this seed, in the minority's place"
+    )
     per_group: int | None = Field(
         None, ge=1, description="measure controls on so many samples a group; all if not given"
     )
@@ -194,10 +201,12 @@ def parse_splits(settings: StudySettings, data: Dataset) -> list[str]:
     """The splits of a study.
 
     Raises:
-        UserError: one is unknown or empty.
+        UserError: one is unknown or empty, or controls are to be measured on another one.
     """
     if not settings.split:
         raise UserError(f"no split is given: choose among {', '.join(data.splits)} with --split")
     for split in settings.split:
         data.samples(split)
+    if others := set(settings.controls_on) - set(settings.split):
+        raise UserError(f"--controls-on {min(others)}: it is no split of the study ({', '.join(settings.split)})")
     return [split for split in SPLITS if split in settings.split]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from torch import nn
 
 from ..atomic import write_text
 from ..console import say
+from ..data.pseudo import with_pseudo_minority
 from ..data.samples import Dataset, Samples
 from ..engine.evaluate import engine_for
 from ..engine.outcomes import Engine
@@ -24,10 +27,11 @@ from ..run import Run, refuse_other_settings, write_parquet
 from ..settings import Execution
 from ..units import Selection, parse_units
 from .blocks import Part, measured_blocks, ready_engine
-from .counts import COUNTS, compare, count
+from .counts import COUNTS, count
 from .edited_run import tensors_for
+from .effects import SampleEffects, joined, sample_effects, study_effects
 from .plan import Ranked, Variant, plan, refuse_too_many, select, variants_frame
-from .rankings import RankingSettings, stored_ranking
+from .rankings import RankingSettings, on_half, stored_ranking
 from .settings import StudySettings, parse_edits, parse_sizes, parse_splits, rankings_of, rules_of
 
 
@@ -48,16 +52,21 @@ class Study:
         return pd.read_parquet(self.path / "variants.parquet")
 
     def results(self) -> pd.DataFrame:
-        """Counts: one row a variant, split, subset and group."""
+        """Counts: one row a variant, split, subset, half and group."""
         return pd.read_parquet(self.path / "results.parquet")
 
     def effects(self) -> pd.DataFrame:
-        """Shifts beside controls: one row a selected set, split and group."""
+        """Shifts beside controls, and verdicts: one row a selected set, split and group."""
         return pd.read_parquet(self.path / "effects.parquet")
 
-    def outcomes(self, split: str, family: str = "selected") -> pd.DataFrame:
-        """Predicted class, loss and margin: one row a variant (-1: before any edit) and sample."""
-        files = sorted((self.path / "outcomes").glob(f"{split}_{family}_*.parquet"))
+    def outcomes(self, split: str, part: str = "selected") -> pd.DataFrame:
+        """Predicted class, loss and margin: one row a variant (-1: before any edit) and sample.
+
+        Arguments:
+            split: of the samples.
+            part: "selected" or "random"; with "_0" or "_1" what was measured on one half of the samples alone.
+        """
+        files = sorted((self.path / "outcomes").glob(f"{split}_{part}_{'[0-9]' * 5}.parquet"))
         return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
 
     @property
@@ -101,6 +110,8 @@ def study(
     """
     settings, execution = settings or StudySettings(), execution or Execution()
     data = run.read_data(data_folder)
+    if settings.pseudo_minority is not None:
+        data = with_pseudo_minority(data, settings.pseudo_minority)
     epoch = run.choose_epoch(settings.epoch)
     model = run.network(epoch).to(choose_device(execution.device))
     splits = parse_splits(settings, data)
@@ -136,15 +147,17 @@ def study(
             model, data.samples(splits[0]), loss=rules.loss, precision=settings.precision, execution=execution
         )
         parts = {split: _parts(variants, data.samples(split), settings) for split in splits}
-        engine = ready_engine(engine, [part for both in parts.values() for part in both.values()], execution)
+        engine = ready_engine(engine, [part for here in parts.values() for part in here.values()], execution)
         write_text(result.path / "study.json", json.dumps({**record, "engine": engine.path}, indent=2) + "\n")
         write_parquet(result.path / "variants.parquet", frame)
-        counted = pd.concat(
-            [_measure(result, engine, split, both, _subset_name(settings)) for split, both in parts.items()],
-            ignore_index=True,
-        )
+        measured = {
+            split: _measure(result, engine, split, here, _subset(data.samples(split), settings), settings)
+            for split, here in parts.items()
+        }
+        counted = pd.concat([m.counts for m in measured.values()], ignore_index=True)
         write_parquet(result.path / "results.parquet", counted)
-        write_parquet(result.path / "effects.parquet", _effects(frame, counted, data))
+        found = study_effects(data, frame, counted, {s: m.effects for s, m in measured.items()}, seed=settings.seed)
+        write_parquet(result.path / "effects.parquet", found)
     return result
 
 
@@ -180,42 +193,78 @@ def _ranked(
             smallest=settings.smallest,
             spare=settings.spare,
             seed=settings.seed,
+            half=ranking.half,
+            is_tested=ranking.half is not None or not (settings.cross_fit and ranking.looks_at_samples),
         )
-        for ranking in rankings
+        for whole in rankings
+        for ranking in _with_halves(whole, data, settings)
     ]
 
 
+def _with_halves(ranking: RankingSettings, data: Dataset, settings: StudySettings) -> list[RankingSettings]:
+    """A ranking and, for verdicts, the same by each half of the samples, where the group has samples in both."""
+    if not (settings.cross_fit and settings.controls and ranking.looks_at_samples):
+        return [ranking]
+    samples = data.samples(ranking.split)
+    there = samples if ranking.group is None else samples.of_group(ranking.group)
+    return [ranking, *(on_half(ranking, half) for half in (0, 1))] if len(there) > 1 else [ranking]
+
+
+def _subset(samples: Samples, settings: StudySettings) -> Samples:
+    """The samples on which controls are measured."""
+    return samples if settings.per_group is None else samples.per_group(settings.per_group, settings.seed)
+
+
 def _parts(variants: Sequence[Variant], samples: Samples, settings: StudySettings) -> dict[str, Part]:
-    """What is measured on one split: selected sets on all samples, their controls on some where so set."""
-    n = settings.per_group
-    subset = samples if n is None else samples.per_group(n, settings.seed)
-    places = {"selected": ("edited networks", samples), "random": ("controls", subset)}
-    edits = {family: [v.edit for v in variants if v.family == family] for family in places}
-    return {
-        family: Part(f"{samples.split}, {words}", edits[family], where)
-        for family, (words, where) in places.items()
-        if edits[family]
-    }
+    """What is measured on one split: selected sets on all samples, their controls on some where so set; what is of one
+    half of the samples on that half alone."""
+    places = {"selected": ("edited networks", samples), "random": ("controls", _subset(samples, settings))}
+    found: dict[str, Part] = {}
+    for name in dict.fromkeys(variant.part for variant in variants):
+        here = [number for number, variant in enumerate(variants) if variant.part == name]
+        first = variants[here[0]]
+        if first.family == "random" and samples.split not in (settings.controls_on or settings.split):
+            continue
+        words, where = places[first.family]
+        if len(first.halves) == 1:
+            (half,) = first.halves
+            where, words = where.of_half(half, settings.seed), f"{words}, half {half}"
+        if len(where):
+            edits = [variants[number].edit for number in here]
+            found[name] = Part(f"{samples.split}, {words}", edits, where, np.array(here))
+    return found
 
 
-def _measure(result: Study, engine: Engine, split: str, parts: Mapping[str, Part], subset_name: str) -> pd.DataFrame:
-    """Counts of every variant on one split: selected sets on all samples, and on the controls' samples."""
-    subset = parts.get("random", parts["selected"]).samples
-    counted = []
-    for family, part in parts.items():
-        offset = 0 if family == "selected" else len(parts["selected"].edits)
-        sums: dict[str, list[pd.DataFrame]] = {"all": [], subset_name: []}
-        for before, after in measured_blocks(result.path / "outcomes", f"{split}_{family}", engine, part, offset):
+class _Measured(NamedTuple):
+    """Counts of every variant on one split, and what each selected one does to each sample, by variant."""
+
+    counts: pd.DataFrame
+    effects: dict[int, SampleEffects]
+
+
+def _measure(
+    result: Study, engine: Engine, split: str, parts: Mapping[str, Part], subset: Samples, settings: StudySettings
+) -> _Measured:
+    """Measure every part; selected sets are counted on all their samples, and on the controls' samples."""
+    halves, subset_name = subset.dataset.halves(settings.seed), _subset_name(settings)
+    sums: list[pd.DataFrame] = []
+    found: dict[int, list[SampleEffects]] = defaultdict(list)
+    for name, part in parts.items():
+        is_control = name.startswith("random")
+        for before, after in measured_blocks(result.path / "outcomes", f"{split}_{name}", engine, part):
             here = part.samples.at(before.index)
-            views = {subset_name: here} if family == "random" else {"all": here, subset_name: _within(here, subset)}
-            for view, counted_here in views.items():
-                if len(counted_here):
-                    sums[view].append(count(before, after, counted_here))
-        for view, counts in sums.items():
-            if counts:
-                total = pd.concat(counts).groupby(["edit", "group"], as_index=False)[list(COUNTS)].sum()
-                counted.append(total.rename(columns={"edit": "variant"}).assign(split=split, subset=view))
-    return pd.concat(counted, ignore_index=True)
+            views = {subset_name: here} if is_control else {"all": here, subset_name: _within(here, subset)}
+            for (view, samples), half in product(views.items(), (0, 1)):
+                chosen = samples.at(samples.index[halves[samples.index] == half])
+                if len(chosen):
+                    sums.append(count(before, after, chosen).assign(subset=view, half=half))
+            if not is_control:
+                for row, variant in enumerate(after.edits.tolist()):
+                    found[variant].append(sample_effects(before, after, row, halves, subset.dataset))
+    keys = ["edit", "subset", "half", "group"]
+    total = pd.concat(sums).groupby(keys, as_index=False)[list(COUNTS)].sum()
+    counts = total.rename(columns={"edit": "variant"}).assign(split=split)
+    return _Measured(counts, {variant: joined(several) for variant, several in found.items()})
 
 
 def _subset_name(settings: StudySettings) -> str:
@@ -224,42 +273,3 @@ def _subset_name(settings: StudySettings) -> str:
 
 def _within(samples: Samples, subset: Samples) -> Samples:
     return samples.at(samples.index[np.isin(samples.index, subset.index)])
-
-
-def _effects(variants: pd.DataFrame, results: pd.DataFrame, data: Dataset) -> pd.DataFrame:
-    """`effects.parquet`: every selected set on every split and group, beside its controls on the same samples."""
-    named = results.merge(
-        variants[["variant", "family", "selected_set", "control"]], on="variant", how="left", validate="many_to_one"
-    )
-    about = variants[variants["family"] == "selected"].drop_duplicates("selected_set").set_index("selected_set")
-    frames = []
-    for (number, split), rows in named.groupby(["selected_set", "split"], sort=False):
-        selected, controls = rows[rows["family"] == "selected"], rows[rows["family"] == "random"]
-        subset = controls["subset"].iloc[0] if len(controls) else "all"
-        controls = controls.drop(columns="group").assign(edit=controls["control"], group=controls["group"])
-        whole = compare(selected[selected["subset"] == "all"], controls.iloc[:0])
-        beside = compare(selected[selected["subset"] == subset], controls)
-        columns = ["group", "shift", "control_low", "control_median", "control_high", "n_controls", "n_as_large"]
-        table = whole.drop(columns=columns[2:]).merge(
-            beside[columns].rename(columns={"shift": "shift_beside_controls"}), on="group"
-        )
-        what = about.loc[number]
-        frames.append(
-            table.assign(
-                selected_set=number,
-                split=split,
-                controls_on=subset,
-                criterion=what["criterion"],
-                traced_on=what["group"],
-                size=what["size"],
-                kind=what["kind"],
-                parameters=what["parameters"],
-                unit=what["unit"],
-                n_units=what["n_units"],
-                units=what["units"],
-            )
-        )
-    effects = pd.concat(frames, ignore_index=True)
-    effects["group_name"] = [data.groups.names[g] for g in effects["group"]]
-    effects["minority"] = effects["group"].isin(data.minority)
-    return effects
