@@ -103,7 +103,7 @@ def selectivity(
         n_permutations: draws of the null.
         seed: of these.
     """
-    drop, margin = np.asarray(drop, float).round(9), np.asarray(margin_before, float)
+    drop, margin = np.asarray(drop, float).round(12), np.asarray(margin_before, float)
     member = np.asarray(is_minority, bool)
     halves = np.zeros(len(drop), np.int64) if half is None else np.asarray(half)
     rng = np.random.default_rng([seed, 0x5E1EC7])
@@ -126,7 +126,7 @@ def selectivity(
     overlap = n_minority / n_all if n_all else 0.0
     if not n_minority:
         return Selectivity(math.nan, math.nan, overlap, 0, 0)
-    p = (1 + int((sums >= observed - _TIE).sum())) / (1 + n_permutations)
+    p = (1 + int((sums >= observed - 1e-6).sum())) / (1 + n_permutations)
     return Selectivity(float(observed) / n_minority, p, overlap, n_minority, n_majority)
 
 
