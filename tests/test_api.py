@@ -68,6 +68,20 @@ COLUMNS = {
     "control_median",
     "control_high",
     "n_as_large",
+    "p",
+    "p_adjusted",
+    "difference",
+    "p_selective",
+    "overlap",
+    "contrast",
+    "contrast_low",
+    "contrast_high",
+    "n_unseen",
+    "influential",
+    "selective",
+    "memorising",
+    "verdict",
+    "reason",
 }
 
 
@@ -84,7 +98,7 @@ def test_from_tensors_to_effects(data):
 
     edit = sm.zero(units)
     with pytest.warns(UserWarning, match="only 7 of 20 controls"):
-        controls = sm.random_controls(model, edit, n=20)
+        controls = sm.matched_controls(model, edit, n=20)
     result = sm.evaluate(model, [edit, *controls], data.train)
     effects = sm.effects(result, data.train)
     assert set(effects.columns) == COLUMNS
@@ -99,6 +113,9 @@ def test_from_tensors_to_effects(data):
     others = effects[effects["group"] != GROUP]
     assert (others["shift"] == 0).all()
     assert (others["n_as_large"] == 7).all()  # a shift of 0 is met by all
+    assert (row["p"], row["p_adjusted"]) == (1 / 8, 1 / 8)
+    assert (effects["verdict"] == "no verdict").all()
+    assert effects["reason"].str.contains("7 controls: 19 are needed").all()
 
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

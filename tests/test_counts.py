@@ -1,4 +1,4 @@
-"""Counts per group beside fairlearn's, and the effects that follow from them."""
+"""Counts per group beside fairlearn's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from sklearn.metrics import accuracy_score
 import spurious_memorization as sm
 from spurious_memorization.engine.outcomes import Block
 from spurious_memorization.study.counts import count
-from spurious_memorization.study.statistics import paired_interval
 
 QUICK = settings(max_examples=25, deadline=None)
 
@@ -77,65 +76,9 @@ def test_counts_add_up(case):
     pd.testing.assert_frame_equal(parts, table.drop(columns=["edit", "group"]))
 
 
-@QUICK
-@given(case=cases(), n_controls=st.integers(0, 3))
-def test_effects_are_differences_of_two_metric_frames(case, n_controls):
-    samples, before, after = case
-    units = [sm.Units("channel", ("a.weight",), np.array([0]), np.array([i])) for i in range(len(after.edits))]
-    selected = sm.zero(units[0])
-    matched = [sm.zero(u) for u in units[1:]]
-    matched = [edit.on(edit.units, matched_to=selected.digest()) for edit in matched[:n_controls]]
-    edits = (selected, *matched, *(sm.zero(u) for u in units[1 + len(matched) :]))
-    table = sm.effects(sm.Outcomes(edits, before.index, before, after, "plain"), samples)
-    shifts = [by_group(samples, row) - by_group(samples, before.predicted[0]) for row in after.predicted]
-    names = [samples.dataset.groups.names[g] for g in shifts[0].index]
-    assert sorted(set(table["edit"])) == [i for i, edit in enumerate(edits) if edit.matched_to is None]
-    for edit, here in table.groupby("edit"):
-        here = here.set_index("group").loc[names]
-        np.testing.assert_allclose(here["shift"], shifts[edit], atol=1e-12)
-        np.testing.assert_allclose(here["accuracy_after"] - here["accuracy_before"], shifts[edit], atol=1e-12)
-        assert ((here["low"] <= here["shift"]) & (here["shift"] <= here["high"])).all()
-        others = np.array(shifts[1 : 1 + len(matched)]) if edit == 0 else np.empty((0, len(names)))
-        assert (here["n_controls"] == len(others)).all()
-        if len(others):
-            np.testing.assert_allclose(here["control_low"], others.min(0))
-            np.testing.assert_allclose(here["control_high"], others.max(0))
-            np.testing.assert_allclose(here["control_median"], np.median(others, 0), atol=1e-12)
-            assert here["n_as_large"].tolist() == (others <= shifts[0].to_numpy() + 1e-9).sum(0).tolist()
-        else:
-            assert here[["control_low", "control_median", "control_high"]].isna().all(axis=None)
-            assert (here["n_as_large"] == 0).all()
-
-
-def test_effects_by_hand():
-    data = sm.data(torch.zeros(6, 1), [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1], classes=("no", "yes"))
-    index, zeros = np.arange(6), np.zeros((1, 6), np.float32)
-    before = Block(np.array([-1]), index, np.array([[0, 0, 1, 1, 1, 0]], np.int16), zeros, zeros)
-    after = Block(np.array([0]), index, np.array([[0, 1, 0, 0, 1, 1]], np.int16), zeros, zeros + 2)
-    units = sm.Units("channel", ("a.weight",), np.array([0]), np.array([0]))
-    table = sm.effects(sm.Outcomes((sm.zero(units),), index, before, after, "plain"), data.train).set_index("group")
-    assert list(table.index) == ["no with 0", "yes with 0", "yes with 1"]  # nobody is "no with 1"
-    assert table["n"].tolist() == [3, 1, 2]
-    assert table["accuracy_before"].tolist() == pytest.approx([2 / 3, 1, 1 / 2])
-    assert table["shift"].tolist() == pytest.approx([0, -1, 1 / 2])
-    assert table["margin_shift"].tolist() == [2, 2, 2]
-    assert (table["kind"].unique().tolist(), table["n_units"].unique().tolist()) == (["zero"], [1])
-    low, high = paired_interval(1, 1, 3)
-    assert (table["low"].iloc[0], table["high"].iloc[0]) == (low, high)
-
-
 def test_samples_without_outcomes_are_refused():
     data = sm.data(torch.zeros(4, 1), [0, 1, 0, 1], [0, 0, 1, 1], ["train", "train", "test", "test"])
     rng = np.random.default_rng(0)
     before, after = (block(rng, edits, data.train.y) for edits in (range(-1, 0), range(1)))
     with pytest.raises(sm.UserError, match=r"\(test\) have no outcomes"):
         count(before, after, data.test)
-
-
-def test_nothing_but_controls():
-    data = sm.data(torch.zeros(4, 3, 8, 8), y=[0, 1, 0, 1], a=[0, 0, 1, 1])
-    model = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2)
-    )
-    with pytest.raises(sm.UserError, match="no edit to show"):
-        sm.effects(sm.evaluate(model, [], data.train), data.train)
