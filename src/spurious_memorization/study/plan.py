@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -15,11 +15,15 @@ from torch import Tensor, nn
 
 from ..criteria.criteria import derived_seed
 from ..criteria.scores import Scores, by_threshold, count_of, spared, top
+from ..data.samples import Dataset
 from ..edits.edit import Edit, EditSpec
 from ..errors import UserError
-from ..units import Units
+from ..presets import TracingRules
+from ..units import Selection, Units, parse_units
 from .controls import Matched, matched_rankings
 from .norms import norms_of_units
+from .rankings import RankingSettings, on_half
+from .settings import StudySettings, parse_sizes
 
 UNITS_LISTED = 64
 
@@ -107,6 +111,55 @@ class Variant:
     def part(self) -> str:
         """Name of what is measured together: the family and, where it is one only, the half of the samples."""
         return self.family if len(self.halves) == 2 else f"{self.family}_{min(self.halves)}"
+
+
+def ranked_units(
+    model: nn.Module,
+    data: Dataset,
+    settings: StudySettings,
+    rankings: Sequence[RankingSettings],
+    rules: TracingRules,
+    scores_of: Callable[[RankingSettings], Scores],
+) -> list[Ranked]:
+    """The selected units of every ranking of a study; where verdicts are wanted of a criterion that looks at samples,
+    also by each half of them.
+
+    Arguments:
+        scores_of: traces a ranking, or has it.
+
+    Raises:
+        UserError: the network lacks a stated unit, a size is larger than the network.
+    """
+    if settings.units:
+        units = parse_units(model, settings.units, Selection(unit=settings.unit, with_bias=rules.select.with_bias))
+        return [Ranked("given", None, {len(units): units}, {len(units): "given"})]
+    sizes = parse_sizes(settings.size, settings.unit)
+    return [
+        select(
+            model,
+            scores_of(ranking),
+            sizes,
+            criterion=ranking.criterion,
+            group=ranking.group,
+            everywhere=rules.threshold_everywhere and ranking.criterion == "magnitude",
+            smallest=settings.smallest,
+            spare=settings.spare,
+            seed=settings.seed,
+            half=ranking.half,
+            is_tested=ranking.half is not None or not (settings.cross_fit and ranking.looks_at_samples),
+        )
+        for whole in rankings
+        for ranking in _with_halves(whole, data, settings)
+    ]
+
+
+def _with_halves(ranking: RankingSettings, data: Dataset, settings: StudySettings) -> list[RankingSettings]:
+    """A ranking and, for verdicts, the same by each half of the samples, where the group has samples in both."""
+    if not (settings.cross_fit and settings.controls and ranking.looks_at_samples):
+        return [ranking]
+    samples = data.samples(ranking.split)
+    there = samples if ranking.group is None else samples.of_group(ranking.group)
+    return [ranking, *(on_half(ranking, half) for half in (0, 1))] if len(there) > 1 else [ranking]
 
 
 def select(

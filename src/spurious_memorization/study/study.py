@@ -137,7 +137,11 @@ def study(
             say(f"study {result.path.name} is finished: reading its results")
             return result
         tensors = {str(spec): tensors_for(run, model, data, spec, epoch, settings.unit) for spec in specs}
-        ranked = _ranked(run, model, data, settings, rankings, rules, execution)
+
+        def scores_of(ranking: RankingSettings) -> Scores:
+            return stored_ranking(run, model, data, ranking, execution)
+
+        ranked = ranked_units(model, data, settings, rankings, rules, scores_of)
         refuse_too_many(ranked, settings.controls)
         variants = plan(
             model, ranked, specs, tensors, repeats=settings.repeats, controls=settings.controls, seed=settings.seed
@@ -146,17 +150,17 @@ def study(
         engine = engine_for(
             model, data.samples(splits[0]), loss=rules.loss, precision=settings.precision, execution=execution
         )
-        parts = {split: _parts(variants, data.samples(split), settings) for split in splits}
+        parts = {split: parts_of(variants, data.samples(split), settings) for split in splits}
         engine = ready_engine(engine, [part for here in parts.values() for part in here.values()], execution)
         write_text(result.path / "study.json", json.dumps({**record, "engine": engine.path}, indent=2) + "\n")
         write_parquet(result.path / "variants.parquet", frame)
-        measured = {
-            split: _measure(result, engine, split, here, _subset(data.samples(split), settings), settings)
-            for split, here in parts.items()
-        }
-        counted = pd.concat([m.counts for m in measured.values()], ignore_index=True)
+
+        def blocks(name: str, part: Part) -> Iterator[tuple[Block, Block]]:
+            return measured_blocks(result.path / "outcomes", name, engine, part)
+
+        counted, measured = measure(parts, blocks, data, settings)
         write_parquet(result.path / "results.parquet", counted)
-        found = study_effects(data, frame, counted, {s: m.effects for s, m in measured.items()}, seed=settings.seed)
+        found = study_effects(data, frame, counted, measured, seed=settings.seed)
         write_parquet(result.path / "effects.parquet", found)
     return result
 
@@ -167,109 +171,3 @@ def _name(settings: StudySettings, record: Mapping[str, Any]) -> str:
     kinds = "-".join(dict.fromkeys(edit.split(":")[0] for edit in settings.edit))
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:6]
     return f"{what}_{settings.unit}_{kinds}_{digest}"
-
-
-def _ranked(
-    run: Run,
-    model: nn.Module,
-    data: Dataset,
-    settings: StudySettings,
-    rankings: Sequence[RankingSettings],
-    rules: TracingRules,
-    execution: Execution,
-) -> list[Ranked]:
-    if settings.units:
-        units = parse_units(model, settings.units, Selection(unit=settings.unit, with_bias=rules.select.with_bias))
-        return [Ranked("given", None, {len(units): units}, {len(units): "given"})]
-    sizes = parse_sizes(settings.size, settings.unit)
-    return [
-        select(
-            model,
-            stored_ranking(run, model, data, ranking, execution),
-            sizes,
-            criterion=ranking.criterion,
-            group=ranking.group,
-            everywhere=rules.threshold_everywhere and ranking.criterion == "magnitude",
-            smallest=settings.smallest,
-            spare=settings.spare,
-            seed=settings.seed,
-            half=ranking.half,
-            is_tested=ranking.half is not None or not (settings.cross_fit and ranking.looks_at_samples),
-        )
-        for whole in rankings
-        for ranking in _with_halves(whole, data, settings)
-    ]
-
-
-def _with_halves(ranking: RankingSettings, data: Dataset, settings: StudySettings) -> list[RankingSettings]:
-    """A ranking and, for verdicts, the same by each half of the samples, where the group has samples in both."""
-    if not (settings.cross_fit and settings.controls and ranking.looks_at_samples):
-        return [ranking]
-    samples = data.samples(ranking.split)
-    there = samples if ranking.group is None else samples.of_group(ranking.group)
-    return [ranking, *(on_half(ranking, half) for half in (0, 1))] if len(there) > 1 else [ranking]
-
-
-def _subset(samples: Samples, settings: StudySettings) -> Samples:
-    """The samples on which controls are measured."""
-    return samples if settings.per_group is None else samples.per_group(settings.per_group, settings.seed)
-
-
-def _parts(variants: Sequence[Variant], samples: Samples, settings: StudySettings) -> dict[str, Part]:
-    """What is measured on one split: selected sets on all samples, their controls on some where so set; what is of one
-    half of the samples on that half alone."""
-    places = {"selected": ("edited networks", samples), "random": ("controls", _subset(samples, settings))}
-    found: dict[str, Part] = {}
-    for name in dict.fromkeys(variant.part for variant in variants):
-        here = [number for number, variant in enumerate(variants) if variant.part == name]
-        first = variants[here[0]]
-        if first.family == "random" and samples.split not in (settings.controls_on or settings.split):
-            continue
-        words, where = places[first.family]
-        if len(first.halves) == 1:
-            (half,) = first.halves
-            where, words = where.of_half(half, settings.seed), f"{words}, half {half}"
-        if len(where):
-            edits = [variants[number].edit for number in here]
-            found[name] = Part(f"{samples.split}, {words}", edits, where, np.array(here))
-    return found
-
-
-class _Measured(NamedTuple):
-    """Counts of every variant on one split, and what each selected one does to each sample, by variant."""
-
-    counts: pd.DataFrame
-    effects: dict[int, SampleEffects]
-
-
-def _measure(
-    result: Study, engine: Engine, split: str, parts: Mapping[str, Part], subset: Samples, settings: StudySettings
-) -> _Measured:
-    """Measure every part; selected sets are counted on all their samples, and on the controls' samples."""
-    halves, subset_name = subset.dataset.halves(settings.seed), _subset_name(settings)
-    sums: list[pd.DataFrame] = []
-    found: dict[int, list[SampleEffects]] = defaultdict(list)
-    for name, part in parts.items():
-        is_control = name.startswith("random")
-        for before, after in measured_blocks(result.path / "outcomes", f"{split}_{name}", engine, part):
-            here = part.samples.at(before.index)
-            views = {subset_name: here} if is_control else {"all": here, subset_name: _within(here, subset)}
-            for (view, samples), half in product(views.items(), (0, 1)):
-                chosen = samples.at(samples.index[halves[samples.index] == half])
-                if len(chosen):
-                    sums.append(count(before, after, chosen).assign(subset=view, half=half))
-            if not is_control:
-                for row, variant in enumerate(after.edits.tolist()):
-                    found[variant].append(sample_effects(before, after, row, halves, subset.dataset))
-    keys = ["edit", "subset", "half", "group"]
-    total = pd.concat(sums).groupby(keys, as_index=False)[list(COUNTS)].sum()
-    counts = total.rename(columns={"edit": "variant"}).assign(split=split)
-    return _Measured(counts, {variant: joined(several) for variant, several in found.items()})
-
-
-def _subset_name(settings: StudySettings) -> str:
-    return "all" if settings.per_group is None else f"per_group_{settings.per_group}"
-
-
-def _within(samples: Samples, subset: Samples) -> Samples:
-    return samples.at(samples.index[np.isin(samples.index, subset.index)])
