@@ -94,7 +94,7 @@ def _engine(network: Traced, example: Tensor, loss: LossName, execution: Executi
     def shares(edits: Sequence[Edit]) -> NDArray[np.float64]:
         return np.array([network.share(edit) for edit in edits])
 
-    def pass_seconds(samples: Samples) -> float:
+    def pass_seconds(samples: Samples, network: Traced = network) -> float:
         inputs = moved(samples.part(range(batch_size)).batch().inputs, device)
         assert isinstance(inputs, Tensor)
         with torch.no_grad(), reused_memory():
@@ -109,6 +109,7 @@ def _engine(network: Traced, example: Tensor, loss: LossName, execution: Executi
         "shared prefix, compiled" if network.is_compiled else "shared prefix",
         shares,
         pass_seconds,
+        None if network.dtype == torch.float32 else lambda samples: pass_seconds(samples, network.in_float32()),
         full_work(network.segments),
         compiled,
     )

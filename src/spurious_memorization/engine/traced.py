@@ -93,6 +93,12 @@ class Traced:
         ]
         return [max(each[start:]) for start in range(len(each))]
 
+    def in_float32(self) -> Traced:
+        """The same network in float32."""
+        constants = {node: as_run(value, torch.float32) for node, value in self.exact.items()}
+        runs = [fused(module(self.program, segment, constants)) for segment in self.segments]
+        return replace(self, constants=constants, runs=runs, dtype=torch.float32, is_compiled=False)
+
     def compiled(self, example: Tensor) -> Traced:
         """The same network with compiled segments, where a compiler is there; `example` is an input."""
         modules = [module(self.program, segment, self.constants) for segment in self.segments]

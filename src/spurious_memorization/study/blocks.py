@@ -21,6 +21,9 @@ from ..settings import Execution
 
 OUTCOME_COLUMNS = ("variant", "sample", "predicted", "loss", "margin")
 
+SLOWER = 1.2
+"""So many times the seconds of float32 are not chance."""
+
 
 class Part(NamedTuple):
     """Edits to measure on some samples, with a label for what is said."""
@@ -32,14 +35,19 @@ class Part(NamedTuple):
 
 def ready_engine(engine: Engine, parts: Sequence[Part], execution: Execution) -> Engine:
     """The engine for this work, compiled where that pays, after saying what it will do: how many edited networks on
-    how many images, by which path, how much of the computation that saves against full passes, about how long."""
+    how many images, by which path, how much of the computation that saves against full passes, about how long; and
+    where another precision than float32 is chosen, whether float32 would be faster, which is measured."""
     needed = sum(passes_needed(engine, edits, len(samples)) for _, edits, samples in parts)
     full = sum((len(edits) + 1) * len(samples) for _, edits, samples in parts)
-    seconds = needed * engine.pass_seconds(parts[0].samples)
+    a_pass = engine.pass_seconds(parts[0].samples)
+    exact = a_pass if engine.exact_seconds is None else engine.exact_seconds(parts[0].samples)
     engine = compiled_where_it_pays(engine, needed, execution)
     for label, edits, samples in parts:
         say(f"{label}: {len(edits)} on {len(samples)} images")
-    say(f"engine: {engine.path}; {max(0, 1 - needed / full):.0%} of the computation saved, about {duration(seconds)}")
+    saved, seconds = max(0, 1 - needed / full), needed * a_pass
+    say(f"engine: {engine.path}; {saved:.0%} of the computation saved, about {duration(seconds)}")
+    if a_pass > SLOWER * exact:
+        say(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")
     return engine
 
 
