@@ -38,7 +38,7 @@ def plain_engine(
         margins = np.zeros(shape, np.float32)
         start = 0
         with torch.no_grad(), autocast(device, precision):
-            for batch in samples.batches(execution.eval_batch_size, execution.workers):
+            for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
                 inputs, y = moved(batch.inputs, device), batch.y.to(device)
                 here = slice(start, start + len(y))
                 for position, row in enumerate(rows):

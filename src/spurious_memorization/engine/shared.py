@@ -78,7 +78,7 @@ def _engine(network: Traced, example: Tensor, loss: LossName, execution: Executi
                 prepared(edit)
         start = 0
         with torch.no_grad(), reused_memory() as give_back:
-            for batch in samples.batches(batch_size, execution.workers):
+            for batch in samples.batches(batch_size, execution.workers or 0):
                 inputs, y = moved(batch.inputs, device), batch.y.to(device)
                 assert isinstance(inputs, Tensor)
                 here = slice(start, start + len(y))
