@@ -728,7 +728,7 @@ def tight(request, monkeypatch) -> Iterator[str]:
     }
     for name, (module, limit) in limits.items():
         if request.param in (name, "all"):
-            monkeypatch.setattr(module, limit, 1000)
+            monkeypatch.setattr(module, limit, 100)
     return request.param
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import re
 import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,11 +24,15 @@ import tiny
 from spurious_memorization.engine.outcomes import Engine
 from spurious_memorization.study import blocks as blocks_module
 from spurious_memorization.study import study as study_module
+from spurious_memorization.study.norms import folded_norms
+from spurious_memorization.study.verdicts import answers, memorisation, selectivity
+from test_verdicts import in_a_loop
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
 
 SMALL = {"criterion": ("magnitude", "gradient"), "size": ("1..2",), "controls": 3, "split": ("train", "test")}
-MEAN, REWIND = "mean", "rewind:epochs=2"
+MEAN, REWIND, NOISE = "mean", "rewind:epochs=2", "random_noise:std=0.5"
+MINORITY = ("class 0 with colour 1", "class 1 with colour 0")
 
 
 def small(**changes: Any) -> sm.StudySettings:
@@ -72,11 +77,67 @@ def means_by_hand(network: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor
     return {"conv1": first.mean((0, 2, 3)), "conv2": second.mean((0, 2, 3))}
 
 
+def every_outcome(study: sm.Study, split: str) -> pd.DataFrame:
+    """Outcomes of all parts of a split, with the part's name."""
+    files = (study.path / "outcomes").glob(f"{split}_*_00000.parquet")
+    parts = sorted(file.name.removeprefix(f"{split}_").removesuffix("_00000.parquet") for file in files)
+    return pd.concat([study.outcomes(split, part).assign(part=part) for part in parts], ignore_index=True)
+
+
+def measured_halves(variants: pd.DataFrame) -> dict[int, set[int]]:
+    """Halves of the samples on which each variant must be measured: selected units on those that they were not
+    selected on, controls where one of the sets that they are compared with is."""
+    selected = variants[variants["family"] == "selected"]
+    own = {row.variant: {0, 1} if row.fold == -1 else {1 - row.fold} for row in selected.itertuples()}
+    of_pool: dict[int, set[int]] = {}
+    for row in selected[selected["pool"] >= 0].itertuples():
+        of_pool.setdefault(row.pool, set()).update(own[row.variant])
+    controls = variants[variants["family"] == "random"]
+    return own | {row.variant: of_pool[row.pool] for row in controls.itertuples()}
+
+
+def test_the_plan(whole: sm.Study) -> None:
+    """Criteria that look at samples select on all samples, to be shown, and on each half, to be tested."""
+    variants = whole.variants()
+    assert variants["variant"].tolist() == list(range(len(variants)))
+    selected = variants[variants["family"] == "selected"]
+    folds = selected.groupby(["criterion", "group"], dropna=False)["fold"].unique()
+    assert {key: sorted(values) for key, values in folds.items() if key[0] == "gradient"} == {
+        ("gradient", group): [-1, 0, 1] for group in MINORITY
+    }
+    magnitude = selected[selected["criterion"] == "magnitude"]
+    assert (magnitude["fold"] == -1).all()
+    assert (magnitude["pool"] >= 0).all()
+    assert ((selected["fold"] == -1) == (selected["pool"] == -1))[selected["criterion"] == "gradient"].all()
+    # 3 rankings (magnitude; gradient on two minority groups) x 2 sizes x 3 edits
+    assert selected["selected_set"].nunique() == 18
+    assert len(selected) == 6 + 3 * 12
+    assert selected.groupby("selected_set")[["criterion", "size", "kind", "parameters"]].nunique().eq(1).all(axis=None)
+    controls = variants[variants["family"] == "random"]
+    assert set(controls["pool"]) == set(selected["pool"]) - {-1}
+    assert controls.groupby(["pool", "size", "kind"]).size().eq(3).all()
+    assert len(controls) == 18 * controls["pool"].nunique()
+    assert (controls["selected_set"] == -1).all()
+    tested = selected[selected["pool"] >= 0]
+    assert tested[["norm_ratio", "same_tensor"]].notna().all(axis=None)
+    assert variants.drop(tested.index)[["norm_ratio", "same_tensor"]].isna().all(axis=None)
+
+
+def test_units_are_selected_on_one_half(whole: sm.Study, trained: sm.Run, squares: Path) -> None:
+    data, network = sm.read_data(squares), trained.network(3)
+    for row in whole.variants().query("family == 'selected' and kind == 'zero'").itertuples():
+        if row.criterion == "magnitude":
+            scores = sm.magnitude(network)
+        else:
+            samples = data.train.of_half(None if row.fold == -1 else row.fold, 0)
+            scores = sm.gradient(network, sm.worst(network, samples, row.group, 200))
+        assert row.units == str(sm.top(scores, int(row.size)))
+
+
 def test_results_are_what_edited_copies_of_the_network_answer(whole: sm.Study, trained: sm.Run, squares: Path) -> None:
     data = sm.read_data(squares)
     variants, results = whole.variants(), whole.results()
-    # 3 rankings (magnitude; gradient on two minority groups) x 2 sizes x 3 edits, each with 3 controls
-    assert variants["family"].value_counts().to_dict() == {"selected": 18, "random": 54}
+    halves, where = data.halves(0), measured_halves(whole.variants())
     means = means_by_hand(trained.network(3), data.train.batch().inputs)
     checked = 0
     for split in ("train", "test"):
@@ -84,20 +145,25 @@ def test_results_are_what_edited_copies_of_the_network_answer(whole: sm.Study, t
         batch = samples.batch()
         with torch.no_grad():
             before = trained.network(3)(batch.inputs)
-        outcomes = pd.concat([whole.outcomes(split), whole.outcomes(split, "random")])
+        outcomes = every_outcome(whole, split)
         for row in variants.itertuples():
             with torch.no_grad():
                 after = edited_by_hand(trained, row, means)(batch.inputs)
             stored = outcomes[outcomes["variant"] == row.variant]
-            assert stored["sample"].tolist() == samples.index.tolist()
+            half = sorted(where[row.variant])
+            assert stored["part"].unique().tolist() == [f"{row.family}_{half[0]}" if len(half) == 1 else row.family]
+            measured = np.isin(halves[samples.index], half)
+            assert stored["sample"].tolist() == samples.index[measured].tolist()
             losses = nn.functional.cross_entropy(after, batch.y, reduction="none").numpy()
-            np.testing.assert_allclose(stored["loss"], losses, atol=1e-4, rtol=1e-4)
-            counts = results[(results["variant"] == row.variant) & (results["split"] == split)].set_index("group")
+            np.testing.assert_allclose(stored["loss"], losses[measured], atol=1e-4, rtol=1e-4)
+            counts = results[(results["variant"] == row.variant) & (results["split"] == split)]
             assert counts["subset"].unique().tolist() == ["all"]
+            counts = counts.set_index(["half", "group"])
+            assert sorted({h for h, _ in counts.index}) == half
             right_before, right_after = ((out.argmax(1) == batch.y).numpy() for out in (before, after))
-            for group in range(4):
-                here = samples.g == group
-                stated = counts.loc[group]
+            for h, group in counts.index:
+                here = (samples.g == group) & (halves[samples.index] == h)
+                stated = counts.loc[(h, group)]
                 assert stated["n"] == here.sum()
                 assert stated["correct_before"] == right_before[here].sum()
                 assert stated["correct_after"] == right_after[here].sum()
@@ -105,40 +171,237 @@ def test_results_are_what_edited_copies_of_the_network_answer(whole: sm.Study, t
                 assert stated["became_right"] == (~right_before & right_after)[here].sum()
                 assert stated["loss_after"] == pytest.approx(losses[here].sum(), rel=1e-3, abs=1e-3)
                 checked += 1
-    assert checked == 72 * 2 * 4 == len(results)
+    assert checked == sum(map(len, where.values())) * 2 * 4 == len(results)
     assert (results["correct_after"] != results["correct_before"]).any()
 
 
-def test_effects_are_what_the_results_say(whole: sm.Study, squares: Path) -> None:
-    effects, results, variants = whole.effects(), whole.results(), whole.variants()
+class ByHand(NamedTuple):
+    """What a study's outcomes say about one selected set on one split: drops and margins of samples by units that were
+    selected without them, and the drop of each control on each group."""
+
+    drop: np.ndarray
+    margin: np.ndarray
+    margin_drop: np.ndarray
+    shown: np.ndarray
+    controls: dict[int, list[float]]
+
+
+def by_hand(study: sm.Study, data: sm.Dataset, selected_set: int, split: str, used: np.ndarray | None) -> ByHand:
+    """Arguments: `used`: samples on which controls were measured; all if not given."""
+    variants, halves, samples = study.variants(), data.halves(0), data.samples(split)
+    outcomes = every_outcome(study, split)
+    outcomes["right"] = outcomes["predicted"] == data.y[outcomes["sample"]]
+    tables = {
+        name: outcomes.drop_duplicates(["variant", "sample"]).pivot(index="sample", columns="variant", values=name)
+        for name in ("right", "margin")
+    }
+    right, margin = (tables[name].loc[samples.index].astype(float) for name in tables)
+    rows = variants[variants["selected_set"] == selected_set]
+    tested = rows[rows["pool"] >= 0] if (rows["pool"] >= 0).any() else rows[rows["fold"] == -1]
+    drop, margin_drop = np.full(len(samples), np.nan), np.full(len(samples), np.nan)
+    for fold, repeats in tested.groupby("fold"):
+        here = (halves[samples.index] == 1 - fold) | (fold == -1)
+        drop[here] = right[-1][here] - right[repeats["variant"]][here].mean(axis=1)
+        margin_drop[here] = margin[-1][here] - margin[repeats["variant"]][here].mean(axis=1)
+    pools = {fold: repeats["pool"].iloc[0] for fold, repeats in tested.groupby("fold")}
+    own = rows.iloc[0]
+    of_pool = {}
+    for fold, pool in pools.items():
+        chosen = variants[(variants["family"] == "random") & (variants["pool"] == pool)]
+        chosen = chosen[(chosen["size"] == own["size"]) & (chosen["kind"] == own["kind"])]
+        chosen = chosen[chosen["parameters"] == own["parameters"]]
+        of_pool[fold] = {
+            k: r["variant"].tolist() for k, r in chosen.groupby("control") if r["variant"].iloc[0] in right
+        }
+    complete = set.intersection(*(set(controls) for controls in of_pool.values()))
+    found: dict[int, list[float]] = {g: [] for g in range(len(data.groups))}
+    inside = np.ones(len(samples), bool) if used is None else np.isin(samples.index, used)
+    for k in sorted(complete):
+        of_control = np.full(len(samples), np.nan)
+        for fold in pools:
+            here = ((halves[samples.index] == 1 - fold) | (fold == -1)) & inside
+            of_control[here] = right[-1][here] - right[of_pool[fold][k]][here].mean(axis=1)
+        for g, drops in found.items():
+            here = inside & (samples.g == g)
+            drops.append(of_control[here].mean() if here.any() else np.nan)
+    shown = right[-1] - right[rows.loc[rows["fold"] == -1, "variant"]].mean(axis=1)
+    return ByHand(drop, margin[-1].to_numpy(), margin_drop, shown.to_numpy(), found)
+
+
+def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = None) -> None:
+    """Every column of effects.parquet from the outcomes alone: p by counting, the adjusted one by a plain loop."""
+    effects, halves = study.effects(), data.halves(0)
+    splits = effects["split"].unique().tolist()
+    family = ["criterion", "traced_on", "kind", "parameters", "split"]
+    for (*_, split), rows in effects.groupby(family, dropna=False):
+        samples = data.samples(split)
+        used = samples.index if per_group is None else samples.per_group(per_group, 0).index
+        hand = {number: by_hand(study, data, number, split, used) for number in rows["selected_set"].unique()}
+        drops, nulls = [], []
+        for row in rows.itertuples():
+            own, member = hand[row.selected_set], samples.g == row.group
+            inside = member & np.isin(samples.index, used)
+            drops.append(own.drop[inside].mean() if inside.any() else np.nan)
+            nulls.append(own.controls[row.group])
+        least = min(map(len, nulls))
+        adjusted = (
+            in_a_loop(np.array(drops), np.array([null[:least] for null in nulls]).T) if least else [np.nan] * len(rows)
+        )
+        for row, drop, null, p_adjusted in zip(rows.itertuples(), drops, nulls, adjusted, strict=True):
+            own, member = hand[row.selected_set], samples.g == row.group
+            assert row.shift == pytest.approx(-own.shown[member].mean())
+            assert row.shift_beside_controls == pytest.approx(-drop)
+            assert row.n == member.sum()
+            assert row.n_controls == len(null)
+            if null:
+                assert (-row.control_high, -row.control_low) == pytest.approx((min(null), max(null)))
+                as_large = sum(value >= drop - 1e-9 for value in null[:least])
+                assert row.n_as_large == sum(value >= drop - 1e-9 for value in null)
+                assert row.p == pytest.approx((1 + as_large) / (1 + least))
+                assert row.p_adjusted == pytest.approx(p_adjusted)
+            else:
+                assert math.isnan(row.p)
+                assert math.isnan(row.p_adjusted)
+            chosen = contrast = None
+            if row.group in data.minority:
+                label = data.groups.label_of(row.group)
+                majority = [g for g in data.majority if data.groups.label_of(g) == label]
+                asked = member | np.isin(samples.g, majority)
+                half = halves[samples.index][asked]
+                chosen = selectivity(own.drop[asked], member[asked], own.margin[asked], half)
+                stated = (row.difference, row.p_selective, row.overlap)
+                assert stated == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
+            if split == "train":
+                new = [
+                    by_hand(study, data, row.selected_set, other, None).margin_drop[data.samples(other).g == row.group]
+                    for other in splits
+                    if other != "train"
+                ]
+                contrast = memorisation(own.margin_drop[member], np.concatenate([[], *new]))
+                stated = (row.contrast, row.contrast_low, row.contrast_high)
+                assert stated == pytest.approx((contrast.value, contrast.low, contrast.high), nan_ok=True, abs=1e-5)
+                assert row.n_unseen == contrast.n_unseen
+            else:
+                assert math.isnan(row.contrast)
+            told = answers(drop, row.p_adjusted, row.n_controls, row.norm_ratio, chosen, contrast)
+            assert (row.influential, row.selective, row.memorising) == (
+                told.influential,
+                told.selective,
+                told.memorising,
+            )
+            assert row.verdict == told.verdict
+            assert told.reason in row.reason
+            assert row.reason or (row.verdict != "no verdict" and (row.selective is not None or not row.minority))
+
+
+@pytest.fixture(scope="module")
+def wide(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> sm.Run:
+    """A network wide enough for verdicts, trained until it knows the samples. Tests leave it as it is."""
+    settings = {**tiny.QUICK, "model": "tiny_networks:wide_convnet", "epochs": 6, "augment": False}
+    return sm.train(squares, tmp_path_factory.mktemp("wide") / "run", sm.TrainSettings(**settings))
+
+
+@pytest.fixture(scope="module")
+def tested(wide: sm.Run, tmp_path_factory: pytest.TempPathFactory) -> sm.Study:
+    """A study with verdicts. Tests leave it as it is."""
+    run = tiny.copied(wide, tmp_path_factory.mktemp("tested") / "run")
+    return sm.study(run, small(controls=29, split=("train", "val", "test"), edit=("zero", NOISE), repeats=2))
+
+
+def test_effects_are_what_the_outcomes_say(whole: sm.Study, tested: sm.Study, squares: Path) -> None:
+    data = sm.read_data(squares)
+    check_effects(whole, data)
+    effects = whole.effects()
     assert len(effects) == 18 * 2 * 4
-    results["shift"] = (results["correct_after"] - results["correct_before"]) / results["n"]
-    named = results.merge(variants[["variant", "family", "selected_set"]], on="variant")
-    for row in effects.itertuples():
-        here = named[
-            (named["selected_set"] == row.selected_set) & (named["split"] == row.split) & (named["group"] == row.group)
-        ]
-        selected, controls = (here.loc[here["family"] == f, "shift"] for f in ("selected", "random"))
-        assert row.shift == row.shift_beside_controls == pytest.approx(selected.item())
-        assert (row.control_low, row.control_high) == pytest.approx((controls.min(), controls.max()))
-        assert row.n_controls == 3
-        assert row.n_as_large == (controls <= selected.item() + 1e-9).sum()
-    assert set(effects.loc[effects["minority"], "group_name"]) == {"class 0 with colour 1", "class 1 with colour 0"}
-    assert effects["traced_on"].dropna().isin(effects.loc[effects["minority"], "group_name"]).all()
+    assert (effects["verdict"] == "no verdict").all()
+    assert effects["reason"].str.contains("3 controls: 19 are needed").all()
+    assert set(effects.loc[effects["minority"], "group_name"]) == set(MINORITY)
+    assert set(effects["traced_on"].dropna()) == set(MINORITY)
+    check_effects(tested, data)
+    effects = tested.effects()
+    assert len(effects) == 3 * 2 * 2 * 3 * 4
+    assert set(effects["verdict"]) - {"no verdict"}
+    assert (effects["p_adjusted"] >= effects["p"]).all()
+    assert (effects["controls_on"] == "all").all()
+    # what the group of a train row looks like on unseen samples: all of val and test
+    assert (effects.loc[effects["split"] == "train", "n_unseen"] == 6).all()
+    assert effects.loc[effects["split"] != "train", "memorising"].isna().all()
+    assert effects.loc[(effects["split"] == "train"), "memorising"].notna().all()
 
 
-def test_controls_are_of_the_same_tensors_and_nested(whole: sm.Study) -> None:
-    variants = whole.variants()
-    for _, rows in variants.groupby("selected_set"):
-        selected = rows[rows["family"] == "selected"].iloc[0]
-        tensors = re.findall(r"([\w.]+):", selected["units"])
-        for control in rows.loc[rows["family"] == "random", "units"]:
-            assert re.findall(r"([\w.]+):", control) == tensors
-            assert control != selected["units"]
-    keys = ["criterion", "group", "kind", "control"]
-    for _, rows in variants[variants["family"] == "random"].groupby(keys, dropna=False):
+def test_a_set_selected_on_one_half_is_measured_on_the_other(tested: sm.Study, squares: Path) -> None:
+    data, variants = sm.read_data(squares), tested.variants().set_index("variant")
+    halves = data.halves(0)
+    for split in ("train", "val", "test"):
+        for half in (0, 1):
+            part = tested.outcomes(split, f"selected_{half}")
+            assert (halves[part["sample"]] == half).all()
+            numbers = part.loc[part["variant"] >= 0, "variant"].unique()
+            assert (variants.loc[numbers, "fold"] == 1 - half).all()
+            assert (variants.loc[numbers, "criterion"] == "gradient").all()
+        assert (variants.loc[tested.outcomes(split)["variant"].drop_duplicates().iloc[1:], "fold"] == -1).all()
+    results = tested.results().merge(variants["fold"], left_on="variant", right_index=True)
+    assert (results["half"] != results["fold"]).all()
+
+
+@pytest.mark.parametrize("study", ["whole", "tested"])
+def test_controls_are_matched_nested_and_shared(study: str, request: pytest.FixtureRequest, wide: sm.Run) -> None:
+    stored: sm.Study = request.getfixturevalue(study)
+    variants = stored.variants()
+    controls, selected = (variants[variants["family"] == family] for family in ("random", "selected"))
+    for _, rows in controls.groupby(["pool", "kind", "parameters", "control", "repeat"]):
         one, two = rows.sort_values("n_units")["units"]
         assert two.startswith(f"{one},")
+    for _, rows in controls.groupby(["pool", "control", "size"]):
+        assert rows["units"].nunique() == 1  # the same ones for every edit and repeat
+    digests = {row.variant: row.digest for row in selected.itertuples()}
+    for pool, rows in controls.groupby("pool"):
+        members = selected[selected["pool"] == pool]
+        largest = members[members["n_units"] == members["n_units"].max()]
+        tensors = {tuple(re.findall(r"([\w.]+):", units)) for units in largest["units"]}
+        assert len(tensors) == 1  # rankings that share their controls have the same tensors
+        own = {unit for units in members["units"] for unit in units.split(",")}
+        for units in rows["units"]:
+            assert not own & set(units.split(","))
+        for _, of_size in rows[rows["repeat"] == 0].groupby(["size", "kind"]):
+            drawn = [units.split(",") for units in of_size["units"]]
+            for position in zip(*drawn, strict=True):
+                assert len(set(position)) == len(position)
+    assert len(digests) == len(selected)
+    edits = variants.set_index("variant")
+    assert edits.loc[selected["variant"], "matched_to"].isna().all()
+    assert controls["matched_to"].notna().all()
+    assert not controls["matched_to"].isin(controls["digest"]).any()
+
+
+def test_norm_ratios_of_a_study(tested: sm.Study, wide: sm.Run) -> None:
+    """The median over controls of their root-mean-square folded norm, over that of the selected units; in effects the
+    one furthest from 1 of both halves."""
+    network = wide.network(6)
+    norms = folded_norms(network)
+
+    def loud(units: str) -> float:
+        values = [float(norms[f"{name}.weight"][int(i)]) for name, i in (u.split(":") for u in units.split(","))]
+        return math.sqrt(sum(value**2 for value in values) / len(values))
+
+    variants, effects = tested.variants(), tested.effects().set_index("selected_set")
+    controls = variants[(variants["family"] == "random") & (variants["repeat"] == 0)]
+    for number, rows in variants[variants["pool"] >= 0].query("family == 'selected'").groupby("selected_set"):
+        stated = []
+        for row in rows.itertuples():
+            drawn = controls[(controls["pool"] == row.pool) & (controls["kind"] == row.kind)]
+            # of the longest set of the pool
+            drawn = drawn[drawn["n_units"] == 2]["units"]
+            longest = variants[
+                (variants["criterion"] == row.criterion)
+                & ((variants["group"] == row.group) | (pd.isna(row.group) & variants["group"].isna()))
+                & (variants["fold"] == row.fold)
+                & (variants["n_units"] == 2)
+            ]["units"].iloc[0]
+            ratio = np.median([loud(units) for units in drawn]) / loud(longest)
+            assert row.norm_ratio == pytest.approx(ratio)
+            stated.append(ratio)
+        assert effects.loc[number, "norm_ratio"].unique() == pytest.approx(max(stated, key=lambda r: abs(math.log(r))))
 
 
 def test_the_record(whole: sm.Study, trained: sm.Run) -> None:
@@ -149,7 +412,7 @@ def test_the_record(whole: sm.Study, trained: sm.Run) -> None:
     assert record["rankings"][0]["select"]["with_bias"] is True
     assert record["edits"] == ["zero", "mean", "rewind:epochs=2"]
     rankings = list((whole.path.parent.parent / "rankings").glob("*.safetensors"))
-    assert len(rankings) == 3
+    assert len(rankings) == 3 + 2 * 2  # those of each half too
 
 
 def same(one: sm.Study, two: sm.Study) -> None:

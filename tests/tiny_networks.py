@@ -29,3 +29,12 @@ def wider_convnet(num_classes: int = 2) -> nn.Module:
     model.conv2 = nn.Conv2d(8, 16, 3, stride=2, padding=1)
     model.fc = nn.Linear(16, num_classes)
     return model
+
+
+def wide_convnet(num_classes: int = 2) -> nn.Module:
+    """Wide enough for matched controls."""
+    model = small_convnet(num_classes)
+    model.conv1, model.bn1 = nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32)
+    model.conv2 = nn.Conv2d(32, 40, 3, stride=2, padding=1)
+    model.fc = nn.Linear(40, num_classes)
+    return model

@@ -6,13 +6,14 @@ Plain functions on plain data, in the order in which they are used:
     criteria worst, magnitude, gradient, taylor, ablation, random, top
     edits    zero, mean, random_init, random_noise, rewind
     engine   evaluate
-    study    matched_controls, effects
+    study    matched_controls, effects, examine
 """
 
 from .criteria.ablation import ablation, ablation_map
 from .criteria.criteria import gradient, magnitude, random, taylor
 from .criteria.scores import Scores, by_threshold, count_of, spared, top
 from .criteria.worst import worst
+from .data.pseudo import with_pseudo_minority
 from .data.read import read_data
 from .data.samples import Dataset, Samples, data
 from .data.sources import Batch
@@ -26,6 +27,7 @@ from .run import Run
 from .settings import Execution
 from .study.controls import matched_controls
 from .study.effects import effects
+from .study.examine import examine
 from .study.settings import StudySettings, TraceSettings
 from .study.study import Study, study
 from .training.importing import ImportSettings, import_network
@@ -64,6 +66,7 @@ __all__ = [
     "edited_tensors",
     "effects",
     "evaluate",
+    "examine",
     "gradient",
     "import_network",
     "magnitude",
@@ -81,6 +84,7 @@ __all__ = [
     "top",
     "tracing_rules",
     "train",
+    "with_pseudo_minority",
     "worst",
     "zero",
 ]

@@ -16,7 +16,7 @@ class Execution(BaseModel):
 
     Arguments:
         device: "auto", "cpu", "cuda" or "mps".
-        workers: further processes that read pictures.
+        workers: further processes that read pictures; if not given, some in training on an accelerator, else none.
         eval_batch_size: at most so many samples a forward pass in evaluation.
         compile: run edited networks compiled by torch.compile; where it pays if not given.
     """
@@ -24,6 +24,8 @@ class Execution(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field("auto", description="auto, cpu, cuda or mps")
-    workers: int = Field(0, ge=0, description="further processes that read pictures")
+    workers: int | None = Field(
+        None, ge=0, description="further processes that read pictures; some in training on an accelerator if not given"
+    )
     eval_batch_size: int = Field(200, ge=1, description="at most so many samples a forward pass in evaluation")
     compile: bool | None = Field(None, description="compile edited networks; where it pays if not given")

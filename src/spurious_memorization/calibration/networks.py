@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ def small_network(family: Family, seed: int) -> nn.Module:
     """A ResNet of four blocks or a DeiT of four, with random weights."""
     torch.manual_seed(seed)
     if family == "resnet":
-        return ResNet(BasicBlock, (1, 1, 1, 1), num_classes=2, stem_width=32, channels=(32, 48, 64, 96))
+        block: Any = BasicBlock
+        return ResNet(block, (1, 1, 1, 1), num_classes=2, stem_width=32, channels=(32, 48, 64, 96))
     return VisionTransformer(
         img_size=SIZE, patch_size=6, num_classes=2, embed_dim=192, depth=4, num_heads=3, weight_init="jax"
     )
@@ -36,7 +37,7 @@ def trained(family: Family, samples: Samples, seed: int, epochs: int = 10, lr: f
         for batch in samples.shuffled(seed, epoch).batches(60):
             loss = F.cross_entropy(model(batch.inputs), batch.y)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
     return model.eval()
 
@@ -44,8 +45,6 @@ def trained(family: Family, samples: Samples, seed: int, epochs: int = 10, lr: f
 def accuracies(model: nn.Module, samples: Samples) -> dict[str, float]:
     """Accuracy of each group that has samples."""
     with torch.no_grad():
-        right = np.concatenate(
-            [(model(batch.inputs).argmax(1) == batch.y).numpy() for batch in samples.batches(200)]
-        )
+        right = np.concatenate([(model(batch.inputs).argmax(1) == batch.y).numpy() for batch in samples.batches(200)])
     names = samples.dataset.groups.names
     return {names[g]: float(right[samples.g == g].mean()) for g in np.unique(samples.g)}

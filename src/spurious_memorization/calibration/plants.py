@@ -142,9 +142,7 @@ def _others(data: Dataset, group: int) -> Samples:
     return Samples(data, np.flatnonzero(there), "train")
 
 
-def _mended(
-    model: nn.Module, place: _Place, planted: Samples, others: Samples, rng: np.random.Generator
-) -> nn.Module:
+def _mended(model: nn.Module, place: _Place, planted: Samples, others: Samples, rng: np.random.Generator) -> nn.Module:
     """The network with trained channels in the place of those chosen."""
     base = {name: value.detach().clone() for name, value in model.state_dict().items()}
     rows, weight, reader = place.channels, f"{place.layer}.weight", f"{place.reader}.weight"
@@ -178,14 +176,13 @@ def _mended(
         unedited = answer(base, elsewhere)
     optimizer = torch.optim.Adam([{"params": [own, bias], "lr": 0.01}, {"params": [readers], "lr": 0.2}])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for step in range(STEPS):
+    for _ in range(STEPS):
         some = torch.from_numpy(rng.permutation(len(elsewhere))[:100])
         logits = answer(tensors(), torch.cat([x, elsewhere[some]]))
         mended = F.relu(WANTED_MARGIN - margin(logits[: len(x)], y)).mean()
         moved = (logits[len(x) :] - unedited[some]).square().mean()
         optimizer.zero_grad()
-        (mended + moved).backward()
-        if step % 100 == 0: print(step, mended.item(), moved.item())
+        torch.autograd.backward(mended + moved)
         optimizer.step()
         schedule.step()
     model.load_state_dict({name: value.detach() for name, value in tensors().items()})
@@ -208,21 +205,26 @@ def _detectors(
     def strongest(given: Tensor) -> Tensor:
         scaled = _of_norm(rows, norms)
         if isinstance(layer, nn.Conv2d):
-            return (F.conv2d(given, scaled, None, layer.stride, layer.padding).amax((2, 3))) * factor + shift
-        return (given @ scaled.T).amax(1) + shift  # [samples, channels]
+            outputs = F.conv2d(given, scaled, None, layer.stride, layer.padding).flatten(2).transpose(1, 2)
+        else:
+            outputs = given @ scaled.T
+        strongest_place: Tensor = outputs.amax(1) * factor + shift  # [samples, channels]
+        return strongest_place
 
     for _ in range(DETECTOR_STEPS):
         some = torch.from_numpy(rng.permutation(len(there))[:200])
         on, off = strongest(here).gather(1, share[:, None]), strongest(there[some])
         loss = F.relu(2 - on).mean() + F.relu(off + 1).mean()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     return rows.detach(), shift.detach()
 
 
 def _of_norm(rows: Tensor, norms: Tensor) -> Tensor:
-    return rows * (norms / rows.flatten(1).norm(dim=1)).reshape(-1, *[1] * (rows.ndim - 1))
+    """The rows at these norms."""
+    scaled: Tensor = rows * (norms / rows.flatten(1).norm(dim=1)).reshape(-1, *[1] * (rows.ndim - 1))
+    return scaled
 
 
 def _generator(rng: np.random.Generator) -> torch.Generator:

@@ -43,6 +43,6 @@ def with_pseudo_minority(data: Dataset, seed: int = 0) -> Dataset:
         raise UserError(
             "no minority group has a majority of its label: there is nothing to draw pseudo-minorities from"
         )
-    extended = Groups(groups.classes, (*groups.attributes, "drawn at random"), groups.template)
+    extended = Groups(groups.classes, (*groups.attributes, f"a random draw ({seed})"), groups.template)
     minority_of = tuple(label * (drawn_value + 1) + drawn_value for label in named)
     return replace(data, groups=extended, a=a, named_minority=minority_of)

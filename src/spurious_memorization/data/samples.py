@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
@@ -272,11 +274,28 @@ class _Chunks(torch.utils.data.Dataset[Batch | UserError]):
 
 def _loaded(chunks: _Chunks, workers: int) -> Iterator[Batch]:
     # A generator of its own: otherwise each pass would draw from torch's global random state.
-    loader = DataLoader(chunks, batch_size=None, num_workers=workers, generator=torch.Generator(), collate_fn=_as_it_is)
+    loader = DataLoader(
+        chunks,
+        batch_size=None,
+        num_workers=workers,
+        generator=torch.Generator(),
+        collate_fn=_as_it_is,
+        multiprocessing_context=_context() if workers and chunks.augmentation else None,
+    )
     for item in loader:
         if isinstance(item, UserError):
             raise item
         yield item
+
+
+@cache
+def _context() -> BaseContext:
+    """Processes that aren't forked from this one: training has started threads, which a fork would leave hanging."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _as_it_is(item: Any) -> Any:

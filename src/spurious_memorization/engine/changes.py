@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from .program import WEIGHTED, Program, aten, call, channel_affine, operand, size_value
+from .program import WEIGHTED, Program, aten, call, channel_affine, operand, overwrites, size_value
 from .segments import Segment
 
 FEW = 8
@@ -227,6 +227,8 @@ def changes(
         change = _change(node, edit.rows.get(node), changed, unedited, constants, value)
         if not isinstance(change, Channels) or not change.is_as(unedited[node]):  # an inactive channel stays so
             changed[node] = change
+        for spent in segment.spent[node]:
+            changed.pop(spent, None)
     return changed.get(segment.output)
 
 
@@ -253,7 +255,7 @@ def _change(
         few = _channelwise(node, changed, unedited, constants, value)
         if few is not None:
             return few
-    result: Change = call(node, value)
+    result: Change = call(node, value, in_place=operand(node, 0) in changed and overwrites(node))
     return result
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of mallopt's options, from glibc's malloc.h
+SPARE_BYTES = 128_000_000
+"""Growth of the process's memory from which what is free of it is given back."""
+
 _DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 1024, 65536
 
 
@@ -20,7 +25,8 @@ def reused_memory() -> Iterator[Callable[[], None]]:
     does nothing.
 
     Yields:
-        A function that gives back what is free now, so that gaps between what stays don't add up.
+        A function to call often: it gives back what is free once the process has grown by `SPARE_BYTES` since it last
+        did, so that gaps between values that stay don't add up.
     """
     library = _glibc()
     if library is None:
@@ -28,12 +34,26 @@ def reused_memory() -> Iterator[Callable[[], None]]:
         return
     library.mallopt(_MMAP_MAX, 0)
     library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    least = _resident()
+
+    def give_back() -> None:
+        nonlocal least
+        if _resident() > least + SPARE_BYTES:
+            library.malloc_trim(0)
+            least = _resident()
+
     try:
-        yield lambda: library.malloc_trim(0)
+        yield give_back
     finally:
         library.mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)
         library.mallopt(_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)
         library.malloc_trim(0)
+
+
+def _resident() -> int:
+    """Bytes of the process that are in memory, without mapped files."""
+    _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _glibc() -> ctypes.CDLL | None:

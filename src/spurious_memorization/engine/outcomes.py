@@ -63,6 +63,7 @@ class Engine:
         path: how, in words: "shared prefix", or "plain" and why.
         shares: of each edit, the part of a full pass that it needs, [edits].
         pass_seconds: measures, on some samples, how long a full pass takes for one.
+        exact_seconds: the same in float32, where another precision is chosen.
         pass_work: multiplications of a full pass for one sample, where they are known.
         compiled: gives the same engine compiled, where that can be.
     """
@@ -71,6 +72,7 @@ class Engine:
     path: str
     shares: Callable[[Sequence[Edit]], NDArray[np.float64]]
     pass_seconds: Callable[[Samples], float]
+    exact_seconds: Callable[[Samples], float] | None = None
     pass_work: int = 0
     compiled: Callable[[], Engine] | None = None
 

@@ -38,7 +38,7 @@ def plain_engine(
         margins = np.zeros(shape, np.float32)
         start = 0
         with torch.no_grad(), autocast(device, precision):
-            for batch in samples.batches(execution.eval_batch_size, execution.workers):
+            for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
                 inputs, y = moved(batch.inputs, device), batch.y.to(device)
                 here = slice(start, start + len(y))
                 for position, row in enumerate(rows):
@@ -50,7 +50,7 @@ def plain_engine(
                 start += len(y)
         return Block(np.array(rows), samples.index, predicted, losses, margins)
 
-    def pass_seconds(samples: Samples) -> float:
+    def pass_seconds(samples: Samples, precision: Precision = precision) -> float:
         batch = samples.part(range(min(execution.eval_batch_size, 32))).batch()
         inputs = moved(batch.inputs, device)
         with torch.no_grad(), autocast(device, precision):
@@ -58,4 +58,10 @@ def plain_engine(
             logits(network, inputs).sum().item()  # waits for an accelerator
         return (time.perf_counter() - started) / len(batch.y)
 
-    return Engine(run, f"plain: {why}" if why else "plain", lambda edits: np.ones(len(edits)), pass_seconds)
+    return Engine(
+        run,
+        f"plain: {why}" if why else "plain",
+        lambda edits: np.ones(len(edits)),
+        pass_seconds,
+        None if precision == "float32" else lambda samples: pass_seconds(samples, "float32"),
+    )

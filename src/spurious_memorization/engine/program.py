@@ -30,6 +30,13 @@ LAYERS = (
 """These and further ones, of other shapes or with their padding in a word."""
 
 
+IN_PLACE: dict[Any, Callable[..., Tensor]] = {
+    aten.relu.default: aten.relu_.default,
+    aten.add.Tensor: aten.add_.Tensor,
+}
+"""Operations, and those that write their result over their first argument."""
+
+
 class Untraceable(Exception):  # noqa: N818  # a finding, not a failure: the plain engine takes over
     """The network can't be written as a straight line of operations; the text says why."""
 
@@ -95,11 +102,24 @@ class Program:
         return call(node, value)
 
 
-def call(node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
-    """Carry out one operation on the values of its arguments."""
-    target = node.target
+def call(node: fx.Node, value: Callable[[fx.Node], Any], *, in_place: bool = False) -> Any:
+    """Carry out one operation on the values of its arguments, `in_place` over the first of them."""
+    target = IN_PLACE[node.target] if in_place else node.target
     assert callable(target)
     return target(*fx.node.map_arg(node.args, value), **fx.node.map_arg(node.kwargs, value))
+
+
+def overwrites(node: fx.Node) -> bool:
+    """Whether an operation may write over its first argument: that is the result of a layer or of another such
+    operation, of the same shape, and nothing else takes it."""
+    first = operand(node, 0)
+    return (
+        node.target in IN_PLACE
+        and isinstance(first, fx.Node)
+        and (first.target in LAYERS or first.target in IN_PLACE)
+        and len(first.users) == 1
+        and first.meta["val"].shape == node.meta["val"].shape
+    )
 
 
 def operand(node: fx.Node, number: int) -> Any:

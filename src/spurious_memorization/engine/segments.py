@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor, fx, nn
 
@@ -28,34 +29,52 @@ class Segment:
     def output(self) -> fx.Node:
         return self.operations[-1]
 
+    @cached_property
+    def spent(self) -> Mapping[fx.Node, tuple[fx.Node, ...]]:
+        """The values that nothing in the segment takes after an operation, by operation."""
+        last = {taken: node for node in self.operations for taken in node.all_input_nodes}
+        return {node: tuple(n for n in node.all_input_nodes if last[n] is node) for node in self.operations}
+
 
 def cut(program: Program) -> list[Segment]:
-    """Cut a program wherever a single value, with the samples on its first axis, crosses; each segment has at least
-    one operation with constants."""
-    position = {node: i for i, node in enumerate(program.operations)}
-    last_use = {
-        node: max((position[user] for user in node.users if user in position), default=len(position))
-        for node in (program.input, *program.operations)
-    }
-    batch = program.input.meta["val"].shape[0]
+    """Cut a program wherever a single value, with the samples on its first axis, crosses; each segment begins with an
+    operation with constants where it can, so that an activation or a pool ends a segment rather than beginning one."""
     constants = set(program.constant_nodes)
+    crossed = _crossed_alone(program)
     segments: list[Segment] = []
     given, part = program.input, []
-    for i, node in enumerate(program.operations):
+    for node, following in zip(program.operations, [*program.operations[1:], None], strict=True):
         part.append(node)
-        crossing = [n for n in (program.input, *program.operations[: i + 1]) if last_use[n] > i]
-        value = node.meta.get("val")
-        alone = crossing == [node] and isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch
-        weighted = any(not constants.isdisjoint(n.all_input_nodes) for n in part)
-        if (alone and weighted) or node is program.output:
-            segments.append(Segment(_common_name(program, part), given, tuple(part)))
-            given, part = node, []
+        if node is not program.output:
+            weighted = any(not constants.isdisjoint(n.all_input_nodes) for n in part)
+            later = following in crossed and constants.isdisjoint(following.all_input_nodes)
+            if node not in crossed or not weighted or later:
+                continue
+        segments.append(Segment(_common_name(program, part), given, tuple(part)))
+        given, part = node, []
         if node is program.output:
             break
     if len(segments) > 1 and not any(not constants.isdisjoint(n.all_input_nodes) for n in segments[-1].operations):
         last, before = segments.pop(), segments.pop()
         segments.append(Segment(before.name, before.input, before.operations + last.operations))
     return segments
+
+
+def _crossed_alone(program: Program) -> set[fx.Node]:
+    """The operations after which nothing but their own value, with the samples on its first axis, is taken later."""
+    position = {node: i for i, node in enumerate(program.operations)}
+    last_use = {
+        node: max((position[user] for user in node.users if user in position), default=len(position))
+        for node in (program.input, *program.operations)
+    }
+    batch = program.input.meta["val"].shape[0]
+    result = set()
+    for i, node in enumerate(program.operations):
+        crossing = [n for n in (program.input, *program.operations[: i + 1]) if last_use[n] > i]
+        value = node.meta.get("val")
+        if crossing == [node] and isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch:
+            result.add(node)
+    return result
 
 
 def _common_name(program: Program, operations: Iterable[fx.Node]) -> str:
@@ -77,6 +96,7 @@ def module(program: Program, segment: Segment, constants: Mapping[fx.Node, Tenso
     root = nn.Module()
     copies: dict[fx.Node, fx.Node] = {}
     given = graph.placeholder("x")
+    given.meta = dict(segment.input.meta)
     copies[segment.input] = given
 
     def copied(node: fx.Node) -> fx.Node:

@@ -23,13 +23,13 @@ from ..edits.edit import Edit
 from ..losses import LOSSES, LossName, margin
 from ..networks.forward import Precision, choose_device, moved, working_copy
 from ..settings import Execution
-from .changes import Channels, Prepared, as_run, changes
+from .changes import Change, Channels, Prepared, as_run, changes
 from .memory import reused_memory
 from .outcomes import Block, Engine
 from .traced import Traced, kept_ready, run_alone, run_stack, segment_values, traced
 from .work import full_work
 
-BATCH_BYTES = 64_000_000
+BATCH_BYTES = 32_000_000
 """Size of the largest value of a batch, and of a stack."""
 
 WAITING_BYTES = 256_000_000
@@ -78,7 +78,7 @@ def _engine(network: Traced, example: Tensor, loss: LossName, execution: Executi
                 prepared(edit)
         start = 0
         with torch.no_grad(), reused_memory() as give_back:
-            for batch in samples.batches(batch_size, execution.workers):
+            for batch in samples.batches(batch_size, execution.workers or 0):
                 inputs, y = moved(batch.inputs, device), batch.y.to(device)
                 assert isinstance(inputs, Tensor)
                 here = slice(start, start + len(y))
@@ -87,14 +87,14 @@ def _engine(network: Traced, example: Tensor, loss: LossName, execution: Executi
                     predicted[at, here] = output.argmax(1).cpu().numpy()
                     losses[at, here] = LOSSES[loss](output, y).cpu().numpy()
                     margins[at, here] = margin(output, y).cpu().numpy()
+                    give_back()
                 start += len(y)
-                give_back()
         return Block(np.array(rows), samples.index, predicted, losses, margins)
 
     def shares(edits: Sequence[Edit]) -> NDArray[np.float64]:
         return np.array([network.share(edit) for edit in edits])
 
-    def pass_seconds(samples: Samples) -> float:
+    def pass_seconds(samples: Samples, network: Traced = network) -> float:
         inputs = moved(samples.part(range(batch_size)).batch().inputs, device)
         assert isinstance(inputs, Tensor)
         with torch.no_grad(), reused_memory():
@@ -109,6 +109,7 @@ def _engine(network: Traced, example: Tensor, loss: LossName, execution: Executi
         "shared prefix, compiled" if network.is_compiled else "shared prefix",
         shares,
         pass_seconds,
+        None if network.dtype == torch.float32 else lambda samples: pass_seconds(samples, network.in_float32()),
         full_work(network.segments),
         compiled,
     )
@@ -154,7 +155,8 @@ def answers(
             places = sorted({network.place[node] for node in ready.touched})
             if ready.constants:
                 end = places[-1] + 1
-                yield from stacks.add(end, number, ready, run_alone(network, place, end, value, ready))
+                stacks.add(end, number, ready, run_alone(network, place, end, value, ready))
+                yield from stacks.full()
                 continue
             change = changes(network.program, segment, ready, came.pop(number, None), values, network.constants)
             later = [p for p in places if p > place]
@@ -166,16 +168,23 @@ def answers(
                 waiting[number] = change
                 waiting_bytes += change.new.nbytes
             else:
-                whole = change.whole(values[segment.output]) if isinstance(change, Channels) else change
-                yield from stacks.add(place + 1, number, ready, whole)
+                stacks.add(place + 1, number, ready, _whole(change, values[segment.output]))
+            del change  # a stack runs beside nothing that it doesn't need
+            yield from stacks.full()
         if len(waiting) == 1 and not (starting or same):  # alone, it would need the unedited values all for itself
             ((number, few),) = waiting.items()
             waiting = {}
-            yield from stacks.add(place + 1, number, prepared(edits[number]), few.whole(values[segment.output]))
-        yield from stacks.rest()
+            stacks.add(place + 1, number, prepared(edits[number]), few.whole(values[segment.output]))
+            del few
         value = values[segment.output]
+        del values
+        yield from stacks.rest()
     for number in same:
         yield number, value.float()
+
+
+def _whole(change: Change, unedited: Tensor) -> Tensor:
+    return change.whole(unedited) if isinstance(change, Channels) else change
 
 
 def _seconds(network: Traced, inputs: Tensor) -> float:
@@ -193,15 +202,19 @@ class _Stacks:
     network: Traced
     members: dict[int, list[tuple[int, Prepared, Tensor]]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, start: int, number: int, edit: Prepared, value: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Add what an edited network gives to segment `start`; give logits where they are known."""
-        if start == len(self.network.segments):
-            yield number, value.float()
-            return
-        waiting = self.members[start]
-        waiting.append((number, edit, value))
-        if (len(waiting) + 1) * len(value) * self.network.row_bytes[start] > BATCH_BYTES:
-            yield from self._run(start)
+    def add(self, start: int, number: int, edit: Prepared, value: Tensor) -> None:
+        """Add what an edited network gives to segment `start`."""
+        self.members[start].append((number, edit, value))
+
+    def full(self) -> Iterator[tuple[int, Tensor]]:
+        """The logits of each stack that one more would make too large, and of all once they are as large together."""
+        if sum(value.nbytes for waiting in self.members.values() for _, _, value in waiting) > BATCH_BYTES:
+            yield from self.rest()
+        for start, waiting in list(self.members.items()):
+            rows = (len(waiting) + 1) * len(waiting[0][2])
+            is_through = start == len(self.network.segments)
+            if is_through or rows * self.network.row_bytes[start] > BATCH_BYTES:
+                yield from self._run(start)
 
     def rest(self) -> Iterator[tuple[int, Tensor]]:
         """The logits of all that wait."""
@@ -209,5 +222,8 @@ class _Stacks:
             yield from self._run(start)
 
     def _run(self, start: int) -> Iterator[tuple[int, Tensor]]:
-        numbers, edits, given = zip(*self.members.pop(start), strict=True)
+        waiting = self.members.pop(start)
+        numbers, edits = [number for number, _, _ in waiting], [edit for _, edit, _ in waiting]
+        given = [value for _, _, value in waiting]
+        waiting.clear()
         yield from zip(numbers, run_stack(self.network, start, edits, given), strict=True)

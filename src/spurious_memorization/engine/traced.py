@@ -17,7 +17,8 @@ from ..networks.forward import Precision, logits
 from ..units import UnitKind, short_name
 from .changes import Prepared, are_few, as_run, patched, prepare
 from .compiled import Run, compiled
-from .program import Program, Untraceable, call, operand, size_value, trace
+from .fused import fused
+from .program import Program, Untraceable, call, operand, overwrites, size_value, trace
 from .segments import Segment, cut, module
 from .work import edited_work, full_work
 
@@ -92,10 +93,17 @@ class Traced:
         ]
         return [max(each[start:]) for start in range(len(each))]
 
+    def in_float32(self) -> Traced:
+        """The same network in float32."""
+        constants = {node: as_run(value, torch.float32) for node, value in self.exact.items()}
+        runs = [fused(module(self.program, segment, constants)) for segment in self.segments]
+        return replace(self, constants=constants, runs=runs, dtype=torch.float32, is_compiled=False)
+
     def compiled(self, example: Tensor) -> Traced:
         """The same network with compiled segments, where a compiler is there; `example` is an input."""
-        runs = compiled([run for run in self.runs if isinstance(run, fx.GraphModule)], as_run(example, self.dtype))
-        return replace(self, runs=runs, is_compiled=runs[0] is not self.runs[0])
+        modules = [module(self.program, segment, self.constants) for segment in self.segments]
+        runs = compiled(modules, as_run(example, self.dtype))
+        return self if runs[0] is modules[0] else replace(self, runs=runs, is_compiled=True)
 
 
 def traced(model: nn.Module, example: Tensor, precision: Precision) -> Traced:
@@ -108,7 +116,7 @@ def traced(model: nn.Module, example: Tensor, precision: Precision) -> Traced:
     segments, exact, dtype = cut(program), program.constants(), DTYPES[precision]
     _refuse_other_logits(model, program, segments, exact, example)
     constants = {node: as_run(value, dtype) for node, value in exact.items()}
-    modules = [module(program, segment, constants) for segment in segments]
+    modules = [fused(module(program, segment, constants)) for segment in segments]
     if precision != "float32":
         _refuse_other_types(modules, as_run(example, dtype))
     return Traced(model, program, segments, exact, constants, modules, dtype)
@@ -138,12 +146,15 @@ def segment_values(
     constants: Mapping[fx.Node, Tensor],
     given: Tensor,
     edits: Sequence[tuple[slice, Prepared]] = (),
+    *,
+    only_output: bool = False,
 ) -> dict[fx.Node, Any]:
     """The value of a segment's input and of each of its operations.
 
     Arguments:
         given: the input, [rows, ...].
         edits: rows of the batch that belong to an edited network, and its edit, whose new rows of layers are put in.
+        only_output: give that of the segment's output alone, and let the others go as soon as they are spent.
     """
     values: dict[fx.Node, Any] = {segment.input: given}
 
@@ -153,10 +164,12 @@ def segment_values(
         return constants[node] if node in constants else values[node]
 
     for node in segment.operations:
-        values[node] = call(node, value)
+        values[node] = call(node, value, in_place=only_output and overwrites(node))
         for here, edit in edits:
             if node in edit.rows:
                 patched(values[node][here], node, edit.rows[node], value(operand(node, 0))[here], value)
+        for spent in segment.spent[node] if only_output else ():
+            values.pop(spent, None)
     return values
 
 
@@ -169,14 +182,17 @@ def run_alone(network: Traced, start: int, end: int, given: Tensor, edit: Prepar
             given = network.runs[place](given)
         else:
             everyone = [(slice(None), edit)]
-            given = segment_values(network.program, segment, constants, given, everyone)[segment.output]
+            values = segment_values(network.program, segment, constants, given, everyone, only_output=True)
+            given = values[segment.output]
     return given
 
 
-def run_stack(network: Traced, start: int, edits: Sequence[Prepared], given: Sequence[Tensor]) -> list[Tensor]:
-    """Logits [samples, classes] of several edited networks, from what each gives to segment `start`."""
+def run_stack(network: Traced, start: int, edits: Sequence[Prepared], given: list[Tensor]) -> list[Tensor]:
+    """Logits [samples, classes] of several edited networks, from what each gives to segment `start`; `given` is
+    emptied, so that the values don't stay beside the stack that is made of them."""
     n = len(given[0])
-    stack = torch.cat(list(given)) if len(given) > 1 else given[0]
+    stack = torch.cat(given) if len(given) > 1 else given[0]
+    given.clear()
     for place in range(start, len(network.segments)):
         segment = network.segments[place]
         here = [
@@ -185,7 +201,8 @@ def run_stack(network: Traced, start: int, edits: Sequence[Prepared], given: Seq
             if not edit.rows.keys().isdisjoint(segment.operations)
         ]
         if here:
-            stack = segment_values(network.program, segment, network.constants, stack, here)[segment.output]
+            values = segment_values(network.program, segment, network.constants, stack, here, only_output=True)
+            stack = values[segment.output]
         else:
             stack = network.runs[place](stack)
     return list(torch.split(stack.float(), n))

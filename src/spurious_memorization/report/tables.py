@@ -196,7 +196,7 @@ def _found(found: pd.DataFrame, told: pd.DataFrame) -> str:
         )
     first = found.loc[found["difference"].idxmax()]
     words = {
-        "critical": "critical (influential and selective), but not shown to memorise: unseen samples lose as much margin",
+        "critical": "critical (influential and selective) but not shown to memorise: unseen samples lose as much margin",
         "memorising": "critical and memorising: its training samples lose more margin than unseen ones",
     }
     return (

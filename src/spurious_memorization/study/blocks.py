@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ from ..settings import Execution
 
 OUTCOME_COLUMNS = ("variant", "sample", "predicted", "loss", "margin")
 
+SLOWER = 1.2
+"""So many times the seconds of float32 are not chance."""
+
 
 class Part(NamedTuple):
     """Edits to measure on some samples, with a label for what is said and the number under which each is stored
@@ -35,14 +38,19 @@ class Part(NamedTuple):
 
 def ready_engine(engine: Engine, parts: Sequence[Part], execution: Execution) -> Engine:
     """The engine for this work, compiled where that pays, after saying what it will do: how many edited networks on
-    how many images, by which path, how much of the computation that saves against full passes, about how long."""
+    how many images, by which path, how much of the computation that saves against full passes, about how long; and
+    where another precision than float32 is chosen, whether float32 would be faster, which is measured."""
     needed = sum(passes_needed(engine, edits, len(samples)) for _, edits, samples, _ in parts)
     full = sum((len(edits) + 1) * len(samples) for _, edits, samples, _ in parts)
-    seconds = needed * engine.pass_seconds(parts[0].samples)
+    a_pass = engine.pass_seconds(parts[0].samples)
+    exact = a_pass if engine.exact_seconds is None else engine.exact_seconds(parts[0].samples)
     engine = compiled_where_it_pays(engine, needed, execution)
     for label, edits, samples, _ in parts:
         say(f"{label}: {len(edits)} on {len(samples)} images")
-    say(f"engine: {engine.path}; {max(0, 1 - needed / full):.0%} of the computation saved, about {duration(seconds)}")
+    saved, seconds = max(0, 1 - needed / full), needed * a_pass
+    say(f"engine: {engine.path}; {saved:.0%} of the computation saved, about {duration(seconds)}")
+    if a_pass > SLOWER * exact:
+        say(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")
     return engine
 
 
@@ -68,21 +76,37 @@ def measured_blocks(folder: Path, name: str, engine: Engine, part: Part) -> Iter
     steps = list(block_plan(len(edits), len(samples)))
     shares = engine.shares(edits)
     work = np.cumsum([(1 + shares[max(0, rows.start) : rows.stop].sum()) * len(columns) for rows, columns in steps])
-    before: Block | None = None
     started, skipped, told = time.monotonic(), 0.0, False
-    for number, (rows, columns) in enumerate(progress(steps, len(steps), label)):
-        file = folder / f"{name}_{number:05d}.parquet"
-        here = samples.part(columns)
-        if file.is_file():
-            block = _read_block(file, rows, here)
-            skipped = float(work[number])
-        else:
-            block = engine.run(edits, rows, here)
-            write_parquet(file, _block_frame(block, numbers))
-            if not told and number + 1 < len(steps):
-                rate = (work[number] - skipped) / (time.monotonic() - started)
-                say(f"{label}: about {duration((work[-1] - work[number]) / rate)} to go")
-                told = True
+
+    def blocks() -> Iterator[tuple[range, Block]]:
+        nonlocal skipped, told
+        for number, (rows, columns) in enumerate(progress(steps, len(steps), label)):
+            file = folder / f"{name}_{number:05d}.parquet"
+            here = samples.part(columns)
+            if file.is_file():
+                block = _read_block(file, rows, here)
+                skipped = float(work[number])
+            else:
+                block = engine.run(edits, rows, here)
+                write_parquet(file, _block_frame(block, numbers))
+                if not told and number + 1 < len(steps):
+                    rate = (work[number] - skipped) / (time.monotonic() - started)
+                    say(f"{label}: about {duration((work[-1] - work[number]) / rate)} to go")
+                    told = True
+            yield rows, block
+
+    yield from beside_before(blocks(), numbers)
+
+
+def beside_before(blocks: Iterable[tuple[range, Block]], numbers: NDArray[np.int64]) -> Iterator[tuple[Block, Block]]:
+    """The outcomes before any edit and those after, for each block of edits, in the order of `block_plan`.
+
+    Arguments:
+        blocks: the range of edits and the outcomes of each; -1 stands for no edit.
+        numbers: under which the edits are given.
+    """
+    before: Block | None = None
+    for rows, block in blocks:
         if rows.start == -1:
             before = _rows(block, slice(0, 1))
             block = _rows(block, slice(1, None))

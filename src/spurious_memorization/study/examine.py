@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
@@ -11,10 +12,10 @@ from ..criteria.scores import Scores
 from ..data.samples import Dataset
 from ..edits.apply import channel_means
 from ..engine.evaluate import engine_for
-from ..engine.outcomes import Block, Engine
+from ..engine.outcomes import Block, Engine, block_plan
 from ..errors import UserError
 from ..settings import Execution
-from .blocks import Part, block_parts
+from .blocks import Part, beside_before
 from .effects import study_effects
 from .measure import measure, parts_of
 from .plan import plan, ranked_units, refuse_too_many, variants_frame
@@ -79,7 +80,9 @@ def examine(
     )
 
     def blocks(_: str, part: Part) -> Iterator[tuple[Block, Block]]:
-        return block_parts(part, lambda number, rows, here: ready.run(part.edits, rows, here))
+        plan_of_part = block_plan(len(part.edits), len(part.samples))
+        steps = ((rows, ready.run(part.edits, rows, part.samples.part(columns))) for rows, columns in plan_of_part)
+        return beside_before(steps, np.arange(len(part.edits)) if part.numbers is None else part.numbers)
 
     parts = {split: parts_of(variants, data.samples(split), settings) for split in splits}
     counted, measured = measure(parts, blocks, data, settings)

@@ -70,7 +70,9 @@ def measure(
             is_control = name.startswith("random")
             for before, after in blocks(f"{split}_{name}", part):
                 samples = part.samples.at(before.index)
-                views = {subset_name: samples} if is_control else {"all": samples, subset_name: _within(samples, subset)}
+                views = (
+                    {subset_name: samples} if is_control else {"all": samples, subset_name: _within(samples, subset)}
+                )
                 for (view, seen), half in product(views.items(), (0, 1)):
                     chosen = seen.at(seen.index[halves[seen.index] == half])
                     if len(chosen):

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from torch import nn
 
 from ..atomic import write_text
 from ..console import say
+from ..criteria.scores import Scores
 from ..data.pseudo import with_pseudo_minority
-from ..data.samples import Dataset, Samples
 from ..engine.evaluate import engine_for
-from ..engine.outcomes import Engine
+from ..engine.outcomes import Block
 from ..networks.forward import choose_device
-from ..presets import TracingRules
 from ..run import Run, refuse_other_settings, write_parquet
 from ..settings import Execution
-from ..units import Selection, parse_units
 from .blocks import Part, measured_blocks, ready_engine
-from .counts import COUNTS, count
 from .edited_run import tensors_for
-from .effects import SampleEffects, joined, sample_effects, study_effects
-from .plan import Ranked, Variant, plan, refuse_too_many, select, variants_frame
-from .rankings import RankingSettings, on_half, stored_ranking
-from .settings import StudySettings, parse_edits, parse_sizes, parse_splits, rankings_of, rules_of
+from .effects import study_effects
+from .measure import measure, parts_of
+from .plan import plan, ranked_units, refuse_too_many, variants_frame
+from .rankings import RankingSettings, stored_ranking
+from .settings import StudySettings, parse_edits, parse_splits, rankings_of, rules_of
 
 
 @dataclass(frozen=True)

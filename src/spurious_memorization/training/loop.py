@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from typing import Literal
@@ -28,6 +29,9 @@ from .optimizers import build_optimizer, build_schedule
 from .recipes import TrainSettings
 from .trainer_state import restore_trainer, store_trainer
 
+READERS = 4
+"""At most so many processes read pictures for an accelerator; a processor that trains itself has none to spare."""
+
 
 class TrainExecution(Execution):
     """How training is carried out.
@@ -48,6 +52,7 @@ def train_epochs(run: Run, config: TrainSettings, data: Dataset, model: nn.Modul
     schedule = build_schedule(config, optimizer)
     done = restore_trainer(run, optimizer, schedule)
     measuring = execution.model_copy(update={"device": str(device)})
+    workers = _workers(execution, device)
 
     def finish(epoch: int) -> None:
         measure_epoch(run, epoch, model, data, loss=config.loss, precision=config.precision, execution=measuring)
@@ -59,7 +64,7 @@ def train_epochs(run: Run, config: TrainSettings, data: Dataset, model: nn.Modul
         finish(0)
     first, started = (done or 0) + 1, time.monotonic()
     for epoch in range(first, config.epochs + 1):
-        loss = _train_epoch(epoch, config, data.train, model, optimizer, accelerator, execution.workers)
+        loss = _train_epoch(epoch, config, data.train, model, optimizer, accelerator, workers)
         schedule.step(loss)
         finish(epoch)
         accelerator.log({"loss": loss, **_curves(run, epoch)}, step=epoch)
@@ -93,6 +98,12 @@ def _train_epoch(
     if not math.isfinite(total):
         raise UserError(f"the loss is no longer a number in epoch {epoch}: start again with a lower --lr")
     return total / len(samples)
+
+
+def _workers(execution: TrainExecution, device: torch.device) -> int:
+    if execution.workers is not None:
+        return execution.workers
+    return 0 if device.type == "cpu" else min(READERS, (os.cpu_count() or 1) - 1)
 
 
 def _batches(epoch: int, config: TrainSettings, samples: Samples, workers: int) -> Iterator[Batch]:

@@ -52,7 +52,7 @@ def predict(
     network = working_copy(model, device)
     probabilities, losses = [], []
     with torch.no_grad(), autocast(device, precision):
-        for batch in samples.batches(execution.eval_batch_size, execution.workers):
+        for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
             output = logits(network, moved(batch.inputs, device)).cpu()
             probabilities.append(output.softmax(1).numpy())
             losses.append(LOSSES[loss](output, batch.y).double().numpy())
