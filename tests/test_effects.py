@@ -271,9 +271,9 @@ def test_pseudo_minorities_are_drawn_from_the_majority(data, seed):
     pseudo = with_pseudo_minority(data, seed)
     assert (data.a.tolist(), data.groups, data.named_minority) == (before[0].tolist(), *before[1:])
     assert pseudo.groups.classes == data.groups.classes
-    assert pseudo.groups.attributes == (*data.groups.attributes, "drawn at random")
+    assert pseudo.groups.attributes == (*data.groups.attributes, f"a random draw ({seed})")
     minority = [pseudo.groups.names[g] for g in pseudo.minority]
-    assert minority == [f"{data.groups.classes[label]} with drawn at random" for label in asked]
+    assert minority == [f"{data.groups.classes[label]} with a random draw ({seed})" for label in asked]
     moved = pseudo.a != data.a
     assert (pseudo.y == data.y).all()
     assert (pseudo.split == data.split).all()
@@ -301,7 +301,7 @@ def test_pseudo_minorities_depend_on_the_seed_and_are_even():
     pseudo = with_pseudo_minority(data, 0)
     # what is studied beside them: the rest of their majority
     assert [pseudo.groups.names[g] for g in pseudo.majority] == ["0 with 0", "1 with 1"]
-    assert len(pseudo.train.of_group("1 with drawn at random")) == 40
+    assert len(pseudo.train.of_group("1 with a random draw (0)")) == 40
 
 
 def test_without_a_minority_nothing_is_drawn():

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +22,13 @@ from torch import nn
 
 import spurious_memorization as sm
 import tiny
+from spurious_memorization.data.pseudo import with_pseudo_minority
 from spurious_memorization.engine.outcomes import Engine
 from spurious_memorization.study import blocks as blocks_module
 from spurious_memorization.study import study as study_module
 from spurious_memorization.study.norms import folded_norms
 from spurious_memorization.study.verdicts import answers, memorisation, selectivity
-from test_verdicts import in_a_loop
+from test_verdicts import step_down
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
 
@@ -188,7 +190,8 @@ class ByHand(NamedTuple):
 
 def by_hand(study: sm.Study, data: sm.Dataset, selected_set: int, split: str, used: np.ndarray | None) -> ByHand:
     """Arguments: `used`: samples on which controls were measured; all if not given."""
-    variants, halves, samples = study.variants(), data.halves(0), data.samples(split)
+    variants, samples = study.variants(), data.samples(split)
+    halves = data.halves(study.record["settings"]["seed"])
     outcomes = every_outcome(study, split)
     outcomes["right"] = outcomes["predicted"] == data.y[outcomes["sample"]]
     tables = {
@@ -210,9 +213,8 @@ def by_hand(study: sm.Study, data: sm.Dataset, selected_set: int, split: str, us
         chosen = variants[(variants["family"] == "random") & (variants["pool"] == pool)]
         chosen = chosen[(chosen["size"] == own["size"]) & (chosen["kind"] == own["kind"])]
         chosen = chosen[chosen["parameters"] == own["parameters"]]
-        of_pool[fold] = {
-            k: r["variant"].tolist() for k, r in chosen.groupby("control") if r["variant"].iloc[0] in right
-        }
+        chosen = chosen[chosen["variant"].isin(right.columns)]
+        of_pool[fold] = {k: repeats["variant"].tolist() for k, repeats in chosen.groupby("control")}
     complete = set.intersection(*(set(controls) for controls in of_pool.values()))
     found: dict[int, list[float]] = {g: [] for g in range(len(data.groups))}
     inside = np.ones(len(samples), bool) if used is None else np.isin(samples.index, used)
@@ -230,12 +232,13 @@ def by_hand(study: sm.Study, data: sm.Dataset, selected_set: int, split: str, us
 
 def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = None) -> None:
     """Every column of effects.parquet from the outcomes alone: p by counting, the adjusted one by a plain loop."""
-    effects, halves = study.effects(), data.halves(0)
+    effects, seed = study.effects(), study.record["settings"]["seed"]
+    halves = data.halves(seed)
     splits = effects["split"].unique().tolist()
     family = ["criterion", "traced_on", "kind", "parameters", "split"]
     for (*_, split), rows in effects.groupby(family, dropna=False):
         samples = data.samples(split)
-        used = samples.index if per_group is None else samples.per_group(per_group, 0).index
+        used = samples.index if per_group is None else samples.per_group(per_group, seed).index
         hand = {number: by_hand(study, data, number, split, used) for number in rows["selected_set"].unique()}
         drops, nulls = [], []
         for row in rows.itertuples():
@@ -244,9 +247,11 @@ def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = 
             drops.append(own.drop[inside].mean() if inside.any() else np.nan)
             nulls.append(own.controls[row.group])
         least = min(map(len, nulls))
-        adjusted = (
-            in_a_loop(np.array(drops), np.array([null[:least] for null in nulls]).T) if least else [np.nan] * len(rows)
-        )
+        asked = [q for q, drop in enumerate(drops) if not np.isnan([drop, *nulls[q][:least]]).any()]
+        adjusted = np.full(len(rows), np.nan)
+        if least:
+            null_drops = np.array([nulls[q][:least] for q in asked]).T
+            adjusted[asked] = step_down(np.array(drops)[asked], null_drops)
         for row, drop, null, p_adjusted in zip(rows.itertuples(), drops, nulls, adjusted, strict=True):
             own, member = hand[row.selected_set], samples.g == row.group
             assert row.shift == pytest.approx(-own.shown[member].mean())
@@ -268,7 +273,7 @@ def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = 
                 majority = [g for g in data.majority if data.groups.label_of(g) == label]
                 asked = member | np.isin(samples.g, majority)
                 half = halves[samples.index][asked]
-                chosen = selectivity(own.drop[asked], member[asked], own.margin[asked], half)
+                chosen = selectivity(own.drop[asked], member[asked], own.margin[asked], half, seed=seed)
                 stated = (row.difference, row.p_selective, row.overlap)
                 assert stated == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
             if split == "train":
@@ -284,12 +289,8 @@ def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = 
             else:
                 assert math.isnan(row.contrast)
             told = answers(drop, row.p_adjusted, row.n_controls, row.norm_ratio, chosen, contrast)
-            assert (row.influential, row.selective, row.memorising) == (
-                told.influential,
-                told.selective,
-                told.memorising,
-            )
-            assert row.verdict == told.verdict
+            words = (row.influential, row.selective, row.memorising, row.verdict)
+            assert words == (told.influential, told.selective, told.memorising, told.verdict)
             assert told.reason in row.reason
             assert row.reason or (row.verdict != "no verdict" and (row.selective is not None or not row.minority))
 
@@ -390,15 +391,8 @@ def test_norm_ratios_of_a_study(tested: sm.Study, wide: sm.Run) -> None:
         stated = []
         for row in rows.itertuples():
             drawn = controls[(controls["pool"] == row.pool) & (controls["kind"] == row.kind)]
-            # of the longest set of the pool
-            drawn = drawn[drawn["n_units"] == 2]["units"]
-            longest = variants[
-                (variants["criterion"] == row.criterion)
-                & ((variants["group"] == row.group) | (pd.isna(row.group) & variants["group"].isna()))
-                & (variants["fold"] == row.fold)
-                & (variants["n_units"] == 2)
-            ]["units"].iloc[0]
-            ratio = np.median([loud(units) for units in drawn]) / loud(longest)
+            drawn = drawn[drawn["n_units"] == row.n_units]["units"]
+            ratio = np.median([loud(units) for units in drawn]) / loud(row.units)
             assert row.norm_ratio == pytest.approx(ratio)
             stated.append(ratio)
         assert effects.loc[number, "norm_ratio"].unique() == pytest.approx(max(stated, key=lambda r: abs(math.log(r))))
@@ -427,8 +421,11 @@ def test_what_was_lost_is_made_again(lost: str, run: sm.Run, whole: sm.Study, mo
     shutil.copytree(whole.path.parent.parent / "rankings", run.path / "rankings")
     here = sm.Study(run.path / "studies" / "whole")
     (here.path / "effects.parquet").unlink()
-    networks = []
+    networks: list[int] = []
     original = study_module.engine_for
+    blocks = sorted((here.path / "outcomes").iterdir())
+    rows = {file: pd.read_parquet(file)["variant"].nunique() for file in blocks}  # that before any edit too
+    lost_blocks = blocks[::3]
 
     def counting(*arguments: object, **named: object) -> Engine:
         engine = original(*arguments, **named)
@@ -440,14 +437,14 @@ def test_what_was_lost_is_made_again(lost: str, run: sm.Run, whole: sm.Study, mo
         case "results":
             (here.path / "results.parquet").unlink()
         case "outcomes":
-            for file in ("test_selected_00000", "train_random_00000"):
-                (here.path / "outcomes" / f"{file}.parquet").unlink()
+            for file in lost_blocks:
+                file.unlink()
         case "rankings":
             shutil.rmtree(run.path / "rankings")
         case "everything":
             shutil.rmtree(here.path)
     same(sm.study(run, small(edit=("zero", MEAN, REWIND)), name="whole"), whole)
-    needed = {"outcomes": 19 + 55, "everything": 2 * (19 + 55)}  # those before any edit too
+    needed = {"outcomes": sum(rows[file] for file in lost_blocks), "everything": sum(rows.values())}
     assert len(networks) == needed.get(lost, 0)
 
 
@@ -460,9 +457,30 @@ def test_a_broken_block_is_named(run: sm.Run, whole: sm.Study) -> None:
         sm.study(run, small(edit=("zero", MEAN, REWIND)), name="whole")
 
 
-@pytest.mark.parametrize("writes", [1, 2, 4, 6, 7])
-def test_killed_midway(writes: int, run: sm.Run, whole: sm.Study) -> None:
-    """Killed at the n-th table: variants, four blocks of outcomes, results, effects."""
+def test_killed_midway(trained: sm.Run, tmp_path: Path) -> None:
+    """Killed at each table: variants, blocks of outcomes (selected on all and on each half, controls), results,
+    effects. What is made of the rest is bitwise the same."""
+    settings = small(criterion=("gradient",), group=(MINORITY[0],), size=("1",), split=("test",))
+    whole = sm.study(tiny.copied(trained, tmp_path / "run"), settings, name="once")
+    tables = [name for name in tiny.files_below(whole.path) if name.endswith(".parquet")]
+    assert len(tables) >= 3 + 4
+    for writes in range(1, len(tables) + 1):
+        run = tiny.copied(trained, tmp_path / f"run_{writes}")
+        assert tiny.in_child(killed_at(writes, run, settings)) == -signal.SIGKILL
+        study = sm.Study(run.path / "studies" / "once")
+        assert not study.is_complete
+        left = {file: file.stat().st_mtime_ns for file in (study.path / "outcomes").glob("*_0*.parquet")}
+        assert len(left) == min(max(writes - 2, 0), len(tables) - 3)
+        sm.study(run, settings, name="once")
+        assert all(file.stat().st_mtime_ns == time for file, time in left.items())
+        kept = tiny.files_below(whole.path)
+        assert kept <= tiny.files_below(study.path)
+        for name in kept:
+            assert (study.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+
+
+def killed_at(writes: int, run: sm.Run, settings: sm.StudySettings) -> Callable[[], None]:
+    """A study that is killed when it writes its n-th table."""
 
     def child() -> None:
         original, calls = study_module.write_parquet, []
@@ -474,11 +492,9 @@ def test_killed_midway(writes: int, run: sm.Run, whole: sm.Study) -> None:
             original(file, frame)
 
         study_module.write_parquet = blocks_module.write_parquet = last
-        sm.study(run, small(edit=("zero", MEAN, REWIND)), name="whole")
+        sm.study(run, settings, name="once")
 
-    assert tiny.in_child(child) == -signal.SIGKILL
-    assert not sm.Study(run.path / "studies" / "whole").is_complete
-    same(sm.study(run, small(edit=("zero", MEAN, REWIND)), name="whole"), whole)
+    return child
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
@@ -505,33 +521,186 @@ def test_small_blocks_change_nothing(run: sm.Run, whole: sm.Study, monkeypatch: 
 
 
 def test_controls_on_a_subset_are_compared_on_the_same_samples(run: sm.Run, squares: Path, whole: sm.Study) -> None:
-    result = sm.study(run, small(per_group=2, edit=("zero",)))
+    result, data = sm.study(run, small(per_group=2, edit=("zero",))), sm.read_data(squares)
+    check_effects(result, data, per_group=2)
     results, variants = result.results(), result.variants()
     controls = results[results["variant"].isin(variants.loc[variants["family"] == "random", "variant"])]
     assert controls["subset"].unique().tolist() == ["per_group_2"]
-    assert controls["n"].unique().tolist() == [2]
     selected = results[~results["variant"].isin(controls["variant"])]
     assert set(selected["subset"]) == {"all", "per_group_2"}
+    where = measured_halves(variants)
+    for (variant, split, subset), rows in results.groupby(["variant", "split", "subset"]):
+        samples = data.samples(split)
+        samples = samples if subset == "all" else samples.per_group(2, 0)
+        counted = np.isin(data.halves(0)[samples.index], list(where[variant]))
+        assert rows.groupby("group")["n"].sum().tolist() == np.bincount(samples.g[counted], minlength=4).tolist()
     for split in ("train", "test"):
-        random_outcomes, outcomes = result.outcomes(split, "random"), result.outcomes(split)
-        used = random_outcomes["sample"].unique()
-        data = sm.read_data(squares)
+        outcomes = every_outcome(result, split)
+        used = outcomes.loc[outcomes["part"].str.startswith("random"), "sample"].unique()
         assert np.bincount(data.g[used], minlength=4).tolist() == [2, 2, 2, 2]
-        right = outcomes["predicted"] == data.y[outcomes["sample"]]
-        within = outcomes[outcomes["sample"].isin(used)].assign(
-            right=right, g=data.g[outcomes["sample"]][outcomes["sample"].isin(used)]
-        )
-        counted = within.groupby(["variant", "g"])["right"].sum()
-        for row in selected[(selected["subset"] == "per_group_2") & (selected["split"] == split)].itertuples():
-            assert row.n == 2
-            assert row.correct_after == counted[row.variant, row.group]
-            assert row.correct_before == counted[-1, row.group]
-        before = controls[controls["split"] == split].groupby("group")["correct_before"].unique()
-        assert [values.tolist() for values in before] == [[counted[-1, g]] for g in range(4)]
     effects = result.effects()
+    assert (effects["controls_on"] == "per_group_2").all()
     assert set(effects.loc[effects["split"] == "train", "n"]) == {4, 16}
     everywhere = whole.effects().query("kind == 'zero'").reset_index(drop=True)
     assert effects["shift"].tolist() == everywhere["shift"].tolist()
+    np.testing.assert_array_equal(effects["p_selective"], everywhere["p_selective"])
+
+
+def test_controls_on_one_split(run: sm.Run, squares: Path, whole: sm.Study) -> None:
+    result = sm.study(run, small(edit=("zero",), controls_on=("train",)))
+    assert not [name for name in tiny.files_below(result.path) if name.startswith("outcomes/test_random")]
+    check_effects(result, sm.read_data(squares))
+    effects, everywhere = result.effects(), whole.effects().query("kind == 'zero'").reset_index(drop=True)
+    on_train = effects["split"] == "train"
+    columns = ["shift", "p", "p_adjusted", "n_controls", "contrast", "verdict"]
+    pd.testing.assert_frame_equal(effects.loc[on_train, columns], everywhere.loc[on_train, columns], rtol=1e-2)
+    assert (effects.loc[~on_train, "n_controls"] == 0).all()
+    assert effects.loc[~on_train, "reason"].str.contains("0 controls").all()
+    assert effects.loc[~on_train, ["p", "p_adjusted", "control_low"]].isna().all(axis=None)
+    with pytest.raises(sm.UserError, match=r"--controls-on val: it is no split of the study \(train, test\)"):
+        sm.study(run, small(controls_on=("train", "val")))
+
+
+def test_without_cross_fit(wide: sm.Run, squares: Path, tmp_path: Path) -> None:
+    """Units are selected and measured on the same samples: each set once, on all of them."""
+    run = tiny.copied(wide, tmp_path / "run")
+    result = sm.study(run, small(cross_fit=False, controls=19, size=("1",)))
+    variants = result.variants()
+    selected = variants[variants["family"] == "selected"]
+    assert (selected["fold"] == -1).all()
+    assert (selected["pool"] >= 0).all()
+    parts = {file.name.split("_", 1)[1] for file in (result.path / "outcomes").iterdir()}
+    assert parts == {"selected_00000.parquet", "random_00000.parquet"}
+    check_effects(result, sm.read_data(squares))
+    effects = result.effects()
+    assert (effects["shift"] == effects["shift_beside_controls"]).all()
+    assert set(effects["verdict"]) - {"no verdict"}
+
+
+def test_every_control_is_measured_on_both_halves(trained: sm.Run, squares: Path, tmp_path: Path) -> None:
+    """More controls than the network has units: pools of both halves may have unequal numbers, of which those are
+    compared that are in both."""
+    unequal = 0
+    for seed in range(3):
+        run = tiny.copied(trained, tmp_path / f"run_{seed}")
+        changes = {"criterion": ("tiny_criteria:drawn_channels",), "size": ("1",), "split": ("train",), "seed": seed}
+        result = sm.study(run, small(controls=99, group=("0", "1", "2", "3"), **changes))
+        variants = result.variants()
+        controls = variants[variants["family"] == "random"].groupby("pool")["control"].nunique()
+        tested = variants[(variants["family"] == "selected") & (variants["pool"] >= 0)]
+        effects = result.effects().groupby("selected_set")["n_controls"].unique()
+        for place, rows in tested.groupby("selected_set"):
+            of_pools = controls.reindex(rows["pool"].unique(), fill_value=0)
+            unequal += of_pools.nunique() > 1
+            assert effects[place].tolist() == [of_pools.min()]
+        check_effects(result, sm.read_data(squares))
+    assert unequal
+
+
+def test_pseudo_minorities_are_studied_in_the_minoritys_place(run: sm.Run, squares: Path, tmp_path: Path) -> None:
+    settings = small(criterion=("gradient",), size=("1",), pseudo_minority=1)
+    fresh = sm.study(tiny.copied(run, tmp_path / "fresh"), settings)
+    pseudo = with_pseudo_minority(sm.read_data(squares), 1)
+    drawn = {f"class {y} with a random draw (1)" for y in (0, 1)}
+    effects = fresh.effects()
+    assert set(effects.loc[effects["minority"], "group_name"]) == drawn == set(effects["traced_on"])
+    assert effects["group"].nunique() == 6
+    check_effects(fresh, pseudo)
+    # Other draws, and none, in the same run, don't change it.
+    sm.study(run, small(criterion=("gradient",), size=("1",)))
+    other = sm.study(run, small(criterion=("gradient",), size=("1",), pseudo_minority=0))
+    again = sm.study(run, settings)
+    assert len({fresh.path.name, other.path.name, again.path.name}) == 2
+    same(again, fresh)
+
+
+@pytest.mark.parametrize("criterion", ["gradient", "ablation"])
+def test_rankings_of_a_real_group_beside_pseudo_minorities(criterion: str, run: sm.Run, tmp_path: Path) -> None:
+    """A majority group that lost some of its samples to a draw is not the whole one of the same name."""
+    settings = small(criterion=(criterion,), group=("class 0 with colour 0",), size=("1",), split=("train",))
+    pseudo = settings.model_copy(update={"pseudo_minority": 1})
+    fresh = sm.study(tiny.copied(run, tmp_path / "fresh"), pseudo)
+    sm.study(run, settings)
+    beside = sm.study(run, pseudo)
+    same(beside, fresh)
+
+    def stored(study: sm.Study) -> int:
+        return sum(name.startswith(("rankings", "ablations")) for name in tiny.files_below(study.path.parent.parent))
+
+    assert stored(beside) == 2 * stored(fresh)
+
+
+def test_pseudo_minorities_and_the_ablation_of_the_same_run(run: sm.Run, tmp_path: Path) -> None:
+    settings = small(criterion=("ablation",), size=("1",), split=("train",), pseudo_minority=1)
+    fresh = sm.study(tiny.copied(run, tmp_path / "fresh"), settings)
+    sm.study(run, settings.model_copy(update={"pseudo_minority": 0}))
+    same(sm.study(run, settings), fresh)
+
+
+def test_a_group_with_one_training_sample(squares: Path, tmp_path: Path) -> None:
+    """It can't be cut in two: units that were selected on it are shown, and get no verdict."""
+    folder = tmp_path / "data"
+    shutil.copytree(squares, folder)
+    table = pd.read_csv(folder / "metadata.csv")
+    rare = table.index[(table["split"] == "train") & (table["y"] == 0) & (table["a"] == 1)]
+    table.drop(index=rare[1:]).to_csv(folder / "metadata.csv", index=False)
+    settings = sm.TrainSettings(**{**tiny.QUICK, "model": "tiny_networks:wide_convnet", "epochs": 1})
+    run = sm.train(folder, tmp_path / "run", settings)
+    result = sm.study(run, small(criterion=("gradient", "magnitude"), controls=19, size=("1",)))
+    selected = result.variants().query("family == 'selected'")
+    of_rare = selected[selected["group"] == MINORITY[0]]
+    assert (of_rare["fold"].tolist(), of_rare["pool"].tolist()) == ([-1], [-1])
+    assert selected[selected["group"] == MINORITY[1]]["fold"].tolist() == [-1, 0, 1]
+    check_effects(result, sm.read_data(folder))
+    effects = result.effects()
+    on_rare = effects[effects["traced_on"] == MINORITY[0]]
+    assert (on_rare["verdict"] == "no verdict").all()
+    assert (on_rare["reason"] != "").all()
+    assert on_rare["shift"].notna().all()
+    itself = effects[(effects["group_name"] == MINORITY[0]) & (effects["split"] == "train")]
+    assert (itself["n"] == 1).all()
+    assert itself["memorising"].isna().all()  # no spread of one sample
+    assert (itself["reason"] != "").all()
+    others = effects[(effects["traced_on"] == MINORITY[1]) & (effects["group_name"] != MINORITY[0])]
+    assert (others["n_controls"] == 19).all()
+
+
+def test_the_ablation_map_of_each_half(run: sm.Run, squares: Path) -> None:
+    """One measurement serves both halves and the whole, whose sums are theirs together."""
+    data = sm.read_data(squares)
+    result = sm.study(run, small(criterion=("ablation",), size=("1",), split=("train",)))
+    (folder,) = (run.path / "ablations").iterdir()
+    names = {file.name for file in folder.glob("*.parquet")}
+    assert names == {"map.parquet", "map_of_half_0.parquet", "map_of_half_1.parquet"}
+    keys = ["tensor", "index", "group"]
+    whole, *parts = (
+        pd.read_parquet(folder / f"{name}.parquet").set_index(keys)
+        for name in ("map", "map_of_half_0", "map_of_half_1")
+    )
+    for name in ("n", "correct_before", "correct_after", "margin_before", "margin_after"):
+        sums = parts[0][name].add(parts[1][name], fill_value=0).loc[whole.index]
+        np.testing.assert_allclose(sums, whole[name], rtol=1e-6, err_msg=name)
+    halves, selected = data.halves(0), result.variants().query("family == 'selected'")
+    for half, part in enumerate(parts):
+        for group in MINORITY:
+            of_group = part.xs(group, level="group")
+            here = (data.split == "train") & (data.g == data.groups.index(group)) & (halves == half)
+            assert (of_group["n"] == here.sum()).all()
+            (chosen,) = selected.query("fold == @half and group == @group")["units"]
+            name, index = chosen.split(":")
+            least = of_group["margin_shift"].min()
+            assert of_group.loc[(f"{name}.weight", int(index)), "margin_shift"] == pytest.approx(least)
+    check_effects(result, data)
+
+
+def test_the_map_of_a_half_where_units_are_screened(run: sm.Run) -> None:
+    """The screening looks at the half alone, so that a map is measured for each."""
+    settings = small(criterion=("ablation",), size=("1",), split=("train",), screen=4)
+    result = sm.study(run, settings)
+    maps = sorted(file.name for file in (run.path / "ablations").glob("*/map*.parquet"))
+    assert maps == ["map.parquet", "map_of_half_0.parquet", "map_of_half_1.parquet"]
+    assert len(list((run.path / "ablations").iterdir())) == 3
+    assert result.effects()["shift"].notna().all()
 
 
 def test_the_second_call_reads(run: sm.Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -623,15 +792,31 @@ def test_single_weights_by_fraction(run: sm.Run, trained: sm.Run, squares: Path)
     weights = torch.cat([network.conv1.weight.flatten(), network.conv2.weight.flatten()]).abs()  # not the head
     n = -(-len(weights) * 5 // 1000)
     selected = result.variants().query("family == 'selected'").set_index("n_units")
-    assert set(selected.index) == {n, 3}
+    assert sorted(selected.index) == [3, n]
     with torch.no_grad():
         threshold = weights.sort(descending=True).values[n - 1]
         for layer in (network.conv1, network.conv2):
             layer.weight[layer.weight.abs() >= threshold] = 0
         samples = sm.read_data(squares).test
         after = network(samples.batch().inputs).argmax(1).numpy() == samples.y
-    counts = result.results().query(f"variant == {selected.loc[n, 'variant']}").set_index("group")["correct_after"]
+    counts = result.results().query(f"variant == {selected.loc[n, 'variant']}").groupby("group")["correct_after"].sum()
     assert [counts[g] for g in range(4)] == [after[samples.g == g].sum() for g in range(4)]
+
+
+def test_single_weights_that_a_sample_based_criterion_selects(run: sm.Run, squares: Path) -> None:
+    """Both halves may select weights of the same tensors, which then share their controls."""
+    settings = small(
+        criterion=("tiny_criteria:drawn_weights",),
+        unit="weight",
+        size=("1",),
+        split=("test",),
+        group=("0", "1", "2", "3"),
+    )
+    result = sm.study(run, settings)
+    variants = result.variants()
+    tested = variants[(variants["family"] == "selected") & (variants["pool"] >= 0)]
+    assert tested["pool"].nunique() < len(tested)
+    check_effects(result, sm.read_data(squares))
 
 
 def test_stated_units(run: sm.Run, trained: sm.Run, squares: Path) -> None:
@@ -653,11 +838,19 @@ def test_stated_units(run: sm.Run, trained: sm.Run, squares: Path) -> None:
         assert effects.loc[g, "accuracy_after"] == pytest.approx(after[samples.g == g].mean())
 
 
-def test_without_controls(run: sm.Run) -> None:
-    effects = sm.study(run, small(controls=0, criterion=("random",))).effects()
+def test_without_controls(run: sm.Run, squares: Path) -> None:
+    """Nothing is tested: no halves, no verdicts, and shifts all the same."""
+    result = sm.study(run, small(controls=0, criterion=("random", "gradient")))
+    variants, effects = result.variants(), result.effects()
+    assert (variants["family"] == "selected").all()
+    assert (variants["fold"] == -1).all()
+    assert (variants["pool"] == -1).all()
     assert (effects["n_controls"] == 0).all()
-    assert effects["control_low"].isna().all()
+    assert effects[["control_low", "p", "p_adjusted", "norm_ratio"]].isna().all(axis=None)
     assert effects["shift"].notna().all()
+    assert (effects["verdict"] == "no verdict").all()
+    assert effects["reason"].str.contains("0 controls").all()
+    check_effects(result, sm.read_data(squares))
 
 
 def test_the_papers_preset_is_stored_expanded(run: sm.Run) -> None:
@@ -697,8 +890,9 @@ def test_a_moved_and_a_changed_data_set(run: sm.Run, squares: Path, tmp_path: Pa
 
 def test_three_classes_and_four_colours(tmp_path: Path) -> None:
     data = tiny.make_pictures(tmp_path / "data", classes=3, attributes=4, train=20)
-    run = sm.train(data, tmp_path / "run", sm.TrainSettings(**{**tiny.QUICK, "epochs": 1, "batch_size": 20}))
-    result = sm.study(run, small(controls=2, edit=("zero", "rewind:epochs=1"), size=("1",)))
+    settings = {**tiny.QUICK, "epochs": 2, "batch_size": 20, "model": "tiny_networks:wide_convnet"}
+    run = sm.train(data, tmp_path / "run", sm.TrainSettings(**settings))
+    result = sm.study(run, small(controls=19, edit=("zero", "rewind:epochs=1"), size=("1",)))
     read = sm.read_data(data)
     assert len(read.groups) == 12
     assert len(read.minority) == 6
@@ -706,6 +900,12 @@ def test_three_classes_and_four_colours(tmp_path: Path) -> None:
     effects = result.effects()
     assert set(effects["group"]) == set(range(12))
     assert set(effects["traced_on"].dropna()) == {read.groups.names[g] for g in read.minority}
+    check_effects(result, read)
+    assert set(effects["verdict"]) - {"no verdict"}
+    untold = effects["verdict"].eq("no verdict") | (effects["minority"] & effects["selective"].isna())
+    assert (effects.loc[untold, "reason"] != "").all()
+    absent = set(range(12)) - set(read.train.g)
+    assert not absent & set(effects.loc[effects["split"] == "train", "group"])
 
 
 @pytest.mark.parametrize("unit", ["head", "channel"])
