@@ -150,6 +150,7 @@ def test_json_of_a_study_without_controls(run: sm.Run, capsys: Capture) -> None:
     said = tiny.spurmem(capsys, "study", run.path, "--criterion", "magnitude", "--size=1", "--controls=0", "--json")
     effects = json.loads(said.out)["effects"]
     assert [row["control_low"] for row in effects] == [None] * 8
+    assert {(row["verdict"], row["p"], row["influential"]) for row in effects} == {("no verdict", None, None)}
 
 
 EDITS: list[tuple[str, Any]] = [
@@ -226,12 +227,14 @@ def test_training_goes_on_from_an_edited_run(run: sm.Run, squares: Path, tmp_pat
 def test_flags_say_the_same_as_python(run: sm.Run, capsys: Capture) -> None:
     said = tiny.spurmem(
         capsys, "study", run.path, "--criterion=magnitude", "--size=1..2,4", "--controls=2", "--no-with-bias",
-        "--tensors=conv2", "--exclude=conv1", "--smallest", "--split=val", "--per-group=2", "--json"
+        "--tensors=conv2", "--exclude=conv1", "--smallest", "--split=val", "--per-group=2",
+        "--controls-on=val", "--no-cross-fit", "--pseudo-minority=3", "--json"
     )  # fmt: skip
     assert said.status == 0, said.err
     settings = sm.StudySettings(
         criterion=("magnitude",), size=("1..2", "4"), controls=2, with_bias=False, tensors=("conv2",),
         exclude=("conv1",), smallest=True, split=("val",), per_group=2,
+        controls_on=("val",), cross_fit=False, pseudo_minority=3,
     )  # fmt: skip
     assert str(sm.study(run, settings).path) == json.loads(said.out)["study"]
     norms = run.network(3).conv2.weight.flatten(1).norm(dim=1).argsort()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -32,8 +33,11 @@ def studied(capsys: Capture, run: Path, *more: object) -> sm.Study:
     said = tiny.spurmem(capsys, "study", run, *flags)
     assert said.status == 0, said.err
     result = sm.Study(Path(json.loads(said.out)["study"]))
-    assert (result.effects()["n_controls"] == 2).all()
-    groups = sm.Run(run).read_data().groups
+    effects, data = result.effects(), sm.Run(run).read_data()
+    groups = data.groups
+    alone = {name for name, n in zip(groups.names, data.train_counts, strict=True) if n == 1}  # can't be cut in two
+    assert (effects["n_controls"] == np.where(effects["traced_on"].isin(alone), 0, 2)).all()
+    assert (effects["reason"] != "").all()
     assert set(result.effects().query("split == 'train'")["group_name"]) <= set(groups.names)
     return result
 
