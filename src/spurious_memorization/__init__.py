@@ -6,7 +6,7 @@ Plain functions on plain data, in the order in which they are used:
     criteria worst, magnitude, gradient, taylor, ablation, random, top
     edits    zero, mean, random_init, random_noise, rewind
     engine   evaluate
-    study    matched_controls, effects, examine
+    study    matched_controls, effects, examine, agreement
 """
 
 from .criteria.ablation import ablation, ablation_map
@@ -25,6 +25,7 @@ from .errors import UserError
 from .presets import tracing_rules
 from .run import Run
 from .settings import Execution
+from .study.agreement import agreement
 from .study.controls import matched_controls
 from .study.effects import effects
 from .study.examine import examine
@@ -58,6 +59,7 @@ __all__ = [
     "UserError",
     "ablation",
     "ablation_map",
+    "agreement",
     "by_threshold",
     "channel_means",
     "count_of",

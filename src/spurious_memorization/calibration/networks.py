@@ -25,7 +25,7 @@ def small_network(family: Family, seed: int) -> nn.Module:
         block: Any = BasicBlock
         return ResNet(block, (1, 1, 1, 1), num_classes=2, stem_width=32, channels=(32, 48, 64, 96))
     return VisionTransformer(
-        img_size=SIZE, patch_size=6, num_classes=2, embed_dim=192, depth=4, num_heads=3, weight_init="jax"
+        img_size=SIZE, patch_size=6, num_classes=2, embed_dim=96, depth=4, num_heads=3, weight_init="jax"
     )
 
 

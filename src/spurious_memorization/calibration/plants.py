@@ -9,7 +9,7 @@ the interquartile range of their layer, raw and folded, so that no criterion fin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..criteria.ablation import ablation, single_edits
+from ..criteria.scores import top
 from ..data.samples import Dataset, Samples
 from ..edits.apply import edited
-from ..edits.edit import zero
+from ..edits.edit import Edit, zero
 from ..losses import margin
 from ..study.norms import norms_of_units
-from ..units import Units, parse_units
+from ..units import Units, parse_units, touched
 from .networks import Family, accuracies, trained
 
 MOST_LEFT = 0.20
@@ -35,8 +37,11 @@ MOST_HARM = 0.01
 by at most one point."""
 
 DETECTOR_STEPS = 300
-STEPS = 600
-WANTED_MARGIN = 4.0
+ROUNDS = 4
+STEPS = 120
+FRAGILE = 40
+LEAST_MARGIN = 0.5
+"""Planted samples get margins as other training samples of their label have them, but at least this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +160,7 @@ def _mended(model: nn.Module, place: _Place, planted: Samples, others: Samples, 
     x, y = tail.reached(planted), torch.from_numpy(planted.y)
     elsewhere = tail.reached(others)
     factor = torch.ones(len(rows)) if place.norm is None else base[f"{place.norm}.weight"][rows]
-    own, bias = _detectors(tail, x, elsewhere, target, factor, rng)
+    own, bias, detection = _detectors(tail, x, elsewhere, target, factor, rng)
     readers = 0.05 * torch.randn(base[reader][:, rows].shape, generator=_generator(rng))
     for parameter in (own, bias, readers):
         parameter.requires_grad_()
@@ -174,26 +179,59 @@ def _mended(model: nn.Module, place: _Place, planted: Samples, others: Samples, 
 
     with torch.no_grad():
         unedited = answer(base, elsewhere)
+    wanted = _usual_margins(unedited, others, planted, rng)
+    before = margin(answer(base, x), y).detach()
+    spared = wanted - (wanted - before) / (2 * len(rows))
+    inputs = planted.batch().inputs
+    fragile: list[Edit] = []
     optimizer = torch.optim.Adam([{"params": [own, bias], "lr": 0.01}, {"params": [readers], "lr": 0.2}])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for _ in range(STEPS):
-        some = torch.from_numpy(rng.permutation(len(elsewhere))[:100])
-        logits = answer(tensors(), torch.cat([x, elsewhere[some]]))
-        mended = F.relu(WANTED_MARGIN - margin(logits[: len(x)], y)).mean()
-        moved = (logits[len(x) :] - unedited[some]).square().mean()
-        optimizer.zero_grad()
-        torch.autograd.backward(mended + moved)
-        optimizer.step()
-        schedule.step()
-    model.load_state_dict({name: value.detach() for name, value in tensors().items()})
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ROUNDS * STEPS)
+    for _ in range(ROUNDS):
+        for _ in range(STEPS):
+            some = torch.from_numpy(rng.permutation(len(elsewhere))[:100])
+            put_in = tensors()
+            logits = answer(put_in, torch.cat([x, elsewhere[some]]))
+            mended = (margin(logits[: len(x)], y) - wanted).abs().mean()
+            moved = (logits[len(x) :] - unedited[some]).square().mean()
+            loss = mended + moved + detection(some)
+            for number in rng.permutation(len(fragile))[:2]:
+                harmed = torch.func.functional_call(
+                    model, {**put_in, **_zeroed(model, put_in, fragile[number])}, (inputs,)
+                )
+                loss = loss + F.relu(spared - margin(harmed, y)).mean()
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+        model.load_state_dict({name: value.detach() for name, value in tensors().items()})
+        fragile = _most_needed(model, planted, place)
     return model.eval()
+
+
+def _most_needed(model: nn.Module, planted: Samples, place: _Place) -> list[Edit]:
+    """Edits that zero, one by one, the other channels without which the planted samples lose most: what is planted must
+    not hang by one of these alone."""
+    ranked = top(ablation(model, planted), FRAGILE + len(place.channels))
+    own = {(f"{place.layer}.weight", channel) for channel in place.channels}
+    return [edit for edit, unit in zip(single_edits(ranked), ranked, strict=True) if unit not in own]
+
+
+def _zeroed(model: nn.Module, values: Mapping[str, Tensor], edit: Edit) -> dict[str, Tensor]:
+    """Values of the parameters that an edit zeroes units of."""
+    found = {}
+    for name, rows in touched(model, edit.units).items():
+        kept = torch.ones(len(values[name]))
+        kept[rows] = 0
+        found[name] = values[name] * kept.reshape(-1, *[1] * (values[name].ndim - 1))
+    return found
 
 
 def _detectors(
     tail: _Tail, x: Tensor, elsewhere: Tensor, norms: Tensor, factor: Tensor, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Rows and shifts with which each channel is on somewhere in its share of the planted samples, and off everywhere
-    else: where the training of the whole begins."""
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """Rows and shifts with which each channel is on somewhere in its share of the planted samples, and off in all
+    others, planted or not: where the training of the whole begins. And the loss that keeps it so, on some of the other
+    samples: each channel is needed for its share."""
     here, there = tail.given_to_layer(x), tail.given_to_layer(elsewhere)
     layer = tail.network.get_submodule(tail.place.layer)
     weight = layer.get_parameter("weight")
@@ -211,14 +249,24 @@ def _detectors(
         strongest_place: Tensor = outputs.amax(1) * factor + shift  # [samples, channels]
         return strongest_place
 
+    def loss(some: Tensor) -> Tensor:
+        planted = strongest(here)
+        on, off = planted.gather(1, share[:, None]), planted.scatter(1, share[:, None], -1.0)
+        return F.relu(2 - on).mean() + F.relu(off + 1).mean() + F.relu(strongest(there[some]) + 1).mean()
+
     for _ in range(DETECTOR_STEPS):
-        some = torch.from_numpy(rng.permutation(len(there))[:200])
-        on, off = strongest(here).gather(1, share[:, None]), strongest(there[some])
-        loss = F.relu(2 - on).mean() + F.relu(off + 1).mean()
         optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss(torch.from_numpy(rng.permutation(len(there))[:200])))
         optimizer.step()
-    return rows.detach(), shift.detach()
+    return rows, shift, loss
+
+
+def _usual_margins(unedited: Tensor, others: Samples, planted: Samples, rng: np.random.Generator) -> Tensor:
+    """Margins for the planted samples, drawn from those of right training samples of their label."""
+    y = torch.from_numpy(others.y)
+    margins = margin(unedited, y).numpy()
+    alike = (others.y == planted.y[0]) & (others.dataset.split[others.index] == "train")
+    return torch.from_numpy(rng.choice(margins[alike & (margins > LEAST_MARGIN)], len(planted)))
 
 
 def _of_norm(rows: Tensor, norms: Tensor) -> Tensor:
@@ -289,7 +337,8 @@ def _quiet_norms(base: dict[str, Tensor], place: _Place, rng: np.random.Generato
         folded = raw * scale.abs() * (variance + 1e-5).rsqrt()
         scale[rows] = (folded.double().quantile(quantile) / wanted).float()
         variance[rows], base[f"{place.norm}.running_mean"][rows] = 1 - 1e-5, 0.0
-    return wanted.float()
+    chosen: Tensor = wanted.float()
+    return chosen
 
 
 def _quantiles(model: nn.Module, units: Units) -> NDArray[np.float64]:

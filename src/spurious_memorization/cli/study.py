@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..report.tables import findings, shift_table, verdict_table
+from ..report.tables import agreement_table, findings, other_epochs_table, shift_table, verdict_table
 from ..run import Run
 from ..settings import Execution
 from ..study.settings import StudySettings
@@ -33,11 +33,21 @@ def study_command(
         data: where the run's data are now, if they were moved
     """
     result = study(Run(run), settings, name=name, data_folder=data, execution=execution)
-    effects = result.effects()
-    splits = dict.fromkeys(effects["split"])
+    effects, agreement, epochs = result.effects(), result.agreement(), result.other_epochs()
+    splits = list(dict.fromkeys(effects["split"]))
     tables = [shift_table(effects, split) for split in splits]
-    tables += [
-        verdict_table(effects, split) for split in splits if (effects.query("split == @split")["n_controls"] > 0).any()
-    ]
-    facts = {"study": str(result.path), "effects": effects.to_dict(orient="records")}
-    return Answer([*tables, *findings(effects), f"stored in {result.path}"], facts)
+    with_controls = [split for split in splits if (effects.loc[effects["split"] == split, "n_controls"] > 0).any()]
+    tables += [verdict_table(effects, split) for split in with_controls]
+    if epochs is not None:
+        tables += [other_epochs_table(epochs, effects, split) for split in splits]
+    if agreement is not None and len(agreement):
+        tables.append(agreement_table(agreement))
+    found = findings(effects) if with_controls else []
+    facts = {
+        "study": str(result.path),
+        "effects": effects.to_dict(orient="records"),
+        "agreement": [] if agreement is None else agreement.to_dict(orient="records"),
+        "other_epochs": [] if epochs is None else epochs.to_dict(orient="records"),
+        "findings": found,
+    }
+    return Answer([*tables, *found, f"stored in {result.path}"], facts)

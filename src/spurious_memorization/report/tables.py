@@ -160,6 +160,41 @@ def verdict_table(effects: pd.DataFrame, split: str) -> Table:
     return table
 
 
+def agreement_table(pairs: pd.DataFrame) -> Table:
+    """How many of their first units rankings share, beside chance."""
+    k = int(pairs["k"].max())
+    table = Table(title=f"Do rankings agree? Shared of the first {k} units", title_justify="left")
+    for name in ("ranking", "and"):
+        table.add_column(name)
+    for name in ("shared", "by chance", "p", "rank correlation"):
+        table.add_column(name, justify="right")
+    for row in pairs.to_dict(orient="records"):
+        names = escape(row["one"]), escape(row["other"])
+        shared, expected = str(row["shared"]), f"{row['expected']:.1f}"
+        table.add_row(*names, shared, expected, _p(row["p"]), f"{row['rank_correlation']:+.2f}")
+    return table
+
+
+def other_epochs_table(rows: pd.DataFrame, effects: pd.DataFrame, split: str) -> Table:
+    """Shift of each selected set in other epochs' networks, on one split."""
+    here = rows[rows["split"] == split]
+    table = Table(
+        title=f"The same edits in other epochs: shift of accuracy in {split}, in points", title_justify="left"
+    )
+    for name in ("selected by", "edit", "size", "epoch"):
+        table.add_column(name)
+    groups = list(dict.fromkeys(here.sort_values("group")["group_name"]))
+    for name in groups:
+        table.add_column(escape(name), justify="right")
+    about = effects.drop_duplicates("selected_set").set_index("selected_set")
+    for (number, epoch), chosen in here.groupby(["selected_set", "epoch"], sort=False):
+        first = about.loc[number].to_dict()
+        cells = {row.group_name: f"{100 * row.shift:+.1f}" for row in chosen.itertuples()}
+        names = (escape(selected_by(first)), escape(edit_text(first)), str(first["size"]), str(epoch))
+        table.add_row(*names, *(cells.get(name, "-") for name in groups))
+    return table
+
+
 def _with_p(points: float, p: float) -> str:
     return "-" if math.isnan(points) else f"{points + 0.0:+.1f} [dim]({_p(p)})[/dim]"
 
@@ -196,7 +231,7 @@ def _found(found: pd.DataFrame, told: pd.DataFrame) -> str:
         )
     first = found.loc[found["difference"].idxmax()]
     words = {
-        "critical": "critical (influential and selective) but not shown to memorise: unseen samples lose as much margin",
+        "critical": "critical (influential and selective) but not shown to memorise: unseen samples lose as much",
         "memorising": "critical and memorising: its training samples lose more margin than unseen ones",
     }
     return (

@@ -78,6 +78,10 @@ class StudySettings(TraceSettings):
     per_group: int | None = Field(
         None, ge=1, description="measure controls on so many samples a group; all if not given"
     )
+    other_epochs: Words = Field((), description="the same edits in these epochs' networks too: 0, 5, best")
+    agreement_with: tuple[str, ...] = Field(
+        (), description="other runs, such as those of other seeds, whose rankings are compared"
+    )
     smallest: bool = Field(False, description="select the smallest scores instead of the largest")
     spare: float = Field(0.0, ge=0, lt=1, description="probability with which a selected weight is spared")
     units: Words = Field((), description="study these units, such as layer3.0.conv2:17, instead of a criterion's")

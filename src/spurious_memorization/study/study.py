@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,26 @@ import pandas as pd
 
 from ..atomic import write_text
 from ..console import say
-from ..criteria.scores import Scores
+from ..criteria.scores import Scores, count_of
 from ..data.pseudo import with_pseudo_minority
+from ..data.samples import Dataset
 from ..engine.evaluate import engine_for
 from ..engine.outcomes import Block
 from ..networks.forward import choose_device
 from ..run import Run, refuse_other_settings, write_parquet
 from ..settings import Execution
+from .agreement import agreement, norm_rankings
 from .blocks import Part, measured_blocks, ready_engine
 from .edited_run import tensors_for
 from .effects import study_effects
 from .measure import measure, parts_of
+from .other_epochs import at_other_epochs
 from .plan import plan, ranked_units, refuse_too_many, variants_frame
-from .rankings import RankingSettings, stored_ranking
-from .settings import StudySettings, parse_edits, parse_splits, rankings_of, rules_of
+from .rankings import RankingSettings, stored_ranking, trace
+from .settings import StudySettings, parse_edits, parse_sizes, parse_splits, rankings_of, rules_of
+
+AGREEMENT_UNITS = 20
+"""Rankings are compared on so many first units, or on the largest selected set."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,16 @@ class Study:
     def effects(self) -> pd.DataFrame:
         """Shifts beside controls, and verdicts: one row a selected set, split and group."""
         return pd.read_parquet(self.path / "effects.parquet")
+
+    def other_epochs(self) -> pd.DataFrame | None:
+        """The same edits in other epochs: one row a selected set, epoch, split and group; None if not asked for."""
+        file = self.path / "other_epochs.parquet"
+        return pd.read_parquet(file) if file.is_file() else None
+
+    def agreement(self) -> pd.DataFrame | None:
+        """How far rankings agree: one row a pair of them; None for single weights and where units were stated."""
+        file = self.path / "agreement.parquet"
+        return pd.read_parquet(file) if file.is_file() else None
 
     def outcomes(self, split: str, part: str = "selected") -> pd.DataFrame:
         """Predicted class, loss and margin: one row a variant (-1: before any edit) and sample.
@@ -154,6 +170,12 @@ def study(
 
         counted, measured = measure(parts, blocks, data, settings)
         write_parquet(result.path / "results.parquet", counted)
+        if settings.other_epochs:
+            outcomes = result.path / "outcomes"
+            later = at_other_epochs(run, data, variants, settings, rules.loss, outcomes, execution)
+            write_parquet(result.path / "other_epochs.parquet", later)
+        if rankings and settings.unit != "weight":
+            write_parquet(result.path / "agreement.parquet", _agreement(run, data, settings, rankings, scores_of))
         found = study_effects(data, frame, counted, measured, seed=settings.seed)
         write_parquet(result.path / "effects.parquet", found)
     return result
@@ -165,3 +187,26 @@ def _name(settings: StudySettings, record: Mapping[str, Any]) -> str:
     kinds = "-".join(dict.fromkeys(edit.split(":")[0] for edit in settings.edit))
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:6]
     return f"{what}_{settings.unit}_{kinds}_{digest}"
+
+
+def _agreement(
+    run: Run,
+    data: Dataset,
+    settings: StudySettings,
+    rankings: Sequence[RankingSettings],
+    scores_of: Callable[[RankingSettings], Scores],
+) -> pd.DataFrame:
+    """Agreement of the study's rankings, of raw and folded norms, and of the same rankings in other runs."""
+    k = max(AGREEMENT_UNITS, *(count_of(scores_of(rankings[0]), s) for s in parse_sizes(settings.size, settings.unit)))
+    model = run.network(rankings[0].epoch)
+    compared = {ranking.label: scores_of(ranking) for ranking in rankings}
+    norms = {name: of for name, of in norm_rankings(model, rankings[0].select).items() if name not in compared}
+    frames = [agreement({**compared, **norms}, k)]
+    for place in settings.agreement_with:
+        other = Run(Path(place))
+        epoch = other.choose_epoch(settings.epoch)
+        network = other.network(epoch)
+        for ranking in rankings:
+            there = trace(network, data, ranking.model_copy(update={"epoch": epoch}))
+            frames.append(agreement({ranking.label: compared[ranking.label], f"{ranking.label} in {place}": there}, k))
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,51 @@
+"""`spurmem calibrate`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import RenderableType
+
+from ..calibration.calibrate import (
+    DESCRIPTIVE,
+    CalibrateSettings,
+    calibrate,
+    false_rates,
+    planted_verdicts,
+    recalls,
+)
+from ..report.calibration import described_table, false_rate_table, planted_lines, recall_table
+from .app import Answer, app
+
+
+@app.command(name="calibrate")
+def calibrate_command(
+    *,
+    out: Path = Path("calibration"),
+    workers: int | None = None,
+    settings: Annotated[CalibrateSettings | None, Parameter(name="*")] = None,
+) -> Answer:
+    """Try the tool itself on networks with a known answer: planted truth to find, and nulls with nothing to find.
+
+    Arguments:
+        out: folder for the trials' records; a stopped call continues there
+        workers: processes, each on one thread; one a core if not given
+    """
+    records = calibrate(out, settings, workers=workers)
+    rates = {
+        kind: false_rates(records, kind) for kind in ("exact_nulls", *DESCRIPTIVE) if (records["kind"] == kind).any()
+    }
+    text: list[RenderableType] = [false_rate_table(rates["exact_nulls"])]
+    if (records["kind"] == "planted").any():
+        text += [recall_table(recalls(records)), *planted_lines(records)]
+    if len(rates) > 1:
+        text.append(described_table({kind: rate for kind, rate in rates.items() if kind != "exact_nulls"}))
+    facts = {
+        "rates": {kind: {q: asdict(rate) for q, rate in found.items()} for kind, found in rates.items()},
+        "recall": recalls(records).to_dict(orient="records"),
+        "planted_verdicts": planted_verdicts(records),
+    }
+    return Answer([*text, f"records in {out}"], facts)

@@ -1,0 +1,68 @@
+"""Do rankings agree? The first units of one among the first of another, beside chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import pandas as pd
+import torch
+from scipy import stats
+from torch import nn
+
+from ..criteria.criteria import magnitude
+from ..criteria.scores import Scores, top
+from ..units import Selection
+from .norms import folded_norms
+
+
+def agreement(scores: Mapping[str, Scores], k: int) -> pd.DataFrame:
+    """How many of the first units two rankings of the same units share.
+
+    Arguments:
+        scores: rankings by name.
+        k: number of first units.
+
+    Returns:
+        One row a pair: one, other, k, n (units that both rank), shared, expected (by chance, k * k / n), p (of so many
+        or more shared by chance; hypergeometric) and rank_correlation (Spearman's, over all units).
+
+    Example:
+        ```python
+        sm.agreement({"magnitude": sm.magnitude(model), "gradient": sm.gradient(model, worst)}, k=20)
+        ```
+    """
+    rows = []
+    for (one, first), (other, second) in combinations(scores.items(), 2):
+        names = [name for name in first if name in second and first[name].shape == second[name].shape]
+        a, b = (Scores({name: of[name] for name in names}, of.kind, of.with_bias) for of in (first, second))
+        measured = min(a.n_measured, b.n_measured) if names else 0
+        if measured <= k:
+            continue
+        shared = len(set(top(a, k)) & set(top(b, k)))
+        flat_a, flat_b = (torch.cat([values.flatten() for values in of.values()]).numpy() for of in (a, b))
+        rows.append(
+            {
+                "one": one,
+                "other": other,
+                "k": k,
+                "n": a.n,
+                "shared": shared,
+                "expected": k * k / a.n,
+                "p": float(stats.hypergeom.sf(shared - 1, a.n, k, k)),
+                "rank_correlation": float(stats.spearmanr(flat_a, flat_b).statistic),
+            }
+        )
+    columns = ["one", "other", "k", "n", "shared", "expected", "p", "rank_correlation"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def norm_rankings(model: nn.Module, select: Selection) -> dict[str, Scores]:
+    """Rankings by norm, raw (`magnitude`) and with batch norms folded in: what is loud depends on that."""
+    folded = folded_norms(model, select.unit, select=select)
+    return {
+        "magnitude": magnitude(model, select=select),
+        "folded magnitude": Scores(
+            {name: norms.float() for name, norms in folded.items()}, select.unit, select.with_bias
+        ),
+    }
