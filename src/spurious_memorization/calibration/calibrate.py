@@ -195,7 +195,8 @@ def recalls(records: pd.DataFrame) -> pd.DataFrame:
 
 def planted_verdicts(records: pd.DataFrame) -> Mapping[str, int]:
     """How often each verdict was given on the planted set."""
-    return dict(_accepted(records)["verdict"].value_counts())
+    counts = _accepted(records)["verdict"].value_counts()
+    return {str(verdict): int(n) for verdict, n in counts.items()}
 
 
 def _accepted(records: pd.DataFrame) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def accuracy_over_epochs(history: pd.DataFrame, groups: Groups, minority: Sequen
 
 
 def shifts_against_controls(effects: pd.DataFrame, control_shifts: pd.DataFrame, split: str) -> Figure:
-    """Shift of every selected set (a diamond with its 95 % interval) beside those of its random controls (ticks).
+    """Shift of every selected set (a diamond with its 95 % interval) beside those of its matched controls (ticks).
 
     Arguments:
         effects: of a study.
@@ -75,7 +75,7 @@ def shifts_against_controls(effects: pd.DataFrame, control_shifts: pd.DataFrame,
     controls = control_shifts[control_shifts["split"] == split].copy()
     controls = controls[controls["group"].isin(titles.keys())]
     controls["panel"], controls["set"] = controls["group"].map(titles), controls["selected_set"].map(names)
-    kinds = ["selected set, 95 % interval", "random control"]
+    kinds = ["selected set, 95 % interval", "matched control"]
     data = pd.concat(
         [
             shown[["panel", "set", "shift", "low", "high"]].assign(kind=kinds[0]),
@@ -100,7 +100,7 @@ def shifts_against_controls(effects: pd.DataFrame, control_shifts: pd.DataFrame,
     points = chosen.mark_point(shape="diamond", size=70, filled=True, opacity=1).encode(x=position)
     panel = (zero + ticks + bars + points).properties(width=_WIDTH, height=alt.Step(18))
     chart: Figure = panel.facet(facet=alt.Facet("panel:N", sort=panels, title=None), columns=2).properties(
-        title=f"Shift of accuracy in {split}, selected sets against random controls"
+        title=f"Shift of accuracy in {split}, selected sets against matched controls"
     )
     return chart
 

@@ -69,11 +69,11 @@ def ablation_table(effects: pd.DataFrame, units: Units, label: str) -> Table:
 
 
 def shift_table(effects: pd.DataFrame, split: str) -> Table:
-    """Shift of accuracy of each selected set and group, beside the range of its random controls, on one split."""
+    """Shift of accuracy of each selected set and group, beside the range of its matched controls, on one split."""
     rows = effects[effects["split"] == split]
     n_controls = int(rows["n_controls"].max()) if len(rows) else 0
     table = Table(
-        title=f"Shift of accuracy in {split}, in points, beside {n_controls} random controls", title_justify="left"
+        title=f"Shift of accuracy in {split}, in points, beside {n_controls} matched controls", title_justify="left"
     )
     table.add_column("selected by")
     table.add_column("edit")

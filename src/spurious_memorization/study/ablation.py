@@ -39,6 +39,7 @@ class AblationSettings(Settings):
         half: the half of the samples that the effect is summed over; all of them if not given. Where units are
             screened, also the half that the screening looks at.
         seed: of the draw of the other samples, and of the halves.
+        pseudo_minority: as of `RankingSettings`.
     """
 
     select: Selection
@@ -50,6 +51,7 @@ class AblationSettings(Settings):
     precision: Precision = "float32"
     half: int | None = None
     seed: int = 0
+    pseudo_minority: int | None = None
 
     @property
     def measured(self) -> AblationSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -36,6 +36,18 @@ class Matched:
     reach: Reach
     same_tensor: float
     norm_ratios: tuple[float, ...]
+    _loudness: tuple[NDArray[np.float64], NDArray[np.float64]]
+    _is_own: NDArray[np.bool_]
+
+    def first(self, n: int) -> Matched:
+        """The same for the first `n` units."""
+        of_controls, of_selected = (values[:, :n] for values in self._loudness)
+        return replace(
+            self,
+            rankings=[ranking.first(n) for ranking in self.rankings],
+            same_tensor=float(self._is_own[:, :n].mean()) if len(self.rankings) else 0.0,
+            norm_ratios=_ratios(of_controls, of_selected),
+        )
 
 
 def matched_controls(model: nn.Module, edit: Edit | Units, n: int = 99, *, seed: int = 0) -> list[Edit]:
@@ -89,7 +101,7 @@ def matched_rankings(model: nn.Module, selected: Sequence[Units], n: int, *, see
     for units in selected:
         touched(model, units)  # refuses units that the network lacks
     if first.kind == "weight":
-        return _of_weights(model, first, n, seed)
+        return _of_weights(model, selected, n, seed)
     there = where_units_are(model, first)
     norms = {name: values.flatten().numpy() for name, values in norms_of(model, there, first.kind).items()}
     tensors = list(there)
@@ -121,6 +133,8 @@ def matched_rankings(model: nn.Module, selected: Sequence[Units], n: int, *, see
         REACHES[furthest],
         float((place[chosen] == tensor_of).mean()) if n else 0.0,
         _ratios(loudness[chosen], loudness[own]),
+        (loudness[chosen], loudness[own]),
+        place[chosen] == tensor_of,
     )
 
 
@@ -129,33 +143,59 @@ def _without_repeats(rng: np.random.Generator, pool: NDArray[np.int64], before: 
     [controls, positions]."""
     drawn = rng.permutation(pool)
     n = len(before)
-    while len(wrong := np.flatnonzero((before == drawn[:n, None]).any(1))):
+    while len(wrong := _wrong(before, drawn[:n])):
         for control in wrong:
             other = int(rng.integers(len(drawn)))
             drawn[control], drawn[other] = drawn[other], drawn[control]
     return drawn[:n]
 
 
-def _of_weights(model: nn.Module, selected: Units, n: int, seed: int) -> Matched:
+def _wrong(before: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Controls that have a unit twice, or are the same set as one before."""
+    sets = np.sort(np.column_stack([before, drawn]), axis=1)
+    is_first = np.zeros(len(drawn), bool)
+    is_first[np.unique(sets, axis=0, return_index=True)[1]] = True
+    return np.flatnonzero((before == drawn[:, None]).any(1) | ~is_first)
+
+
+FEW_WEIGHTS = 64
+
+
+def _of_weights(model: nn.Module, selected: Sequence[Units], n: int, seed: int) -> Matched:
     """Controls of single weights: drawn from those of the same tensor that are near a selected one in the order of
-    folded norms; where a tensor has too few others, from all of its weights."""
-    there = {name: site for name, site in where_units_are(model, selected).items() if name in selected.by_name()}
+    folded norms. Few weights take part once, as channels do; of many, where a tensor has too few others, controls are
+    drawn from all of its weights."""
+    first = selected[0]
+    there = {name: site for name, site in where_units_are(model, first).items() if name in first.by_name()}
     norms = {name: values.flatten().numpy() for name, values in norms_of(model, there, "weight").items()}
-    drawn = np.empty((n, len(selected)), np.int64)
-    loudness = np.empty((n + 1, len(selected)))
+    own = np.array([units.index for units in selected])
+    is_few = len(first) <= FEW_WEIGHTS
+    places = {int(place): np.flatnonzero(first.place == place) for place in np.unique(first.place)}
+    if is_few:
+        left = {place: len(norms[first.names[place]]) - len(np.unique(own[:, here])) for place, here in places.items()}
+        n = 0 if any(left[p] < 3 * len(here) for p, here in places.items()) else min(n, *left.values())
+    drawn = np.empty((n, len(first)), np.int64)
+    loudness = np.empty((n + len(selected), len(first)))
     rng = np.random.default_rng([seed, 0xC0117201])
-    for place in np.unique(selected.place):
-        here = np.flatnonzero(selected.place == place)
-        values, own = norms[selected.names[place]], selected.index[here]
+    for place, here in places.items():
+        values = norms[first.names[place]]
         order = np.argsort(values, kind="stable")
-        others = order[~np.isin(order, own)]
-        near = _near(np.searchsorted(values[others], values[own]), max(n, len(own)), len(others))
-        pool = others[near] if near.sum() >= len(own) else order
-        for control in range(n):
-            drawn[control, here] = rng.choice(pool, len(own), replace=False)
-        loudness[:, here] = np.log(values[np.concatenate([own[None], drawn[:, here]])] + 1e-12)
-    rankings = [Units(selected.kind, selected.names, selected.place, row, selected.with_bias) for row in drawn]
-    return Matched(rankings, "tensor", 1.0, _ratios(loudness[1:], loudness[:1]))
+        others = order[~np.isin(order, own[:, here])]
+        if is_few:
+            logs = np.log(values + 1e-12)
+            for number, position in enumerate(here):
+                distance = np.abs(logs[others] - logs[own[:, position]].mean())
+                pool = others[np.argsort(distance, kind="stable")[: max(n, 2 * len(here))]]
+                drawn[:, position] = _without_repeats(rng, pool, drawn[:, here[:number]])
+        else:
+            near = _near(np.searchsorted(values[others], values[own[:, here]].ravel()), max(n, len(here)), len(others))
+            pool = others[near] if near.sum() >= len(here) else order
+            for control in range(n):
+                drawn[control, here] = rng.choice(pool, len(here), replace=False)
+        loudness[:, here] = np.log(values[np.concatenate([own[:, here], drawn[:, here]])] + 1e-12)
+    rankings = [Units(first.kind, first.names, first.place, row, first.with_bias) for row in drawn]
+    parts = loudness[len(selected) :], loudness[: len(selected)]
+    return Matched(rankings, "tensor", 1.0, _ratios(*parts), parts, np.ones(drawn.shape, bool))
 
 
 def _near(positions: NDArray[np.int64], width: int, n: int) -> NDArray[np.bool_]:

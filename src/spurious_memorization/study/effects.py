@@ -248,7 +248,9 @@ class _SelectedSet:
             ]
             there = counted if fold == -1 else counted[counted["half"] == 1 - fold]
             parts.append(there.merge(controls[["variant", "control", "repeat"]], on="variant"))
-        return per_control(pd.concat(parts).rename(columns={"control": "edit"}))
+        complete = set.intersection(*(set(part["control"]) for part in parts))  # pools may differ in number
+        pooled = pd.concat(parts)
+        return per_control(pooled[pooled["control"].isin(complete)].rename(columns={"control": "edit"}))
 
     def effects(self, measured: Mapping[int, SampleEffects]) -> SampleEffects:
         """On each sample, of units selected without it."""
@@ -279,6 +281,8 @@ class _SelectedSet:
             0,
             0,
         )
+        if self.about["pool"] < 0 and self.tested.equals(self.rows) and (self.variants["family"] == "random").any():
+            table["reason"] = "units were selected on the samples themselves: verdicts need two halves of the group"
         whole_numbers = dict.fromkeys(("n_controls", "n_as_large", "n_unseen"), np.int64)
         return table.astype(whole_numbers).assign(
             selected_set=self.number,

@@ -185,7 +185,7 @@ def select(
         spare: probability with which a selected weight is spared.
 
     Raises:
-        UserError: a size is larger than the network.
+        UserError: a size is larger than the network, or all of its units are spared.
     """
     units, rules = {}, {}
     for size in sizes:
@@ -194,6 +194,8 @@ def select(
             by_threshold(model, scores, n, largest=not smallest) if everywhere else top(scores, n, largest=not smallest)
         )
         units[size] = spared(chosen, spare, derived_seed(seed, "spare", size)) if spare else chosen
+        if not len(units[size]):
+            raise UserError(f"size {size}: all {n} selected units are spared: lower --spare, or select more")
         which = "smallest" if smallest else "largest"
         rules[size] = f"{which} {n} of {scores.n} by {criterion}" + (f" on {group}" if group else "")
     return Ranked(criterion, group, units, rules, half, is_tested)
@@ -312,7 +314,8 @@ def _pool(model: nn.Module, ranked: Sequence[Ranked], members: Sequence[int], n:
     whole = matched_rankings(model, [_longest(ranked[m]) for m in members], n, seed=seed) if is_nested else None
     for size, of_size in first.units.items():
         here = whole or matched_rankings(model, [ranked[m].units[size] for m in members], n, seed=seed)
-        matched[size], units[size] = here, [drawn.first(len(of_size)) for drawn in here.rankings]
+        matched[size] = here.first(len(of_size))
+        units[size] = matched[size].rankings
     halves = frozenset().union(*(ranked[m].measured_halves for m in members))
     return Pool(units, halves, matched, {member: place for place, member in enumerate(members)})
 

@@ -38,6 +38,7 @@ class RankingSettings(Settings):
         half: of the samples, `Dataset.halves`; None for all.
         seed: of the criterion `random`, and of the halves.
         ablation: of the criterion `ablation`: the map that the scores are read from.
+        pseudo_minority: seed of the random subsets of the majority that the data's groups have; None for none.
     """
 
     criterion: str
@@ -51,6 +52,7 @@ class RankingSettings(Settings):
     half: int | None = None
     seed: int = 0
     ablation: AblationSettings | None = None
+    pseudo_minority: int | None = None
 
     @property
     def looks_at_samples(self) -> bool:

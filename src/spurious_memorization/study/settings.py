@@ -110,9 +110,11 @@ def rankings_of(settings: TraceSettings, model: nn.Module, data: Dataset, epoch:
     if not settings.criterion:
         raise UserError("no criterion is given: choose one with --criterion, or units with --units")
     rankings = []
+    pseudo = getattr(settings, "pseudo_minority", None)
     for criterion in settings.criterion:
         rules = rules_of(settings, criterion, model)
         common = {"criterion": criterion, "select": rules.select, "epoch": epoch, "seed": settings.seed}
+        common["pseudo_minority"] = pseudo
         if not needs_group(criterion):
             rankings.append(RankingSettings(**common))
             continue
@@ -127,6 +129,7 @@ def rankings_of(settings: TraceSettings, model: nn.Module, data: Dataset, epoch:
                 loss=rules.loss,
                 precision=settings.precision,
                 seed=settings.seed,
+                pseudo_minority=pseudo,
             )
             rankings += [
                 RankingSettings(**common, group=group, split=settings.traced_on, loss=rules.loss, ablation=measured)

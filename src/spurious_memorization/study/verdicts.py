@@ -110,18 +110,21 @@ def selectivity(
     sums, observed, n_majority, n_minority = np.zeros(n_permutations), 0.0, 0, 0
     for number in np.unique(halves[member]):
         here = halves == number
-        cuts = np.quantile(margin[member & here], (0.25, 0.5, 0.75))
-        stratum = np.searchsorted(cuts, margin)
-        for place in range(4):
+        ours = margin[member & here]
+        n_cuts = min(3, len(ours) // 4)
+        cuts = np.quantile(ours, np.arange(1, n_cuts + 1) / (n_cuts + 1), method="inverted_cdf")
+        # A cut is a member's own margin and a stratum of its own: between cuts all reassignments are as likely.
+        stratum = np.searchsorted(cuts, margin) + np.searchsorted(cuts, margin, side="right")
+        for place in range(2 * n_cuts + 1):
             inside = here & (stratum == place)
-            values, ours = drop[inside], member[inside]
-            if not ours.any() or ours.all():
+            values, theirs = drop[inside], ~member[inside]
+            if not theirs.any() or theirs.all():
                 continue
-            n, m = len(values), int(ours.sum())
+            n, m = len(values), int((~theirs).sum())
             n_minority, n_majority = n_minority + m, n_majority + n - m
             drawn = _sums_of_random_members(values, m, n_permutations, rng)
             sums += drawn - (values.sum() - drawn) * m / (n - m)
-            observed += values[ours].sum() - values[~ours].sum() * m / (n - m)
+            observed += values[~theirs].sum() - values[theirs].sum() * m / (n - m)
     n_all = int(member.sum())
     overlap = n_minority / n_all if n_all else 0.0
     if not n_minority:
@@ -171,8 +174,10 @@ def memorisation(train: ArrayLike, unseen: ArrayLike, level: float = 0.95) -> Co
     value = float(train.mean() - unseen.mean())
     if train.std() < _TIE and unseen.std() < _TIE:  # nothing moves, or everything alike: no sampling error is left
         return Contrast(value, value, value, len(train), len(unseen))
-    interval = stats.ttest_ind(train, unseen, equal_var=False).confidence_interval(level)
-    return Contrast(value, float(interval.low), float(interval.high), len(train), len(unseen))
+    parts = np.array([sample.var(ddof=1) / len(sample) for sample in (train, unseen)])
+    freedom = parts.sum() ** 2 / (parts[0] ** 2 / (len(train) - 1) + parts[1] ** 2 / (len(unseen) - 1))
+    half = float(stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(parts.sum()))
+    return Contrast(value, value - half, value + half, len(train), len(unseen))
 
 
 @dataclass(frozen=True)
