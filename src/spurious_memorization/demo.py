@@ -55,7 +55,7 @@ class Demo:
 
 def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo:
     """Draw synthbirds, train a ResNet-18 on them, trace its channels, edit the first ones of each ranking, and measure
-    the edited networks beside random controls. A stopped demo continues where it was.
+    the edited networks beside matched controls. A stopped demo continues where it was.
 
     Arguments:
         out: folder for data, run and figures.

@@ -255,10 +255,11 @@ class _SelectedSet:
     def effects(self, measured: Mapping[int, SampleEffects]) -> SampleEffects:
         """On each sample, of units selected without it."""
         parts = []
-        for _, rows in self.tested.groupby("fold"):
+        for fold, rows in self.tested.groupby("fold"):
             there = [measured[v] for v in rows["variant"] if v in measured]
             if there:
-                parts.append(averaged(there))
+                whole = averaged(there)
+                parts.append(replace(whole, half=np.zeros_like(whole.half)) if fold == -1 else whole)
         return joined(parts) if parts else NOTHING
 
     def unseen(self, measured: Mapping[str, Mapping[int, SampleEffects]], splits: Sequence[str]) -> SampleEffects:

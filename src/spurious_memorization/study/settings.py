@@ -59,7 +59,7 @@ class TraceSettings(Settings):
 
 
 class StudySettings(TraceSettings):
-    """A study: rankings x sizes x edits x repeats on some splits, beside random controls."""
+    """A study: rankings x sizes x edits x repeats on some splits, beside matched controls, with verdicts."""
 
     size: Words = Field(("1..3",), description="sizes of the selected set: 1..3, 5 or, for weights, 0.1%")
     edit: tuple[str, ...] = Field(

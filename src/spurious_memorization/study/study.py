@@ -32,7 +32,7 @@ from .rankings import RankingSettings, stored_ranking, trace
 from .settings import StudySettings, parse_edits, parse_sizes, parse_splits, rankings_of, rules_of
 
 AGREEMENT_UNITS = 20
-"""Rankings are compared on so many first units, or on the largest selected set."""
+"""Rankings are compared on so many first units, on the largest selected set if it has more, on at most half of all."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def study(
     data_folder: Path | None = None,
     execution: Execution | None = None,
 ) -> Study:
-    """Edit a run's network in many ways, each beside random controls, and count what becomes of every group.
+    """Edit a run's network in many ways, each beside matched controls, and count what becomes of every group.
 
     Outcomes are stored block by block: a stopped study continues where it was when it is asked for again, and a
     finished one is only read.
@@ -197,10 +197,12 @@ def _agreement(
     scores_of: Callable[[RankingSettings], Scores],
 ) -> pd.DataFrame:
     """Agreement of the study's rankings, of raw and folded norms, and of the same rankings in other runs."""
-    k = max(AGREEMENT_UNITS, *(count_of(scores_of(rankings[0]), s) for s in parse_sizes(settings.size, settings.unit)))
-    model = run.network(rankings[0].epoch)
     compared = {ranking.label: scores_of(ranking) for ranking in rankings}
-    norms = {name: of for name, of in norm_rankings(model, rankings[0].select).items() if name not in compared}
+    first = compared[rankings[0].label]
+    largest = max(count_of(first, size) for size in parse_sizes(settings.size, settings.unit))
+    k = min(max(AGREEMENT_UNITS, largest), max(1, first.n // 2))
+    norms = norm_rankings(run.network(rankings[0].epoch), rankings[0].select)
+    norms = {name: of for name, of in norms.items() if name not in compared}
     frames = [agreement({**compared, **norms}, k)]
     for place in settings.agreement_with:
         other = Run(Path(place))
