@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ mkldnn = torch.ops.mkldnn
 def fused(module: fx.GraphModule) -> fx.GraphModule:
     """The module with each relu done by the convolution before it, and a sum between the two as well, where oneDNN
     carries out convolutions; the module given is changed."""
-    if not all(buffer.device.type == "cpu" for buffer in module.buffers()) or not torch._C._has_mkldnn:
+    if not all(buffer.device.type == "cpu" for buffer in module.buffers()) or not _is_possible():
         return module
     for relu in list(module.graph.nodes):
         if relu.target is not aten.relu.default:
@@ -38,6 +39,21 @@ def fused(module: fx.GraphModule) -> fx.GraphModule:
             module.graph.erase_node(node)
     module.recompile()
     return module
+
+
+@cache
+def _is_possible() -> bool:
+    """Whether PyTorch's own operation for this, which is no part of its public interface, is there and does what is
+    expected of it."""
+    x, weight = torch.randn(1, 2, 4, 4), torch.randn(3, 2, 3, 3)
+    other, geometry = torch.randn(1, 3, 4, 4), ([1, 1], [1, 1], [1, 1], 1)
+    try:
+        alone = mkldnn._convolution_pointwise.default(x, weight, None, *geometry, "relu", [], "")
+        both = mkldnn._convolution_pointwise.binary(x, other, weight, None, *geometry, "add", 1.0, "relu", [], "")
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    plain = torch.conv2d(x, weight, padding=1)
+    return torch.allclose(alone, plain.relu(), atol=1e-5) and torch.allclose(both, (plain + other).relu(), atol=1e-5)
 
 
 def _summed(add: Any) -> tuple[fx.Node | None, fx.Node | None]:
