@@ -45,5 +45,6 @@ def _picture(rng: np.random.Generator, y: int, a: int, noise: float) -> NDArray[
     across = np.arange(SIZE)[None, :] if y == 0 else np.arange(SIZE)[:, None]
     wave = np.sin(2 * np.pi * across / rng.uniform(4, 8) + rng.uniform(0, 2 * np.pi))
     stripes = np.broadcast_to(0.5 * rng.choice([-1, 1]) * wave, (SIZE, SIZE))
-    picture: NDArray[np.float64] = stripes + TINT[a][:, None, None] + rng.normal(0, noise, (3, SIZE, SIZE))
+    tint = TINT[a][:, None, None] * rng.uniform(0.2, 1.8)
+    picture: NDArray[np.float64] = stripes + tint + rng.normal(0, noise, (3, SIZE, SIZE))
     return picture.astype(np.float32)

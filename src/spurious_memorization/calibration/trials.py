@@ -38,12 +38,12 @@ PER_GROUP = 60
 """Samples a group on which controls are measured."""
 
 PLANTED_COUNTS = {
-    "resnet": {**COUNTS, "train": (240, 24, 24, 240)},
-    "deit": {**COUNTS, "train": (240, 12, 12, 240)},
+    "resnet": {**COUNTS, "train": (240, 14, 14, 240)},
+    "deit": {**COUNTS, "train": (240, 8, 8, 240)},
 }
 """A channel of these networks holds a few pictures; a DeiT's, which sees single patches, fewer."""
 
-PLANTED_CHANNELS: dict[Family, tuple[int, ...]] = {"resnet": (1, 2, 3), "deit": (3, 4, 5)}
+PLANTED_CHANNELS: dict[Family, tuple[int, ...]] = {"resnet": (1, 2, 3), "deit": (4, 5)}
 
 
 def exact_nulls(family: Family, seed: int, controls: int = 99) -> Record:
