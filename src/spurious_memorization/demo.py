@@ -14,7 +14,7 @@ from .data.synthbirds import SynthbirdsSettings, make_synthbirds
 from .report.figures import Figure, accuracy_over_epochs, changed_pictures, save_figure, shifts_against_controls
 from .run import Run
 from .settings import Settings
-from .study.effects import control_shifts
+from .study.selected_sets import control_shifts
 from .study.settings import StudySettings
 from .study.study import Study, study
 from .training.recipes import TrainSettings

@@ -16,10 +16,11 @@ from ..engine.outcomes import Block, Engine, block_plan
 from ..errors import UserError
 from ..settings import Execution
 from .blocks import Part, beside_before
-from .effects import study_effects
 from .measure import measure, parts_of
-from .plan import plan, ranked_units, refuse_too_many, variants_frame
+from .plan import plan, refuse_too_many, variants_frame
 from .rankings import RankingSettings, trace
+from .selected_sets import study_effects
+from .selection import ranked_units
 from .settings import StudySettings, parse_edits, parse_splits, rankings_of, rules_of
 
 

@@ -24,11 +24,12 @@ from ..settings import Execution
 from .agreement import agreement, norm_rankings
 from .blocks import Part, measured_blocks, ready_engine
 from .edited_run import tensors_for
-from .effects import study_effects
 from .measure import measure, parts_of
 from .other_epochs import at_other_epochs
-from .plan import plan, ranked_units, refuse_too_many, variants_frame
+from .plan import plan, refuse_too_many, variants_frame
 from .rankings import RankingSettings, stored_ranking, trace
+from .selected_sets import study_effects
+from .selection import ranked_units
 from .settings import StudySettings, parse_edits, parse_sizes, parse_splits, rankings_of, rules_of
 
 AGREEMENT_UNITS = 20
