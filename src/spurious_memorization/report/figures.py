@@ -60,7 +60,7 @@ def shifts_against_controls(effects: pd.DataFrame, control_shifts: pd.DataFrame,
 
     Arguments:
         effects: of a study.
-        control_shifts: one row a control, selected set, split and group, as `control_shifts` in `study.selected_sets` gives.
+        control_shifts: one row a control, selected set, split and group, as `study.selected_sets.control_shifts` gives.
         split: the one to show.
     """
     shown = effects[effects["split"] == split].copy()
