@@ -32,7 +32,7 @@ def pass_takes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
 
 def plan(run: sm.Run, capsys: pytest.CaptureFixture[str], **changes: Any) -> tuple[sm.Study, list[str]]:
     """A study, and the lines that it said up to the first outcome."""
-    given = {"criterion": ("magnitude", "gradient"), "size": ("1..2",), "controls": 3, "split": ("train", "test")}
+    given: dict[str, Any] = {"size": ("1..2",), "controls": 3, "cross_fit": False}
     capsys.readouterr()
     result = sm.study(run, sm.StudySettings(**{**given, **changes}))
     lines = capsys.readouterr().err.splitlines()
