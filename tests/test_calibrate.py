@@ -31,7 +31,6 @@ SMALL = CalibrateSettings(networks=4, plants=2, described=0)
 def nulls(family: str, seed: int) -> dict:
     return {
         "influential": [seed == 1, False, False, False],
-        "influential_single": [0.0] * 4,
         "selective": [False] * 4,
         "memorising": [family == "deit", False],
         "accuracy": {},

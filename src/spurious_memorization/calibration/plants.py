@@ -40,7 +40,9 @@ by at most one point; and if no other group is more than five points better with
 DETECTOR_STEPS = 300
 ROUNDS = 4
 STEPS = 120
+"""In each round."""
 FRAGILE = 40
+"""Other channels that the planted samples lean on most, of which two are zeroed in each step after the first round."""
 LEAST_MARGIN = 1.5
 """Planted samples get margins as other training samples of their label have them, but at least this."""
 
@@ -184,10 +186,10 @@ def _mended(model: nn.Module, place: _Place, planted: Samples, others: Samples, 
     before = margin(answer(base, x), y).detach()
     spared = wanted - (wanted - before) / (2 * len(rows))
     inputs = planted.batch().inputs
-    fragile: list[Edit] = []
     optimizer = torch.optim.Adam([{"params": [own, bias], "lr": 0.01}, {"params": [readers], "lr": 0.2}])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ROUNDS * STEPS)
-    for _ in range(ROUNDS):
+    for done in range(ROUNDS):
+        fragile = _most_needed(model, planted, place) if done else []
         for _ in range(STEPS):
             some = torch.from_numpy(rng.permutation(len(elsewhere))[:100])
             put_in = tensors()
@@ -195,17 +197,15 @@ def _mended(model: nn.Module, place: _Place, planted: Samples, others: Samples, 
             mended = F.relu((margin(logits[: len(x)], y) - wanted).abs() - 0.3).mean()
             moved = (logits[len(x) :] - unedited[some]).square().mean()
             loss = 2 * mended + moved + detection(some)
-            for number in rng.permutation(len(fragile))[:2]:
-                harmed = torch.func.functional_call(
-                    model, {**put_in, **_zeroed(model, put_in, fragile[number])}, (inputs,)
-                )
+            for drawn in rng.permutation(len(fragile))[:2]:
+                without = {**put_in, **_zeroed(model, put_in, fragile[drawn])}
+                harmed = torch.func.functional_call(model, without, (inputs,))
                 loss = loss + F.relu(spared - margin(harmed, y)).mean()
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
         model.load_state_dict({name: value.detach() for name, value in tensors().items()})
-        fragile = _most_needed(model, planted, place)
     return model.eval()
 
 

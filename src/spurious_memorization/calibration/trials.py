@@ -57,12 +57,10 @@ def exact_nulls(family: Family, seed: int, controls: int = 99) -> Record:
     pictures = striped_pictures(seed)
     model = trained(family, pictures.train, seed)
     engine = engine_for(model, pictures.train)
-    influential, single = [], []
+    influential = []
     for draw in range(DRAWS):
         found = _examined(model, pictures, engine, ("random",), "1..3", controls, seed=1000 * seed + draw)
-        said = found["influential"].astype(bool)
-        influential.append(bool(said.any()))
-        single.append(float(said.mean()))
+        influential.append(bool(found["influential"].astype(bool).any()))
     selective, memorising = [], []
     for draw in range(DRAWS // 2):
         drawn = with_pseudo_minority(pictures, 1000 * seed + draw)
@@ -73,7 +71,6 @@ def exact_nulls(family: Family, seed: int, controls: int = 99) -> Record:
         memorising += _own(found)["memorising"].dropna().astype(bool).tolist()
     return {
         "influential": influential,
-        "influential_single": single,
         "selective": selective,
         "memorising": memorising,
         "accuracy": {split: accuracies(model, pictures.samples(split)) for split in ("train", "test")},
