@@ -134,6 +134,16 @@ def test_trace_once_for_each_minority_group(run: sm.Run, capsys: Capture) -> Non
     assert len(list((run.path / "rankings").iterdir())) == 4
 
 
+def test_trace_of_random_subsets_of_the_majority(run: sm.Run, capsys: Capture) -> None:
+    flags = ("--criterion", "gradient", "--pseudo-minority", 3)
+    facts = json.loads(tiny.spurmem(capsys, "trace", run.path, *flags, "--json").out)
+    traced = [r["ranking"]["group"] for r in facts["rankings"]]
+    assert traced == [f"class {y} with a random draw (3)" for y in (0, 1)]
+    data = sm.with_pseudo_minority(run.read_data(), 3)
+    scores = sm.gradient(run.network(3), sm.worst(run.network(3), data.train, traced[0]))
+    assert facts["rankings"][0]["first"][0]["index"] == next(iter(sm.top(scores, 1)))[1]
+
+
 def test_study_answers(run: sm.Run, capsys: Capture) -> None:
     flags = ("--criterion", "magnitude", "--size", "2", "--edit", "zero", "--edit", "random_noise:std=0.1")
     flags = (*flags, "--repeats", 2, "--controls", 2, "--split", "train,test")
