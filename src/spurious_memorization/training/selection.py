@@ -1,7 +1,7 @@
 """Choosing among epochs and settings: by one half of the validation split, the same for every objective.
 
-The other half is left to what must be fitted on held-out samples (DFR), so that nothing chooses among networks by samples
-that one of them was fitted on.
+The other half is left to what must be fitted on held-out samples (DFR), so that no network is chosen by samples that it
+was fitted on.
 """
 
 from __future__ import annotations
