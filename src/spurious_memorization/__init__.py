@@ -7,8 +7,10 @@ Plain functions on plain data, in the order in which they are used:
     edits    zero, mean, random_init, random_noise, rewind
     engine   evaluate
     study    matched_controls, effects, examine, agreement
+    runs     train, import_network, study, compare
 """
 
+from .comparison.compare import Comparison, compare
 from .criteria.ablation import ablation, ablation_map
 from .criteria.criteria import gradient, magnitude, random, taylor
 from .criteria.scores import Scores, by_threshold, count_of, spared, top
@@ -44,6 +46,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Batch",
+    "Comparison",
     "Dataset",
     "Edit",
     "Execution",
@@ -65,6 +68,7 @@ __all__ = [
     "agreement",
     "by_threshold",
     "channel_means",
+    "compare",
     "count_of",
     "data",
     "edited",
