@@ -7,7 +7,7 @@ Plain functions on plain data, in the order in which they are used:
     edits    zero, mean, random_init, random_noise, rewind
     engine   evaluate
     study    matched_controls, effects, examine, agreement
-    runs     train, import_network, study, compare
+    runs     train, import_network, study, mitigate, compare
 """
 
 from .comparison.compare import Comparison, compare
@@ -35,6 +35,7 @@ from .study.settings import StudySettings, TraceSettings
 from .study.study import Study, study
 from .training.importing import ImportSettings, import_network
 from .training.loop import TrainExecution
+from .training.mitigate import MitigateSettings, Mitigation, mitigate
 from .training.objectives.contrast import nt_xent
 from .training.objectives.masks import pruned_units
 from .training.recipes import TrainSettings
@@ -51,6 +52,8 @@ __all__ = [
     "Edit",
     "Execution",
     "ImportSettings",
+    "MitigateSettings",
+    "Mitigation",
     "Outcomes",
     "Run",
     "Samples",
@@ -81,6 +84,7 @@ __all__ = [
     "magnitude",
     "matched_controls",
     "mean",
+    "mitigate",
     "nt_xent",
     "parse_units",
     "pruned_units",

@@ -1,27 +1,23 @@
-"""What a run's network cost: seconds and sample passes of its own training, and of the one that it started from."""
+"""What a run's network cost: seconds and sample passes of its own training, and of what other runs did before it."""
 
 from __future__ import annotations
 
 import math
 
 from ..run import Run
-from .methods import stated_start
 
 
 def cost_of(run: Run) -> dict[str, float]:
-    """Seconds and sample passes of a run's training, its own (seconds, sample_passes) and with those of the run that it
-    started from, up to the epoch that it took (total_seconds, total_sample_passes); nan where they aren't known."""
-    seconds, passes = _own(run)
-    older_seconds = older_passes = 0.0
-    if stated_start(run) is not None:
-        older_seconds = older_passes = math.nan
+    """Seconds and sample passes of a run's training: its own (seconds, sample_passes), and with those that other runs
+    had spent on what it began with (total_seconds, total_sample_passes); nan where they aren't known."""
+    spent = run.record.spent
+    if spent is None:
+        return dict.fromkeys(("seconds", "sample_passes", "total_seconds", "total_sample_passes"), math.nan)
+    seconds_before = math.nan if spent.seconds_before is None else spent.seconds_before
+    passes_before = math.nan if spent.passes_before is None else spent.passes_before
     return {
-        "seconds": seconds,
-        "sample_passes": passes,
-        "total_seconds": seconds + older_seconds,
-        "total_sample_passes": passes + older_passes,
+        "seconds": spent.seconds,
+        "sample_passes": spent.passes,
+        "total_seconds": spent.seconds + seconds_before,
+        "total_sample_passes": spent.passes + passes_before,
     }
-
-
-def _own(run: Run) -> tuple[float, float]:
-    return math.nan, math.nan

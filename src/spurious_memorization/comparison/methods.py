@@ -12,8 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError
-from ..run import Run
-from ..training.train import run_and_epoch
+from ..run import Run, run_and_epoch
 
 CONTROL = "erm-continue"
 """The objective that a repair must beat: the same training from the same checkpoint, without the repair."""
@@ -90,13 +89,18 @@ def method_of(run: Run) -> dict[str, Any]:
         settings.pop("run", None)
         older, epoch = started
         settings["start"] = {"epoch": epoch, **_start(older)}
+    if isinstance(objective := settings.get("objective"), Mapping):
+        settings["objective"] = {name: value for name, value in objective.items() if name != "name"}
+        if "errors_of" in objective:
+            errors_of, epoch = run_and_epoch(objective["errors_of"])
+            settings["objective"]["errors_of"] = {"epoch": epoch, **_start(Run(errors_of))}
     return {"kind": kind_of(run), **settings, "network": stated["network"], "transform": stated["data"]["transform"]}
 
 
 def kind_of(run: Run) -> str:
     """The objective of a trained run, otherwise where the network came from."""
-    record = run.record
-    return str(record.settings["objective"]) if "objective" in record.settings else record.origin
+    objective = run.record.settings.get("objective", run.record.origin)
+    return str(objective["name"]) if isinstance(objective, Mapping) else str(objective)
 
 
 def seed_of(run: Run) -> int:

@@ -151,7 +151,7 @@ def mitigate(
     candidates: dict[str, tuple[Run, ...]] = {}
     for epoch, upweight in product(settings.jtt_epochs, settings.jtt_upweights) if settings.jtt else ():
         try:
-            epochs = [budget.jtt_epochs(epoch, upweight, len(error_set(older, epoch, data))) for older in runs["erm"]]
+            errors = max(len(error_set(older, epoch, data)) for older in runs["erm"])
         except UserError as error:
             notes.append(f"JTT with the errors of epoch {epoch} is left out: {error}.")
             continue
@@ -160,9 +160,9 @@ def mitigate(
                 out / f"jtt_epoch={epoch}_upweight={upweight}",
                 seed,
                 JttSettings(errors_of=f"{older.path}@{epoch}", upweight=upweight),
-                epochs=n,
+                epochs=budget.jtt_epochs(epoch, upweight, errors),
             )
-            for seed, older, n in zip(seeds, runs["erm"], epochs, strict=True)
+            for seed, older in zip(seeds, runs["erm"], strict=True)
         )
     if candidates:
         values = {name: _selecting_value(tried, data) for name, tried in candidates.items()}
@@ -200,7 +200,8 @@ class Budget:
         return 2 * self.finetune_epochs + (0 if isinstance(objective, ErmContinueSettings) else self.erm_epochs)
 
     def jtt_epochs(self, first: int, upweight: int, errors: int) -> int:
-        """Epochs of JTT's second network, at least one; its first one trained for `first` epochs."""
+        """Epochs of JTT's second network, at least one; its first one trained for `first` epochs and makes at most so many
+        errors, with every seed."""
         left = self.total - first * self.samples
         return max(1, left // (self.samples + (upweight - 1) * errors))
 
