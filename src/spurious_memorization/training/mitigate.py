@@ -39,12 +39,12 @@ ALL = (
     "erm-continue",
     "pruned-contrast:mask=magnitude-smallest",
     "pruned-contrast:mask=magnitude-largest",
-    "pruned-contrast:mask=gradient",
+    "pruned-contrast",
     "pruned-contrast:mask=none",
     "reweighting:by=class",
-    "reweighting:by=group",
-    "balanced-sampling:by=group",
-    "subsampling:by=group",
+    "reweighting",
+    "balanced-sampling",
+    "subsampling",
     "group-dro",
     "example-tied-dropout",
     "dfr",
@@ -200,8 +200,8 @@ class Budget:
         return 2 * self.finetune_epochs + (0 if isinstance(objective, ErmContinueSettings) else self.erm_epochs)
 
     def jtt_epochs(self, first: int, upweight: int, errors: int) -> int:
-        """Epochs of JTT's second network, at least one; its first one trained for `first` epochs and makes at most so many
-        errors, with every seed."""
+        """Epochs of JTT's second network, at least one; the first one trained for `first` epochs and made at most so
+        many errors, with any seed."""
         left = self.total - first * self.samples
         return max(1, left // (self.samples + (upweight - 1) * errors))
 
