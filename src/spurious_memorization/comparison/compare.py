@@ -11,8 +11,9 @@ import pandas as pd
 from ..data.samples import Dataset
 from ..errors import UserError
 from ..run import Run
+from ..training.selection import val_halves
 from .costs import cost_of
-from .epochs import CHOSEN_BY, counts_where_chosen, selecting_half
+from .epochs import CHOSEN_BY, counts_where_chosen
 from .measures import accuracies, with_gaps
 from .methods import CONTROL, Member, control_among, differing, members_of, named_method, runs_at, stated_start
 from .summary import summarised
@@ -82,7 +83,7 @@ def compare(
     members = tuple(members_of(opened))
     base = control_among(members) if baseline is None else named_method(members, baseline)
     data = opened[0].read_data(data_folder)
-    selecting = selecting_half(data)
+    _, selecting = val_halves(data)
     counts = pd.concat([_about(member, counts_where_chosen(member.run, selecting)) for member in members])
     values = _values(counts, data)
     return Comparison(

@@ -110,7 +110,7 @@ def terminal_table(shown: Shown) -> Table:
     table = Table(title=escape(shown.title), caption=escape(shown.caption), title_justify="left")
     table.caption_justify = "left"
     for place, name in enumerate(shown.frame.columns):
-        table.add_column(escape(str(name)), justify="left" if place < shown.about else "right")
+        table.add_column(escape(name), justify="left" if place < shown.about else "right", overflow="fold")
     in_blocks = (shown.frame.iloc[:, 0] == "").any()
     for row in shown.frame.itertuples(index=False):
         if in_blocks and row[0]:
