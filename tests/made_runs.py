@@ -15,11 +15,11 @@ from PIL import Image
 import spurious_memorization as sm
 import tiny_networks
 from spurious_memorization.networks.build import NetworkSettings
-from spurious_memorization.run import DataSettings, RunRecord, data_record, versions
+from spurious_memorization.run import DataSettings, RunRecord, Spent, data_record, versions
 
 COUNTS = {"train": (40, 6, 9, 45), "val": (14, 12, 11, 13), "test": (20, 24, 16, 10)}
 
-SETTINGS = {"model": "tiny_networks:small_convnet", "objective": "erm", "epochs": 3, "lr": 0.1, "start": None}
+SETTINGS = {"model": "tiny_networks:small_convnet", "objective": {"name": "erm"}, "epochs": 3, "lr": 0.1, "start": None}
 
 
 def make_data(folder: Path, counts: Mapping[str, tuple[int, ...]] = COUNTS) -> Path:
@@ -39,20 +39,29 @@ def make_data(folder: Path, counts: Mapping[str, tuple[int, ...]] = COUNTS) -> P
 
 
 def make_run(
-    path: Path, folder: Path, *, seed: int = 0, epochs: int = 3, origin: str = "train", **settings: Any
+    path: Path,
+    folder: Path,
+    objective: str = "erm",
+    *,
+    seed: int = 0,
+    epochs: int = 3,
+    spent: Spent | None = None,
+    options: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> sm.Run:
     """A run whose answers are drawn: each sample is right with a probability of its epoch, split and group."""
     data, run = sm.read_data(folder), sm.Run(path)
-    stated = {**SETTINGS, "seed": seed, **settings} if origin == "train" else settings
+    stated = {**SETTINGS, "seed": seed, "objective": {"name": objective, **(options or {})}, **settings}
     network = NetworkSettings(model="tiny_networks:small_convnet", n_classes=2, image_size=8)
     run.create(
         RunRecord(
-            origin=origin,
+            origin="train",
             data=data_record(data, folder, DataSettings()),
             network=network,
             settings=stated,
             best_by="average",
             versions=versions(),
+            spent=spent,
         )
     )
     rng = np.random.default_rng([seed, *map(ord, str(stated))])
