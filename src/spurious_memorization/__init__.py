@@ -7,6 +7,7 @@ Plain functions on plain data, in the order in which they are used:
     edits    zero, mean, random_init, random_noise, rewind
     engine   evaluate
     study    matched_controls, effects, examine, agreement
+    repair   pruned_units, nt_xent, val_halves, selected_epoch
     runs     train, import_network, study, mitigate, compare
 """
 
