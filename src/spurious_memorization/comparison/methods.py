@@ -175,10 +175,12 @@ def _names(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
         rows = [row for row, other in enumerate(kinds) if other == kind]
         varied = [name for name in table if table[name].iloc[rows].nunique(dropna=False) > 1]
         short = [name for name in varied if not name.startswith(("network.", "transform.", "start."))]
+        short.sort(key=lambda name: not name.startswith("objective."))
         if len(set(map(tuple, table[short].iloc[rows].to_numpy().tolist()))) < len(rows):
             short = varied
         for row in rows:
-            stated = (f"{name}={value}" for name in short if pd.notna(value := table[name].iloc[row]))
+            own = {name.removeprefix("objective."): table[name].iloc[row] for name in short}
+            stated = (f"{name}={value}" for name, value in own.items() if pd.notna(value))
             names[row] = " ".join([kind, *stated])
     return names
 
