@@ -125,6 +125,11 @@ class Run:
         except (ValidationError, UnicodeDecodeError) as error:
             raise UserError(f"{file} is broken or of another version of spurmem: {type(error).__name__}") from error
 
+    def _repr_html_(self) -> str:
+        from .report.notebook import run_html
+
+        return run_html(self)
+
     @property
     def exists(self) -> bool:
         """Something was measured. What was stopped before that is no run yet and may be begun anew."""

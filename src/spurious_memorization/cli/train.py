@@ -15,10 +15,9 @@ from ..run import Run
 from ..training.loop import TrainExecution
 from ..training.recipes import TrainSettings
 from ..training.train import train
-from .app import Answer, app
+from .app import Answer
 
 
-@app.command(name="train")
 def train_command(
     data: Path,
     /,

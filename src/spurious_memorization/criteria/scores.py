@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import safetensors
 import safetensors.torch
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ..atomic import whole_file
 from ..errors import UserError
 from ..networks.weights import read_state
-from ..units import UnitKind, Units
+from ..units import UnitKind, Units, short_name
 
 
 class Scores(dict[str, Tensor]):
@@ -45,6 +46,27 @@ class Scores(dict[str, Tensor]):
     def n_measured(self) -> int:
         """Number of units that a screening didn't leave out."""
         return sum(int((~values.isneginf()).sum()) for values in self.values())
+
+    def first(self, n: int = 10) -> pd.DataFrame:
+        """The at most `n` units with the largest scores: one row a unit, with the columns rank (from 1), unit (as
+        `--units` takes it) and score."""
+        units = top(self, min(n, self.n_measured))
+        scores = [float(self[name].flatten()[index]) for name, index in units]
+        return pd.DataFrame(
+            {
+                "rank": range(1, len(units) + 1),
+                "unit": [f"{short_name(name)}:{i}" for name, i in units],
+                "score": scores,
+            }
+        )
+
+    def __repr__(self) -> str:
+        return f"<Scores of {self.n} {self.kind}s in {len(self)} tensors>"
+
+    def _repr_html_(self) -> str:
+        from ..report.notebook import scores_html
+
+        return scores_html(self)
 
 
 def top(scores: Mapping[str, Tensor], n: int, *, largest: bool = True) -> Units:

@@ -48,6 +48,11 @@ class Study:
         stated: dict[str, Any] = json.loads((self.path / "study.json").read_text(encoding="utf-8"))
         return stated
 
+    def _repr_html_(self) -> str:
+        from ..report.notebook import study_html
+
+        return study_html(self)
+
     def variants(self) -> pd.DataFrame:
         """One row an edited network."""
         return pd.read_parquet(self.path / "variants.parquet")
