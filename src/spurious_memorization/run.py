@@ -104,9 +104,22 @@ class RunRecord(Settings):
 
 @dataclass(frozen=True)
 class Run:
-    """A run's directory. Reading needs no lock; writing happens inside `writing()`."""
+    """A run's directory. Reading needs no lock; writing happens inside `writing()`.
+
+    Arguments:
+        path: of the directory, which `train` or `import_network` made.
+
+    Example:
+        ```python
+        run = sm.Run("runs/first")
+        model = run.network(run.choose_epoch("best"))
+        ```
+    """
 
     path: Path
+
+    def __init__(self, path: str | Path) -> None:
+        object.__setattr__(self, "path", Path(path))
 
     @cached_property
     def record(self) -> RunRecord:

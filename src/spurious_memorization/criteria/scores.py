@@ -72,10 +72,16 @@ class Scores(dict[str, Tensor]):
 def top(scores: Mapping[str, Tensor], n: int, *, largest: bool = True) -> Units:
     """The `n` units with the largest (or smallest) scores over the whole network, in that order.
 
-    Ties keep the order of tensors and positions. A plain mapping is taken for scores of channels.
+    Ties keep the order of tensors and positions.
+
+    Arguments:
+        scores: of every unit; a plain mapping is taken for scores of channels.
+        n: number of units.
+        largest: the largest scores first; otherwise the smallest.
 
     Raises:
-        UserError: `n` is larger than the number of units.
+        UserError: `n` isn't from 1 to the number of units, a screening left some of these unmeasured, or a score is not
+            a number.
     """
     scores = scores if isinstance(scores, Scores) else Scores(scores)
     if not 0 < n <= scores.n:
@@ -95,7 +101,12 @@ def top(scores: Mapping[str, Tensor], n: int, *, largest: bool = True) -> Units:
 
 
 def count_of(scores: Scores, size: int | float) -> int:
-    """Number of units for a size: a count, or a fraction of all units, rounded up."""
+    """Number of units for a size.
+
+    Arguments:
+        scores: of every unit.
+        size: a count (an int), or a fraction of all units (a float from 0 to 1), which is rounded up.
+    """
     return size if isinstance(size, int) else math.ceil(size * scores.n)
 
 
@@ -106,8 +117,10 @@ def by_threshold(model: nn.Module, scores: Scores, n: int, *, largest: bool = Tr
     every number of *every* parameter, normalisation, embeddings and head included, at or beyond it.
 
     Arguments:
+        model: the network whose parameters are selected.
         scores: magnitudes of single weights.
         n: number of weights, among those in `scores`, that sets the threshold.
+        largest: the largest magnitudes; otherwise the smallest.
 
     Raises:
         UserError: `n` is larger than the number of weights.
@@ -123,7 +136,13 @@ def by_threshold(model: nn.Module, scores: Scores, n: int, *, largest: bool = Tr
 
 
 def spared(units: Units, probability: float, seed: int) -> Units:
-    """The units without those that are spared, each with this probability, drawn with `seed`."""
+    """The units without those that are spared, in the same order.
+
+    Arguments:
+        units: to choose from.
+        probability: with which each is spared, independently of the others.
+        seed: of the draws.
+    """
     kept = np.random.default_rng(seed).random(len(units)) >= probability
     return Units(units.kind, units.names, units.place[kept], units.index[kept], units.with_bias)
 

@@ -154,7 +154,7 @@ class Dataset:
         return replace(self, named_minority=tuple(self.groups.index(name) for name in names))
 
     def halves(self, seed: int) -> NDArray[np.int64]:
-        """0 or 1 for each sample, [samples]: each group of each split cut into two halves at random."""
+        """0 or 1 for each sample, [samples]: each group of each split cut into two halves at random, with `seed`."""
         rng = np.random.default_rng([seed, 0x4A1F])
         half = np.zeros(len(self), np.int64)
         for split in self.splits:

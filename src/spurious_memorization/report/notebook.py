@@ -1,4 +1,4 @@
-"""How data sets, runs, rankings and studies show themselves in a notebook: small tables in which all text is escaped."""
+"""How data sets, runs, rankings and studies show themselves in a notebook: small tables, all text escaped."""
 
 from __future__ import annotations
 

@@ -34,13 +34,9 @@ READERS = 4
 
 
 class TrainExecution(Execution):
-    """How training is carried out.
+    """How training is carried out; none of it changes results."""
 
-    Arguments:
-        log: a tracker to write curves to: "tensorboard" or "wandb".
-    """
-
-    log: Literal["tensorboard", "wandb"] | None = Field(None, description="tracker: tensorboard or wandb")
+    log: Literal["tensorboard", "wandb"] | None = Field(None, description="tracker of curves: tensorboard or wandb")
 
 
 def train_epochs(run: Run, config: TrainSettings, data: Dataset, model: nn.Module, execution: TrainExecution) -> None:
