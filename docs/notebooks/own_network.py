@@ -34,7 +34,7 @@ from spurious_memorization.data.synthbirds import SynthbirdsSettings, make_synth
 
 # %%
 folder = Path(tempfile.mkdtemp()) / "birds"
-make_synthbirds(folder, SynthbirdsSettings(train=600, val=100, test=300, image_size=32))
+make_synthbirds(folder, SynthbirdsSettings(train=400, val=80, test=200, image_size=32))
 data = sm.read_data(folder)
 data
 
@@ -50,7 +50,7 @@ class Birds(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        channels = (3, 32, 64, 128)
+        channels = (3, 24, 48, 96)
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2))
@@ -66,7 +66,7 @@ class Birds(nn.Module):
 torch.manual_seed(0)
 model = Birds()
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-for epoch in range(10):
+for epoch in range(30):
     for batch in data.train.shuffled(seed=0, epoch=epoch).batches(32):
         loss = F.cross_entropy(model(batch.inputs), batch.y)
         optimizer.zero_grad()
@@ -113,7 +113,7 @@ found[["group", "n", "accuracy_before", "accuracy_after", "shift", "control_low"
 # one half and tests on the other:
 
 # %%
-examined = sm.examine(model, data, sm.StudySettings(criterion=("gradient", "magnitude"), size=("1..3",)))
+examined = sm.examine(model, data, sm.StudySettings(criterion=("gradient",), size=("3",)))
 minority = examined[examined["minority"] & (examined["split"] == "train")]
 minority[
     ["criterion", "traced_on", "size", "group_name", "shift", "p_adjusted", "difference", "p_selective", "verdict"]

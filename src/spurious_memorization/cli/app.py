@@ -17,11 +17,13 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, UnknownC
 from cyclopts.config import Dict
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from .. import __version__
 from ..console import say
 from ..errors import UserError, first_line
+from .narrow import fitting
 
 PIPED_WIDTH = 140
 
@@ -87,7 +89,8 @@ def _launch(
     else:
         out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
         for part in answer.text:
-            out.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+            for shown in fitting(part, out) if isinstance(part, Table) else [part]:
+                out.print(Text(shown) if isinstance(part, str) else shown, soft_wrap=isinstance(part, str))
     return answer.exit_status
 
 
