@@ -89,8 +89,10 @@ def _launch(
     else:
         out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
         for part in answer.text:
-            for shown in fitting(part, out) if isinstance(part, Table) else [part]:
-                out.print(Text(shown) if isinstance(part, str) else shown, soft_wrap=isinstance(part, str))
+            if isinstance(part, Table):
+                out.print(*fitting(part, out), sep="\n")
+            else:
+                out.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
     return answer.exit_status
 
 
@@ -127,7 +129,7 @@ def _without_nan(facts: Any) -> Any:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, UnknownCommandError) and error.app is app:
-        return _unknown_command(str(error.unused_tokens[0]))
+        return _unknown_command((error.unused_tokens or [""])[0])
     cause = error.__cause__ if isinstance(error, CycloptsError) else error
     if isinstance(cause, ValidationError):
         first = cause.errors()[0]
