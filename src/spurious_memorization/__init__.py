@@ -9,6 +9,7 @@ Plain functions on plain data, in the order in which they are used:
     study    matched_controls, effects, examine, agreement
     repair   pruned_units, nt_xent, val_halves, selected_epoch
     runs     train, import_network, study, mitigate, compare
+    report   report, draw
 """
 
 import ast
@@ -45,7 +46,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps the functions `data` and `study` from being hidden by the subpackages of these names."""
+    """Keeps the functions `data`, `report` and `study` from being hidden by the subpackages of these names."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (isinstance(value, ModuleType) and name in _HOMES):

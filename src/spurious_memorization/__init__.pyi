@@ -9,6 +9,7 @@ Plain functions on plain data, in the order in which they are used:
     study    matched_controls, effects, examine, agreement
     repair   pruned_units, nt_xent, val_halves, selected_epoch
     runs     train, import_network, study, mitigate, compare
+    report   report, draw
 """
 
 from .comparison.compare import Comparison, compare
@@ -26,6 +27,8 @@ from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
 from .errors import UserError
 from .presets import tracing_rules
+from .report.draw import FigureSettings, draw
+from .report.page import report
 from .run import Run
 from .settings import Execution
 from .study.agreement import agreement
@@ -52,6 +55,7 @@ __all__ = [
     "Dataset",
     "Edit",
     "Execution",
+    "FigureSettings",
     "ImportSettings",
     "MitigateSettings",
     "Mitigation",
@@ -75,6 +79,7 @@ __all__ = [
     "compare",
     "count_of",
     "data",
+    "draw",
     "edited",
     "edited_tensors",
     "effects",
@@ -93,6 +98,7 @@ __all__ = [
     "random_init",
     "random_noise",
     "read_data",
+    "report",
     "rewind",
     "selected_epoch",
     "spared",

@@ -5,22 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from pydantic import Field
 
 from .console import say
-from .data.samples import Dataset
 from .data.synthbirds import SynthbirdsSettings, make_synthbirds
-from .report.figures import Figure, accuracy_over_epochs, changed_pictures, save_figure, shifts_against_controls
+from .report.draw import FigureSettings, draw
+from .report.page import report
 from .run import Run
 from .settings import Settings
-from .study.selected_sets import control_shifts
 from .study.settings import StudySettings
 from .study.study import Study, study
 from .training.recipes import TrainSettings
 from .training.train import train
-
-PICTURES_SHOWN = 24
 
 
 class DemoSettings(Settings):
@@ -44,18 +40,20 @@ class Demo:
         data: the data folder.
         run: the trained network's run.
         study: of it.
-        figures: picture files.
+        figures: the report's figures as picture files.
+        report: the page that shows it all.
     """
 
     data: Path
     run: Run
     study: Study
     figures: tuple[Path, ...]
+    report: Path
 
 
 def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo:
-    """Draw synthbirds, train a ResNet-18 on them, trace its channels, edit the first ones of each ranking, and measure
-    the edited networks beside matched controls. A stopped demo continues where it was.
+    """Draw synthbirds, train a ResNet-18 on them, trace its channels, edit the first ones of each ranking, measure the
+    edited networks beside matched controls, and write the report. A stopped demo continues where it was.
 
     Arguments:
         out: folder for data, run and figures.
@@ -76,44 +74,13 @@ def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo
     say("3/4 editing the network's first channels, beside matched random channels")
     plan = StudySettings(
         criterion=("magnitude", "gradient"),
-        size=("3",),
+        size=("1..3",),
         controls=settings.controls,
         controls_on=("train",),
         per_group=settings.per_group,
         seed=settings.seed,
     )
     result = study(run, plan)
-    say("4/4 drawing figures")
-    figures = draw_figures(run, result, out / "figures")
-    return Demo(out / "birds", run, result, figures)
-
-
-def draw_figures(run: Run, result: Study, folder: Path) -> tuple[Path, ...]:
-    """Accuracy over the epochs, shifts against controls for each split, and the training pictures that change their
-    answer under the selected set that costs a minority group most."""
-    record, effects = run.record.data, result.effects()
-    accuracy = folder / "accuracy.png"
-    save_figure(accuracy_over_epochs(run.history(), record.groups, record.minority), accuracy)
-    files = [accuracy]
-    controls = control_shifts(result.results(), result.variants())
-    for split in dict.fromkeys(effects["split"]):
-        files.append(folder / f"shifts_{split}.png")
-        save_figure(shifts_against_controls(effects, controls, split), files[-1])
-    files.append(folder / "changed_pictures.png")
-    save_figure(_changed(run.read_data(), result), files[-1])
-    return tuple(files)
-
-
-def _changed(data: Dataset, result: Study) -> Figure:
-    effects = result.effects()
-    minority = effects[(effects["split"] == "train") & effects["minority"]]
-    worst = minority.loc[minority["shift"].idxmin()]
-    variants, outcomes = result.variants(), result.outcomes("train")
-    chosen = variants[(variants["selected_set"] == worst["selected_set"]) & (variants["family"] == "selected")]
-    before = outcomes[outcomes["variant"] == -1].set_index("sample")["predicted"]
-    after = outcomes[outcomes["variant"] == chosen["variant"].iloc[0]].set_index("sample")["predicted"]
-    changed = before.index[before != after.reindex(before.index)]
-    order = np.argsort(~np.isin(data.g[changed], data.minority), kind="stable")
-    shown = changed[order][:PICTURES_SHOWN]
-    title = f"Training pictures whose answer changes with {worst['units']} zeroed ({len(shown)} of {len(changed)})"
-    return changed_pictures(data, list(shown), list(before[shown]), list(after[shown]), title)
+    say("4/4 writing the report and its figures")
+    figures = draw("all", [run.path], out / "figures", FigureSettings(format="png"))
+    return Demo(out / "birds", run, result, tuple(figures), report([run.path]))

@@ -16,10 +16,10 @@ from .app import Answer
 def demo_command(
     *, out: Path = Path("demo"), settings: Annotated[DemoSettings | None, Parameter(name="*")] = None
 ) -> Answer:
-    """The whole flow on generated pictures, on a CPU, in minutes.
+    """The whole flow on generated pictures, on a CPU, in minutes; it ends in a report.
 
     Arguments:
-        out: folder for pictures, run and figures
+        out: folder for pictures, run, figures and report
     """
     made = demo(out, settings)
     record, history, effects = made.run.record.data, made.run.history(), made.study.effects()
@@ -31,6 +31,7 @@ def demo_command(
         *findings(effects),
         f"pictures {made.data}, run {made.run.path}, study {made.study.path}",
         "figures " + ", ".join(str(file) for file in made.figures),
+        f"report {made.report}: open it in a browser",
         f"next: spurmem trace {made.run.path} --criterion gradient; spurmem study {made.run.path} --help",
     ]
     facts = {
@@ -39,5 +40,6 @@ def demo_command(
         "accuracy": history.query("epoch == @last").to_dict(orient="records"),
         "effects": effects.to_dict(orient="records"),
         "figures": [str(file) for file in made.figures],
+        "report": str(made.report),
     }
     return Answer(text, facts)

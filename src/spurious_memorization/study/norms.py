@@ -76,17 +76,26 @@ def where_units_are(model: nn.Module, units: Units) -> dict[str, Site]:
 
 def norm_factors(model: nn.Module) -> dict[str, Tensor]:
     """{weight name: what the batch norm behind the layer multiplies each output channel with, [channels]}."""
-    leaves = [(name, module) for name, module in model.named_modules() if _is_leaf(module)]
     found = {}
-    for (name, layer), (_, norm) in pairwise(leaves):
-        if not isinstance(layer, _LAYERS) or not isinstance(norm, _BatchNorm) or norm.running_var is None:
-            continue
-        if norm.num_features == len(layer.weight):
-            factor = (norm.running_var.detach().cpu().double() + norm.eps).rsqrt()
-            if norm.weight is not None:
-                factor = factor * norm.weight.detach().cpu().double().abs()
-            found[f"{name}.weight" if name else "weight"] = factor
+    for name, norm in norms_behind(model).items():
+        factor = (norm.running_var.detach().cpu().double() + norm.eps).rsqrt()
+        if norm.weight is not None:
+            factor = factor * norm.weight.detach().cpu().double().abs()
+        found[name] = factor
     return found
+
+
+def norms_behind(model: nn.Module) -> dict[str, _BatchNorm]:
+    """{weight name: the batch norm with running statistics behind the layer}."""
+    leaves = [(name, module) for name, module in model.named_modules() if _is_leaf(module)]
+    return {
+        f"{name}.weight" if name else "weight": norm
+        for (name, layer), (_, norm) in pairwise(leaves)
+        if isinstance(layer, _LAYERS)
+        and isinstance(norm, _BatchNorm)
+        and norm.running_var is not None
+        and norm.num_features == len(layer.weight)
+    }
 
 
 def stage_of(tensor: str) -> str:

@@ -1,0 +1,33 @@
+"""`spurmem figure`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..report.draw import FigureName, FigureSettings, draw
+from ..settings import Execution
+from .app import Answer
+
+
+def figure_command(
+    name: FigureName,
+    /,
+    *runs: Path,
+    out: Path = Path("figures"),
+    data: Path | None = None,
+    settings: Annotated[FigureSettings | None, Parameter(name="*")] = None,
+    execution: Annotated[Execution | None, Parameter(name="*")] = None,
+) -> Answer:
+    """Write a figure of the report for a paper, or the numbers beneath it as a table.
+
+    Arguments:
+        name: which; all for all that there are
+        runs: one run, or several to be compared
+        out: folder for the files
+        data: where the runs' data are now, if they were moved
+    """
+    files = draw(name, runs, out, settings, data_folder=data, execution=execution)
+    return Answer([f"figure {file}" for file in files], {"files": [str(file) for file in files]})

@@ -1,0 +1,31 @@
+"""`spurmem report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..report.page import report
+from ..settings import Execution
+from .app import Answer
+
+
+def report_command(
+    *runs: Path,
+    out: Path | None = None,
+    study: str | None = None,
+    data: Path | None = None,
+    execution: Annotated[Execution | None, Parameter(name="*")] = None,
+) -> Answer:
+    """Write one page that shows what was found: figures, verdicts, pictures, settings; it needs no network.
+
+    Arguments:
+        runs: one run, or several to be compared
+        out: the file; report.html in the first run if not given
+        study: name of the only study to show; all finished ones if not given
+        data: where the runs' data are now, if they were moved
+    """
+    file = report(runs, out, study=study, data_folder=data, execution=execution)
+    return Answer([f"report {file}"], {"report": str(file)})

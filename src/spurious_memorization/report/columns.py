@@ -1,0 +1,108 @@
+"""The columns of the report's tables: their headings, and how their numbers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+
+class Column(NamedTuple):
+    """A heading, and how a value is written."""
+
+    heading: str
+    written: Callable[[Any], str]
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _points(value: float) -> str:
+    return f"{round(100 * value, 1) + 0.0:+.1f}"
+
+
+def _two(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _yes(value: object) -> str:
+    return "yes" if value else "no"
+
+
+COLUMNS: Mapping[str, Column] = {
+    "criterion": Column("selected by", str),
+    "n": Column("n", _whole),
+    "correct": Column("correct", _whole),
+    "accuracy": Column("accuracy", _percent),
+    "low": Column("95 % from", _percent),
+    "high": Column("to", _percent),
+    "train": Column("train", _percent),
+    "val": Column("val", _percent),
+    "test": Column("test", _percent),
+    "n_train": Column("n train", _whole),
+    "n_val": Column("n val", _whole),
+    "n_test": Column("n test", _whole),
+    "gap": Column("train - test", _points),
+    "lift": Column("lift", lambda value: f"{value:.2f}"),
+    "accuracy_before": Column("before", _percent),
+    "accuracy_after": Column("after", _percent),
+    "shift": Column("shift", _points),
+    "shift_low": Column("95 % from", _points),
+    "shift_high": Column("to", _points),
+    "margin_shift": Column("margin shift", _two),
+    "shift_beside_controls": Column("shift beside controls", _points),
+    "control_low": Column("controls from", _points),
+    "control_median": Column("median", _points),
+    "control_high": Column("to", _points),
+    "n_controls": Column("controls", _whole),
+    "n_as_large": Column("that drop as far", _whole),
+    "norm_ratio": Column("norm ratio", lambda value: f"{value:.2f}"),
+    "drop": Column("drop", _points),
+    "p_adjusted": Column("adjusted p", _p),
+    "influential": Column("influential", _yes),
+    "difference": Column("drop beyond majority", _points),
+    "p_selective": Column("p", _p),
+    "selective": Column("selective", _yes),
+    "contrast": Column("margin: training - unseen", _two),
+    "contrast_low": Column("95 % from", _two),
+    "contrast_high": Column("to", _two),
+    "memorising": Column("memorising", _yes),
+    "n_in_layer": Column("channels", _whole),
+    "least": Column("least", _two),
+    "lower": Column("5 %", _two),
+    "middle": Column("median", _two),
+    "upper": Column("95 %", _two),
+    "most": Column("most", _two),
+    "before": Column("answer before", str),
+    "after": Column("after", str),
+}
+
+
+def heading(name: str) -> str:
+    """What stands above a column."""
+    return COLUMNS[name].heading if name in COLUMNS else name.replace("_", " ")
+
+
+def written(name: str, value: Any) -> str:
+    """A value of a column as text; "-" where there is none."""
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
+        return "-"
+    return COLUMNS[name].written(value) if name in COLUMNS else str(value)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as it is read: headings, and every value as text."""
+    cells = {position: [written(name, value) for value in table[name]] for position, name in enumerate(table)}
+    frame = pd.DataFrame(cells)
+    frame.columns = [heading(name) for name in table]
+    return frame

@@ -1,0 +1,198 @@
+"""The gallery: for every selected set, the pictures whose answer changes with the edit and those that excite its
+channels most, beside one of its matched controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..data.pseudo import with_pseudo_minority
+from ..data.samples import Dataset
+from ..data.sources import Pictures
+from ..errors import UserError
+from ..run import Run
+from ..settings import Execution
+from ..study.study import Study
+from .exciting import stored_exciting
+from .subjects import Studied
+
+
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """What an edit does to the answers.
+
+    Arguments:
+        units: that are edited.
+        sample, before, after: every sample whose answer changes, and both answers; minority groups first, then those
+            that become wrong, in the order of the samples.
+        measured: number of samples measured, for each group.
+    """
+
+    units: tuple[str, ...]
+    sample: NDArray[np.int64]
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    measured: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Exhibit:
+    """A selected set beside one of its matched controls.
+
+    Arguments:
+        place: the columns by which a reader chooses it: run, study, edit, criterion, size.
+        unit: kind of the units.
+        split: of the samples.
+        data: where the samples are from, with the study's groups.
+        selected: on all samples.
+        control: the first one that was drawn, so that nobody picked it; None without controls.
+        selected_beside: number of changed answers of the set on the control's samples.
+        exciting: of each channel of both, samples and excitations, the most exciting first.
+        n_seen: training pictures that were looked at for that.
+    """
+
+    place: Mapping[str, str]
+    unit: str
+    split: str
+    data: Dataset
+    selected: Changed
+    control: Changed | None
+    selected_beside: int
+    exciting: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    n_seen: int = 0
+
+    @property
+    def n_minority(self) -> int:
+        """Changed answers of minority samples."""
+        return int(np.isin(self.data.g[self.selected.sample], self.data.minority).sum())
+
+
+def pictures_of(run: Run, folder: Path | None) -> Dataset:
+    """The data of a run, which must be pictures that are there.
+
+    Raises:
+        UserError: they are gone, others, or no pictures.
+    """
+    data = run.read_data(folder)
+    if not isinstance(data.source, Pictures):
+        raise UserError("the data are no pictures")
+    return data
+
+
+def exhibits(studied: Studied, data: Dataset, execution: Execution | None = None) -> list[Exhibit]:
+    """Every selected set of a study whose units are listed; those that change most answers of the minority first.
+
+    Arguments:
+        studied: the study and its run.
+        data: the run's data, with pictures.
+        execution: of the pass over the training pictures.
+    """
+    study = studied.study
+    pseudo = study.record["settings"]["pseudo_minority"]
+    data = data if pseudo is None else with_pseudo_minority(data, pseudo)
+    effects, variants = studied.effects(), study.variants()
+    split = "train" if (effects["split"] == "train").any() else str(effects["split"].iloc[0])
+    selected = variants[(variants["family"] == "selected") & (variants["fold"] == -1) & (variants["repeat"] == 0)]
+    selected = selected[selected["units"].notna()]
+    controls = {row.variant: _control(row, variants) for row in selected.itertuples()}
+    wanted = [-1, *selected["variant"], *(number for number in controls.values() if number is not None)]
+    answers = _answers(study, split, wanted)
+    units_of = variants.set_index("variant")["units"]
+    about = effects.drop_duplicates("selected_set").set_index("selected_set")
+    looked_up = _exciting(studied, data, selected, controls, units_of, execution)
+    found = []
+    for row in selected.itertuples():
+        first, control = about.loc[row.selected_set], controls[row.variant]
+        changed = _changed(data, answers, row.variant, row.units)
+        beside = (
+            None if control is None or control not in answers else _changed(data, answers, control, units_of[control])
+        )
+        there = set() if control is None or control not in answers else set(answers[control].index)
+        channels = [*changed.units, *(beside.units if beside else ())]
+        found.append(
+            Exhibit(
+                {**studied.place, "edit": first["edit"], "criterion": first["criterion"], "size": row.size},
+                row.unit,
+                split,
+                data,
+                changed,
+                beside,
+                len(set(changed.sample.tolist()) & there),
+                {unit: looked_up[unit] for unit in channels if unit in looked_up},
+                looked_up.n_seen,
+            )
+        )
+    return sorted(found, key=lambda exhibit: -exhibit.n_minority)
+
+
+class _Excited(dict[str, list[tuple[int, float]]]):
+    """Samples and excitations of each channel."""
+
+    n_seen = 0
+
+
+def _exciting(
+    studied: Studied,
+    data: Dataset,
+    selected: pd.DataFrame,
+    controls: Mapping[int, int | None],
+    units_of: pd.Series,
+    execution: Execution | None,
+) -> _Excited:
+    rows = [*selected["variant"], *(number for number in controls.values() if number is not None)]
+    units = list(
+        dict.fromkeys(unit for row in rows if isinstance(units_of[row], str) for unit in units_of[row].split(","))
+    )
+    excited = _Excited()
+    if not units or (selected["unit"] != "channel").any():
+        return excited
+    frame = stored_exciting(studied.run, studied.study, data, units, execution)
+    excited.n_seen = int(frame["n_seen"].max())
+    for unit, here in frame.groupby("unit", sort=False):
+        excited[str(unit)] = list(zip(here["sample"].tolist(), here["excitation"].tolist(), strict=True))
+    return excited
+
+
+def _control(row: Any, variants: pd.DataFrame) -> int | None:
+    """The first control that was drawn for a selected set."""
+    tested = variants[(variants["selected_set"] == row.selected_set) & (variants["pool"] >= 0)]
+    if tested.empty:
+        return None
+    drawn = variants[
+        (variants["family"] == "random")
+        & (variants["pool"] == tested["pool"].iloc[0])
+        & (variants["size"] == row.size)
+        & (variants["kind"] == row.kind)
+        & (variants["parameters"] == row.parameters)
+        & (variants["control"] == 0)
+        & (variants["repeat"] == 0)
+    ]
+    return None if drawn.empty else int(drawn["variant"].iloc[0])
+
+
+def _answers(study: Study, split: str, variants: Sequence[int]) -> dict[int, pd.Series]:
+    """Predicted class of each sample, for some variants."""
+    folder = study.path / "outcomes"
+    files = [*folder.glob(f"{split}_selected*.parquet"), *folder.glob(f"{split}_random*.parquet")]
+    columns = ["variant", "sample", "predicted"]
+    wanted = [("variant", "in", list(variants))]
+    frame = pd.concat([pd.read_parquet(file, columns=columns, filters=wanted) for file in sorted(files)])
+    frame = frame.drop_duplicates(["variant", "sample"])
+    return {int(number): rows.set_index("sample")["predicted"] for number, rows in frame.groupby("variant")}
+
+
+def _changed(data: Dataset, answers: Mapping[int, pd.Series], variant: int, units: str) -> Changed:
+    after = answers[variant].sort_index()
+    before = answers[-1].reindex(after.index)
+    index = after.index[before != after].to_numpy(np.int64)
+    old, new = before[index].to_numpy(np.int64), after[index].to_numpy(np.int64)
+    order = np.lexsort((index, new == data.y[index], ~np.isin(data.g[index], data.minority)))
+    counts = np.bincount(data.g[after.index.to_numpy(np.int64)], minlength=len(data.groups))
+    measured = {name: int(n) for name, n in zip(data.groups.names, counts, strict=True) if n}
+    return Changed(tuple(units.split(",")), index[order], old[order], new[order], measured)
