@@ -6,7 +6,9 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: networks are tiny, and children are forked, which threads forbid
 
+import warnings
 from pathlib import Path
+
 
 import pytest
 import torch
@@ -34,3 +36,11 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> sm.Run:
     """A small network trained on them for three epochs. Tests leave it as it is (`tiny.copied` gives a copy)."""
     return sm.train(squares, tmp_path_factory.mktemp("runs") / "trained", sm.TrainSettings(**tiny.QUICK))
+
+
+@pytest.fixture(scope="session")
+def studied(trained: sm.Run, tmp_path_factory: pytest.TempPathFactory) -> sm.Study:
+    """A study of a copy of that run with several sizes, edits and splits, and an ablation map. Tests leave it as it
+    is."""
+    run = tiny.copied(trained, tmp_path_factory.mktemp("studied") / "run")
+    return tiny.studied(run)

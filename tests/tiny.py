@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,3 +116,39 @@ def files_below(folder: Path) -> set[str]:
     """Every file, without locks."""
     found = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     return {name for name in found if not name.endswith(".lock")}
+
+
+def studied(run: sm.Run, *, controls: int = 5) -> sm.Study:
+    """A study of a run with two sizes, two edits and two splits, and an ablation map."""
+    settings = sm.StudySettings(
+        criterion=("magnitude", "gradient", "ablation"),
+        size=("1..2",),
+        edit=("zero", "random_noise:std=0.5"),
+        repeats=2,
+        controls=controls,
+        per_group=4,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few controls; all training samples are right
+        return sm.study(run, settings, name="both")
+
+
+HOSTILE = {
+    "classes": ["<script>window.hacked=1</script>", '"><img src=x onerror="window.hacked=2">'],
+    "attributes": ["</script><script>window.hacked=3</script>", "{{ 7 * 7 }} 'quoted' & <b>bold</b>\u2028"],
+}
+
+
+def hostile_pictures(folder: Path) -> Path:
+    """The same pictures, where the names of classes, attributes and files are markup and script."""
+    make_pictures(folder)
+    table = pd.read_csv(folder / "metadata.csv")
+    for number, path in enumerate(table["path"]):
+        name = f"<img src=x onerror=window.hacked=4>/'{number}'</script><script>window.hacked=5</script>\"{path}"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).rename(folder / name)
+        table.loc[number, "path"] = name
+    table.to_csv(folder / "metadata.csv", index=False)
+    names = {"image_size": 16, "classes": HOSTILE["classes"], "attributes": {"a": HOSTILE["attributes"]}}
+    (folder / "dataset.yaml").write_text(yaml.safe_dump({"name": "<b>squares</b>", **names}))
+    return folder

@@ -97,7 +97,7 @@ def comparison(subjects: Subjects) -> Figure:
     return Figure(
         "comparison",
         "Runs side by side: accuracy of each group after the last epoch",
-        "Dot plots, a panel a group and a row a run, of accuracy in training and in test. Worst-group accuracy in test: "
+        "Dot plots, a panel a group and a row a run, of accuracy in training and test. Worst-group accuracy in test: "
         + "; ".join(f"{run} {percent(value)}" for run, value in worst.items()),
         specification(chart),
         rows[["run", "group", "panel", "split", "accuracy", "correct", "n"]],

@@ -11,7 +11,8 @@ from pydantic import Field
 from ..errors import UserError
 from ..settings import Execution, Settings
 from .figure import ENDINGS, Figure, FigureFormat
-from .page import FIGURES, gallery
+from .gallery import gallery
+from .page import FIGURES
 from .pictures import pictures
 from .subjects import Subjects, subjects
 

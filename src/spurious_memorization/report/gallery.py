@@ -20,7 +20,7 @@ from ..run import Run
 from ..settings import Execution
 from ..study.study import Study
 from .exciting import stored_exciting
-from .subjects import Studied
+from .subjects import Studied, Subjects
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,38 @@ def pictures_of(run: Run, folder: Path | None) -> Dataset:
     return data
 
 
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Pictures of all studies.
+
+    Arguments:
+        exhibits: of each study whose pictures are there, those that change most minority answers first.
+        reasons: for each other run, why there are none.
+    """
+
+    exhibits: tuple[Exhibit, ...]
+    reasons: Mapping[str, str]
+
+
+def gallery(about: Subjects, data_folder: Path | None = None, execution: Execution | None = None) -> Gallery:
+    """The pictures of every study, and why others have none."""
+    found: list[Exhibit] = []
+    reasons: dict[str, str] = {}
+    opened: dict[str, Dataset] = {}
+    for run in about.runs:
+        try:
+            record = run.record.data.model_dump_json()
+            if record not in opened:
+                opened[record] = pictures_of(run, data_folder)
+            data = opened[record]
+            for studied in about.studies:
+                if studied.run is run:
+                    found += exhibits(studied, data, execution)
+        except UserError as error:
+            reasons[str(run.path)] = str(error)
+    return Gallery(tuple(found), reasons)
+
+
 def exhibits(studied: Studied, data: Dataset, execution: Execution | None = None) -> list[Exhibit]:
     """Every selected set of a study whose units are listed; those that change most answers of the minority first.
 
@@ -110,10 +142,9 @@ def exhibits(studied: Studied, data: Dataset, execution: Execution | None = None
     for row in selected.itertuples():
         first, control = about.loc[row.selected_set], controls[row.variant]
         changed = _changed(data, answers, row.variant, row.units)
-        beside = (
-            None if control is None or control not in answers else _changed(data, answers, control, units_of[control])
-        )
-        there = set() if control is None or control not in answers else set(answers[control].index)
+        is_measured = control is not None and control in answers
+        beside = _changed(data, answers, control, units_of[control]) if is_measured else None
+        there = set(answers[control].index) if is_measured else set()
         channels = [*changed.units, *(beside.units if beside else ())]
         found.append(
             Exhibit(

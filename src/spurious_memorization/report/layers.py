@@ -83,8 +83,8 @@ def layers(subjects: Subjects) -> Figure | None:
         rows,
         rows[["run", "study", "edit", "criterion", "size", "layer", "n_in_layer", "units", "best"]],
         ("run", "study", "edit", "criterion", "size"),
-        note="The number is that of the set's units in the layer; colour and shape are the best verdict on the whole set "
-        "for any minority group in training.",
+        note="The number is that of the set's units in the layer; colour and shape are the best verdict on the whole "
+        "set for any minority group in training.",
     )
 
 
@@ -136,8 +136,8 @@ def ablation(subjects: Subjects) -> Figure | None:
         table[["run", "map", "group", "layer", "n_in_layer", "least", "lower", "middle", "upper", "most"]],
         ("run", "map", "group"),
         "panel",
-        f"Thin lines reach from the least to the largest shift in a layer, thick ones hold 90 % of its units; points are "
-        f"the {LOUDEST} units with the largest effect on the group.",
+        f"Thin lines reach from the least to the largest shift in a layer, thick ones hold 90 % of its units; points "
+        f"are the {LOUDEST} units with the largest effect on the group.",
     )
 
 

@@ -12,11 +12,9 @@ from .colours import BLUE, LINE, MUTED, ORANGE, PAPER
 from .figure import Figure
 from .subjects import Studied, Subjects, with_star
 
-CONTROL, WHOLE, SELECTED = (
-    "matched controls (area: how many)",
-    "selected set, all samples, 95 %",
-    "selected set, beside its controls",
-)
+SELECTED = "selected set, on its controls' samples"
+WHOLE = "selected set, on all samples, 95 % interval"
+CONTROL = "matched controls (area: how many)"
 
 KEYS = ["run", "study", "split", "edit", "criterion", "size", "group"]
 
@@ -78,8 +76,8 @@ def shifts(subjects: Subjects) -> Figure | None:
         _table(subjects),
         ("run", "study", "split", "edit", "criterion", "size", "group"),
         "panel",
-        "A set is worth a look where its diamond lies left of its controls. The interval describes sampling error; what "
-        "decides is the comparison with the controls, on samples that the units were not selected on.",
+        "A set is worth a look where its diamond lies left of its controls. The interval describes sampling error; "
+        "what decides is the comparison with the controls, on samples that the units were not selected on.",
     )
 
 
