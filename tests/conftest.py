@@ -6,9 +6,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: networks are tiny, and children are forked, which threads forbid
 
-import warnings
 from pathlib import Path
-
 
 import pytest
 import torch

@@ -10,7 +10,7 @@ import pandas as pd
 from ..run import Run
 from ..study.statistics import wilson_interval
 from .colours import BLUE, GREEN, LINE, ORANGE
-from .figure import Figure
+from .figure import Figure, in_order, ranked
 from .subjects import Subjects, percent, with_star
 
 SPLITS = ("train", "val", "test")
@@ -23,13 +23,10 @@ ROWS = alt.NamedData("rows")
 
 def accuracy(subjects: Subjects) -> Figure:
     """Accuracy of each group over the epochs, a panel each, train against val and test, with 95 % Wilson bands."""
-    rows = subjects.by_run(measured)
-    panels = list(dict.fromkeys(rows["panel"]))
+    rows = ranked(subjects.by_run(measured), "panel")
     base = alt.Chart(ROWS).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
-        color=alt.Color("split:N", title=None, scale=_splits(SPLIT_COLOURS), legend=alt.Legend(orient="top")),
-        shape=alt.Shape("split:N", title=None, scale=_splits(SPLIT_SHAPES)),
-        strokeDash=alt.StrokeDash("split:N", title=None, scale=_splits(SPLIT_DASHES)),
+        color=alt.Color("split:N", title=None, scale=_splits(SPLIT_COLOURS), legend=_legend()),
         tooltip=[
             alt.Tooltip("group:N"),
             alt.Tooltip("split:N"),
@@ -40,21 +37,21 @@ def accuracy(subjects: Subjects) -> Figure:
         ],
     )
     height = alt.Y("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
+    shape = alt.Shape("split:N", title=None, scale=_splits(SPLIT_SHAPES))
+    dash = alt.StrokeDash("split:N", title=None, scale=_splits(SPLIT_DASHES), legend=None)
     panel = alt.layer(
-        base.mark_area(opacity=0.13).encode(
-            y=alt.Y("low:Q", title="accuracy"), y2="high:Q", strokeDash=alt.value([1, 0])
-        ),
-        base.mark_line(strokeWidth=2).encode(y=height),
-        base.mark_point(size=34, filled=True, opacity=1).encode(y=height, strokeDash=alt.value([1, 0])),
+        base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title="accuracy"), y2="high:Q"),
+        base.mark_line(strokeWidth=2).encode(y=height, strokeDash=dash),
+        base.mark_point(size=34, filled=True, opacity=1).encode(y=height, shape=shape),
     ).properties(width=260, height=170)
-    chart = panel.facet(facet=alt.Facet("panel:N", sort=panels, title=None), columns=2)
+    chart = panel.facet(facet=alt.Facet("panel:N", sort=in_order("panel"), title=None), columns=2)
     table = rows[["run", "group", "epoch", "split", "n", "correct", "accuracy", "low", "high"]]
     return Figure(
         "accuracy",
         "Accuracy of each group over the epochs",
         f"Line charts, a panel a group, of accuracy over the epochs in training, val and test. {_in_words(rows)}",
         specification(chart),
-        rows[["run", "group", "panel", "split", "epoch", "accuracy", "low", "high", "correct", "n"]],
+        rows[["run", "group", "panel", "panel_place", "split", "epoch", "accuracy", "low", "high", "correct", "n"]],
         table,
         ("run", "group"),
         "panel",
@@ -65,9 +62,8 @@ def accuracy(subjects: Subjects) -> Figure:
 def comparison(subjects: Subjects) -> Figure:
     """Accuracy of each group after each run's last epoch, training beside test."""
     last = subjects.by_run(_last)
-    rows = last[last["split"] != "val"]
-    panels = list(dict.fromkeys(rows["panel"]))
-    base = alt.Chart(ROWS).encode(y=alt.Y("run:N", axis=None, sort=list(dict.fromkeys(rows["run"]))))
+    rows = ranked(last[last["split"] != "val"], "panel", "run")
+    base = alt.Chart(ROWS).encode(y=alt.Y("run:N", axis=None, sort=in_order("run")))
     place = alt.X("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
     points = base.mark_point(size=80, filled=True, opacity=1).encode(
         x=place,
@@ -91,7 +87,7 @@ def comparison(subjects: Subjects) -> Figure:
     )
     chart = alt.layer(base.mark_line(color=LINE, strokeWidth=3).encode(x=place, detail="run:N"), points, names)
     chart = chart.properties(width=260, height=alt.Step(38)).facet(
-        facet=alt.Facet("panel:N", sort=panels, title=None), columns=2
+        facet=alt.Facet("panel:N", sort=in_order("panel"), title=None), columns=2
     )
     worst = last[last["split"] == "test"].groupby("run", sort=False)["accuracy"].min()
     return Figure(
@@ -100,7 +96,7 @@ def comparison(subjects: Subjects) -> Figure:
         "Dot plots, a panel a group and a row a run, of accuracy in training and test. Worst-group accuracy in test: "
         + "; ".join(f"{run} {percent(value)}" for run, value in worst.items()),
         specification(chart),
-        rows[["run", "group", "panel", "split", "accuracy", "correct", "n"]],
+        rows[["run", "run_place", "group", "panel", "panel_place", "split", "accuracy", "correct", "n"]],
         _side_by_side(last),
         ("group",),
         "panel",
@@ -154,6 +150,10 @@ def _in_words(rows: pd.DataFrame) -> str:
         values = here.set_index("split")["accuracy"]
         said.append(f"{panel}: " + ", ".join(f"{s} {percent(values[s])}" for s in SPLITS if s in values))
     return f"After the last epoch, {'; '.join(said)}." if said else ""
+
+
+def _legend() -> alt.Legend:
+    return alt.Legend(orient="top", symbolOpacity=1)
 
 
 def _splits(values: Any, splits: tuple[str, ...] = SPLITS) -> alt.Scale:

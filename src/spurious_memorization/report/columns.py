@@ -27,6 +27,10 @@ def _points(value: float) -> str:
     return f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
+def _plain_points(value: float) -> str:
+    return f"{round(100 * value, 1) + 0.0:.1f}"
+
+
 def _two(value: float) -> str:
     return f"{round(value, 2) + 0.0:+.2f}"
 
@@ -67,11 +71,11 @@ COLUMNS: Mapping[str, Column] = {
     "n_controls": Column("controls", _whole),
     "n_as_large": Column("that drop as far", _whole),
     "norm_ratio": Column("norm ratio", lambda value: f"{value:.2f}"),
-    "drop": Column("drop", _points),
+    "drop": Column("drop", _plain_points),
     "p_adjusted": Column("adjusted p", _p),
     "influential": Column("influential", _yes),
-    "difference": Column("drop beyond majority", _points),
-    "p_selective": Column("p", _p),
+    "difference": Column("drop beyond majority", _plain_points),
+    "p_selective": Column("p of that", _p),
     "selective": Column("selective", _yes),
     "contrast": Column("margin: training - unseen", _two),
     "contrast_low": Column("95 % from", _two),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import altair as alt
 import pandas as pd
 import vl_convert
 
@@ -108,6 +109,19 @@ class Figure:
                 write_text(file, formatted(self.table, "csv") + "\n")
             case _:
                 write_text(file, formatted(shown(self.table), style, self.title) + "\n")
+
+
+def ranked(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The rows with the place of each value of some columns, in the order in which they first occur.
+
+    Charts sort by such numbers: a list of names would come into Vega's expressions, which take not every name.
+    """
+    return rows.assign(**{f"{name}_place": pd.factorize(rows[name])[0] for name in columns})
+
+
+def in_order(column: str) -> alt.EncodingSortField:
+    """The order of `ranked`."""
+    return alt.EncodingSortField(f"{column}_place", op="min")
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

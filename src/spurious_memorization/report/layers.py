@@ -15,7 +15,7 @@ from ..study.rankings import RankingSettings, ranking_file
 from ..units import short_name
 from .accuracy import ROWS, specification
 from .colours import BLUE, LINE, MUTED, ORANGE, PAPER
-from .figure import Figure
+from .figure import Figure, in_order, ranked
 from .subjects import Studied, Subjects, with_star
 
 VERDICTS = ("critical or memorising", "influential or selective", "selected only")
@@ -31,22 +31,22 @@ def layers(subjects: Subjects) -> Figure | None:
     rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     if rows.empty:
         return None
+    rows = ranked(rows, "criterion", "size")
     order = _in_order([name for studied in subjects.studies for name in layer_names(studied)], set(rows["layer"]))
     base = alt.Chart(ROWS).encode(
         y=alt.Y(
             "layer:N",
             title=None,
-            sort=order,
             scale=alt.Scale(domain=order),
             axis=alt.Axis(grid=True, labelLimit=160, labelFontSize=11),
         ),
         x=alt.X(
             "criterion:N",
             title=None,
-            sort=list(dict.fromkeys(rows["criterion"])),
+            sort=in_order("criterion"),
             axis=alt.Axis(orient="top", labelAngle=-30, labelAlign="left", labelLimit=190, labelOverlap=False),
         ),
-        xOffset=alt.XOffset("size:N", sort=list(dict.fromkeys(rows["size"]))),
+        xOffset=alt.XOffset("size:N", sort=in_order("size")),
     )
     colour = alt.Color(
         "verdict:N",
@@ -99,9 +99,9 @@ def ablation(subjects: Subjects) -> Figure | None:
     rows = pd.concat(frames, ignore_index=True)
     minority = {name for run in subjects.runs for name in run.record.data.minority}
     rows["panel"] = [with_star(group, group in minority) for group in rows["group"]]
-    order = list(dict.fromkeys(rows["layer"]))
+    rows = ranked(rows, "panel", "layer")
     base = alt.Chart(ROWS).encode(
-        y=alt.Y("layer:N", title=None, sort=order, axis=alt.Axis(labelLimit=160, labelFontSize=11, grid=False))
+        y=alt.Y("layer:N", title=None, sort=in_order("layer"), axis=alt.Axis(labelLimit=160, labelFontSize=11))
     )
     place = alt.X("margin_shift:Q", title="shift of the mean margin")
     summary = base.transform_filter(alt.datum.kind == "layer")
@@ -123,8 +123,8 @@ def ablation(subjects: Subjects) -> Figure | None:
         )
     )
     zero = alt.Chart(ROWS).mark_rule(color=LINE, strokeDash=[3, 3]).encode(x=alt.datum(0))
-    chart = alt.layer(zero, wide, narrow, loudest).properties(width=300, height=max(100, 15 * len(order)))
-    chart = chart.facet(facet=alt.Facet("panel:N", sort=list(dict.fromkeys(rows["panel"])), title=None), columns=2)
+    chart = alt.layer(zero, wide, narrow, loudest).properties(width=300, height=max(100, 15 * rows["layer"].nunique()))
+    chart = chart.facet(facet=alt.Facet("panel:N", sort=in_order("panel"), title=None), columns=2)
     table = rows[rows["kind"] == "layer"]
     return Figure(
         "ablation",

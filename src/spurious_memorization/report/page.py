@@ -121,7 +121,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": _cell, "columns": _columns, "attributes": _attributes}
+    environment.filters |= {"cell": _cell, "columns": _columns, "marked": _marked, "attributes": _attributes}
     environment.globals |= {"heading": heading}
     return environment
 
@@ -204,11 +204,16 @@ def _columns(figure: Figure) -> list[str]:
     return [name for name in figure.table if name not in constant]
 
 
-def _cell(value: Any, name: str) -> Markup:
+def _marked(name: str, figure: Figure) -> str:
+    """Columns that say the same in all rows that are shown together."""
+    return Markup(' class="one-at-a-time"') if name in figure.choosers and name in ONE_AT_A_TIME else ""
+
+
+def _cell(value: Any, name: str, figure: Figure) -> Markup:
     """A cell: a number with its stored value, text as text."""
     text = written(name, value)
     if isinstance(value, str) or text == "-" or pd.isna(value):
-        return Markup("<td>{}</td>").format(text)
+        return Markup("<td{}>{}</td>").format(_marked(name, figure), text)
     plain = value.item() if hasattr(value, "item") else value
     exact = str(plain).lower() if isinstance(plain, bool) else repr(plain)
     return Markup('<td class="number" data-value="{}">{}</td>').format(exact, text)

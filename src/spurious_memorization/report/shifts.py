@@ -9,7 +9,7 @@ import pandas as pd
 from ..study.selected_sets import control_shifts
 from .accuracy import ROWS, specification
 from .colours import BLUE, LINE, MUTED, ORANGE, PAPER
-from .figure import Figure
+from .figure import Figure, in_order, ranked
 from .subjects import Studied, Subjects, with_star
 
 SELECTED = "selected set, on its controls' samples"
@@ -24,18 +24,19 @@ def shifts(subjects: Subjects) -> Figure | None:
     if not subjects.studies:
         return None
     rows = pd.concat([_rows(studied) for studied in subjects.studies], ignore_index=True)
-    panels = list(dict.fromkeys(rows.sort_values("number", kind="stable")["panel"]))
+    rows = ranked(rows.sort_values("number", kind="stable"), "panel").sort_index()
+    rows = ranked(rows, "set")
     kinds = [SELECTED, WHOLE, CONTROL]
     base = alt.Chart(ROWS).encode(
-        y=alt.Y("set:N", axis=None, sort=list(dict.fromkeys(rows["set"]))),
+        y=alt.Y("set:N", axis=None, sort=in_order("set")),
         color=alt.Color(
             "kind:N",
             title=None,
             scale=alt.Scale(domain=kinds, range=[ORANGE, BLUE, MUTED]),
             legend=alt.Legend(orient="top", columns=1, symbolOpacity=1),
         ),
-        shape=alt.Shape("kind:N", title=None, scale=alt.Scale(domain=kinds, range=["diamond", "square", "circle"])),
     )
+    shape = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=kinds, range=["diamond", "square", "circle"]))
     place = alt.X("shift:Q", title="shift of accuracy", axis=alt.Axis(format="+.0%", tickCount=5))
     tooltip = [
         alt.Tooltip("set:N"),
@@ -50,14 +51,19 @@ def shifts(subjects: Subjects) -> Figure | None:
     controls = (
         of[CONTROL]
         .mark_point(filled=True, opacity=0.5)
-        .encode(x=place, size=alt.Size("count:Q", scale=alt.Scale(range=[14, 260]), legend=None), tooltip=tooltip)
+        .encode(
+            x=place,
+            size=alt.Size("count:Q", scale=alt.Scale(range=[14, 260]), legend=None),
+            shape=shape,
+            tooltip=tooltip,
+        )
     )
     interval = of[WHOLE].mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="shift of accuracy"), x2="high:Q")
-    whole = of[WHOLE].mark_point(filled=True, size=36, opacity=1).encode(x=place, tooltip=tooltip)
+    whole = of[WHOLE].mark_point(filled=True, size=36, opacity=1).encode(x=place, shape=shape, tooltip=tooltip)
     chosen = (
         of[SELECTED]
         .mark_point(filled=True, size=120, opacity=1, stroke=PAPER, strokeWidth=1.5)
-        .encode(x=place, tooltip=tooltip)
+        .encode(x=place, shape=shape, tooltip=tooltip)
     )
     names = (
         of[WHOLE]
@@ -65,7 +71,7 @@ def shifts(subjects: Subjects) -> Figure | None:
         .encode(x=alt.value(0), text="set:N", color=alt.value("var(--ink)"))
     )
     chart = alt.layer(zero, interval, controls, whole, chosen, names).properties(width=260, height=alt.Step(42))
-    chart = chart.facet(facet=alt.Facet("panel:N", sort=panels, title=None), columns=2)
+    chart = chart.facet(facet=alt.Facet("panel:N", sort=in_order("panel"), title=None), columns=2)
     return Figure(
         "shifts",
         "Shift of accuracy, selected sets against matched controls",
@@ -91,8 +97,8 @@ def verdicts(subjects: Subjects) -> Figure | None:
     answers = ["influential", "selective", "memorising"]
     for name in answers:
         asked[name] = [None if pd.isna(value) else bool(value) for value in asked[name]]
-    columns = ["drop", "p_adjusted", "influential", "difference", "p_selective", "selective"]
-    columns += ["contrast", "contrast_low", "contrast_high", "memorising", "verdict", "reason"]
+    columns = ["verdict", "drop", "p_adjusted", "influential", "difference", "p_selective", "selective"]
+    columns += ["contrast", "contrast_low", "contrast_high", "memorising", "reason"]
     return Figure(
         "verdicts",
         "Verdicts on minority groups",

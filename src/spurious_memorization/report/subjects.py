@@ -62,8 +62,10 @@ def subjects(runs: Sequence[str | Path], study: str | None = None) -> Subjects:
         study: name of the only study to show; all finished ones if not given.
 
     Raises:
-        UserError: a directory is no run, or no run has a finished study of this name.
+        UserError: none is named or one twice, a directory is no run, or no run has a finished study of this name.
     """
+    if not runs:
+        raise UserError("no run is named: give its directory")
     if len({Path(place).resolve() for place in runs}) < len(runs):
         raise UserError("a run is named twice: name each once")
     opened = tuple(Run(Path(place)) for place in runs)

@@ -1,5 +1,6 @@
 "use strict";
 (() => {
+  document.documentElement.classList.add("chosen-by-script");
   const page = JSON.parse(document.getElementById("page").textContent);
   const state = {};
   const oneAtATime = new Set(["run", "study", "split", "edit", "map"]);
@@ -56,7 +57,8 @@
     spec.datasets = { rows };
     const panels = figure.panels ? new Set(rows.map((row) => row[figure.panels])).size : 0;
     if (panels) {
-      spec.columns = Math.max(1, Math.min(panels, Math.floor(width / 310)));
+      const lines = Math.ceil(panels / Math.max(1, Math.floor(width / 310)));
+      spec.columns = Math.ceil(panels / lines);
       spec.spec.width = Math.max(60, Math.floor(width / spec.columns) - 60);
     } else {
       spec.width = Math.max(60, Math.min(640, width - 120));
