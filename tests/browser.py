@@ -41,9 +41,8 @@ class Opened:
         self.drawn()
 
     def options(self, chooser: str) -> list[str]:
-        return [
-            str(v) for v in self.page.eval_on_selector(f"#choose-{chooser}", "s => [...s.options].map(o => o.value)")
-        ]
+        script = "select => [...select.options].map(option => option.value)"
+        return list(self.page.eval_on_selector(f"#choose-{chooser}", script))
 
     def marks(self, figure: str) -> str:
         """The drawing of a figure."""

@@ -31,7 +31,7 @@ def run(trained: sm.Run, tmp_path: Path) -> sm.Run:
     [
         "", "demo", "data", "data make", "data make synthbirds", "data make colored-digits", "data make waterbirds",
         "data prepare", "data prepare waterbirds", "data prepare celeba", "data check", "train", "import", "trace",
-        "study", "edit", "compare",
+        "study", "edit", "compare", "report", "figure",
     ],
 )  # fmt: skip
 def test_help(command: str, capsys: Capture) -> None:

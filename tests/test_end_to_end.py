@@ -100,7 +100,8 @@ def test_a_small_demo(tmp_path: Path, capsys: Capture) -> None:
     facts = json.loads(said.out)
     assert {row["split"] for row in facts["effects"]} == {"train", "test"}
     names = {Path(file).name for file in facts["figures"]}
-    assert names == {"accuracy.png", "shifts_train.png", "shifts_test.png", "changed_pictures.png"}
+    assert names == {"accuracy.png", "shifts.png", "layers.png", "comparison.png", "pictures.png"}
+    assert Path(facts["report"]).is_file()
     for file in facts["figures"]:
         with Image.open(file) as figure:
             figure.load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ def seen(page: Opened, selector: str) -> list[dict[str, str]]:
     """The pictures that are shown: sample, file, and what is said of each."""
     script = "list => list.map(i => ({sample: i.dataset.sample, path: i.title, alt: i.alt, width: i.naturalWidth}))"
     return list(page.page.eval_on_selector_all(f"{selector} img", script))
+
+
+def visible(page: Opened, table: str, script: str) -> list[Any]:
+    """Something of each row of a table that is shown."""
+    rows = f"table[data-figure={table}] tbody tr:not([hidden])"
+    return list(page.page.eval_on_selector_all(rows, f"list => list.map({script})"))
 
 
 def test_no_error_and_no_request_leaves_the_page(shown: Opened, file: Path) -> None:
@@ -84,16 +91,10 @@ def test_choosers_change_the_figures_and_tables(shown: Opened, studied: sm.Study
         shown.choose(chooser, value)
         for name in first:
             assert (shown.marks(name) != first[name]) == (name in names), (chooser, name)
-        column = {"group": "group_name", "edit": "kind"}.get(chooser, chooser)
-        wanted = value.split(" std")[0] if chooser == "edit" else value
-        rows = shown.page.eval_on_selector_all(
-            "table[data-figure=shifts] tbody tr:not([hidden])", "list => list.length"
-        )
-        chosen = effects.query("split == 'train' and kind == 'zero' and size == '2'")
-        if chooser in ("split", "edit", "size"):
-            chosen = effects.query({"split": "kind == 'zero' and size == '2'", "edit": "split == 'train' and size == '2'",
-                                    "size": "split == 'train' and kind == 'zero'"}[chooser])  # fmt: skip
-        assert rows == (chosen[column] == wanted).sum() > 0, chooser
+        chosen = {"split": "train", "edit": "zero", "size": "2", chooser: value}
+        of = effects.assign(group=effects["group_name"], edit=effects["kind"])
+        fits = [of[name] == wanted.split(" std")[0] for name, wanted in chosen.items()]
+        assert len(visible(shown, "shifts", "row => 1")) == sum(map(all, zip(*fits, strict=True))) > 0, chooser
         assert value.split(" ")[0] in shown.page.inner_text("[data-command=shifts] >> nth=0")
         shown.choose(chooser, before)
     assert {name: shown.marks(name) for name in first} == first
@@ -110,18 +111,13 @@ def test_choosers_by_the_keyboard(shown: Opened) -> None:
     shown.choose("size", "2")
 
 
-def test_the_shown_command_makes_the_shown_figure(
-    shown: Opened, studied: sm.Study, tmp_path: Path, capsys: Any
-) -> None:
-    import shlex
-
+def test_the_shown_command_makes_the_shown_figure(shown: Opened, tmp_path: Path, capsys: Any) -> None:
     shown.choose("group", NAMES[2])
     words = shlex.split(shown.page.inner_text("#figure-shifts [data-command]"))
     assert words[:2] == ["spurmem", "figure"]
     said = tiny.spurmem(capsys, *words[1:], "--format", "csv", "--out", tmp_path)
     assert said.status == 0, said.err
-    script = "list => list.map(row => [...row.cells].find(c => 'value' in c.dataset).dataset.value)"
-    rows = shown.page.eval_on_selector_all("table[data-figure=shifts] tbody tr:not([hidden])", script)
+    rows = visible(shown, "shifts", "row => [...row.cells].find(cell => 'value' in cell.dataset).dataset.value")
     assert pd.read_csv(tmp_path / "shifts.csv")["n"].tolist() == [int(n) for n in rows]
     shown.choose("group", "")
 

@@ -101,9 +101,7 @@ def pictures(found: Sequence[Exhibit], choice: Mapping[str, str | None]) -> Figu
         {**exhibit.place, "group": name, "exhibit": i} for i, exhibit in enumerate(found) for name in _groups(exhibit)
     ]
     if not keys:
-        raise UserError(
-            "no finished study lists its units, so that there are no pictures to show: `spurmem study RUN` makes one"
-        )
+        raise UserError("no finished study lists its units, so there is nothing to show: `spurmem study RUN` makes one")
     every = Figure("pictures", "", "", None, pd.DataFrame(keys), pd.DataFrame(keys), CHOOSERS)
     chosen = every.chosen(choice).rows
     exhibit = found[int(chosen["exhibit"].iloc[0])]
