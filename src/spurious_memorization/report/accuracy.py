@@ -38,7 +38,7 @@ def accuracy(subjects: Subjects) -> Figure:
     )
     height = alt.Y("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
     shape = alt.Shape("split:N", title=None, scale=_splits(SPLIT_SHAPES))
-    dash = alt.StrokeDash("split:N", title=None, scale=_splits(SPLIT_DASHES), legend=None)
+    dash = alt.StrokeDash("split:N", title=None, scale=_splits(SPLIT_DASHES))
     panel = alt.layer(
         base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title="accuracy"), y2="high:Q"),
         base.mark_line(strokeWidth=2).encode(y=height, strokeDash=dash),

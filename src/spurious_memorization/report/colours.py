@@ -26,6 +26,7 @@ CONFIG: Mapping[str, Any] = {
     "background": None,
     "font": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif",
     "aria": False,
+    "mark": {"aria": False},
     "view": {"stroke": None},
     "axis": {
         "labelColor": INK,

@@ -95,6 +95,7 @@
           figure.view?.finalize();
           figure.view = result;
           hidden.removeAttribute("style");
+          hidden.querySelector("svg").setAttribute("aria-hidden", "true");
           place.replaceChildren(hidden);
         } else {
           result.finalize();
