@@ -85,8 +85,8 @@ def exciting(
     norms = norms_behind(network)
     numbers: dict[str, list[int]] = {}
     for unit in units:
-        layer, _, number = unit.rpartition(":")
-        numbers.setdefault(layer, []).append(int(number))
+        layer, _, index = unit.rpartition(":")
+        numbers.setdefault(layer, []).append(int(index))
     seen: dict[str, list[Tensor]] = {layer: [] for layer in numbers}
 
     def record(layer: str, is_linear: bool) -> Callable[..., None]:

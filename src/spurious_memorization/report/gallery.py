@@ -142,9 +142,10 @@ def exhibits(studied: Studied, data: Dataset, execution: Execution | None = None
     for row in selected.itertuples():
         first, control = about.loc[row.selected_set], controls[row.variant]
         changed = _changed(data, answers, row.variant, row.units)
-        is_measured = control is not None and control in answers
-        beside = _changed(data, answers, control, units_of[control]) if is_measured else None
-        there = set(answers[control].index) if is_measured else set()
+        beside, there = None, set()
+        if control is not None and control in answers:
+            beside = _changed(data, answers, control, units_of[control])
+            there = set(answers[control].index)
         channels = [*changed.units, *(beside.units if beside else ())]
         found.append(
             Exhibit(

@@ -127,8 +127,8 @@ def pictures(found: Sequence[Exhibit], choice: Mapping[str, str | None]) -> Figu
                 }
             )
             path = source.paths[one.sample] if isinstance(source, Pictures) else ""
-            place = {**exhibit.place, "shown for": heading, "sample": one.sample, "path": path, "group": group}
-            table.append({**place, "before": one.before, "after": one.after, "excitation": one.excitation})
+            where = {**exhibit.place, "shown for": heading, "sample": one.sample, "path": path, "group": group}
+            table.append({**where, "before": one.before, "after": one.after, "excitation": one.excitation})
         line += -(-len(here) // ACROSS) + 0.25
     place = exhibit.place
     return Figure(

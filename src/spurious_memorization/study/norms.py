@@ -78,6 +78,8 @@ def norm_factors(model: nn.Module) -> dict[str, Tensor]:
     """{weight name: what the batch norm behind the layer multiplies each output channel with, [channels]}."""
     found = {}
     for name, norm in norms_behind(model).items():
+        if norm.running_var is None:
+            continue
         factor = (norm.running_var.detach().cpu().double() + norm.eps).rsqrt()
         if norm.weight is not None:
             factor = factor * norm.weight.detach().cpu().double().abs()
@@ -86,15 +88,12 @@ def norm_factors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def norms_behind(model: nn.Module) -> dict[str, _BatchNorm]:
-    """{weight name: the batch norm with running statistics behind the layer}."""
+    """{weight name: the batch norm behind the layer}."""
     leaves = [(name, module) for name, module in model.named_modules() if _is_leaf(module)]
     return {
         f"{name}.weight" if name else "weight": norm
         for (name, layer), (_, norm) in pairwise(leaves)
-        if isinstance(layer, _LAYERS)
-        and isinstance(norm, _BatchNorm)
-        and norm.running_var is not None
-        and norm.num_features == len(layer.weight)
+        if isinstance(layer, _LAYERS) and isinstance(norm, _BatchNorm) and norm.num_features == len(layer.weight)
     }
 
 
