@@ -196,8 +196,10 @@ def test_names_of_data_stay_text(chromium: Any, hostile: sm.Run, tmp_path: Path)
         assert page.options("group")[1:] == [
             f"{c} with {a}" for c in tiny.HOSTILE["classes"] for a in tiny.HOSTILE["attributes"]
         ]
-        for point in page.page.query_selector_all("[data-chart=accuracy] svg path")[:60:6]:
-            point.hover(force=True)
+        page.choose("group", group)
+        page.page.locator("[data-chart=accuracy] svg .mark-symbol.role-mark path").first.hover(force=True)
+        page.page.wait_for_selector("#vg-tooltip-element.visible")
+        assert group in page.page.inner_text("#vg-tooltip-element")
         assert page.page.evaluate("window.hacked") is None
         assert {url.split(":")[0] for url in page.requests} <= {"file", "data", "blob"}
         assert page.page.evaluate("document.querySelectorAll('script').length") == 3
