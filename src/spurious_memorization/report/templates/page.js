@@ -78,6 +78,7 @@
     const options = {
       mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false, config: page.config,
       tooltip: { disableDefaultStyle: true },
+      logLevel: 1, // errors: that a choice leaves one kind of mark without rows is no fault
     };
     const spec = specOf(figure, rows, width);
     const inner = spec.columns ? spec.spec : spec;
