@@ -24,6 +24,9 @@ _SPLITS = ("train", "val", "test", GAP)
 GROUPS_SHOWN = 6
 """Of more groups, only the minority ones have a column."""
 
+LONGEST_WORD = 24
+"""Names of methods are cut within longer words alone."""
+
 
 @dataclass(frozen=True, eq=False)
 class Shown:
@@ -109,8 +112,14 @@ def terminal_table(shown: Shown) -> Table:
     """The table for the terminal."""
     table = Table(title=escape(shown.title), caption=escape(shown.caption), title_justify="left")
     table.caption_justify = "left"
+    longest = max(len(word) for name in shown.frame.iloc[:, 0] for word in (name or "-").split())
     for place, name in enumerate(shown.frame.columns):
-        table.add_column(escape(name), justify="left" if place < shown.about else "right", overflow="fold")
+        table.add_column(
+            escape(name),
+            justify="left" if place < shown.about else "right",
+            overflow="fold",
+            min_width=None if place else min(longest, LONGEST_WORD),
+        )
     in_blocks = (shown.frame.iloc[:, 0] == "").any()
     for row in shown.frame.itertuples(index=False):
         if in_blocks and row[0]:
