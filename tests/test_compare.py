@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from fairlearn.metrics import MetricFrame
+from rich.console import Console
 from scipy import stats
 from sklearn.metrics import accuracy_score
 
 import made_runs
 import spurious_memorization as sm
 import tiny
+from spurious_memorization.report.comparison import comparison_tables
 from spurious_memorization.run import Spent
 from spurious_memorization.training.selection import val_halves
 
@@ -229,8 +231,21 @@ def test_the_command(runs: Path, found: sm.Comparison, capsys: pytest.CaptureFix
     row = found.summary.query(
         "method == 'erm' and split == 'train' and measure == 'average' and chosen_by == 'average'"
     )
-    assert f"| erm | 3 | train | {100 * row['mean'].item():.1f}±{100 * row['std'].item():.1f} |" in markdown
+    assert f"| erm | 3 | train | {100 * row['mean'].item():.1f} ±{100 * row['std'].item():.1f} |" in markdown
     assert tiny.spurmem(capsys, "compare", *places, "--format", "latex").out.count(r"\begin{tabular}") == 5
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 129, 130, 140, 200])
+def test_no_figure_is_lost_in_a_narrow_terminal(width: int, found: sm.Comparison) -> None:
+    console = Console(width=width, file=io.StringIO())
+    for shown in comparison_tables(found):
+        with console.capture() as printed:
+            console.print(shown)
+        lines = printed.get().splitlines()
+        assert "…" not in printed.get()
+        whole = [line for line in lines if line.startswith("│")]
+        assert whole
+        assert all(line.rstrip().endswith("│") for line in whole), f"cut off at {width}"
 
 
 def test_refusals(runs: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..comparison.compare import compare
-from ..report.comparison import comparison_tables, terminal_table
+from ..report.comparison import comparison_tables
 from ..report.formats import Format, formatted
 from .app import Answer
 
@@ -36,4 +36,4 @@ def compare_command(
         return Answer([formatted(found.summary, "csv")], facts)
     if format is not None:
         return Answer(["\n\n".join(formatted(one.frame, format, one.title) for one in tables)], facts)
-    return Answer([*map(terminal_table, tables), *found.notes], facts)
+    return Answer([*tables, *found.notes], facts)

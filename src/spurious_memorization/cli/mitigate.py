@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..comparison.compare import compare
-from ..report.comparison import comparison_tables, terminal_table
+from ..report.comparison import comparison_tables
 from ..training.loop import TrainExecution
 from ..training.mitigate import MitigateSettings, mitigate
 from .app import Answer
@@ -38,4 +38,4 @@ def mitigate_command(
         "costs": found.runs.to_dict(orient="records"),
         "notes": [*made.notes, *found.notes],
     }
-    return Answer([*map(terminal_table, comparison_tables(found)), *made.notes, *found.notes], facts)
+    return Answer([*comparison_tables(found), *made.notes, *found.notes], facts)

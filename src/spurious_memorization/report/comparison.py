@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,10 +25,16 @@ _SPLITS = ("train", "val", "test", GAP)
 GROUPS_SHOWN = 6
 """Of more groups, only the minority ones have a column."""
 
+WIDE = 130
+"""In terminals of so many columns names of methods are cut within long words alone."""
+
+LONGEST_WORD = 24
+"""Letters of a long word."""
+
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A table that is ready to be shown.
+    """A table that is ready to be shown; rich renders it.
 
     Arguments:
         title: above it.
@@ -40,6 +47,9 @@ class Shown:
     frame: pd.DataFrame
     caption: str
     about: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield _terminal_table(self, options.max_width)
 
 
 def comparison_tables(found: Comparison) -> list[Shown]:
@@ -105,12 +115,18 @@ def method_costs(found: Comparison) -> Shown:
     return Shown("Cost, and the epochs chosen", pd.DataFrame(lines), caption, 2)
 
 
-def terminal_table(shown: Shown) -> Table:
-    """The table for the terminal."""
+def _terminal_table(shown: Shown, width: int) -> Table:
+    """The table for a terminal of so many columns; in a narrow one names break anywhere, so that no figure is lost."""
     table = Table(title=escape(shown.title), caption=escape(shown.caption), title_justify="left")
     table.caption_justify = "left"
+    longest = max(6, *(len(word) for name in shown.frame.iloc[:, 0] for word in name.split()))
     for place, name in enumerate(shown.frame.columns):
-        table.add_column(escape(name), justify="left" if place < shown.about else "right", overflow="fold")
+        table.add_column(
+            escape(name),
+            justify="left" if place < shown.about else "right",
+            overflow="fold",
+            width=min(longest, LONGEST_WORD) if place == 0 and width >= WIDE else None,
+        )
     in_blocks = (shown.frame.iloc[:, 0] == "").any()
     for row in shown.frame.itertuples(index=False):
         if in_blocks and row[0]:
@@ -130,7 +146,7 @@ def _cells(found: Comparison, rows: pd.DataFrame, text: Callable[[Any], str]) ->
 
 
 def _with_spread(mean: float, std: float) -> str:
-    spread = "" if pd.isna(std) else f"±{100 * std:.1f}"
+    spread = "" if pd.isna(std) else f" ±{100 * std:.1f}"
     return "-" if pd.isna(mean) else f"{round(100 * mean, 1) + 0.0:.1f}{spread}"
 
 
