@@ -15,6 +15,7 @@ import torch
 import spurious_memorization as sm
 import tiny
 from spurious_memorization.training import loop, measure
+from spurious_memorization.training.objectives.objective import Objective
 
 Capture = pytest.CaptureFixture[str]
 
@@ -46,7 +47,7 @@ def killed(moment: str) -> None:
         case "before the first trainer state":
             loop.store_trainer = calls_until(1, loop.store_trainer)
         case "during epoch 2":  # five steps an epoch
-            loop.logits = calls_until(8, loop.logits)
+            Objective.loss = calls_until(8, Objective.loss)  # type: ignore[method-assign]
         case "after the first predictions of epoch 2":
             sm.Run.save_predictions = calls_until(7, sm.Run.save_predictions, after=True)  # type: ignore[method-assign]
         case "while a checkpoint is being written":
@@ -123,7 +124,7 @@ def test_killed_twice_with_plateau(optimizer: str, squares: Path, tmp_path: Path
     for steps in (7, 8):
 
         def child(steps: int = steps) -> None:
-            loop.logits = calls_until(steps, loop.logits)
+            Objective.loss = calls_until(steps, Objective.loss)  # type: ignore[method-assign]
             sm.train(squares, tmp_path / "run", settings, resume=True)
 
         assert tiny.in_child(child) == -signal.SIGKILL

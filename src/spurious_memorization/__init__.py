@@ -33,7 +33,10 @@ from .study.settings import StudySettings, TraceSettings
 from .study.study import Study, study
 from .training.importing import ImportSettings, import_network
 from .training.loop import TrainExecution
+from .training.objectives.contrast import nt_xent
+from .training.objectives.masks import pruned_units
 from .training.recipes import TrainSettings
+from .training.selection import selected_epoch, val_halves
 from .training.train import train
 from .units import Selection, Units, parse_units
 
@@ -74,18 +77,22 @@ __all__ = [
     "magnitude",
     "matched_controls",
     "mean",
+    "nt_xent",
     "parse_units",
+    "pruned_units",
     "random",
     "random_init",
     "random_noise",
     "read_data",
     "rewind",
+    "selected_epoch",
     "spared",
     "study",
     "taylor",
     "top",
     "tracing_rules",
     "train",
+    "val_halves",
     "with_pseudo_minority",
     "worst",
     "zero",

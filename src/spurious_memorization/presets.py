@@ -48,7 +48,7 @@ def tracing_rules(preset: Preset, criterion: str, unit: UnitKind, model: nn.Modu
             noise="normal",
             every_group=False,
         )
-    layers: Literal["conv", "linear"] = "linear" if unit != "channel" and _is_transformer(model) else "conv"
+    layers: Literal["conv", "linear"] = "linear" if unit != "channel" and is_transformer(model) else "conv"
     left_out = _PAPER_LEFT_OUT if unit == "channel" and criterion == "magnitude" else ()
     return TracingRules(
         select=Selection(unit=unit, layers=(layers,), exclude=left_out, with_bias=False),
@@ -59,7 +59,7 @@ def tracing_rules(preset: Preset, criterion: str, unit: UnitKind, model: nn.Modu
     )
 
 
-def _is_transformer(model: nn.Module) -> bool:
+def is_transformer(model: nn.Module) -> bool:
     """Most of its layers are linear: a vision transformer's only convolution cuts the patches."""
     names = sites(model, Selection(unit="weight"))
     return sum(len(site.shape) == 2 for site in names.values()) > len(names) / 2

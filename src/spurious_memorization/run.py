@@ -82,6 +82,34 @@ class DataRecord(Settings):
         return Groups(self.classes, self.attributes, self.group_name)
 
 
+class StartRecord(Settings):
+    """The network that a training started from.
+
+    Arguments:
+        run: its run's directory, as it was named.
+        epoch: its epoch there.
+    """
+
+    run: str
+    epoch: int
+
+
+class Spent(Settings):
+    """What a training has cost so far.
+
+    Arguments:
+        passes: sample passes: one sample once forwards and backwards through the network.
+        seconds: in training; measuring and storing are left out.
+        passes_before, seconds_before: what other runs had spent on what this training began with (the network that it
+            started from, or the one whose errors it takes); None where that isn't known.
+    """
+
+    passes: int = 0
+    seconds: float = 0.0
+    passes_before: int | None = 0
+    seconds_before: float | None = 0.0
+
+
 class RunRecord(Settings):
     """`run.json`.
 
@@ -92,6 +120,8 @@ class RunRecord(Settings):
         settings: of the command that made the run, expanded.
         best_by: the validation rule by which `--epoch best` chooses.
         versions: of the packages.
+        start: the network of another run that a training started from.
+        spent: what a training has cost so far.
     """
 
     origin: Literal["train", "import", "edit"]
@@ -100,6 +130,8 @@ class RunRecord(Settings):
     settings: dict[str, Any]
     best_by: BestRule
     versions: dict[str, str]
+    start: StartRecord | None = None
+    spent: Spent | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +192,13 @@ class Run:
             refuse_other_settings(_comparable(self.record), _comparable(record), f"run {self.path}")
         else:
             write_text(self.path / "run.json", record.model_dump_json(indent=2) + "\n")
+
+    def save_spent(self, spent: Spent) -> None:
+        """Note in `run.json` what the training has cost so far."""
+        if self.record.spent != spent:
+            record = self.record.model_copy(update={"spent": spent})
+            write_text(self.path / "run.json", record.model_dump_json(indent=2) + "\n")
+            vars(self)["record"] = record
 
     def read_data(self, folder: Path | None = None) -> Dataset:
         """The data that the run was made with.
@@ -263,6 +302,12 @@ class Run:
         return self.path / "predictions" / f"epoch_{epoch:03d}_{split}.parquet"
 
 
+def run_and_epoch(start: str) -> tuple[Path, str]:
+    """A run's folder and the epoch's words of RUN or RUN@EPOCH, such as `--from` takes; the last epoch for RUN."""
+    match = re.fullmatch(r"(.+)@(\d+|best|last)", start)
+    return (Path(match[1]), match[2]) if match else (Path(start), "last")
+
+
 def data_record(data: Dataset, folder: Path, settings: DataSettings) -> DataRecord:
     """What a run remembers of these data, whose transform must be chosen."""
     transform = data.source.transform if isinstance(data.source, Pictures) else None
@@ -335,7 +380,9 @@ def write_parquet(file: Path, frame: pd.DataFrame) -> None:
 
 
 def _comparable(record: RunRecord) -> dict[str, Any]:
-    stated: dict[str, Any] = json.loads(record.model_dump_json(exclude={"versions": True, "data": {"folder"}}))
+    stated: dict[str, Any] = json.loads(
+        record.model_dump_json(exclude={"versions": True, "spent": True, "data": {"folder"}})
+    )
     return stated
 
 

@@ -45,7 +45,7 @@ def train_command(
             train(
                 data,
                 out / f"seed_{seed}",
-                TrainSettings(**{**settings.model_dump(exclude_unset=True), "seed": seed}),
+                settings.model_copy(update={"seed": seed}),
                 resume=resume,
                 execution=execution,
             )

@@ -20,14 +20,14 @@ from ..console import progress, say
 from ..data.samples import Dataset, Samples
 from ..data.sources import Batch
 from ..errors import UserError
-from ..losses import LOSSES
-from ..networks.forward import choose_device, logits, moved
-from ..run import Run
+from ..networks.forward import choose_device, moved
+from ..run import Run, Spent
 from ..settings import Execution
 from .measure import measure_epoch
+from .objectives.objective import Objective
 from .optimizers import build_optimizer, build_schedule
 from .recipes import TrainSettings
-from .trainer_state import restore_trainer, store_trainer
+from .trainer_state import Progress, restore_trainer, store_trainer
 
 READERS = 4
 """At most so many processes read pictures for an accelerator; a processor that trains itself has none to spare."""
@@ -38,12 +38,16 @@ class TrainExecution(Execution):
 
     Arguments:
         log: a tracker to write curves to: "tensorboard" or "wandb".
+        keep_pruned: store the pruned network beside the dense one after every epoch, as a run of its own, RUN/pruned.
     """
 
     log: Literal["tensorboard", "wandb"] | None = Field(None, description="tracker: tensorboard or wandb")
+    keep_pruned: bool = Field(False, description="keep the pruned networks of pruned-contrast, too, as RUN/pruned")
 
 
-def train_epochs(run: Run, config: TrainSettings, data: Dataset, model: nn.Module, execution: TrainExecution) -> None:
+def train_epochs(
+    run: Run, config: TrainSettings, data: Dataset, model: nn.Module, objective: Objective, execution: TrainExecution
+) -> None:
     """Train a network for the epochs that the run lacks, storing each as it ends."""
     accelerator = _accelerator(run, config, execution)
     device = accelerator.device
@@ -51,22 +55,35 @@ def train_epochs(run: Run, config: TrainSettings, data: Dataset, model: nn.Modul
     optimizer = build_optimizer(config, model)
     schedule = build_schedule(config, optimizer)
     done = restore_trainer(run, optimizer, schedule)
+    if done is not None:
+        objective.load_state(done.objective)
     measuring = execution.model_copy(update={"device": str(device)})
     workers = _workers(execution, device)
 
-    def finish(epoch: int) -> None:
-        measure_epoch(run, epoch, model, data, loss=config.loss, precision=config.precision, execution=measuring)
+    def store(target: Run, epoch: int, network: nn.Module) -> None:
+        measure_epoch(target, epoch, network, data, loss=config.loss, precision=config.precision, execution=measuring)
         if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
-            run.save_network(epoch, model)
-        store_trainer(run, epoch, model, optimizer, schedule)
+            target.save_network(epoch, network)
 
-    if done is None:
-        finish(0)
-    first, started = (done or 0) + 1, time.monotonic()
+    def finish(epoch: int, passes: int, seconds: float) -> Progress:
+        store(run, epoch, objective.deployed())
+        if execution.keep_pruned and epoch and (pruned := objective.pruned()) is not None:
+            store(pruned_run(run), epoch, pruned)
+        progress = Progress(epoch, passes, seconds, objective.state())
+        store_trainer(run, progress, model, optimizer, schedule)
+        return progress
+
+    done = done or finish(0, 0, 0.0)
+    _note_spent(run, done)
+    first, started = done.epoch + 1, time.monotonic()
     for epoch in range(first, config.epochs + 1):
-        loss = _train_epoch(epoch, config, data.train, model, optimizer, accelerator, workers)
+        began = time.monotonic()
+        objective.begin_epoch(epoch)
+        loss = _train_epoch(epoch, config, objective, model, optimizer, accelerator, workers)
         schedule.step(loss)
-        finish(epoch)
+        trained = time.monotonic() - began
+        done = finish(epoch, done.passes + objective.passes(epoch), done.seconds + trained)
+        _note_spent(run, done)
         accelerator.log({"loss": loss, **_curves(run, epoch)}, step=epoch)
         seconds = (time.monotonic() - started) / (epoch - first + 1)
         say(_summary(run, epoch, config.epochs, loss, seconds))
@@ -76,25 +93,24 @@ def train_epochs(run: Run, config: TrainSettings, data: Dataset, model: nn.Modul
 def _train_epoch(
     epoch: int,
     config: TrainSettings,
-    samples: Samples,
+    objective: Objective,
     model: nn.Module,
     optimizer: Optimizer,
     accelerator: Accelerator,
     workers: int,
 ) -> float:
-    """One pass over the training samples; the mean loss of a sample."""
+    """One pass over the epoch's samples; the mean loss of a sample."""
     model.train()
     torch.manual_seed(config.seed * 1_000_003 + epoch)
-    total = 0.0
+    samples, total = objective.samples(epoch), 0.0
     for batch in _batches(epoch, config, samples, workers):
         inputs, y = moved(batch.inputs, accelerator.device), batch.y.to(accelerator.device)
         with accelerator.autocast():
-            output = logits(model, inputs)  # [batch, classes]
-        losses = LOSSES[config.loss](output, y)  # [batch]
+            loss = objective.loss(inputs, y, batch.index)
         optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(losses.mean())
+        accelerator.backward(loss)
         optimizer.step()
-        total += float(losses.detach().sum())
+        total += float(loss.detach()) * len(y)
     if not math.isfinite(total):
         raise UserError(f"the loss is no longer a number in epoch {epoch}: start again with a lower --lr")
     return total / len(samples)
@@ -107,12 +123,22 @@ def _workers(execution: TrainExecution, device: torch.device) -> int:
 
 
 def _batches(epoch: int, config: TrainSettings, samples: Samples, workers: int) -> Iterator[Batch]:
-    shuffled, size = samples.shuffled(config.seed, epoch), config.batch_size
+    size = config.batch_size
     if config.augment:
-        batches = shuffled.augmented_batches(size, config.seed, epoch, workers)
+        batches = samples.augmented_batches(size, config.seed, epoch, workers)
     else:
-        batches = shuffled.batches(size, workers)
+        batches = samples.batches(size, workers)
     return progress(batches, math.ceil(len(samples) / size), f"epoch {epoch}/{config.epochs}")
+
+
+def pruned_run(run: Run) -> Run:
+    """Where `keep_pruned` stores the pruned networks of a run."""
+    return Run(run.path / "pruned")
+
+
+def _note_spent(run: Run, done: Progress) -> None:
+    spent = run.record.spent or Spent()
+    run.save_spent(spent.model_copy(update={"passes": done.passes, "seconds": round(done.seconds, 3)}))
 
 
 def _accelerator(run: Run, config: TrainSettings, execution: TrainExecution) -> Accelerator:

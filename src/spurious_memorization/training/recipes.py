@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import Field
+from torch import nn
 
 from ..data.samples import Dataset
 from ..losses import LossName
 from ..networks.forward import Precision
+from ..presets import is_transformer, tracing_rules
 from ..run import BestRule, DataSettings
+from ..units import UnitKind
+from .objectives.settings import AnyObjective, DfrSettings, ErmSettings, ObjectiveSettings, PrunedContrastSettings
 
-Recipe = Literal["standard", "paper-readme", "paper-script"]
+Recipe = Literal["standard", "paper-readme", "paper-script", "paper-pruning"]
 
 
 class TrainSettings(DataSettings):
@@ -21,7 +25,9 @@ class TrainSettings(DataSettings):
     """
 
     model: str = Field("resnet18", description="a timm name, deit_tiny|small|base|large, or module:factory")
-    objective: Literal["erm"] = Field("erm", description="erm: mean loss over all samples")
+    objective: ObjectiveSettings = Field(
+        ErmSettings(), description="erm, pruned-contrast, ...; options as in pruned-contrast:mask=none,fraction=0.05"
+    )
     recipe: Recipe = Field("standard", description="fills in what is not given, by data set")
     weights: str = Field("none", description="starting weights: none, timm (its download), or a file")
     start: str | None = Field(None, alias="from", description="start from another run: RUN or RUN@EPOCH")
@@ -54,6 +60,22 @@ _PAPER: dict[str, Any] = {
 }
 """The released script of You et al. (2025); its README states only weights and epochs."""
 
+_PAPER_PRUNING: dict[str, Any] = {
+    **_PAPER,
+    "epochs": 21,
+    "batch_size": 100,
+    "lr": 2e-4,
+    "plateau_patience": 1,
+}
+_PAPER_CONTRAST: dict[str, Any] = {
+    "mask": "magnitude-smallest",
+    "contrast": "probabilities",
+    "running_statistics": "dense-pruned-dense",
+    "strictly_beyond": True,
+    "order": "lowest_loss",
+}
+"""The released fine-tuning script of You et al. (2025)."""
+
 _SAGAWA: dict[str, Any] = {
     "weights": "timm",
     "batch_size": 128,
@@ -81,9 +103,38 @@ def expanded(settings: TrainSettings, data: Dataset) -> TrainSettings:
             filled = {**_PAPER, "weights": "timm", "epochs": 20 if data.layout == "celeba" else 40}
         case "paper-script":
             filled = {**_PAPER, "weights": "timm" if transformer else "none", "epochs": 101}
+        case "paper-pruning":
+            filled = dict(_PAPER_PRUNING)
     if settings.recipe != "standard" and transformer:
         filled["norm_eps"] = 1e-5
     if settings.start is not None:
         filled.pop("weights", None)
     left_open = {name: value for name, value in filled.items() if name not in settings.model_fields_set}
+    if isinstance(settings.objective, DfrSettings):  # fits once
+        left_open |= {"epochs": 1, "checkpoint_every": 1}
     return settings.model_copy(update=left_open)
+
+
+def expanded_objective(settings: TrainSettings, model: nn.Module) -> AnyObjective:
+    """The objective with everything filled in that was not stated, by the recipe and the network."""
+    objective = settings.objective
+    if not isinstance(objective, PrunedContrastSettings):
+        return objective
+    paper = settings.recipe == "paper-pruning"
+    filled: dict[str, Any] = dict(_PAPER_CONTRAST) if paper else {}
+    mask = objective.mask if "mask" in objective.model_fields_set else filled.get("mask", objective.mask)
+    unit: UnitKind = objective.unit or ("weight" if mask.startswith("magnitude") else "channel")
+    filled["unit"] = unit
+    if paper:
+        if is_transformer(model):
+            filled["unit"] = unit = "weight"
+        select = tracing_rules("paper", "gradient", unit, model).select
+        filled |= {"layers": select.layers, "with_bias": select.with_bias}
+    else:
+        filled |= {"layers": ("conv", "linear"), "with_bias": True}
+    left_open = {
+        name: value
+        for name, value in filled.items()
+        if name not in objective.model_fields_set or getattr(objective, name) is None
+    }
+    return objective.model_copy(update=left_open)

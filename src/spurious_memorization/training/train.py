@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
@@ -14,9 +13,13 @@ from ..data.samples import Dataset
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, own_transform
 from ..networks.weights import load_exactly, read_weights
-from ..run import Run, RunRecord, data_record, versions
-from .loop import TrainExecution, train_epochs
-from .recipes import TrainSettings, expanded
+from ..run import Run, RunRecord, Spent, StartRecord, data_record, run_and_epoch, versions
+from .loop import TrainExecution, pruned_run, train_epochs
+from .objectives.find import objective_for
+from .objectives.objective import Training
+from .objectives.settings import DfrSettings, ErmContinueSettings, JttSettings, PrunedContrastSettings
+from .recipes import TrainSettings, expanded, expanded_objective
+from .refit import refit_head
 from .trainer_state import restore_network
 
 
@@ -53,6 +56,8 @@ def train(
     settings = settings or TrainSettings()
     data = settings.read(Path(folder))
     config = expanded(settings, data)
+    execution = execution or TrainExecution()
+    _refuse_senseless(config, execution)
     if run.exists and not resume:
         raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
     network = network_settings(config, data)
@@ -60,6 +65,10 @@ def train(
     torch.manual_seed(config.seed)
     was_stopped = run.trainer_file.is_file()
     model = build(network) if was_stopped else starting_network(config, network)
+    config = config.model_copy(update={"objective": expanded_objective(config, model)})
+    objective = objective_for(Training(run, config, data, model))
+    if not was_stopped:
+        objective.begin()
     record = RunRecord(
         origin="train",
         data=data_record(data, Path(folder), settings),
@@ -67,13 +76,20 @@ def train(
         settings=config.model_dump(mode="json"),
         best_by=config.best_by,
         versions=versions(),
+        start=run.record.start if was_stopped else start_record(config),
+        spent=spent_before(config) if not was_stopped else None,
     )
     with run.writing():
         _announce(run, config, data, model)
         run.create(record)
+        if execution.keep_pruned:
+            pruned_run(run).create(record.model_copy(update={"settings": {**record.settings, "pruned": True}}))
         if was_stopped:
             restore_network(run, model)
-        train_epochs(run, config, data, model, execution or TrainExecution())
+        if isinstance(config.objective, DfrSettings):
+            refit_head(run, config, data, model, execution)
+        else:
+            train_epochs(run, config, data, model, objective, execution)
     return run
 
 
@@ -90,7 +106,7 @@ def network_settings(config: TrainSettings, data: Dataset) -> NetworkSettings:
 def starting_network(config: TrainSettings, network: NetworkSettings) -> nn.Module:
     """The network with the weights that training starts from."""
     if config.start is not None:
-        path, epoch = _run_and_epoch(config.start)
+        path, epoch = run_and_epoch(config.start)
         older = Run(path)
         model = build(network)
         load_exactly(model, older.state(older.choose_epoch(epoch)), config.model)
@@ -100,9 +116,38 @@ def starting_network(config: TrainSettings, network: NetworkSettings) -> nn.Modu
     return build(network, pretrained=read_weights(Path(config.weights)).state)
 
 
-def _run_and_epoch(start: str) -> tuple[Path, str]:
-    match = re.fullmatch(r"(.+)@(\d+|best|last)", start)
-    return (Path(match[1]), match[2]) if match else (Path(start), "last")
+def start_record(config: TrainSettings) -> StartRecord | None:
+    """Run and epoch that `--from` names."""
+    if config.start is None:
+        return None
+    path, epoch = run_and_epoch(config.start)
+    return StartRecord(run=str(path), epoch=Run(path).choose_epoch(epoch))
+
+
+def spent_before(config: TrainSettings) -> Spent:
+    """What other runs have spent on what this training begins with: the network that `--from` names, or, for JTT, the
+    network whose errors it takes."""
+    named = config.objective.errors_of if isinstance(config.objective, JttSettings) else config.start
+    if named is None:
+        return Spent()
+    path, wanted = run_and_epoch(named)
+    older = Run(path)
+    epoch, last, spent = older.choose_epoch(wanted), int(older.history()["epoch"].max()), older.record.spent
+    if spent is None or spent.passes_before is None or spent.seconds_before is None:
+        return Spent(passes_before=None, seconds_before=None)
+    share = epoch / max(last, 1)
+    return Spent(
+        passes_before=spent.passes_before + round(share * spent.passes),
+        seconds_before=round(spent.seconds_before + share * spent.seconds, 3),
+    )
+
+
+def _refuse_senseless(config: TrainSettings, execution: TrainExecution) -> None:
+    objective = config.objective
+    if config.start is None and isinstance(objective, ErmContinueSettings | PrunedContrastSettings | DfrSettings):
+        raise UserError(f"{objective.name} continues a trained network: name it with --from RUN@EPOCH")
+    if execution.keep_pruned and not isinstance(objective, PrunedContrastSettings):
+        raise UserError(f"--keep-pruned: {objective.name} prunes nothing: leave it out, or train with pruned-contrast")
 
 
 def with_transform(data: Dataset, network: NetworkSettings) -> Dataset:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,10 +22,27 @@ from ..run import Run
 from .optimizers import Schedule
 
 
-def store_trainer(run: Run, epoch: int, model: nn.Module, optimizer: Optimizer, schedule: Schedule) -> None:
-    """Write network, optimizer and schedule. The epoch counts as whole once this file is there."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come.
+
+    Arguments:
+        epoch: the latest whole one.
+        passes: sample passes so far.
+        seconds: in training so far.
+        objective: its state.
+    """
+
+    epoch: int
+    passes: int
+    seconds: float
+    objective: dict[str, Any]
+
+
+def store_trainer(run: Run, progress: Progress, model: nn.Module, optimizer: Optimizer, schedule: Schedule) -> None:
+    """Write network, optimizer, schedule and progress. The epoch counts as whole once this file is there."""
     state = {
-        "epoch": epoch,
+        **vars(progress),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state(),
@@ -43,11 +61,11 @@ def restore_network(run: Run, model: nn.Module) -> None:
         load_exactly(model, _read(run)["model"], "the run's network")
 
 
-def restore_trainer(run: Run, optimizer: Optimizer, schedule: Schedule) -> int | None:
+def restore_trainer(run: Run, optimizer: Optimizer, schedule: Schedule) -> Progress | None:
     """Take up optimizer and schedule where the latest whole epoch left them.
 
     Returns:
-        That epoch, None where there is none yet.
+        The progress until then, None where there is none yet.
 
     Raises:
         UserError: the file is broken.
@@ -58,8 +76,7 @@ def restore_trainer(run: Run, optimizer: Optimizer, schedule: Schedule) -> int |
         state = _read(run)
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state(state["schedule"])
-        epoch: int = state["epoch"]
-    return epoch
+        return Progress(state["epoch"], state["passes"], state["seconds"], state["objective"])
 
 
 def _read(run: Run) -> dict[str, Any]:

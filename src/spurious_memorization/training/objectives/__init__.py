@@ -1,0 +1,5 @@
+"""What training minimises: empirical risk, fine-tuning with pruning, and its rivals.
+
+Each is a module of its own: a class that changes `Objective`, which is empirical risk minimisation, where the method
+differs from it. `settings` holds the options of all.
+"""

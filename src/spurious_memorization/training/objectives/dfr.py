@@ -1,0 +1,199 @@
+"""Deep feature reweighting: a new classifier head on the features of a trained network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ...console import say
+from ...data.samples import Samples
+from ...errors import UserError
+from ...networks.features import features_and_logits, head_name
+from ...networks.forward import Precision, autocast, choose_device, moved, working_copy
+from ...settings import Execution
+from ..selection import val_halves
+from .objective import Objective, Training
+from .settings import DfrSettings
+
+Floats = NDArray[np.float64]
+
+
+class Dfr(Objective):
+    """Deep feature reweighting, which fits a head once instead of training: `refitted` does it."""
+
+    def __init__(self, settings: DfrSettings, training: Training) -> None:
+        super().__init__(training)
+        self.settings = settings
+
+    def begin(self) -> None:
+        refuse_without_sklearn()
+        fitting, _ = val_halves(self.training.data)
+        refuse_missing_groups(fitting)
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A linear head.
+
+    Arguments:
+        weight: [classes, features].
+        bias: [classes].
+        strength: the inverse strength of the penalty that it was fitted with.
+    """
+
+    weight: Floats
+    bias: Floats
+    strength: float
+
+    def predict(self, features: Floats) -> NDArray[np.int64]:
+        """Class of each sample, [samples]; features [samples, features]."""
+        return (features @ self.weight.T + self.bias).argmax(1)
+
+
+def fit_head(
+    fitting: Floats,
+    y: NDArray[np.int64],
+    g: NDArray[np.int64],
+    selecting: tuple[Floats, NDArray[np.int64], NDArray[np.int64]],
+    settings: DfrSettings,
+    seed: int = 0,
+) -> Head:
+    """A head by deep feature reweighting: Kirichenko et al. (2023), Last Layer Re-Training is Sufficient for Robustness
+    to Spurious Correlations (there DFR on validation data).
+
+    Features are standardised by mean and deviation over the fitting samples. In each of several draws every group keeps
+    as many samples, at random, as the smallest has; a logistic regression with an L1 penalty is fitted (liblinear; one
+    against the rest for more than two classes), and coefficients and intercepts are averaged over the draws. The
+    strength of the penalty is the one with the best worst-group accuracy on the samples for selecting; the strongest
+    penalty of equals. The paper selects on a part of the fitting half and then fits on all of it; here the other half
+    of val selects, as it does for every objective.
+
+    Arguments:
+        fitting: features, [samples, features]; y, g: their labels and groups.
+        selecting: features, labels and groups of the samples for selecting.
+        settings: draws and strengths.
+        seed: of the draws.
+
+    Returns:
+        The head for features that are not standardised.
+    """
+    mean, deviation = fitting.mean(0), fitting.std(0)
+    deviation = np.where(deviation > 0, deviation, 1)
+    standard = (fitting - mean) / deviation
+    candidates = []
+    for strength in sorted(settings.strengths):
+        fits = [_regression(standard[drawn], y[drawn], strength) for drawn in balanced_draws(g, settings.draws, seed)]
+        weight, bias = (np.mean(parts, axis=0) for parts in zip(*fits, strict=True))
+        head = Head(weight / deviation, bias - weight @ (mean / deviation), strength)
+        candidates.append((_worst_group(head, *selecting), head))
+    return max(candidates, key=lambda candidate: candidate[0])[1]
+
+
+def balanced_draws(g: NDArray[np.int64], n: int, seed: int) -> Iterable[NDArray[np.int64]]:
+    """Positions of `n` draws in which every group that is there has as many samples as the smallest one."""
+    rng = np.random.default_rng([seed, 0xDF12])
+    groups, counts = np.unique(g, return_counts=True)
+    for _ in range(n):
+        yield np.concatenate([rng.permutation(np.flatnonzero(g == group))[: counts.min()] for group in groups])
+
+
+def refitted(
+    model: nn.Module,
+    fitting: Samples,
+    selecting: Samples,
+    settings: DfrSettings,
+    *,
+    seed: int = 0,
+    precision: Precision = "float32",
+    execution: Execution | None = None,
+) -> nn.Module:
+    """A copy of the network with a head fitted by deep feature reweighting.
+
+    Arguments:
+        model: the network, which stays as it is.
+        fitting, selecting: the halves of the val split.
+        settings: draws and strengths.
+
+    Raises:
+        UserError: scikit-learn is missing, the network has no linear head of its own, a group has no sample to fit on.
+    """
+    refuse_without_sklearn()
+    refuse_missing_groups(fitting)
+    name = head_name(model)
+    result = copy.deepcopy(model)
+    head = result.get_submodule(name)
+    if not isinstance(head, nn.Linear):
+        raise UserError(f"the network's head {name} is no linear layer, which dfr fits anew: choose another objective")
+    found = fit_head(
+        features_of(model, fitting, precision, execution),
+        fitting.y,
+        fitting.g,
+        (features_of(model, selecting, precision, execution), selecting.y, selecting.g),
+        settings,
+        seed,
+    )
+    say(f"dfr: fitted on {len(fitting)} samples of val, inverse strength of the penalty {found.strength:g}")
+    with torch.no_grad():
+        if head.bias is None:
+            head.bias = nn.Parameter(torch.zeros(head.out_features))
+        head.weight.copy_(torch.from_numpy(found.weight))
+        head.bias.copy_(torch.from_numpy(found.bias))
+    return result
+
+
+def features_of(model: nn.Module, samples: Samples, precision: Precision, execution: Execution | None) -> Floats:
+    """Penultimate features in evaluation mode, [samples, features]."""
+    execution = execution or Execution()
+    device = choose_device(execution.device)
+    network, found = working_copy(model, device), []
+    with torch.no_grad(), autocast(device, precision):
+        for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
+            features, _ = features_and_logits(network, moved(batch.inputs, device))
+            found.append(features.cpu().double().numpy())
+    return np.concatenate(found)
+
+
+def refuse_without_sklearn() -> None:
+    """Raise a UserError where scikit-learn isn't installed."""
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise UserError("dfr needs scikit-learn: pip install 'spurious-memorization[mitigation]'") from error
+
+
+def _regression(x: Floats, y: NDArray[np.int64], strength: float) -> tuple[Floats, Floats]:
+    """Weight [classes, features] and bias [classes] of a logistic regression with an L1 penalty."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+
+    one: Any = LogisticRegression(C=strength, l1_ratio=1, solver="liblinear", random_state=0, max_iter=1000)
+    if y.max() > 1:
+        fits = OneVsRestClassifier(one).fit(x, y).estimators_
+        return np.concatenate([fit.coef_ for fit in fits]), np.concatenate([fit.intercept_ for fit in fits])
+    fit = one.fit(x, y)
+    half_weight, half_bias = fit.coef_[0] / 2, fit.intercept_[0] / 2  # the difference of both logits is the fit's
+    return np.stack([-half_weight, half_weight]), np.array([-half_bias, half_bias])
+
+
+def _worst_group(head: Head, features: Floats, y: NDArray[np.int64], g: NDArray[np.int64]) -> float:
+    right = head.predict(features) == y
+    return float(min(right[g == group].mean() for group in np.unique(g)))
+
+
+def refuse_missing_groups(fitting: Samples) -> None:
+    """Raise a UserError where a group of the data has no sample to fit on."""
+    names = fitting.dataset.groups.names
+    occurring = np.unique(fitting.dataset.g)
+    missing = [names[group] for group in occurring if not (fitting.g == group).any()]
+    if missing:
+        raise UserError(
+            f"group {missing[0]!r} has no sample in the half of val that dfr fits on: give it at least two in val, or "
+            "choose another objective"
+        )

@@ -1,0 +1,65 @@
+"""Just Train Twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...data.samples import Dataset, Samples
+from ...errors import UserError
+from ...run import Run, run_and_epoch
+from .objective import Objective, Training
+from .settings import JttSettings
+
+
+class Jtt(Objective):
+    """Just Train Twice: Liu et al. (2021), Just Train Twice: Improving Group Robustness without Training Group
+    Information.
+
+    The training samples that an ERM network of an early epoch gets wrong come up `upweight` times in every epoch, all
+    others once. The errors are those of the stored predictions, made in evaluation mode on pictures that are not
+    augmented. The second network starts where ERM started. Epoch and `upweight` are to be chosen on the val split.
+    """
+
+    def __init__(self, settings: JttSettings, training: Training) -> None:
+        super().__init__(training)
+        self.settings = settings
+        self.errors: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def begin(self) -> None:
+        path, epoch = run_and_epoch(self.settings.errors_of)
+        older = Run(path)
+        self.errors = error_set(older, older.choose_epoch(epoch), self.training.data)
+
+    def samples(self, epoch: int) -> Samples:
+        train = self.training.data.train
+        repeated = np.repeat(self.errors, self.settings.upweight - 1)
+        return train.at(np.concatenate([train.index, repeated])).shuffled(self.training.config.seed, epoch)
+
+    def state(self) -> dict[str, Any]:
+        return {"errors": torch.from_numpy(self.errors)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.errors = state["errors"].numpy()
+
+
+def error_set(run: Run, epoch: int, data: Dataset) -> NDArray[np.int64]:
+    """Indices of the training samples that a run's network gets wrong after an epoch, in order.
+
+    Raises:
+        UserError: there are none, or the run was made with other data.
+    """
+    if run.record.data.fingerprint != data.fingerprint():
+        raise UserError(f"{run.path} was made with other data: take the errors of a run on these")
+    stored = run.predictions(epoch, "train")
+    wrong = stored.to_numpy().argmax(1) != data.y[stored.index]
+    errors = np.sort(stored.index.to_numpy()[wrong]).astype(np.int64)
+    if not len(errors):
+        raise UserError(
+            f"the network of {run.path} makes no error on the training samples in epoch {epoch}, and JTT has none to "
+            "upweight: choose an earlier epoch"
+        )
+    return errors

@@ -1,0 +1,102 @@
+"""Pruning masks: the units that a pruned copy of a network goes without."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...criteria.criteria import gradient, magnitude, random
+from ...criteria.scores import Scores, count_of, top
+from ...data.samples import Samples
+from ...data.sources import Batch
+from ...errors import UserError
+from ...losses import LossName
+from ...units import Selection, Units, short_name, sites, touched
+from .settings import Mask
+
+
+def pruned_units(
+    model: nn.Module,
+    mask: Mask,
+    fraction: float,
+    batch: Batch | Samples | None = None,
+    *,
+    select: Selection | None = None,
+    loss: LossName = "cross_entropy",
+    strictly_beyond: bool = False,
+    seed: int = 0,
+) -> Units:
+    """The units that a mask prunes.
+
+    Arguments:
+        model: the network, which stays as it is.
+        mask: "magnitude-smallest" and "magnitude-largest" by L2 norm, "gradient" by the largest gradients of the mean
+            loss over the batch, "random", or "none".
+        fraction: share of the units, rounded up.
+        batch: samples for "gradient", usually the worst ones.
+        select: the units that are considered; every channel but the classifier head's if not given.
+        loss: whose gradient is taken.
+        strictly_beyond: with "magnitude-largest", one unit fewer: those strictly larger than the last one selected.
+        seed: of "random".
+
+    Raises:
+        UserError: a whole layer would be pruned, or "gradient" has no samples.
+
+    Example:
+        ```python
+        worst = sm.worst(model, data.train, n=200)
+        pruned = sm.edited(model, sm.zero(sm.pruned_units(model, "gradient", 0.01, worst)))
+        ```
+    """
+    select = select or Selection()
+    n = 0
+    if mask != "none":
+        scores = _scores(model, mask, batch, select, loss, seed)
+        n = count_of(scores, fraction) - (strictly_beyond and mask == "magnitude-largest")
+    if n <= 0:
+        return top(magnitude(model, select=select), 1).first(0)
+    units = top(scores, n, largest=mask != "magnitude-smallest")
+    _refuse_whole_layers(model, units, select, mask, fraction)
+    return units
+
+
+def _scores(
+    model: nn.Module, mask: Mask, batch: Batch | Samples | None, select: Selection, loss: LossName, seed: int
+) -> Scores:
+    match mask:
+        case "gradient":
+            if batch is None:
+                raise UserError("mask gradient needs samples: give it a batch, such as the worst samples")
+            return gradient(model, batch, select=select, loss=loss)
+        case "random":
+            return random(model, select=select, seed=seed)
+        case _:
+            return magnitude(model, select=select)
+
+
+def kept(model: nn.Module, units: Units) -> dict[str, Tensor]:
+    """{parameter: 0 where the units are, 1 elsewhere}, in the parameter's shape, for the parameters that they touch."""
+    parameters, masks = dict(model.named_parameters()), {}
+    for name, places in touched(model, units).items() if len(units) else ():
+        mask = torch.ones(parameters[name].shape)
+        if units.kind == "weight":
+            mask.view(-1)[places] = 0
+        else:
+            mask[places] = 0
+        masks[name] = as_mask(model, name, mask)
+    return masks
+
+
+def as_mask(model: nn.Module, name: str, mask: Tensor) -> Tensor:
+    """A mask of zeros and ones on the device, in the type and in the memory layout of its parameter."""
+    return torch.empty_like(model.get_parameter(name), requires_grad=False).copy_(mask)
+
+
+def _refuse_whole_layers(model: nn.Module, units: Units, select: Selection, mask: Mask, fraction: float) -> None:
+    there = sites(model, select)
+    for name, index in units.by_name().items():
+        if len(index) == there[name].n:
+            raise UserError(
+                f"mask {mask} with fraction {fraction:g} would prune all {len(index)} {units.kind}s of "
+                f"{short_name(name)}: choose a smaller fraction, or another mask"
+            )

@@ -1,0 +1,103 @@
+"""Example-tied dropout."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ...criteria.criteria import derived_seed
+from ...data.sources import Inputs
+from ...units import Selection, short_name, sites
+from .objective import Objective, Training
+from .settings import ExampleTiedDropoutSettings
+
+SHORTCUTS = ("downsample", "shortcut")
+
+
+class ExampleTiedDropout(Objective):
+    """Example-tied dropout: Maini et al. (2023), Can Neural Network Memorization Be Localized?
+
+    In each layer the first channels, a share `generalising`, serve all samples. Of the others every training sample
+    uses a share `memorising`, drawn once by seed, layer and sample index, and the rest is dropped. For prediction all
+    but the generalising channels are dropped. Nothing is rescaled.
+
+    The layers are the batch norms but those of shortcuts, whose output passes an activation next; in networks without
+    batch norm every convolution and linear layer but the head. There a channel is dropped for good by zeroing its
+    weights and bias, so that what is stored is a plain network. The paper places the dropout in small networks by hand.
+    """
+
+    def __init__(self, settings: ExampleTiedDropoutSettings, training: Training) -> None:
+        super().__init__(training)
+        self.settings = settings
+        self.layers = tied_layers(training.model)
+
+    def loss(self, inputs: Inputs, y: Tensor, index: Tensor) -> Tensor:
+        with dropped(self.training.model, self.layers, lambda name, n: self._kept(name, n, index)):
+            return super().loss(inputs, y, index)
+
+    def _kept(self, layer: str, n_channels: int, index: Tensor) -> Tensor:
+        """Whether each sample uses each channel, [samples, channels]."""
+        seed = derived_seed(self.training.config.seed, "tied", layer)
+        kept = torch.from_numpy(uniform(index.numpy(), n_channels, seed) < self.settings.memorising)
+        kept[:, : self._generalising(n_channels)] = True
+        return kept
+
+    def _generalising(self, n_channels: int) -> int:
+        return max(1, round(self.settings.generalising * n_channels))
+
+    def deployed(self) -> nn.Module:
+        network = copy.deepcopy(self.training.model)
+        with torch.no_grad():
+            for name in self.layers:
+                for parameter in network.get_submodule(name).parameters(recurse=False):
+                    parameter[self._generalising(len(parameter)) :] = 0
+        return network
+
+
+def tied_layers(model: nn.Module) -> tuple[str, ...]:
+    """Names of the layers whose channels are tied to samples."""
+    norms = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.affine and not any(part in name for part in SHORTCUTS)
+    ]
+    return tuple(norms or [short_name(name) for name in sites(model, Selection())])
+
+
+@contextmanager
+def dropped(model: nn.Module, layers: tuple[str, ...], kept: Callable[[str, int], Tensor]) -> Iterator[None]:
+    """Passes within the block drop the channels of these layers that `kept(layer, channels)`, [samples, channels],
+    leaves out."""
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        def drop(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+            axis = output.ndim - 1 if isinstance(module, nn.Linear) else 1
+            shape = [len(output)] + [1] * (output.ndim - 1)
+            shape[axis] = output.shape[axis]
+            return output * kept(name, output.shape[axis]).view(shape).to(output.device)
+
+        return drop
+
+    with ExitStack() as stack:
+        for name in layers:
+            stack.callback(model.get_submodule(name).register_forward_hook(hook(name)).remove)
+        yield
+
+
+def uniform(index: NDArray[np.int64], n: int, seed: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1) that depend on sample index, position and seed alone, [samples, n] (SplitMix64)."""
+    with np.errstate(over="ignore"):
+        counter = index.astype(np.uint64)[:, None] * np.uint64(n) + np.arange(n, dtype=np.uint64) + np.uint64(seed)
+        mixed = (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(11)).astype(np.float64) / 2**53

@@ -1,0 +1,39 @@
+"""Training that fits a head once: deep feature reweighting as a run."""
+
+from __future__ import annotations
+
+import time
+
+from torch import nn
+
+from ..data.samples import Dataset
+from ..run import Run, Spent
+from .loop import TrainExecution
+from .measure import measure_epoch
+from .objectives.dfr import refitted
+from .objectives.settings import DfrSettings
+from .recipes import TrainSettings
+from .selection import val_halves
+
+
+def refit_head(run: Run, config: TrainSettings, data: Dataset, model: nn.Module, execution: TrainExecution) -> None:
+    """Store the network that the run started from as epoch 0, and that with a new head as epoch 1."""
+    if not isinstance(config.objective, DfrSettings) or run.epochs() == [0, 1]:
+        return
+    fitting, selecting = val_halves(data)
+    began = time.monotonic()
+    refit = refitted(
+        model,
+        fitting,
+        selecting,
+        config.objective,
+        seed=config.seed,
+        precision=config.precision,
+        execution=execution,
+    )
+    seconds = round(time.monotonic() - began, 3)
+    for epoch, network in ((0, model), (1, refit)):
+        measure_epoch(run, epoch, network, data, loss=config.loss, precision=config.precision, execution=execution)
+        run.save_network(epoch, network)
+    spent = run.record.spent or Spent()
+    run.save_spent(spent.model_copy(update={"passes": len(fitting), "seconds": seconds}))

@@ -1,0 +1,130 @@
+# ruff: noqa: F811  (fixtures of another module are arguments here)
+"""The research code's answers on fine-tuning with pruning, met with the settings of the recipe `paper-pruning`."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import spurious_memorization as sm
+from spurious_memorization.training.objectives.masks import kept
+from spurious_memorization.training.objectives.pruned_contrast import finetuning_loss
+from spurious_memorization.training.objectives.settings import PrunedContrastSettings
+from spurious_memorization.training.recipes import expanded_objective
+from spurious_memorization.units import short_name
+from test_golden import GOLDEN, TOLERANCE, Golden, close, golden, resnet, vit  # noqa: F401  # the fixtures are used by name
+
+
+def paper(golden: Golden, **stated) -> PrunedContrastSettings:
+    settings = sm.TrainSettings(recipe="paper-pruning", objective={"name": "pruned-contrast", **stated})
+    return expanded_objective(settings, golden.model)
+
+
+def pruned(golden: Golden, settings: PrunedContrastSettings, batch=None) -> sm.Units:
+    return sm.pruned_units(
+        golden.model,
+        settings.mask,
+        settings.fraction,
+        batch,
+        select=sm.Selection(unit=settings.unit, layers=settings.layers, with_bias=settings.with_bias),
+        loss="cross_entropy_on_probabilities",
+        strictly_beyond=settings.strictly_beyond,
+    )
+
+
+def counted(units: sm.Units) -> dict[str, int]:
+    return {short_name(name): len(index) for name, index in units.by_name().items()}
+
+
+def test_golden_nt_xent(resnet):
+    cases = resnet.expected["nt_xent"]
+    views = load_file(GOLDEN / "tiny.safetensors")
+    assert cases
+    for temperature, expected in cases.items():
+        second = views["f2"].clone().requires_grad_()
+        loss = sm.nt_xent(views["f1"], second, float(temperature))
+        assert float(loss.detach()) == close(expected["loss"])
+        (slope,) = torch.autograd.grad(loss, second)
+        assert float(slope.norm()) == close(expected["grad_norm_wrt_second"])
+
+
+def test_golden_magnitude_masks(golden):
+    cases = golden.expected["magnitude_pruning"]
+    assert cases
+    for name, expected in cases.items():
+        order, fraction = name.split("_")
+        units = pruned(golden, paper(golden, mask=f"magnitude-{order}", fraction=float(fraction)))
+        assert counted(units) == {layer: n for layer, n in expected.items() if n}, name
+
+
+def test_golden_gradient_masks(golden):
+    cases = golden.expected["activation_pruning"]
+    first = golden.data.train.part(range(int(re.search(r"first (\d+)", cases["batch"])[1]))).batch()
+    for fraction, expected in cases.items():
+        if fraction == "batch":
+            continue
+        units = pruned(golden, paper(golden, mask="gradient", fraction=float(fraction)), first)
+        stated = {
+            layer: value if isinstance(value, int) else sorted(value) for layer, value in expected.items() if value
+        }
+        if units.kind == "channel":
+            assert {short_name(name): sorted(index.tolist()) for name, index in units.by_name().items()} == stated
+        else:
+            assert counted(units) == stated
+
+
+def step(golden: Golden, expected: dict, *, training: bool) -> tuple[float, dict[str, float]]:
+    """The loss and gradient norms of one step as its stored description says."""
+    about = expected["batch"] if "first" in expected["batch"] else golden.expected["finetune_step"]["batch"]
+    n, percent = int(re.search(r"first (\d+)", about)[1]), float(re.search(r"smallest (\d+) %", about)[1])
+    settings = paper(golden, fraction=percent / 100)
+    assert settings.temperature == float(re.search(r"temperature ([\d.]+)", about)[1])
+    assert settings.cross_entropy_weight == float(re.search(r"weight ([\d.]+)", about)[1])
+    batch = golden.data.train.part(range(n)).batch()
+    masks = kept(golden.model, pruned(golden, settings))
+    golden.model.train(training)
+    loss = finetuning_loss(golden.model, masks, batch.inputs, batch.y, settings, "cross_entropy_on_probabilities")
+    names, parameters = zip(*golden.model.named_parameters(), strict=True)
+    slopes = torch.autograd.grad(loss, parameters)
+    golden.model.eval()
+    return float(loss.detach()), {name: float(slope.norm()) for name, slope in zip(names, slopes, strict=True)}
+
+
+def plain(norms: dict[str, float]) -> dict[str, float]:
+    return {name.replace("fc.0.", "fc.").replace("head.0.", "head."): value for name, value in norms.items()}
+
+
+def test_golden_finetuning_step(golden):
+    expected = golden.expected["finetune_step"]
+    loss, norms = step(golden, expected, training=False)
+    assert loss == close(expected["loss"])
+    assert norms == pytest.approx(plain(expected["grad_norm"]), rel=TOLERANCE, abs=1e-10)
+
+
+def test_golden_pruned_probabilities(resnet):
+    expected = resnet.expected["finetune_step"]["pruned_probabilities"]
+    units = pruned(resnet, paper(resnet, fraction=0.1))
+    batch = resnet.data.train.part(range(len(expected))).batch()
+    with torch.no_grad():
+        probabilities = sm.edited(resnet.model, sm.zero(units))(batch.inputs).softmax(1)
+    torch.testing.assert_close(probabilities, torch.tensor(expected).flip(1), rtol=1e-4, atol=1e-6)
+
+
+def test_golden_finetuning_step_in_training_mode(resnet):
+    expected = resnet.expected["finetune_step_training_mode"]
+    before = {name: value.clone() for name, value in resnet.model.state_dict().items()}
+    try:
+        loss, norms = step(resnet, expected, training=True)
+        after: dict[str, Tensor] = {name: value.clone() for name, value in resnet.model.state_dict().items()}
+    finally:
+        resnet.model.load_state_dict(before)
+    assert loss == close(expected["loss"])
+    for statistic in ("running_mean", "running_var"):
+        for norm, values in expected[statistic].items():
+            np.testing.assert_allclose(after[f"{norm}.{statistic}"], values, rtol=1e-4, atol=1e-6)
+    assert norms == pytest.approx(plain(expected["grad_norm"]), rel=TOLERANCE, abs=1e-10)
