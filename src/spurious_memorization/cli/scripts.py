@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..reproduction.arguments import ChannelStudy, Pretraining, ThresholdStudy
-from ..reproduction.scripts import pretrain, study_channels, study_threshold
+from ..reproduction.arguments import ChannelStudy, Finetuning, Pretraining, ThresholdStudy
+from ..reproduction.scripts import fine_tune, pretrain, study_channels, study_threshold
 from ..settings import Execution
 from ..training.loop import TrainExecution
 from .app import Answer
@@ -25,6 +25,18 @@ def pretraining_erm(
     Flags may be written with - or _.
     """
     return finished([pretrain(arguments or Pretraining(), execution)])
+
+
+def finetuning_pruning(
+    *,
+    arguments: Annotated[Finetuning | None, Parameter(name="*")] = None,
+    execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
+) -> Answer:
+    """Fine-tune with pruning, from the ERM training into experiments/ARCH_DATASET_group_unbalanced_mag_0.01/.
+
+    Flags may be written with - or _.
+    """
+    return finished([fine_tune(arguments or Finetuning(), execution)])
 
 
 def largest_neuron(

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ..errors import UserError
+from ..run import Run
 from ..settings import Settings
 from ..study.settings import StudySettings
-from ..training.recipes import Recipe, TrainSettings
+from ..training.recipes import Recipe, TrainSettings, replaced
 from .folders import EXPERIMENTS, WEIGHT_FILES
 
 Mode = Literal["zero", "random_init", "random_noise", "rewind"]
@@ -59,24 +60,40 @@ class Pretraining(Experiment):
 
     def training(self) -> TrainSettings:
         """Settings of `sm.train`; what isn't stated is left to the recipe."""
-        return training_of(self, {"recipe": self.recipe, "model": self.experiment_arch}, EXPERIMENTS)
+        return training_of(self, TrainSettings(model=self.experiment_arch), EXPERIMENTS)
 
 
-def training_of(stated: Any, base: dict[str, Any], experiments: Path) -> TrainSettings:
-    """Training settings with what a user states (epochs, weights, image_size, seed; None is not stated) in place of
-    those in `base`. Published weights that lie below `experiments` under their names come before a download."""
-    chosen = {**base}
-    for name in ("epochs", "weights", "image_size", "seed"):
-        if (value := getattr(stated, name)) is not None:
-            chosen[name] = value
-    file = experiments / WEIGHT_FILES.get(chosen["model"], "")
-    if "weights" not in chosen and file.is_file() and _starts_pretrained(chosen):
-        chosen["weights"] = str(file)
-    return TrainSettings(**chosen)
+class Finetuning(Experiment):
+    """Flags of fine-tuning with pruning, which starts from the network of ERM training."""
+
+    epochs: int | None = Field(None, ge=0, description="passes over the training samples; 21 if not given")
+    weights: str | None = Field(None, description="RUN@EPOCH to start from; the ERM training's epoch_40 if not given")
 
 
-def _starts_pretrained(chosen: dict[str, Any]) -> bool:
-    return chosen.get("recipe") == "paper-readme" or chosen["model"].startswith("deit")
+def training_of(stated: Any, base: TrainSettings, experiments: Path) -> TrainSettings:
+    """ERM training with what a user states (recipe, epochs, weights, image_size, seed; None is not stated) in place of
+    `base`. Published weights that lie below `experiments` under their names come before a download."""
+    chosen = _with_stated(base, stated, ("recipe", "epochs", "weights", "image_size", "seed"))
+    file = experiments / WEIGHT_FILES.get(chosen.model, "")
+    if starts_pretrained(chosen) and "weights" not in chosen.model_fields_set and file.is_file():
+        return replaced(chosen, weights=str(file))
+    return chosen
+
+
+def starts_pretrained(settings: TrainSettings) -> bool:
+    """One of the paper's recipes starts this network from published weights."""
+    return settings.recipe == "paper-readme" or settings.model.startswith("deit")
+
+
+def fine_tuning_of(stated: Any, base: TrainSettings, start: str, run: Run) -> TrainSettings:
+    """Fine-tuning of a run's network, with what a user states (epochs, seed) in place of `base`."""
+    chosen = _with_stated(base, stated, ("epochs", "seed"))
+    return replaced(chosen, start=start, image_size=run.record.data.settings.image_size)
+
+
+def _with_stated(base: TrainSettings, stated: Any, names: tuple[str, ...]) -> TrainSettings:
+    values = {name: getattr(stated, name) for name in names}
+    return replaced(base, **{name: value for name, value in values.items() if value is not None})
 
 
 class Modification(Experiment):

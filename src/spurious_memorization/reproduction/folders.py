@@ -26,6 +26,12 @@ WEIGHT_FILES = {
 STUDIED_EPOCH = 40
 """`epoch_40` of the research code, which counts from 0: the network after 41 epochs."""
 
+CELEBA_EPOCH = 19
+"""That from which fine-tuning starts on CelebA."""
+
+PRUNED_FRACTION = 0.01
+"""Share of the weights that fine-tuning prunes."""
+
 REWINDS = (5, 10)
 _CHECKPOINT = re.compile(r"epoch_(\d+)_checkpoints\.pth\.tar")
 _MARK = "run.json"
@@ -41,9 +47,9 @@ def channel_folder(experiments: Path, arch: str, dataset: str, split: str) -> Pa
     return experiments / f"{arch}_{dataset}_{split}_group_unbalanced_erm"
 
 
-def fine_tuning_folder(experiments: Path, arch: str, dataset: str, fraction: float) -> Path:
+def fine_tuning_folder(experiments: Path, arch: str, dataset: str) -> Path:
     """The run of fine-tuning with pruning."""
-    return experiments / f"{arch}_{dataset}_group_unbalanced_mag_{fraction}"
+    return experiments / f"{arch}_{dataset}_group_unbalanced_mag_{PRUNED_FRACTION}"
 
 
 def stored_epoch(run: Run, theirs: int = STUDIED_EPOCH) -> int:
@@ -60,6 +66,11 @@ def stored_epoch(run: Run, theirs: int = STUDIED_EPOCH) -> int:
         f"epochs of training): taking its last one, after {last}"
     )
     return last
+
+
+def research_checkpoints(folder: Path) -> dict[int, Path]:
+    """The research code's checkpoints in a folder, by its count of epochs."""
+    return {int(m[1]): file for file in folder.glob("*.pth.tar") if (m := _CHECKPOINT.fullmatch(file.name))}
 
 
 def opened_run(
@@ -79,7 +90,7 @@ def opened_run(
     run, imported = Run(folder), folder.with_name(f".{folder.name}.imported")
     if run.exists:
         return run
-    there = {int(m[1]): file for file in folder.glob("*.pth.tar") if (m := _CHECKPOINT.fullmatch(file.name))}
+    there = research_checkpoints(folder)
     if not there:
         raise UserError(
             f"{folder} holds no network: train one with scripts/SpuriousCorrelationPretrainingErm.py, "
@@ -101,5 +112,5 @@ def opened_run(
 
 def _worth_importing(there: Iterable[int]) -> list[int]:
     studied = STUDIED_EPOCH if STUDIED_EPOCH in there else max(there)
-    wanted = [studied - back for back in (*REWINDS, 0)]
+    wanted = [*(studied - back for back in (*REWINDS, 0)), CELEBA_EPOCH]
     return [epoch for epoch in wanted if epoch in there]

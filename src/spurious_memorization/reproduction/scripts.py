@@ -10,9 +10,21 @@ from ..settings import Execution
 from ..study.settings import StudySettings
 from ..study.study import study
 from ..training.loop import TrainExecution
+from ..training.objectives.settings import PrunedContrastSettings
+from ..training.recipes import TrainSettings
 from ..training.train import train
-from .arguments import ChannelStudy, Experiment, Pretraining, ThresholdStudy
-from .folders import EXPERIMENTS, channel_folder, erm_folder, opened_run, stored_epoch
+from .arguments import ChannelStudy, Experiment, Finetuning, Pretraining, ThresholdStudy, fine_tuning_of
+from .folders import (
+    CELEBA_EPOCH,
+    EXPERIMENTS,
+    PRUNED_FRACTION,
+    STUDIED_EPOCH,
+    channel_folder,
+    erm_folder,
+    fine_tuning_folder,
+    opened_run,
+    stored_epoch,
+)
 from .text_files import write_result_files
 
 
@@ -24,6 +36,28 @@ def pretrain(arguments: Pretraining, execution: TrainExecution | None = None) ->
     """
     folder = erm_folder(EXPERIMENTS, arguments.experiment_arch, arguments.experiment_dataset)
     run = train(arguments.named_data_folder, folder, arguments.training(), resume=True, execution=execution)
+    draw_curves(run)
+    return run
+
+
+def fine_tune(arguments: Finetuning, execution: TrainExecution | None = None) -> Run:
+    """Fine-tune the network of ERM training with pruning; a stopped training continues.
+
+    Raises:
+        UserError: there is no network, or the folder holds a training with other settings.
+    """
+    older = _network(arguments, execution)
+    theirs = STUDIED_EPOCH if arguments.experiment_dataset == "waterbirds" else CELEBA_EPOCH
+    start = arguments.weights or f"{older.path}@{stored_epoch(older, theirs)}"
+    base = TrainSettings(
+        model=arguments.experiment_arch,
+        recipe="paper-pruning",
+        objective=PrunedContrastSettings(fraction=PRUNED_FRACTION),
+    )
+    settings = fine_tuning_of(arguments, base, start, older)
+    folder = fine_tuning_folder(EXPERIMENTS, arguments.experiment_arch, arguments.experiment_dataset)
+    data = arguments.data_folder or Path(older.record.data.folder)
+    run = train(data, folder, settings, resume=True, execution=execution)
     draw_curves(run)
     return run
 

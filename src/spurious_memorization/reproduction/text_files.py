@@ -126,7 +126,7 @@ def result_files(run: Run, study: Study, split: str) -> dict[str, ResultFile]:
     sums = counted.groupby(["variant", "group"])[["n", "correct_before", "correct_after"]].sum()
     files: dict[str, ResultFile] = {}
     for (kind, parameters, size), chosen in variants.groupby(["kind", "parameters", "size"], sort=False):
-        name = _file_name(record["settings"], rankings[0].criterion, kind, json.loads(parameters), size)
+        name = file_name(record["settings"], kind, parameters, size)
         parts = []
         for ranking in rankings:
             own = chosen[chosen["group"].isna() if ranking.group is None else chosen["group"] == ranking.group]
@@ -148,13 +148,20 @@ def write_result_files(run: Run, study: Study, split: str, folder: Path) -> list
     return written
 
 
-def _file_name(settings: Mapping[str, Any], criterion: str, kind: str, parameters: Mapping[str, Any], size: str) -> str:
-    how = f"_std{parameters['std']}" if "std" in parameters else ""
-    how += f"_{parameters['epochs']}epochs_back" if "epochs" in parameters else ""
+def file_name(settings: Mapping[str, Any], kind: str, parameters: str, size: str) -> str:
+    """Name of the result file of one edit and size.
+
+    Arguments:
+        settings: of the study, as it stores them.
+        kind, parameters, size: as in `variants.parquet` and `effects.parquet`.
+    """
+    stated = json.loads(parameters)
+    how = f"_std{stated['std']}" if "std" in stated else ""
+    how += f"_{stated['epochs']}epochs_back" if "epochs" in stated else ""
     if settings["unit"] == "weight":
         share = float(size.removesuffix("%")) / 100
         return f"{kind}_{share}{how}_global_{'smallest' if settings['smallest'] else 'largest'}_neuron.txt"
-    if criterion == "gradient":
+    if settings["criterion"][0] == "gradient":
         return f"{kind}_poorest_random_batch{settings['n_worst']}{how}_global_top{size}_most_activated_neuron.txt"
     return f"{kind}{how}_global_top{size}_largest_neuron.txt"
 

@@ -48,6 +48,12 @@ class TrainSettings(DataSettings):
     best_by: BestRule = Field("worst_group_accuracy", description="validation rule of --epoch best")
 
 
+def replaced(settings: TrainSettings, **changes: Any) -> TrainSettings:
+    """The settings with these in place of theirs; what was left to the recipe stays so."""
+    stated = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return TrainSettings(**{**stated, **changes})
+
+
 _PAPER: dict[str, Any] = {
     "batch_size": 256,
     "optimizer": "adam",
