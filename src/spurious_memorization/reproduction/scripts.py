@@ -49,11 +49,8 @@ def fine_tune(arguments: Finetuning, execution: TrainExecution | None = None) ->
     older = _network(arguments, execution)
     theirs = STUDIED_EPOCH if arguments.experiment_dataset == "waterbirds" else CELEBA_EPOCH
     start = arguments.weights or f"{older.path}@{stored_epoch(older, theirs)}"
-    base = TrainSettings(
-        model=arguments.experiment_arch,
-        recipe="paper-pruning",
-        objective=PrunedContrastSettings(fraction=PRUNED_FRACTION),
-    )
+    objective = PrunedContrastSettings(fraction=PRUNED_FRACTION)
+    base = TrainSettings(model=arguments.experiment_arch, recipe="paper-pruning", objective=objective)
     settings = fine_tuning_of(arguments, base, start, older)
     folder = fine_tuning_folder(EXPERIMENTS, arguments.experiment_arch, arguments.experiment_dataset)
     data = arguments.data_folder or Path(older.record.data.folder)
