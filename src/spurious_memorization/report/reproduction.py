@@ -51,11 +51,11 @@ def _drops(rows: pd.DataFrame, split: str) -> Table:
     for _, chosen in rows.groupby(["file", rows["traced_on"].fillna("")], sort=False):
         first = chosen.iloc[0]
         cells = {
-            row.group_name: f"{100 * row.drop:+.2f} [dim]({100 * row.low:+.1f} to {100 * row.high:+.1f})[/dim]"
+            row.group_name: f"{100 * row.drop:+.2f}\n[dim]{100 * row.low:+.1f} to {100 * row.high:+.1f}[/dim]"
             for row in chosen.itertuples()
         }
         table.add_row(*_about(first), str(first["repeats"]), *(cells.get(name, "-") for name in names))
-    table.caption = "* minority group. In brackets the paired 95 % interval: sampling error alone."
+    table.caption = "* minority group. Beneath each drop its paired 95 % interval: sampling error alone."
     table.caption_justify = "left"
     return table
 
