@@ -37,45 +37,60 @@ def lines_of_accuracies(text: str) -> list[list[float]]:
     return [[float(value) for value in row] for row in rows if len(row) == 4]
 
 
-def test_the_shift_is_what_the_text_files_say(place: Path) -> None:
-    made = tiny_scale("waterbirds-resnet50-largest-channel", place, mode=("random_init", "zero"))
+KEYS = ["split", "kind", "parameters", "size", "traced_on", "group"]
+
+
+@pytest.mark.parametrize(
+    ("name", "modes", "files"),
+    [("deit-tiny-largest-channel", ("random_init", "zero"), 19), ("resnet50-most-activated-channel", ("zero",), 8)],
+)
+def test_the_shift_is_what_the_text_files_say(name: str, modes: tuple[str, ...], files: int, place: Path) -> None:
+    made = tiny_scale(f"waterbirds-{name}", place, mode=modes, split=("train",))
     by_file = made.rows.groupby("file", sort=False)
-    assert len(by_file) == 2 * (10 + 9)
+    assert len(by_file) == files
     for file, rows in by_file:
+        repeats, first = rows["repeats"].iloc[0], rows.iloc[0]
+        assert repeats == (1 if first["kind"] == "zero" else 2)
         before, *after = lines_of_accuracies(Path(file).read_text())
-        assert len(after) == rows["repeats"].iloc[0] == (1 if rows["kind"].iloc[0] == "zero" else 2)
-        drops = np.array(before) - np.mean(after, axis=0)
-        np.testing.assert_allclose(rows.sort_values("group")["drop"], drops, atol=1e-12)
-        np.testing.assert_allclose(rows["before"] - rows["after"], rows["drop"], atol=1e-12)
+        sets = [of_set for _, of_set in rows.groupby(rows["traced_on"].fillna("none"), sort=False)]
+        assert len(after) == repeats * len(sets)
+        for number, of_set in enumerate(sets):  # in the order of the groups, as the file has them
+            drops = np.array(before) - np.mean(after[repeats * number : repeats * (number + 1)], axis=0)
+            np.testing.assert_allclose(of_set.sort_values("group")["drop"], drops, atol=1e-12)
+        if name.startswith("resnet"):
+            assert list(rows["traced_on"].unique()) == list(made.run.record.data.groups.names)
+    np.testing.assert_allclose(made.rows["before"] - made.rows["after"], made.rows["drop"], atol=1e-12)
     assert (made.rows["drop"] != 0).any()
-    counted = pd.concat([study.effects() for study in made.studies])
-    np.testing.assert_allclose(made.rows["drop"], -counted["shift"], atol=1.01e-4)
-    for split, table in zip(("train", "test"), drops_tables(made.rows), strict=True):
-        rows = made.rows[made.rows["split"] == split]
-        for column, group in zip(table.columns[4:], range(4), strict=True):
-            printed = [float(cell.split()[0]) for cell in list(column.cells)[1:]]
-            np.testing.assert_allclose(printed, 100 * rows.loc[rows["group"] == group, "drop"], atol=0.005001)
+    counted = pd.concat([study.effects() for study in made.studies])[[*KEYS, "shift"]]
+    both = made.rows.fillna({"traced_on": "none"}).merge(counted.fillna({"traced_on": "none"}), on=KEYS)
+    assert len(both) == len(made.rows)
+    np.testing.assert_allclose(both["drop"], -both["shift"], atol=1.01e-4)  # four decimals
+    (table,) = drops_tables(made.rows)
+    for column, group in zip(table.columns[4:], range(4), strict=True):
+        printed = [float(str(cell).split()[0]) for cell in list(column.cells)[1:]]
+        np.testing.assert_allclose(printed, 100 * made.rows.loc[made.rows["group"] == group, "drop"], atol=0.005001)
 
 
 def test_across_splits_is_the_gap_plus_the_drop_in_test(place: Path) -> None:
-    alone = tiny_scale("waterbirds-resnet50-most-activated-channel", place, mode=("zero",))
-    made = tiny_scale("waterbirds-resnet50-most-activated-channel", place, mode=("zero",), compare_across_splits=True)
-    assert made.rows.drop(columns="file").equals(alone.rows.drop(columns="file"))
+    part: dict[str, Any] = {"mode": ("zero",), "split": ("train",)}
+    alone = tiny_scale("waterbirds-resnet50-most-activated-channel", place, **part)
+    made = tiny_scale("waterbirds-resnet50-most-activated-channel", place, **part, compare_across_splits=True)
+    assert made.rows.equals(alone.rows)
     mixed = made.mixed
     assert mixed is not None
     assert len(mixed) == 8 * 4 * 4
     in_test = mixed["test_before"] - mixed["test_after"]
     np.testing.assert_allclose(mixed["drop"], mixed["gap"] + in_test, atol=1e-12)
-    train = made.rows[made.rows["split"] == "train"]
-    np.testing.assert_allclose(mixed["train_before"] - mixed["train_after"], train["drop"], atol=1.01e-4)
+    both = mixed.merge(made.rows, on=KEYS[1:], suffixes=("", "_train"))
+    assert len(both) == len(mixed)
+    np.testing.assert_allclose(both["train_before"] - both["train_after"], both["drop_train"], atol=1.01e-4)
     assert alone.mixed is None
 
 
 def test_transformers_thresholds_and_fine_tuning(place: Path) -> None:
-    made = tiny_scale("celeba-deit-base-threshold", place, mode=("zero", "rewind"))
+    made = tiny_scale("celeba-deit-base-threshold", place, mode=("rewind",))
     folder = place / "test_vit_celeba_group_unbalanced_erm"
     assert made.run.path == folder
-    assert (folder / "zero_0.05_global_smallest_neuron.txt").is_file()
     assert (folder / "rewind_1e-05_1epochs_back_global_smallest_neuron.txt").is_file()
     tuned = tiny_scale("celeba-deit-large-fine-tuning", place)
     assert tuned.run.path == folder
