@@ -19,7 +19,7 @@ from spurious_memorization.engine.outcomes import block_plan
 from spurious_memorization.settings import Execution
 from spurious_memorization.study.blocks import Part, measured_blocks, ready_engine
 
-from . import measures
+from . import measures, training
 from .pictures import make_pictures
 from .reference import reference_seconds
 
@@ -95,6 +95,8 @@ def run(folder: Path, scratch: Path) -> None:
     table.add("peak anonymous memory, 40 pictures x 30 edits", f"{base:.2f} GiB", "at most 3 GiB")
     table.add("  10 times the pictures", f"{more_pictures:.2f} GiB ({more_pictures / base - 1:+.0%})", "within 10 %")
     table.add("  10 times the edits", f"{more_edits:.2f} GiB ({more_edits / base - 1:+.0%})", "within 10 %")
+    for line in training.rows():
+        table.add(line, "")
     verdict(table, model, train, reference, scratch)
     reference = reference_seconds(model, edits[:1], files)
     table.add("ResNet-50 reference procedure again, at the end", f"{1 / reference:.1f} pictures/s")

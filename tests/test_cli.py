@@ -31,7 +31,7 @@ def run(trained: sm.Run, tmp_path: Path) -> sm.Run:
     [
         "", "demo", "data", "data make", "data make synthbirds", "data make colored-digits", "data make waterbirds",
         "data prepare", "data prepare waterbirds", "data prepare celeba", "data check", "train", "import", "trace",
-        "study", "edit",
+        "study", "edit", "compare",
     ],
 )  # fmt: skip
 def test_help(command: str, capsys: Capture) -> None:
@@ -132,6 +132,16 @@ def test_trace_once_for_each_minority_group(run: sm.Run, capsys: Capture) -> Non
     groups = ("class 0 with colour 1", "class 1 with colour 0")
     assert traced == [(criterion, group) for criterion in ("gradient", "taylor") for group in groups]
     assert len(list((run.path / "rankings").iterdir())) == 4
+
+
+def test_trace_of_random_subsets_of_the_majority(run: sm.Run, capsys: Capture) -> None:
+    flags = ("--criterion", "gradient", "--pseudo-minority", 3)
+    facts = json.loads(tiny.spurmem(capsys, "trace", run.path, *flags, "--json").out)
+    traced = [r["ranking"]["group"] for r in facts["rankings"]]
+    assert traced == [f"class {y} with a random draw (3)" for y in (0, 1)]
+    data = sm.with_pseudo_minority(run.read_data(), 3)
+    scores = sm.gradient(run.network(3), sm.worst(run.network(3), data.train, traced[0]))
+    assert facts["rankings"][0]["first"][0]["index"] == next(iter(sm.top(scores, 1)))[1]
 
 
 def test_study_answers(run: sm.Run, capsys: Capture) -> None:

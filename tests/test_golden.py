@@ -58,7 +58,7 @@ class Golden:
     """One network of the golden data, read through the project's own import of research checkpoints."""
 
     def __init__(self, model: nn.Module, tensors: dict[str, Tensor], expected: dict, folder: Path) -> None:
-        self.expected = expected
+        self.tensors, self.expected = tensors, expected
         self.model = model.eval()
         self.older: dict[str, Tensor] = {}
         for prefix in ("model", "older"):

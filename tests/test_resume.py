@@ -135,6 +135,21 @@ def test_killed_twice_with_plateau(optimizer: str, squares: Path, tmp_path: Path
     assert resumed.history().equals(whole.history())
 
 
+@pytest.mark.slow
+def test_resumed_with_other_workers(squares: Path, tmp_path: Path, undisturbed: sm.Run) -> None:
+    settings = sm.TrainSettings(**SCHEDULED)
+    assert settings.augment
+
+    def child() -> None:
+        killed("during epoch 2")
+        sm.train(squares, tmp_path / "run", settings, execution=loop.TrainExecution(workers=2))
+
+    assert tiny.in_child(child) == -signal.SIGKILL
+    resumed = sm.train(squares, tmp_path / "run", settings, resume=True, execution=loop.TrainExecution(workers=1))
+    assert tiny.same_networks(resumed, undisturbed)
+    assert resumed.history().equals(undisturbed.history())
+
+
 def test_what_was_stopped_before_anything_was_measured_is_begun_anew(squares: Path, tmp_path: Path) -> None:
     def child() -> None:
         killed("while epoch 0 is measured")

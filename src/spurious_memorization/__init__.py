@@ -7,8 +7,11 @@ Plain functions on plain data, in the order in which they are used:
     edits    zero, mean, random_init, random_noise, rewind
     engine   evaluate
     study    matched_controls, effects, examine, agreement
+    repair   pruned_units, nt_xent, val_halves, selected_epoch
+    runs     train, import_network, study, mitigate, compare
 """
 
+from .comparison.compare import Comparison, compare
 from .criteria.ablation import ablation, ablation_map
 from .criteria.criteria import gradient, magnitude, random, taylor
 from .criteria.scores import Scores, by_threshold, count_of, spared, top
@@ -33,6 +36,7 @@ from .study.settings import StudySettings, TraceSettings
 from .study.study import Study, study
 from .training.importing import ImportSettings, import_network
 from .training.loop import TrainExecution
+from .training.mitigate import MitigateSettings, Mitigation, mitigate
 from .training.objectives.contrast import nt_xent
 from .training.objectives.masks import pruned_units
 from .training.recipes import TrainSettings
@@ -44,10 +48,13 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Batch",
+    "Comparison",
     "Dataset",
     "Edit",
     "Execution",
     "ImportSettings",
+    "MitigateSettings",
+    "Mitigation",
     "Outcomes",
     "Run",
     "Samples",
@@ -65,6 +72,7 @@ __all__ = [
     "agreement",
     "by_threshold",
     "channel_means",
+    "compare",
     "count_of",
     "data",
     "edited",
@@ -77,6 +85,7 @@ __all__ = [
     "magnitude",
     "matched_controls",
     "mean",
+    "mitigate",
     "nt_xent",
     "parse_units",
     "pruned_units",

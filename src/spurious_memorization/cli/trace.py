@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 from ..criteria.scores import top
+from ..data.pseudo import with_pseudo_minority
 from ..networks.forward import choose_device
 from ..report.tables import ablation_table, ranking_table
 from ..run import Run
@@ -38,6 +39,8 @@ def trace_command(
     """
     settings, execution, opened = settings or TraceSettings(), execution or Execution(), Run(run)
     samples = opened.read_data(data)
+    if settings.pseudo_minority is not None:
+        samples = with_pseudo_minority(samples, settings.pseudo_minority)
     epoch = opened.choose_epoch(settings.epoch)
     model = opened.network(epoch).to(choose_device(execution.device))
     text: list[RenderableType] = []

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from ..errors import UserError
 from ..report.tables import accuracy_table
 from ..run import Run
 from ..training.loop import TrainExecution
 from ..training.recipes import TrainSettings
+from ..training.seeds import seeds_from, with_seed
 from ..training.train import train
 from .app import Answer, app
 
@@ -35,7 +34,7 @@ def train_command(
         data: the data folder
         out: the run's directory
         resume: continue a training that was stopped
-        seeds: several trainings, such as 0..2, into RUN/seed_0 and so on
+        seeds: several trainings, such as 0..2, into RUN/seed_0 and so on, from the same seeds of --from if it has them
     """
     settings = settings or TrainSettings()
     if seeds is None:
@@ -45,11 +44,11 @@ def train_command(
             train(
                 data,
                 out / f"seed_{seed}",
-                settings.model_copy(update={"seed": seed}),
+                with_seed(settings, seed),
                 resume=resume,
                 execution=execution,
             )
-            for seed in _seeds(seeds)
+            for seed in seeds_from(seeds)
         ]
     return finished(runs)
 
@@ -71,10 +70,3 @@ def finished(runs: list[Run]) -> Answer:
         facts.append({"run": str(run.path), "last": last, "best": best, "accuracy": accuracy})
     text.append(f"next: spurmem study {runs[-1].path}")
     return Answer(text, {"runs": facts})
-
-
-def _seeds(text: str) -> range:
-    match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", text)
-    if not match or int(match[2] or match[1]) < int(match[1]):
-        raise UserError(f"seeds {text!r}: write 0..2")
-    return range(int(match[1]), int(match[2] or match[1]) + 1)

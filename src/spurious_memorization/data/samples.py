@@ -223,8 +223,10 @@ class Samples:
         return replace(self, index=np.random.default_rng([seed, epoch]).permutation(self.index))
 
     def augmented_batches(self, batch_size: int, seed: int, epoch: int, workers: int = 0) -> Iterator[Batch]:
-        """As `batches`, augmented with draws that depend on `seed`, `epoch` and sample index alone."""
-        yield from _loaded(_Chunks(self.dataset, _cut(self.index, batch_size), (seed, epoch)), workers)
+        """As `batches`, augmented with draws that depend on `seed`, `epoch`, sample index and, where a sample comes up
+        several times, which time it is."""
+        times = _cut(_times_before(self.index), batch_size)
+        yield from _loaded(_Chunks(self.dataset, _cut(self.index, batch_size), (seed, epoch), times), workers)
 
 
 def _batch(dataset: Dataset, index: NDArray[np.int64], inputs: Inputs) -> Batch:
@@ -246,6 +248,15 @@ def _cut(index: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     return [index[start:end] for start, end in zip(starts, [*starts[1:], len(index)], strict=True)]
 
 
+def _times_before(index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each entry came up before it, [entries]."""
+    order = np.argsort(index, kind="stable")
+    starts = np.searchsorted(index[order], index[order])
+    times = np.empty_like(index)
+    times[order] = np.arange(len(index)) - starts
+    return times
+
+
 @dataclass(frozen=True)
 class _Chunks(torch.utils.data.Dataset[Batch | UserError]):
     """Batches by number, so that worker processes can load whole ones; an error is an item, which crosses processes
@@ -254,6 +265,7 @@ class _Chunks(torch.utils.data.Dataset[Batch | UserError]):
     dataset: Dataset
     chunks: list[NDArray[np.int64]]
     augmentation: tuple[int, int] | None = None
+    times: list[NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -261,15 +273,18 @@ class _Chunks(torch.utils.data.Dataset[Batch | UserError]):
     def __getitem__(self, number: int) -> Batch | UserError:
         index = self.chunks[number]
         try:
-            return _batch(self.dataset, index, self._inputs(index))
+            return _batch(self.dataset, index, self._inputs(number))
         except UserError as error:
             return error
 
-    def _inputs(self, index: NDArray[np.int64]) -> Inputs:
-        source = self.dataset.source
-        if self.augmentation is None:
+    def _inputs(self, number: int) -> Inputs:
+        source, index = self.dataset.source, self.chunks[number]
+        if self.augmentation is None or self.times is None:
             return source.load(index)
-        return _stacked([source.load_augmented(i, _seed(*self.augmentation, i)) for i in index.tolist()])
+        occurrences = zip(index.tolist(), self.times[number].tolist(), strict=True)
+        return _stacked(
+            [source.load_augmented(i, _seed(*self.augmentation, i, *([n] if n else []))) for i, n in occurrences]
+        )
 
 
 def _loaded(chunks: _Chunks, workers: int) -> Iterator[Batch]:

@@ -63,13 +63,18 @@ class Channels:
 
     def is_as(self, unedited: Tensor) -> bool:
         """Whether nothing differs after all."""
-        old = unedited.index_select(self.axis, self.index)
+        old = taken(unedited, self.axis, self.index)
         return torch.equal(self.new.expand(old.shape), old)
 
     def whole(self, unedited: Tensor) -> Tensor:
         """The value with all its channels."""
         result = unedited.clone(memory_format=torch.preserve_format)
         return result.index_copy_(self.axis, self.index, self.new.expand(_with(unedited, self.axis, len(self.index))))
+
+
+def taken(value: Tensor, axis: int, index: Tensor) -> Tensor:
+    """Some channels of a value. On a middle axis of a channels_last value `index_select` would first copy all of it."""
+    return value.movedim(axis, -1).index_select(-1, index).movedim(-1, axis)
 
 
 Change = Channels | Tensor
@@ -270,8 +275,8 @@ def _low_rank(
 ) -> Tensor:
     """A layer's output when few of its input channels change: output + weight[:, channels] (new - old), summed in one
     matrix product (Toeplitz columns for a convolution)."""
-    weight = constants[operand(layer, 1)].index_select(1, change.index)
-    difference = change.new - x.index_select(change.axis, change.index)
+    weight = taken(constants[operand(layer, 1)], 1, change.index)
+    difference = change.new - taken(x, change.axis, change.index)
     if layer.target is aten.linear.default:
         flat = torch.addmm(output.reshape(-1, output.shape[-1]), difference.reshape(-1, weight.shape[1]), weight.T)
         return flat.reshape(output.shape)
@@ -332,7 +337,7 @@ def _same_channels(
         return change.new if same and change.new.shape == few.new.shape else None
     if change is not None or arg in constants or arg not in unedited or unedited[arg].shape != output.shape:
         return None
-    return unedited[arg].index_select(few.axis, few.index)
+    return taken(unedited[arg], few.axis, few.index)
 
 
 def _changed_rows(layer: fx.Node, new: Mapping[fx.Node, Tensor], unedited: Mapping[fx.Node, Tensor]) -> Tensor | None:

@@ -43,6 +43,9 @@ class TraceSettings(Settings):
     )
     group: tuple[str, ...] = Field((), description="trace on the worst samples of this group; minorities if not given")
     traced_on: SplitName = Field("train", description="split whose worst samples are traced")
+    pseudo_minority: int | None = Field(
+        None, ge=0, description="take random subsets of the majority, drawn with this seed, in the minority's place"
+    )
     n_worst: int = Field(200, ge=1, description="at most so many worst samples a group")
     unit: UnitKind = Field("channel", description="channel, head or weight")
     tensors: Words = Field((), description="patterns of tensors to keep, such as 'layer3.*'; all if not given")
@@ -73,9 +76,6 @@ class StudySettings(TraceSettings):
         (), description="splits on which controls are measured; all that --split names if not given"
     )
     cross_fit: bool = Field(True, description="select on one half of the samples and test on the other, and vice versa")
-    pseudo_minority: int | None = Field(
-        None, ge=0, description="study random subsets of the majority, drawn with this seed, in the minority's place"
-    )
     per_group: int | None = Field(
         None, ge=1, description="measure controls on so many samples a group; all if not given"
     )
@@ -129,11 +129,15 @@ def rankings_of(settings: TraceSettings, model: nn.Module, data: Dataset, epoch:
     if not settings.criterion:
         raise UserError("no criterion is given: choose one with --criterion, or units with --units")
     rankings = []
-    pseudo = getattr(settings, "pseudo_minority", None)
     for criterion in settings.criterion:
         rules = rules_of(settings, criterion, model)
-        common = {"criterion": criterion, "select": rules.select, "epoch": epoch, "seed": settings.seed}
-        common["pseudo_minority"] = pseudo
+        common = {
+            "criterion": criterion,
+            "select": rules.select,
+            "epoch": epoch,
+            "pseudo_minority": settings.pseudo_minority,
+            "seed": settings.seed,
+        }
         if not needs_group(criterion):
             rankings.append(RankingSettings(**common))
             continue
@@ -148,7 +152,7 @@ def rankings_of(settings: TraceSettings, model: nn.Module, data: Dataset, epoch:
                 loss=rules.loss,
                 precision=settings.precision,
                 seed=settings.seed,
-                pseudo_minority=pseudo,
+                pseudo_minority=settings.pseudo_minority,
             )
             rankings += [
                 RankingSettings(**common, group=group, split=settings.traced_on, loss=rules.loss, ablation=measured)

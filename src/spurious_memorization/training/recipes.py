@@ -13,24 +13,26 @@ from ..networks.forward import Precision
 from ..presets import is_transformer, tracing_rules
 from ..run import BestRule, DataSettings
 from ..units import UnitKind
-from .objectives.settings import AnyObjective, DfrSettings, ErmSettings, ObjectiveSettings, PrunedContrastSettings
+from .objectives.settings import (
+    AnyObjective,
+    DfrSettings,
+    ErmSettings,
+    ObjectiveSettings,
+    PrunedContrastSettings,
+)
 
 Recipe = Literal["standard", "paper-readme", "paper-script", "paper-pruning"]
 
 
-class TrainSettings(DataSettings):
-    """Everything that changes the result of a training.
+class NetworkTraining(DataSettings):
+    """What a training has whatever it minimises.
 
     What a user doesn't state is filled in by the recipe; the defaults here are those of `standard` on own data.
     """
 
     model: str = Field("resnet18", description="a timm name, deit_tiny|small|base|large, or module:factory")
-    objective: ObjectiveSettings = Field(
-        ErmSettings(), description="erm, pruned-contrast, ...; options as in pruned-contrast:mask=none,fraction=0.05"
-    )
     recipe: Recipe = Field("standard", description="fills in what is not given, by data set")
     weights: str = Field("none", description="starting weights: none, timm (its download), or a file")
-    start: str | None = Field(None, alias="from", description="start from another run: RUN or RUN@EPOCH")
     epochs: int = Field(12, ge=0, description="passes over the training samples")
     batch_size: int = Field(64, ge=1, description="samples a step")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="adam, adamw or sgd")
@@ -43,9 +45,18 @@ class TrainSettings(DataSettings):
     augment: bool = Field(True, description="random crops and flips in training")
     norm_eps: float | None = Field(None, gt=0, description="epsilon of layer norms; the network's own if not given")
     precision: Precision = Field("float32", description="float32 or bf16")
-    seed: int = Field(0, ge=0, description="of starting weights, order and augmentation")
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints; the last one is always kept")
     best_by: BestRule = Field("worst_group_accuracy", description="validation rule of --epoch best")
+
+
+class TrainSettings(NetworkTraining):
+    """Everything that changes the result of a training."""
+
+    objective: ObjectiveSettings = Field(
+        ErmSettings(), description="erm, pruned-contrast, ...; options as in pruned-contrast:mask=none,fraction=0.05"
+    )
+    start: str | None = Field(None, alias="from", description="start from another run: RUN or RUN@EPOCH")
+    seed: int = Field(0, ge=0, description="of starting weights, order and augmentation")
 
 
 def replaced(settings: TrainSettings, **changes: Any) -> TrainSettings:

@@ -17,6 +17,7 @@ from ...data.samples import Samples
 from ...errors import UserError
 from ...networks.features import features_and_logits, head_name
 from ...networks.forward import Precision, autocast, choose_device, moved, working_copy
+from ...networks.weights import add_biases
 from ...settings import Execution
 from ..selection import val_halves
 from .objective import Objective, Training
@@ -54,7 +55,8 @@ class Head:
 
     def predict(self, features: Floats) -> NDArray[np.int64]:
         """Class of each sample, [samples]; features [samples, features]."""
-        return (features @ self.weight.T + self.bias).argmax(1)
+        predicted: NDArray[np.int64] = (features @ self.weight.T + self.bias).argmax(1)
+        return predicted
 
 
 def fit_head(
@@ -140,9 +142,8 @@ def refitted(
         seed,
     )
     say(f"dfr: fitted on {len(fitting)} samples of val, inverse strength of the penalty {found.strength:g}")
+    add_biases(result, {f"{name}.bias": torch.from_numpy(found.bias).float()})
     with torch.no_grad():
-        if head.bias is None:
-            head.bias = nn.Parameter(torch.zeros(head.out_features))
         head.weight.copy_(torch.from_numpy(found.weight))
         head.bias.copy_(torch.from_numpy(found.bias))
     return result

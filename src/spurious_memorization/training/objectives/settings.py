@@ -217,7 +217,7 @@ ObjectiveSettings = Annotated[
     AnyObjective,
     Field(discriminator="name"),
     BeforeValidator(_read),
-    Parameter(converter=_token, accepts_keys=False, n_tokens=1),
+    Parameter(converter=_token, accepts_keys=False, n_tokens=1, metavar="OBJECTIVE"),
 ]
 """An objective with its options; text such as "group-dro:step=0.1" is read."""
 

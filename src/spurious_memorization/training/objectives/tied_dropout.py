@@ -94,10 +94,12 @@ def dropped(model: nn.Module, layers: tuple[str, ...], kept: Callable[[str, int]
 
 def uniform(index: NDArray[np.int64], n: int, seed: int) -> NDArray[np.float64]:
     """Numbers in [0, 1) that depend on sample index, position and seed alone, [samples, n] (SplitMix64)."""
+    position = np.arange(n, dtype=np.uint64)
     with np.errstate(over="ignore"):
-        counter = index.astype(np.uint64)[:, None] * np.uint64(n) + np.arange(n, dtype=np.uint64) + np.uint64(seed)
-        mixed = (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        counter = index.astype(np.uint64)[:, None] * np.uint64(n) + position + np.uint64(seed)
+        mixed: NDArray[np.uint64] = (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return (mixed >> np.uint64(11)).astype(np.float64) / 2**53
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    drawn: NDArray[np.float64] = (mixed >> np.uint64(11)).astype(np.float64) / 2**53
+    return drawn

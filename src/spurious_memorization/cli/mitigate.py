@@ -1,0 +1,42 @@
+"""`spurmem mitigate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..comparison.compare import compare
+from ..report.comparison import comparison_tables, terminal_table
+from ..training.loop import TrainExecution
+from ..training.mitigate import MitigateSettings, mitigate
+from .app import Answer, app
+
+
+@app.command(name="mitigate")
+def mitigate_command(
+    data: Path,
+    /,
+    *,
+    out: Path,
+    settings: Annotated[MitigateSettings | None, Parameter(name="*")] = None,
+    execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
+) -> Answer:
+    """Train by ERM and by every objective that may repair it, with the same budget, and show them side by side.
+
+    A stopped call continues.
+
+    Arguments:
+        data: the data folder
+        out: folder for the runs: OUT/OBJECTIVE/seed_0 and so on
+    """
+    made = mitigate(data, out, settings, execution=execution)
+    found = compare([run for runs in made.runs.values() for run in runs])
+    facts = {
+        "runs": {name: [str(run.path) for run in runs] for name, runs in made.runs.items()},
+        "summary": found.summary.to_dict(orient="records"),
+        "costs": found.runs.to_dict(orient="records"),
+        "notes": [*made.notes, *found.notes],
+    }
+    return Answer([*map(terminal_table, comparison_tables(found)), *made.notes, *found.notes], facts)

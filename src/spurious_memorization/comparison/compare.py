@@ -1,0 +1,159 @@
+"""Runs side by side: for each method, the epochs that two rules choose, and how its networks then answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ..data.samples import Dataset
+from ..errors import UserError
+from ..run import Run
+from ..training.selection import val_halves
+from .costs import cost_of
+from .epochs import CHOSEN_BY, counts_where_chosen
+from .measures import accuracies, with_gaps
+from .methods import CONTROL, Member, control_among, differing, members_of, named_method, runs_at, stated_start
+from .summary import summarised
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `compare` found.
+
+    Arguments:
+        members: the runs with their methods, those of one method after another.
+        data: that all of them were made with.
+        baseline: method to which differences are taken; None for none.
+        runs: one row a run: run, method, seed, start, epochs (the last one measured), the epoch that each rule chose
+            (`epoch_by_worst_group_accuracy`, `epoch_by_average`), and the columns of `cost_of`.
+        counts: one row a run, rule, split and group: run, method, seed, chosen_by, epoch, split, group, group_name, n,
+            correct.
+        values: one row a run, rule, split and measure: run, method, seed, chosen_by, split ("gap" for training minus
+            test), measure, group (-1 where it is of all groups), group_name, value.
+        summary: one row a method, rule, split and measure, as `summarised` gives it, with group_name.
+        notes: what a reader must know beside the tables, in sentences.
+    """
+
+    members: tuple[Member, ...]
+    data: Dataset
+    baseline: str | None
+    runs: pd.DataFrame
+    counts: pd.DataFrame
+    values: pd.DataFrame
+    summary: pd.DataFrame
+    notes: tuple[str, ...]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods, in the order of their first runs."""
+        return tuple(dict.fromkeys(member.method for member in self.members))
+
+
+def compare(
+    runs: Iterable[Run | str | Path], *, baseline: str | None = None, data_folder: Path | None = None
+) -> Comparison:
+    """Compare runs on the same data; runs that are equal but for their seed are one method.
+
+    An epoch is chosen for each run twice, among those with a checkpoint: by worst-group accuracy and by plain average,
+    both on the selecting half of val, on which no method fits anything. Accuracies on val are those on that half.
+
+    Arguments:
+        runs: the runs, or their folders; a folder of `--seeds` stands for all runs in it.
+        baseline: method to which differences are taken by seed, its name or objective; "erm-continue" where there is
+            one, if not given.
+        data_folder: where the runs' data are now, if they were moved.
+
+    Raises:
+        UserError: a run is none, has no finished epoch or other data than the first, there is no val split, the
+            baseline is not among them, the same method and seed is there twice.
+
+    Example:
+        ```python
+        found = sm.compare(["runs/erm", "runs/groupdro"], baseline="erm")
+        found.summary.query("measure == 'worst_group_accuracy' and split == 'test'")
+        ```
+    """
+    opened = [run for place in runs for run in ([place] if isinstance(place, Run) else runs_at(place))]
+    if not opened:
+        raise UserError("no run is given: name the runs to compare, such as runs/erm runs/groupdro")
+    _refuse_other_data(opened)
+    members = tuple(members_of(opened))
+    base = control_among(members) if baseline is None else named_method(members, baseline)
+    data = opened[0].read_data(data_folder)
+    _, selecting = val_halves(data)
+    counts = pd.concat([_about(member, counts_where_chosen(member.run, selecting)) for member in members])
+    values = _values(counts, data)
+    return Comparison(
+        members=members,
+        data=data,
+        baseline=base,
+        runs=pd.DataFrame([_run_row(member, counts) for member in members]),
+        counts=_with_group_names(counts, data),
+        values=_with_group_names(values, data),
+        summary=_with_group_names(summarised(values, base), data),
+        notes=tuple(_notes(members, base)),
+    )
+
+
+def _refuse_other_data(runs: Sequence[Run]) -> None:
+    first = runs[0]
+    for other in runs[1:]:
+        if other.record.data.fingerprint != first.record.data.fingerprint:
+            raise UserError(
+                f"{first.path} and {other.path} were made with different data ({first.record.data.folder} and "
+                f"{other.record.data.folder}, or changed in between): compare runs on the same data"
+            )
+
+
+def _about(member: Member, rows: pd.DataFrame) -> pd.DataFrame:
+    about = {"run": str(member.run.path), "method": member.method, "seed": member.seed}
+    return rows.assign(**about)[[*about, *rows.columns]]
+
+
+def _values(counts: pd.DataFrame, data: Dataset) -> pd.DataFrame:
+    keys = ["run", "method", "seed", "chosen_by", "split"]
+    found = [
+        accuracies(rows, data.train_counts).assign(**dict(zip(keys, key, strict=True)))
+        for key, rows in counts.groupby(keys, sort=False)
+    ]
+    values = pd.concat(found, ignore_index=True)[[*keys, "measure", "group", "value"]]
+    return with_gaps(values)
+
+
+def _run_row(member: Member, counts: pd.DataFrame) -> dict[str, object]:
+    run, start = member.run, stated_start(member.run)
+    own = counts[counts["run"] == str(run.path)].set_index("chosen_by")["epoch"]
+    return {
+        "run": str(run.path),
+        "method": member.method,
+        "seed": member.seed,
+        "start": None if start is None else f"{start[0].path}@{start[1]}",
+        "epochs": int(run.history()["epoch"].max()),
+        **{f"epoch_by_{rule}": int(own.loc[[rule]].iloc[0]) for rule in CHOSEN_BY},
+        **cost_of(run),
+    }
+
+
+def _with_group_names(frame: pd.DataFrame, data: Dataset) -> pd.DataFrame:
+    names = ["" if group < 0 else data.groups.names[group] for group in frame["group"]]
+    frame = frame.reset_index(drop=True)
+    frame.insert(frame.columns.get_loc("group") + 1, "group_name", names)
+    return frame
+
+
+def _notes(members: Sequence[Member], baseline: str | None) -> list[str]:
+    notes = []
+    for member in members:
+        wanted, last = member.run.record.settings.get("epochs"), int(member.run.history()["epoch"].max())
+        if isinstance(wanted, int) and last < wanted:
+            notes.append(f"{member.run.path} is not finished: {last} of {wanted} epochs.")
+    if baseline is None and len({member.method for member in members}) > 1:
+        notes.append(f"No differences are shown: no one method is {CONTROL}; name a baseline with --baseline.")
+    varied = differing(members)
+    for name in varied:
+        stated = (f"{value} ({', '.join(rows.index)})" for value, rows in varied.groupby(name, sort=False))
+        notes.append(f"The methods differ in {name}, too: {'; '.join(stated)}.")
+    return notes

@@ -1,0 +1,37 @@
+"""The epochs that validation rules choose for a run, and how its network answers there."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ..data.samples import Samples
+from ..errors import UserError
+from ..run import BestRule, Run, best_epoch
+from ..training.selection import selection_sums
+
+CHOSEN_BY: tuple[BestRule, ...] = ("worst_group_accuracy", "average")
+"""Both rules are always shown: the first needs the groups of the validation samples, the second doesn't."""
+
+
+def counts_where_chosen(run: Run, selecting: Samples) -> pd.DataFrame:
+    """Correct answers of a run's network in the epochs that the rules choose on the selecting half of val.
+
+    Candidates are the epochs with a checkpoint, epoch 0 among them; of equals the earliest is chosen.
+
+    Returns:
+        One row a rule, split and group: chosen_by, epoch, split, group, n, correct. Those of val are of the half.
+
+    Raises:
+        UserError: no epoch is finished, or predictions on val are missing.
+    """
+    history = run.history()
+    epochs = sorted(set(run.epochs()) & set(history["epoch"]))
+    if not epochs or (epochs == [0] and run.record.settings.get("epochs")):
+        raise UserError(f"{run.path} has no finished epoch: finish its training with --resume, or leave it out")
+    halves = pd.concat([selection_sums(run, epoch, selecting) for epoch in epochs], ignore_index=True)
+    measured = pd.concat([history[history["split"] == "train"], halves, history[history["split"] == "test"]])
+    frames = []
+    for rule in CHOSEN_BY:
+        epoch = best_epoch(halves, rule, epochs)
+        frames.append(measured[measured["epoch"] == epoch].assign(chosen_by=rule))
+    return pd.concat(frames, ignore_index=True)[["chosen_by", "epoch", "split", "group", "n", "correct"]]

@@ -1,0 +1,40 @@
+"""Over seeds: means, standard deviations, and differences to a baseline paired by seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+LEVEL = 0.95
+
+_WHAT = ["chosen_by", "split", "measure", "group"]
+
+
+def summarised(values: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
+    """Every method's values over its seeds, beside the baseline's of the same seeds.
+
+    Arguments:
+        values: one row a run and measure: method, seed, chosen_by, split, measure, group, value.
+        baseline: method to which differences are taken; None for none.
+
+    Returns:
+        One row a method and measure: method, chosen_by, split, measure, group; n_seeds, mean, std (of the sample; nan
+        for one seed); n_paired (seeds that the baseline has too; 0 for the baseline itself), difference (mean of the
+        differences by seed), difference_std, and its 95 % interval low, high by the t distribution with n_paired - 1
+        degrees of freedom (nan for one pair).
+    """
+    own = values.groupby(["method", *_WHAT], sort=False)["value"].agg(n_seeds="count", mean="mean", std="std")
+    table = own.reset_index()
+    paired = values[values["method"] != baseline].merge(
+        values.loc[values["method"] == baseline, ["seed", *_WHAT, "value"]], on=["seed", *_WHAT], suffixes=("", "_base")
+    )
+    paired["value"] -= paired["value_base"]
+    differences = paired.groupby(["method", *_WHAT], sort=False)["value"].agg(
+        n_paired="count", difference="mean", difference_std="std"
+    )
+    table = table.merge(differences.reset_index(), on=["method", *_WHAT], how="left")
+    table["n_paired"] = table["n_paired"].fillna(0).astype(np.int64)
+    n = table["n_paired"].where(table["n_paired"] > 1).to_numpy(float)
+    half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * table["difference_std"] / np.sqrt(n)
+    return table.assign(low=table["difference"] - half, high=table["difference"] + half)
