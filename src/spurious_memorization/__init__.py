@@ -26,6 +26,7 @@ from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
 from .errors import UserError
 from .presets import tracing_rules
+from .reproduction.reproduce import ReproduceSettings, reproduce
 from .run import Run
 from .settings import Execution
 from .study.agreement import agreement
@@ -56,6 +57,7 @@ __all__ = [
     "MitigateSettings",
     "Mitigation",
     "Outcomes",
+    "ReproduceSettings",
     "Run",
     "Samples",
     "Scores",
@@ -93,6 +95,7 @@ __all__ = [
     "random_init",
     "random_noise",
     "read_data",
+    "reproduce",
     "rewind",
     "selected_epoch",
     "spared",

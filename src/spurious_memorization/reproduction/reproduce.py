@@ -102,7 +102,7 @@ def reproduce(
 
     Example:
         ```python
-        made = reproduce("waterbirds-resnet50-largest-channel", settings=ReproduceSettings(scale="tiny"))
+        made = sm.reproduce("waterbirds-resnet50-largest-channel", settings=sm.ReproduceSettings(scale="tiny"))
         made.rows[["kind", "size", "group_name", "drop"]]
         ```
     """
