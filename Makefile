@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench lint clean
+.PHONY: demo test check docs bench lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/spurmem demo --out demo
@@ -17,6 +17,9 @@ test: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/build.py
+
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
 
@@ -26,7 +29,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) demo site docs/commands.md build dist .cache .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,4 +38,8 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	touch $@

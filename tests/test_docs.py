@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
+import jupytext
 import pytest
 
+import spurious_memorization as sm
 from spurious_memorization.cli.app import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "commands.md"})
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
+GENERATED = {"commands.md"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -33,10 +41,57 @@ def test_shown_commands_parse(line):
     app.parse_args(shlex.split(line)[1:], exit_on_error=False, print_error=False)
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as the site and code hosts make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            file, _, anchor = target.partition("#")
+            if "://" in target or file in GENERATED:
+                continue
+            linked = page.parent / file if file else page
+            assert linked.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(linked), f"{page.name}: {target}"
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = str(tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"])
+    there = {page.name for page in PAGES if page.name != "README.md"} | GENERATED
+    assert set(re.findall(r"'([\w-]+\.md)'", navigation)) == there
+
+
+def test_every_public_name_is_in_the_reference():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    named = [place.rpartition(".")[2] for place in re.findall(r"^::: (\S+)$", page, re.MULTILINE)]
+    assert sorted(named) == sorted(sm.__all__)
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_warnings_and_needs_no_network():
+    done = subprocess.run([sys.executable, ROOT / "docs" / "build.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "site").glob("*.html")}
+    for name, text in pages.items():
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]* src=\"?(https?:|//)", text)
+        loaded += re.findall(r"<link[^>]* rel=\"?stylesheet[^>]* href=\"?(https?:|//)", text)
+        assert not loaded, name
+    for name in sm.__all__:
+        assert re.search(rf'id="spurious_memorization\.(\w+\.)*{name}"', pages["api"]), name
+    for command in ("demo", "data-make-synthbirds", "train", "study"):
+        assert f'id="spurmem-{command}"' in pages["commands"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:all .* are classified correctly:UserWarning", "ignore:only .* controls:UserWarning")
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.name)
+def test_notebooks_run(notebook):
+    cells = jupytext.read(notebook).cells
+    assert sum(cell.cell_type == "markdown" for cell in cells) >= 5
+    runpy.run_path(str(notebook))
 
 
 @pytest.mark.slow

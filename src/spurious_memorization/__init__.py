@@ -11,101 +11,45 @@ Plain functions on plain data, in the order in which they are used:
     runs     train, import_network, study, mitigate, compare
 """
 
-from .comparison.compare import Comparison, compare
-from .criteria.ablation import ablation, ablation_map
-from .criteria.criteria import gradient, magnitude, random, taylor
-from .criteria.scores import Scores, by_threshold, count_of, spared, top
-from .criteria.worst import worst
-from .data.pseudo import with_pseudo_minority
-from .data.read import read_data
-from .data.samples import Dataset, Samples, data
-from .data.sources import Batch
-from .edits.apply import channel_means, edited, edited_tensors
-from .edits.edit import Edit, mean, random_init, random_noise, rewind, zero
-from .engine.evaluate import evaluate
-from .engine.outcomes import Outcomes
-from .errors import UserError
-from .presets import tracing_rules
-from .reproduction.reproduce import ReproduceSettings, reproduce
-from .run import Run
-from .settings import Execution
-from .study.agreement import agreement
-from .study.controls import matched_controls
-from .study.effects import effects
-from .study.examine import examine
-from .study.settings import StudySettings, TraceSettings
-from .study.study import Study, study
-from .training.importing import ImportSettings, import_network
-from .training.loop import TrainExecution
-from .training.mitigate import MitigateSettings, Mitigation, mitigate
-from .training.objectives.contrast import nt_xent
-from .training.objectives.masks import pruned_units
-from .training.recipes import TrainSettings
-from .training.selection import selected_epoch, val_halves
-from .training.train import train
-from .units import Selection, Units, parse_units
+import ast
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0.dev0"
 
-__all__ = [
-    "Batch",
-    "Comparison",
-    "Dataset",
-    "Edit",
-    "Execution",
-    "ImportSettings",
-    "MitigateSettings",
-    "Mitigation",
-    "Outcomes",
-    "ReproduceSettings",
-    "Run",
-    "Samples",
-    "Scores",
-    "Selection",
-    "Study",
-    "StudySettings",
-    "TraceSettings",
-    "TrainExecution",
-    "TrainSettings",
-    "Units",
-    "UserError",
-    "ablation",
-    "ablation_map",
-    "agreement",
-    "by_threshold",
-    "channel_means",
-    "compare",
-    "count_of",
-    "data",
-    "edited",
-    "edited_tensors",
-    "effects",
-    "evaluate",
-    "examine",
-    "gradient",
-    "import_network",
-    "magnitude",
-    "matched_controls",
-    "mean",
-    "mitigate",
-    "nt_xent",
-    "parse_units",
-    "pruned_units",
-    "random",
-    "random_init",
-    "random_noise",
-    "read_data",
-    "reproduce",
-    "rewind",
-    "selected_epoch",
-    "spared",
-    "study",
-    "taylor",
-    "top",
-    "tracing_rules",
-    "train",
-    "val_halves",
-    "with_pseudo_minority",
-    "worst",
-    "zero",
-]
+_HOMES = {
+    name.name: f"{__name__}.{statement.module}"
+    for statement in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+    if isinstance(statement, ast.ImportFrom)
+    for name in statement.names
+}
+"""The module of every public name, from the stub beside this file, which type checkers read: one list for both."""
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first asked for: importing torch takes seconds, and `--help` needs none."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps the functions `data` and `study` from being hidden by the subpackages of these names."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and name in _HOMES):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

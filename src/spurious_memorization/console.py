@@ -19,8 +19,8 @@ def say(line: str) -> None:
 
 
 def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """Iterate with a progress bar; without one where standard error is no terminal."""
-    if not console.is_terminal:
+    """Iterate with a progress bar; without one where standard error is no terminal, or one that can't redraw a line."""
+    if not console.is_interactive:
         yield from items
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

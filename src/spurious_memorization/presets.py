@@ -39,7 +39,17 @@ class TracingRules(Settings):
 
 
 def tracing_rules(preset: Preset, criterion: str, unit: UnitKind, model: nn.Module) -> TracingRules:
-    """The settings that a preset stands for, for one criterion, kind of unit and network."""
+    """The settings that a preset stands for.
+
+    Arguments:
+        preset: "standard" (what the text of You et al. 2025 means) or "paper" (the arithmetic of its code).
+        criterion: name of the criterion.
+        unit: "channel", "head" or "weight".
+        model: the network; `paper` looks at whether it is a transformer.
+
+    Returns:
+        Rules with the fields select, loss, threshold_everywhere, noise and every_group.
+    """
     if preset == "standard":
         return TracingRules(
             select=Selection(unit=unit),

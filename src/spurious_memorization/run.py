@@ -136,9 +136,22 @@ class RunRecord(Settings):
 
 @dataclass(frozen=True)
 class Run:
-    """A run's directory. Reading needs no lock; writing happens inside `writing()`."""
+    """A run's directory. Reading needs no lock; writing happens inside `writing()`.
+
+    Arguments:
+        path: of the directory, which `train` or `import_network` made.
+
+    Example:
+        ```python
+        run = sm.Run("runs/first")
+        model = run.network(run.choose_epoch("best"))
+        ```
+    """
 
     path: Path
+
+    def __init__(self, path: str | Path) -> None:
+        object.__setattr__(self, "path", Path(path))
 
     @cached_property
     def record(self) -> RunRecord:
@@ -156,6 +169,11 @@ class Run:
             return RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
         except (ValidationError, UnicodeDecodeError) as error:
             raise UserError(f"{file} is broken or of another version of spurmem: {type(error).__name__}") from error
+
+    def _repr_html_(self) -> str:
+        from .report.notebook import run_html
+
+        return run_html(self)
 
     @property
     def exists(self) -> bool:

@@ -12,14 +12,7 @@ class Settings(BaseModel):
 
 
 class Execution(BaseModel):
-    """How work is carried out; none of it changes results.
-
-    Arguments:
-        device: "auto", "cpu", "cuda" or "mps".
-        workers: further processes that read pictures; if not given, some in training on an accelerator, else none.
-        eval_batch_size: at most so many samples a forward pass in evaluation.
-        compile: run edited networks compiled by torch.compile; where it pays if not given.
-    """
+    """How work is carried out; none of it changes results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,4 +21,6 @@ class Execution(BaseModel):
         None, ge=0, description="further processes that read pictures; some in training on an accelerator if not given"
     )
     eval_batch_size: int = Field(200, ge=1, description="at most so many samples a forward pass in evaluation")
-    compile: bool | None = Field(None, description="compile edited networks; where it pays if not given")
+    compile: bool | None = Field(
+        None, description="compile edited networks by torch.compile; where it pays if not given"
+    )

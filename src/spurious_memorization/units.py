@@ -28,20 +28,15 @@ _SEPARATE_PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("quer
 class Selection(Settings):
     """Which units of a network are considered. By default every convolution and linear layer but the classifier head.
 
-    Arguments:
-        unit: "channel" (output filter of a convolution, output row of a linear layer), "head" (an attention head: its
-            rows of q, k and v) or "weight" (one number).
-        layers: kinds of layer.
-        tensors: glob patterns of tensor names to keep; all where empty.
-        exclude: glob patterns of tensor names to leave out.
-        with_bias: a channel or head takes its bias along, in scores and edits; a single weight has none.
+    A channel is an output filter of a convolution or an output row of a linear layer; a head is an attention head, its
+    rows of q, k and v; a weight is one number.
     """
 
     unit: UnitKind = Field("channel", description="channel, head or weight")
     layers: tuple[Literal["conv", "linear"], ...] = Field(("conv", "linear"), description="kinds of layer")
-    tensors: tuple[str, ...] = Field((), description="patterns of tensor names to keep, such as 'layer3.*'")
-    exclude: tuple[str, ...] = Field((), description="patterns of tensor names to leave out")
-    with_bias: bool = Field(True, description="a channel or head takes its bias along")
+    tensors: tuple[str, ...] = Field((), description="glob patterns of tensors to keep, as 'layer3.*'; all where empty")
+    exclude: tuple[str, ...] = Field((), description="glob patterns of tensors to leave out")
+    with_bias: bool = Field(True, description="a channel or head takes its bias along, in scores and edits")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +131,12 @@ def sites(model: nn.Module, select: Selection) -> dict[str, Site]:
 
 def parse_units(model: nn.Module, text: str | Iterable[str], select: Selection | None = None) -> Units:
     """Units from text such as "layer3.0.conv2:17,layer1.0.conv1:3".
+
+    Arguments:
+        model: the network that has them.
+        text: TENSOR:NUMBER, separated by commas, or several such texts; numbers start at 0, and those of single weights
+            are positions in the flattened tensor.
+        select: the kind of unit; channels if not given.
 
     Raises:
         UserError: the text is malformed, or names a tensor or number that the network lacks.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import sys
@@ -12,15 +13,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, UnknownCommandError
 from cyclopts.config import Dict
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from .. import __version__
 from ..console import say
 from ..errors import UserError, first_line
+from .narrow import fitting
 
 PIPED_WIDTH = 140
 
@@ -32,8 +35,6 @@ app = App(
     help="Find the few neurons of an image classifier that memorise its minority examples.",
     default_parameter=_FLAGS,
 )
-data_app = App(name="data", help="Make, prepare and check data sets.")
-app.command(data_app)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,10 @@ def _launchable(application: App) -> App:
         else:
             out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
             for part in answer.text:
-                out.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+                if isinstance(part, Table):
+                    out.print(*fitting(part, out), sep="\n")
+                else:
+                    out.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
         return answer.exit_status
 
     return application
@@ -143,6 +147,8 @@ def _without_nan(facts: Any) -> Any:
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, UnknownCommandError) and error.app is app:
+        return _unknown_command((error.unused_tokens or [""])[0])
     cause = error.__cause__ if isinstance(error, CycloptsError) else error
     if isinstance(cause, ValidationError):
         first = cause.errors()[0]
@@ -151,6 +157,14 @@ def _one_line(error: Exception) -> str:
             return what
         return f"--{'.'.join(map(str, first['loc'])).replace('_', '-')}: {what} (given: {first['input']!r})"
     return " ".join(str(error).split())
+
+
+def _unknown_command(word: str) -> str:
+    """Said by ourselves, since cyclopts would import every command for it."""
+    names = sorted(name for name in app if not name.startswith("-"))
+    close = difflib.get_close_matches(word, names, n=1)
+    mended = f"did you mean {close[0]}?" if close else f"choose among {', '.join(names)}"
+    return f"there is no command {word!r}: {mended}"
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -18,10 +18,9 @@ from ..calibration.calibrate import (
     recalls,
 )
 from ..report.calibration import described_table, false_rate_table, planted_lines, recall_table
-from .app import Answer, app
+from .app import Answer
 
 
-@app.command(name="calibrate")
 def calibrate_command(
     *,
     out: Path = Path("calibration"),

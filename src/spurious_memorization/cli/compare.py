@@ -7,10 +7,9 @@ from pathlib import Path
 from ..comparison.compare import compare
 from ..report.comparison import comparison_tables, terminal_table
 from ..report.formats import Format, formatted
-from .app import Answer, app
+from .app import Answer
 
 
-@app.command(name="compare")
 def compare_command(
     *runs: Path,
     baseline: str | None = None,

@@ -17,10 +17,11 @@ from ..data.colored_digits import ColoredDigitsSettings, make_colored_digits
 from ..data.cub_places import CubPlacesSettings, make_waterbirds
 from ..data.synthbirds import SynthbirdsSettings, make_synthbirds
 from ..data.waterbirds import prepare_waterbirds
-from .app import Answer, data_app
+from .app import Answer
 
 SHOWN = 10
 
+data_app = App(name="data")
 make_app = App(name="make", help="Make a data set with a planted spurious correlation.")
 data_app.command(make_app)
 prepare_app = App(name="prepare", help="Take the files or archives that you have, and see that they are whole.")

@@ -10,10 +10,9 @@ from rich.console import RenderableType
 
 from ..demo import DemoSettings, demo
 from ..report.tables import accuracy_table, findings, shift_table, verdict_table
-from .app import Answer, app
+from .app import Answer
 
 
-@app.command(name="demo")
 def demo_command(
     *, out: Path = Path("demo"), settings: Annotated[DemoSettings | None, Parameter(name="*")] = None
 ) -> Answer:

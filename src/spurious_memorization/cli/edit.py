@@ -11,11 +11,10 @@ from ..run import Run
 from ..settings import Execution
 from ..study.edited_run import save_edited
 from ..units import UnitKind
-from .app import Answer, app
+from .app import Answer
 from .train import finished
 
 
-@app.command(name="edit")
 def edit_command(
     run: Path,
     /,

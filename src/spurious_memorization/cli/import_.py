@@ -9,11 +9,10 @@ from cyclopts import Parameter
 
 from ..settings import Execution
 from ..training.importing import ImportSettings, import_network
-from .app import Answer, app
+from .app import Answer
 from .train import finished
 
 
-@app.command(name="import")
 def import_command(
     data: Path,
     /,

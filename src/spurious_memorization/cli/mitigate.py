@@ -11,10 +11,9 @@ from ..comparison.compare import compare
 from ..report.comparison import comparison_tables, terminal_table
 from ..training.loop import TrainExecution
 from ..training.mitigate import MitigateSettings, mitigate
-from .app import Answer, app
+from .app import Answer
 
 
-@app.command(name="mitigate")
 def mitigate_command(
     data: Path,
     /,

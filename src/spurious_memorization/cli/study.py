@@ -12,10 +12,9 @@ from ..run import Run
 from ..settings import Execution
 from ..study.settings import StudySettings
 from ..study.study import study
-from .app import Answer, app
+from .app import Answer
 
 
-@app.command(name="study")
 def study_command(
     run: Path,
     /,

@@ -17,10 +17,9 @@ from ..settings import Execution
 from ..study.ablation import ablation_folder, stored_ablation
 from ..study.rankings import ranking_file, stored_ranking
 from ..study.settings import TraceSettings, rankings_of
-from .app import Answer, app
+from .app import Answer
 
 
-@app.command(name="trace")
 def trace_command(
     run: Path,
     /,

@@ -14,10 +14,9 @@ from ..training.loop import TrainExecution
 from ..training.recipes import TrainSettings
 from ..training.seeds import seeds_from, with_seed
 from ..training.train import train
-from .app import Answer, app
+from .app import Answer
 
 
-@app.command(name="train")
 def train_command(
     data: Path,
     /,

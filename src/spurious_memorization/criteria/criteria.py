@@ -28,6 +28,14 @@ def magnitude(model: nn.Module, batch: Batch | Samples | None = None, *, select:
 
     Returns:
         Scores of every unit.
+
+    Raises:
+        UserError: the selection leaves no unit.
+
+    Example:
+        ```python
+        units = sm.top(sm.magnitude(model), 3)
+        ```
     """
     parameters = {name: value.detach().cpu() for name, value in model.named_parameters()}
     return _reduced(model, select or Selection(), parameters, _norm)
@@ -47,10 +55,18 @@ def gradient(
         model: the network, which stays as it is.
         batch: the samples, usually the worst of one group.
         select: the units to score; every channel but the classifier head's if not given.
-        loss: name of the loss.
+        loss: "cross_entropy", or "cross_entropy_on_probabilities" (softmax twice, as in the research code).
 
     Returns:
         Scores of every unit.
+
+    Raises:
+        UserError: the selection leaves no unit, or a picture is missing or broken.
+
+    Example:
+        ```python
+        scores = sm.gradient(model, sm.worst(model, data.train, group="waterbird on land"))
+        ```
     """
     slopes = gradients(model, batch, loss)
     return _reduced(model, select or Selection(), slopes, _norm)
@@ -66,7 +82,17 @@ def taylor(
     """The absolute value of the sum, over each unit, of weight times gradient: the first-order estimate of what
     zeroing the unit does to the mean loss (Molchanov et al. 2019, eq. 8, before squaring).
 
-    Arguments and result are those of `gradient`.
+    Arguments:
+        model: the network, which stays as it is.
+        batch: the samples, usually the worst of one group.
+        select: the units to score; every channel but the classifier head's if not given.
+        loss: as for `gradient`.
+
+    Returns:
+        Scores of every unit.
+
+    Raises:
+        UserError: the selection leaves no unit, or a picture is missing or broken.
     """
     slopes = gradients(model, batch, loss)
     parameters = {name: value.detach().cpu() for name, value in model.named_parameters()}
@@ -84,6 +110,12 @@ def random(
         batch: not used; every criterion takes it.
         select: the units to score; every channel but the classifier head's if not given.
         seed: of the draws.
+
+    Returns:
+        Scores of every unit, from 0 to 1.
+
+    Raises:
+        UserError: the selection leaves no unit.
     """
     select = select or Selection()
     generator = torch.Generator().manual_seed(seed)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import safetensors
 import safetensors.torch
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ..atomic import whole_file
 from ..errors import UserError
 from ..networks.weights import read_state
-from ..units import UnitKind, Units
+from ..units import UnitKind, Units, short_name
 
 
 class Scores(dict[str, Tensor]):
@@ -46,14 +47,41 @@ class Scores(dict[str, Tensor]):
         """Number of units that a screening didn't leave out."""
         return sum(int((~values.isneginf()).sum()) for values in self.values())
 
+    def first(self, n: int = 10) -> pd.DataFrame:
+        """The at most `n` units with the largest scores: one row a unit, with the columns rank (from 1), unit (as
+        `--units` takes it) and score."""
+        units = top(self, min(n, self.n_measured))
+        scores = [float(self[name].flatten()[index]) for name, index in units]
+        return pd.DataFrame(
+            {
+                "rank": range(1, len(units) + 1),
+                "unit": [f"{short_name(name)}:{i}" for name, i in units],
+                "score": scores,
+            }
+        )
+
+    def __repr__(self) -> str:
+        return f"<Scores of {self.n} {self.kind}s in {len(self)} tensors>"
+
+    def _repr_html_(self) -> str:
+        from ..report.notebook import scores_html
+
+        return scores_html(self)
+
 
 def top(scores: Mapping[str, Tensor], n: int, *, largest: bool = True) -> Units:
     """The `n` units with the largest (or smallest) scores over the whole network, in that order.
 
-    Ties keep the order of tensors and positions. A plain mapping is taken for scores of channels.
+    Ties keep the order of tensors and positions.
+
+    Arguments:
+        scores: of every unit; a plain mapping is taken for scores of channels.
+        n: number of units.
+        largest: the largest scores first; otherwise the smallest.
 
     Raises:
-        UserError: `n` is larger than the number of units.
+        UserError: `n` isn't from 1 to the number of units, a screening left some of these unmeasured, or a score is not
+            a number.
     """
     scores = scores if isinstance(scores, Scores) else Scores(scores)
     if not 0 < n <= scores.n:
@@ -73,7 +101,12 @@ def top(scores: Mapping[str, Tensor], n: int, *, largest: bool = True) -> Units:
 
 
 def count_of(scores: Scores, size: int | float) -> int:
-    """Number of units for a size: a count, or a fraction of all units, rounded up."""
+    """Number of units for a size.
+
+    Arguments:
+        scores: of every unit.
+        size: a count (an int), or a fraction of all units (a float from 0 to 1), which is rounded up.
+    """
     return size if isinstance(size, int) else math.ceil(size * scores.n)
 
 
@@ -84,8 +117,10 @@ def by_threshold(model: nn.Module, scores: Scores, n: int, *, largest: bool = Tr
     every number of *every* parameter, normalisation, embeddings and head included, at or beyond it.
 
     Arguments:
+        model: the network whose parameters are selected.
         scores: magnitudes of single weights.
         n: number of weights, among those in `scores`, that sets the threshold.
+        largest: the largest magnitudes; otherwise the smallest.
 
     Raises:
         UserError: `n` is larger than the number of weights.
@@ -101,7 +136,13 @@ def by_threshold(model: nn.Module, scores: Scores, n: int, *, largest: bool = Tr
 
 
 def spared(units: Units, probability: float, seed: int) -> Units:
-    """The units without those that are spared, each with this probability, drawn with `seed`."""
+    """The units without those that are spared, in the same order.
+
+    Arguments:
+        units: to choose from.
+        probability: with which each is spared, independently of the others.
+        seed: of the draws.
+    """
     kept = np.random.default_rng(seed).random(len(units)) >= probability
     return Units(units.kind, units.names, units.place[kept], units.index[kept], units.with_bias)
 

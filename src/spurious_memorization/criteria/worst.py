@@ -34,8 +34,14 @@ def worst(
     Arguments:
         model: the network, which stays as it is.
         samples: to choose from.
-        group: only the samples of this group, by name or number.
+        group: only the samples of this group, by name or number; all groups if not given.
+        n: at most so many.
         order: "lowest_loss" takes the best samples, as the research code does where it knows no group.
+        loss: by which they are ordered; as for `gradient`.
+        batch_size: samples a forward pass; changes no result.
+
+    Returns:
+        The samples, the worst first.
 
     Raises:
         UserError: the group is unknown or empty here.

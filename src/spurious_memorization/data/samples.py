@@ -11,6 +11,7 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -24,7 +25,7 @@ from .transforms import PictureTransform
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Samples with a label, a spurious attribute and a split each.
 
@@ -52,6 +53,15 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{split} {int((self.split == split).sum())}" for split in self.splits)
+        return f"<Dataset {self.name}: {counts} samples, {len(self.groups)} groups>"
+
+    def _repr_html_(self) -> str:
+        from ..report.notebook import dataset_html
+
+        return dataset_html(self)
 
     @cached_property
     def g(self) -> NDArray[np.int64]:
@@ -110,6 +120,19 @@ class Dataset:
         """Majority groups: lift over 1 and not named a minority."""
         return tuple(g for g in majority_groups(self.groups, self.train_counts) if g not in self.named_minority)
 
+    def counts(self) -> pd.DataFrame:
+        """Samples of every group: one row a group, with the columns group (its name), one a split (train, val, test),
+        lift and role ("minority", "majority" or "")."""
+        frame = pd.DataFrame({"group": self.groups.names})
+        for split in self.splits:
+            frame[split] = group_counts(self.groups, self.g[self.split == split])
+        frame["lift"] = self.lift
+        frame["role"] = [
+            "minority" if g in self.minority else "majority" if g in self.majority else ""
+            for g in range(len(self.groups))
+        ]
+        return frame
+
     @property
     def image_size(self) -> int | None:
         """Side of the square input in pixels; None for tensors, and where no transform is chosen yet."""
@@ -131,7 +154,7 @@ class Dataset:
         return replace(self, named_minority=tuple(self.groups.index(name) for name in names))
 
     def halves(self, seed: int) -> NDArray[np.int64]:
-        """0 or 1 for each sample, [samples]: each group of each split cut into two halves at random."""
+        """0 or 1 for each sample, [samples]: each group of each split cut into two halves at random, with `seed`."""
         rng = np.random.default_rng([seed, 0x4A1F])
         half = np.zeros(len(self), np.int64)
         for split in self.splits:
@@ -149,7 +172,7 @@ class Dataset:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Samples:
     """Some samples of a data set, all of one split.
 
@@ -165,6 +188,9 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def __repr__(self) -> str:
+        return f"<Samples of {self.dataset.name}: {len(self)} in {self.split}>"
 
     @property
     def y(self) -> NDArray[np.int64]:

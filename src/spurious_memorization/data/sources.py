@@ -24,8 +24,8 @@ Inputs = Tensor | Mapping[str, Tensor]
 
 
 class Batch(NamedTuple):
-    """Some samples: `inputs` [samples, ...] (a tensor, or a mapping of them), labels `y` [samples] and their `index`
-    [samples] in the data set."""
+    """Some samples, as a criterion gets them: `inputs` [samples, ...] (a tensor, or a mapping of tensors), labels `y`
+    [samples] and their `index` [samples] in the data set."""
 
     inputs: Inputs
     y: Tensor

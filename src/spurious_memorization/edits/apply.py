@@ -24,6 +24,10 @@ def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
     The result goes into `torch.func.functional_call`. It may hold a bias that the layer lacks: the edit `mean` holds
     a channel by one.
 
+    Arguments:
+        model: the network.
+        edit: the change.
+
     Returns:
         {parameter name: tensor of the parameter's shape, on its device}.
 
@@ -53,6 +57,13 @@ def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
 def edited(model: nn.Module, edit: Edit) -> nn.Module:
     """A new network with the edit applied.
 
+    Arguments:
+        model: the network, which stays as it is.
+        edit: the change.
+
+    Raises:
+        UserError: as for `edited_tensors`.
+
     Example:
         ```python
         without = sm.edited(model, sm.zero(units))
@@ -71,9 +82,14 @@ def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
     Arguments:
         model: the network, which stays as it is.
         samples: usually the training samples.
+        batch_size: samples a forward pass.
 
     Returns:
-        {layer name: [channels]} for every convolution and linear layer but the classifier head.
+        {layer name: [channels]} for every convolution and linear layer but the classifier head; what the edit `mean`
+        takes.
+
+    Raises:
+        UserError: a picture is missing or broken.
     """
     network = working_copy(model)
     device = device_of(network)

@@ -100,7 +100,17 @@ def random_init(units: Units, std: float, *, noise: str = "normal", seed: int = 
 
 
 def random_noise(units: Units, std: float, *, noise: str = "normal", seed: int = 0) -> Edit:
-    """Add noise times `std` to the units' numbers; arguments as for `random_init`."""
+    """Add noise times `std` to the units' numbers.
+
+    Arguments:
+        units: of any kind.
+        std: factor of the noise.
+        noise: "normal" (standard normal) or "uniform" (from 0 to 1).
+        seed: of the draws.
+
+    Raises:
+        UserError: `std` is negative or the noise unknown.
+    """
     return Edit("random_noise", units, _noise_parameters(std, noise), seed=seed)
 
 
@@ -109,7 +119,7 @@ def rewind(units: Units, older: Mapping[str, Tensor], epochs: int | None = None)
 
     Arguments:
         units: of any kind.
-        older: state dict of the older network.
+        older: state dict of the older network, {parameter name: tensor}.
         epochs: how many epochs older it is, for the record.
     """
     return Edit("rewind", units, {} if epochs is None else {"epochs": epochs}, tensors=older)

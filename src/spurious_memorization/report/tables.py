@@ -72,9 +72,8 @@ def shift_table(effects: pd.DataFrame, split: str) -> Table:
     """Shift of accuracy of each selected set and group, beside the range of its matched controls, on one split."""
     rows = effects[effects["split"] == split]
     n_controls = int(rows["n_controls"].max()) if len(rows) else 0
-    table = Table(
-        title=f"Shift of accuracy in {split}, in points, beside {n_controls} matched controls", title_justify="left"
-    )
+    beside = f", beside {n_controls} matched controls" if n_controls else ""
+    table = Table(title=f"Shift of accuracy in {split}, in points{beside}", title_justify="left")
     table.add_column("selected by")
     table.add_column("edit")
     table.add_column("size", justify="right")
@@ -89,7 +88,8 @@ def shift_table(effects: pd.DataFrame, split: str) -> Table:
         table.add_row(*about, *(cells.get(name, "-") for name in names))
     on_subset = (rows["controls_on"] != "all").any()
     beneath = "on the controls' samples, its own | its controls' range" if on_subset else "the range of its controls"
-    table.caption = f"* minority group. Beneath each shift: {beneath}. ▼: no control drops as far."
+    about_controls = f" Beneath each shift: {beneath}. ▼: no control drops as far." if n_controls else ""
+    table.caption = f"* minority group.{about_controls}"
     table.caption_justify = "left"
     return table
 

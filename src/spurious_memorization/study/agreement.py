@@ -20,8 +20,8 @@ def agreement(scores: Mapping[str, Scores], k: int) -> pd.DataFrame:
     """How many of the first units two rankings of the same units share.
 
     Arguments:
-        scores: rankings by name.
-        k: number of first units.
+        scores: rankings by name; tensors that both have in the same shape are compared.
+        k: number of first units; a pair that ranks no more than these is left out.
 
     Returns:
         One row a pair: one, other, k, n (units that both rank), shared, expected (by chance, k * k / n), p (of so many

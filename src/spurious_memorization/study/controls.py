@@ -54,7 +54,7 @@ def matched_controls(model: nn.Module, edit: Edit | Units, n: int = 99, *, seed:
     """The same edit on `n` random sets of as many units, from the same tensors and nearest in folded norm.
 
     Arguments:
-        model: the network.
+        model: the network, which stays as it is.
         edit: the edit on the selected units; units alone stand for zeroing them.
         n: number of controls.
         seed: of the draws.
@@ -62,6 +62,9 @@ def matched_controls(model: nn.Module, edit: Edit | Units, n: int = 99, *, seed:
     Returns:
         Edits that name `edit` as what they are matched to; fewer than `n` where the network has too few other units,
         with a warning.
+
+    Raises:
+        UserError: the network lacks a selected unit.
 
     Example:
         ```python

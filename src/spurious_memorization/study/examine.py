@@ -38,7 +38,7 @@ def examine(
     Arguments:
         model: the network, which stays as it is.
         data: samples with labels, attributes and splits.
-        settings: as for `study`; those that name an epoch don't matter.
+        settings: as for `study`; `epoch`, `other_epochs` and `agreement_with` don't matter, as there is no run.
         older: state dict of an older checkpoint, for `rewind`.
         engine: for this network, where one is there already.
         execution: device, workers, batch size; changes no result.

@@ -48,6 +48,11 @@ class Study:
         stated: dict[str, Any] = json.loads((self.path / "study.json").read_text(encoding="utf-8"))
         return stated
 
+    def _repr_html_(self) -> str:
+        from ..report.notebook import study_html
+
+        return study_html(self)
+
     def variants(self) -> pd.DataFrame:
         """One row an edited network."""
         return pd.read_parquet(self.path / "variants.parquet")
@@ -107,7 +112,10 @@ def study(
         settings: rankings, sizes, edits, repeats, splits, controls.
         name: of the study; made from the settings if not given.
         data_folder: where the run's data are now, if they were moved.
-        execution: device, workers, batch size.
+        execution: device, workers, batch size; changes no result.
+
+    Returns:
+        The study, whose frames are read by `effects()`, `results()`, `variants()` and `outcomes()`.
 
     Raises:
         UserError: a setting doesn't fit network or data, a study of this name has other settings, another command is

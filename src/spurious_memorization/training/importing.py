@@ -26,20 +26,17 @@ RESEARCH_NORM_EPS = 1e-5
 class ImportSettings(DataSettings):
     """How foreign weights become a run.
 
-    Arguments:
-        model: the architecture.
-        weights: files, one an epoch.
-        epochs: the epoch of each file; read from the names (epoch_40 ...) or numbered from 1 where empty. The
-            research code counts from 0, so that its epoch_40 is the network after 41 epochs, and so it is stored.
-        class_map: for each class of the data, in order, the network's output that stands for it.
-        norm_eps: epsilon of layer norms; 1e-5 for the research code's checkpoints, else the network's own.
+    Epochs are read from the files' names (epoch_40 ...), or numbered from 1. The research code counts from 0: its
+    epoch_40 is the network after 41 epochs, and so it is stored.
     """
 
     model: str = Field(description="a timm name, deit_tiny|small|base|large, or module:factory")
     weights: tuple[Path, ...] = Field(description="a weight file; repeat it for one file an epoch")
-    epochs: tuple[int, ...] = Field((), description="epoch of each file; from the names if not given")
-    class_map: tuple[int, ...] = Field((), description="for each class of the data, the network's output")
-    norm_eps: float | None = Field(None, gt=0, description="epsilon of layer norms")
+    epochs: tuple[int, ...] = Field((), description="epoch of each file; from the names, or 1, 2, ..., if not given")
+    class_map: tuple[int, ...] = Field((), description="for each class of the data, in order, the network's output")
+    norm_eps: float | None = Field(
+        None, gt=0, description="epsilon of layer norms; 1e-5 for the research code's files, else the network's own"
+    )
     loss: LossName = Field("cross_entropy", description="loss of a sample")
     precision: Precision = Field("float32", description="float32 or bf16")
     best_by: BestRule = Field("worst_group_accuracy", description="validation rule of --epoch best")

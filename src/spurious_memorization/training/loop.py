@@ -34,14 +34,9 @@ READERS = 4
 
 
 class TrainExecution(Execution):
-    """How training is carried out.
+    """How training is carried out; none of it changes results."""
 
-    Arguments:
-        log: a tracker to write curves to: "tensorboard" or "wandb".
-        keep_pruned: store the pruned network beside the dense one after every epoch, as a run of its own, RUN/pruned.
-    """
-
-    log: Literal["tensorboard", "wandb"] | None = Field(None, description="tracker: tensorboard or wandb")
+    log: Literal["tensorboard", "wandb"] | None = Field(None, description="tracker of curves: tensorboard or wandb")
     keep_pruned: bool = Field(False, description="keep the pruned networks of pruned-contrast, too, as RUN/pruned")
 
 

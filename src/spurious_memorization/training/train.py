@@ -43,6 +43,9 @@ def train(
         resume: continue a stopped training of the same settings; a finished one stays as it is.
         execution: device, workers, batch size of evaluation, tracker.
 
+    Returns:
+        The run, with a checkpoint, predictions and counts for every epoch.
+
     Raises:
         UserError: data, network or weights are not usable, the run exists (without `resume`) or has other settings,
             another command is writing it, the disk is full.
