@@ -14,10 +14,9 @@ from ..report.tables import accuracy_table, verdict_table
 from ..reproduction.grids import grid_names, read_grid
 from ..reproduction.reproduce import ReproduceSettings, Reproduction, reproduce
 from ..training.loop import TrainExecution
-from .app import Answer, app
+from .app import Answer
 
 
-@app.command(name="reproduce")
 def reproduce_command(
     name: str | None = None,
     /,
