@@ -29,6 +29,7 @@ from .errors import UserError
 from .presets import tracing_rules
 from .report.draw import FigureSettings, draw
 from .report.page import report
+from .reproduction.reproduce import ReproduceSettings, Reproduction, reproduce
 from .run import Run
 from .settings import Execution
 from .study.agreement import agreement
@@ -60,6 +61,8 @@ __all__ = [
     "MitigateSettings",
     "Mitigation",
     "Outcomes",
+    "ReproduceSettings",
+    "Reproduction",
     "Run",
     "Samples",
     "Scores",
@@ -99,6 +102,7 @@ __all__ = [
     "random_noise",
     "read_data",
     "report",
+    "reproduce",
     "rewind",
     "selected_epoch",
     "spared",

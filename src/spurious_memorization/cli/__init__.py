@@ -18,6 +18,7 @@ COMMANDS = {
     "import": "import_:import_command",
     "mitigate": "mitigate:mitigate_command",
     "report": "report:report_command",
+    "reproduce": "reproduce:reproduce_command",
     "study": "study:study_command",
     "trace": "trace:trace_command",
     "train": "train:train_command",

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,11 +27,13 @@ from .narrow import fitting
 
 PIPED_WIDTH = 140
 
+_FLAGS = Parameter(negative_iterable=(), consume_multiple=False)
+
 app = App(
     name="spurmem",
     version=__version__,
     help="Find the few neurons of an image classifier that memorise its minority examples.",
-    default_parameter=Parameter(negative_iterable=(), consume_multiple=False),
+    default_parameter=_FLAGS,
 )
 
 
@@ -72,31 +74,48 @@ class _Options:
         return options
 
 
-@app.meta.default
-def _launch(
-    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config: Annotated[Path | None, Parameter(help="YAML file with the command's options; flags override it")] = None,
-    json_: Annotated[bool, Parameter(name="--json", help="machine-readable results on standard output")] = False,
-    debug: Annotated[bool, Parameter(help="show the traceback of an error")] = False,
-) -> int:
-    if config:
-        app.config = (_Options(config),)
-    answer = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-    if not isinstance(answer, Answer):
-        return 0
-    if json_:
-        sys.stdout.write(json.dumps(_without_nan(answer.facts), indent=2, allow_nan=False) + "\n")
-    else:
-        out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-        for part in answer.text:
-            if isinstance(part, Table):
-                out.print(*fitting(part, out), sep="\n")
-            else:
-                out.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
-    return answer.exit_status
+def _launchable(application: App) -> App:
+    """The application with the flags that every command has."""
+
+    @application.meta.default
+    def launch(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        config: Annotated[
+            Path | None, Parameter(help="YAML file with the command's options; flags override it")
+        ] = None,
+        json_: Annotated[bool, Parameter(name="--json", help="machine-readable results on standard output")] = False,
+        debug: Annotated[bool, Parameter(help="show the traceback of an error")] = False,
+    ) -> int:
+        if config:
+            application.config = (_Options(config),)
+        answer = application(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        if not isinstance(answer, Answer):
+            return 0
+        if json_:
+            sys.stdout.write(json.dumps(_without_nan(answer.facts), indent=2, allow_nan=False) + "\n")
+        else:
+            out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+            for part in answer.text:
+                if isinstance(part, Table):
+                    out.print(*fitting(part, out), sep="\n")
+                else:
+                    out.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+        return answer.exit_status
+
+    return application
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+_launchable(app)
+
+
+def run_script(command: Callable[..., Answer], arguments: Sequence[str] | None = None) -> None:
+    """Run one command as a program of its own, with the flags and errors of all others, and exit."""
+    application = _launchable(App(name=Path(sys.argv[0]).name, default_parameter=_FLAGS, version_flags=()))
+    application.default(command)
+    main(arguments, application)
+
+
+def main(arguments: Sequence[str] | None = None, application: App = app) -> None:
     """Run `spurmem` with these arguments (those of the process if not given) and exit.
 
     Exit status 0 is success, 1 a check that found something wrong, 2 a user's error, 130 an interrupt.
@@ -104,9 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
     warnings.showwarning = _show_warning
-    app.config = ()
+    application.config = ()
     try:
-        status = app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        status = application.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except (UserError, CycloptsError, ValidationError) as error:
         if debug:
             raise
@@ -134,6 +153,8 @@ def _one_line(error: Exception) -> str:
     if isinstance(cause, ValidationError):
         first = cause.errors()[0]
         what = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            return what
         return f"--{'.'.join(map(str, first['loc'])).replace('_', '-')}: {what} (given: {first['input']!r})"
     return " ".join(str(error).split())
 

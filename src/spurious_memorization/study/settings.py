@@ -50,6 +50,7 @@ class TraceSettings(Settings):
     unit: UnitKind = Field("channel", description="channel, head or weight")
     tensors: Words = Field((), description="patterns of tensors to keep, such as 'layer3.*'; all if not given")
     exclude: Words = Field((), description="patterns of tensors to leave out")
+    layers: Words = Field((), description="kinds of layer: conv, linear; by the preset if not given")
     with_bias: bool | None = Field(None, description="a unit takes its bias along; by the preset if not given")
     loss: LossName | None = Field(None, description="loss of a sample; by the preset if not given")
     epoch: str = Field("last", description="best, last or a number")
@@ -83,22 +84,40 @@ class StudySettings(TraceSettings):
         (), description="other runs, such as those of other seeds, whose rankings are compared"
     )
     smallest: bool = Field(False, description="select the smallest scores instead of the largest")
+    threshold_everywhere: bool | None = Field(
+        None, description="single weights by a threshold on every parameter; by the preset if not given"
+    )
     spare: float = Field(0.0, ge=0, lt=1, description="probability with which a selected weight is spared")
     units: Words = Field((), description="study these units, such as layer3.0.conv2:17, instead of a criterion's")
     noise: Literal["normal", "uniform"] | None = Field(None, description="of random edits; by the preset if not given")
 
 
 def rules_of(settings: TraceSettings, criterion: str, model: nn.Module) -> TracingRules:
-    """The preset's rules for a criterion, with what the user states in their place."""
+    """The preset's rules for a criterion, with what the user states in their place.
+
+    Raises:
+        UserError: a kind of layer is unknown, or the threshold is asked for of channels or heads.
+    """
+    if others := set(settings.layers) - {"conv", "linear"}:
+        raise UserError(f"layers {min(others)!r}: choose among conv and linear")
+    everywhere = getattr(settings, "threshold_everywhere", None)
+    if everywhere and settings.unit != "weight":
+        raise UserError("--threshold-everywhere is for single weights: add --unit weight, or leave it out")
     rules = tracing_rules(settings.preset, criterion, settings.unit, model)
     select = rules.select.model_copy(
         update={
+            "layers": settings.layers or rules.select.layers,
             "tensors": settings.tensors,
             "exclude": (*rules.select.exclude, *settings.exclude),
             "with_bias": rules.select.with_bias if settings.with_bias is None else settings.with_bias,
         }
     )
-    return rules.model_copy(update={"select": Selection(**select.model_dump()), "loss": settings.loss or rules.loss})
+    stated = {
+        "select": Selection(**select.model_dump()),
+        "loss": settings.loss or rules.loss,
+        "threshold_everywhere": rules.threshold_everywhere if everywhere is None else everywhere,
+    }
+    return rules.model_copy(update=stated)
 
 
 def rankings_of(settings: TraceSettings, model: nn.Module, data: Dataset, epoch: int) -> list[RankingSettings]:

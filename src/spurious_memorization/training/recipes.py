@@ -59,6 +59,12 @@ class TrainSettings(NetworkTraining):
     seed: int = Field(0, ge=0, description="of starting weights, order and augmentation")
 
 
+def replaced(settings: TrainSettings, **changes: Any) -> TrainSettings:
+    """The settings with these in place of theirs; what was left to the recipe stays so."""
+    stated = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return TrainSettings(**{**stated, **changes})
+
+
 _PAPER: dict[str, Any] = {
     "batch_size": 256,
     "optimizer": "adam",

@@ -1,0 +1,79 @@
+"""`spurmem reproduce`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import RenderableType
+
+from ..errors import UserError
+from ..report.reproduction import drops_tables, grids_table, mixed_table
+from ..report.tables import accuracy_table, verdict_table
+from ..reproduction.grids import grid_names, read_grid
+from ..reproduction.reproduce import ReproduceSettings, Reproduction, reproduce
+from ..training.loop import TrainExecution
+from .app import Answer
+
+
+def reproduce_command(
+    name: str | None = None,
+    /,
+    *,
+    list_: Annotated[bool, Parameter(name="--list", negative=())] = False,
+    data: Path | None = None,
+    out: Path | None = None,
+    settings: Annotated[ReproduceSettings | None, Parameter(name="*")] = None,
+    execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
+) -> Answer:
+    """Reproduce a study of You et al. (2025): train what is missing, run its grid, average the repeats, subtract.
+
+    Arguments:
+        name: of the study, such as waterbirds-resnet50-largest-channel
+        list_: show the names of all studies, what they need and how many edited networks they measure
+        data: folder of the data set; drawn at a smaller scale if not given
+        out: folder of runs and result files; experiments/ or experiments/SCALE/ if not given
+    """
+    if list_:
+        grids = {name: read_grid(name) for name in grid_names()}
+        facts = {name: {"dataset": grid.dataset, "edited_networks": grid.n_edited} for name, grid in grids.items()}
+        return Answer([grids_table(grids)], {"studies": facts})
+    if name is None:
+        raise UserError("which study? Name one of those that `spurmem reproduce --list` shows")
+    made = reproduce(name, data, out, settings, execution=execution)
+    return Answer(_text(made), _facts(made))
+
+
+def _text(made: Reproduction) -> list[RenderableType]:
+    record, history = made.run.record.data, made.run.history()
+    text: list[RenderableType] = [made.grid.about, accuracy_table(history, made.epoch, record.groups, record.minority)]
+    if len(made.rows):
+        text += drops_tables(made.rows)
+    for study in made.studies:
+        effects = study.effects()
+        splits = effects.loc[effects["n_controls"] > 0, "split"].unique()
+        text += [verdict_table(effects, split) for split in splits]
+    if made.mixed is not None:
+        text.append(mixed_table(made.mixed))
+    if made.fine_tuned is not None:
+        last = made.fine_tuned.choose_epoch("last")
+        text += [
+            f"fine-tuned from epoch {made.epoch} for {last} epochs, in {made.fine_tuned.path}:",
+            accuracy_table(made.fine_tuned.history(), last, record.groups, record.minority),
+        ]
+    folders = sorted({str(Path(file).parent) for file in made.rows["file"]}) if len(made.rows) else []
+    return [*text, f"run {made.run.path}", *(f"result files in {folder}" for folder in folders)]
+
+
+def _facts(made: Reproduction) -> dict[str, Any]:
+    tuned = made.fine_tuned
+    return {
+        "run": str(made.run.path),
+        "epoch": made.epoch,
+        "rows": made.rows.to_dict(orient="records"),
+        "mixed": [] if made.mixed is None else made.mixed.to_dict(orient="records"),
+        "studies": [str(study.path) for study in made.studies],
+        "fine_tuned": None if tuned is None else str(tuned.path),
+        "fine_tuned_accuracy": [] if tuned is None else tuned.history().to_dict(orient="records"),
+    }
