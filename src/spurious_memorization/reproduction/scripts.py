@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..report.figures import accuracy_over_epochs, save_figure
+from ..report.draw import FigureSettings, draw
 from ..run import Run
 from ..settings import Execution
 from ..study.settings import StudySettings
@@ -61,8 +61,7 @@ def fine_tune(arguments: Finetuning, execution: TrainExecution | None = None) ->
 
 def draw_curves(run: Run) -> None:
     """Draw accuracy per group and epoch into the run, as `accuracy.png`."""
-    data = run.record.data
-    save_figure(accuracy_over_epochs(run.history(), data.groups, data.minority), run.path / "accuracy.png")
+    draw("accuracy", [run.path], run.path, FigureSettings(format="png"))
 
 
 def study_channels(arguments: ChannelStudy, criterion: str, execution: Execution | None = None) -> list[Path]:
