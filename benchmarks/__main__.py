@@ -6,6 +6,8 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -38,70 +40,123 @@ class Table:
         print(self.lines[-1], flush=True)
 
 
+@dataclass(frozen=True)
+class Bench:
+    """What every part starts from.
+
+    Arguments:
+        table: takes the rows.
+        folder: of the pictures.
+        scratch: a folder for what is stored on the way.
+        train: all pictures.
+        some: 200 of them.
+        model: the ResNet-50.
+        edits: 60 single channels of it.
+        reference: seconds that the reference procedure needs for an edited network and a picture.
+    """
+
+    table: Table
+    folder: Path
+    scratch: Path
+    train: Samples
+    some: Samples
+    model: nn.Module
+    edits: list[sm.Edit]
+    reference: float
+
+    @property
+    def files(self) -> list[Path]:
+        return picture_files(self.folder, self.some)
+
+
+def picture_files(folder: Path, samples: Samples) -> list[Path]:
+    return [folder / samples.dataset.source.paths[i] for i in samples.index]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="keep the pictures here; a temporary folder if not given")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts; all if not given")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.folder or Path(temporary) / "pictures"
         os.environ["SPURMEM_CACHE"] = str(Path(temporary) / "cache")
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(temporary) / "compiled")
-        run(make_pictures(folder), Path(temporary))
+        run(make_pictures(folder), Path(temporary), chosen.only)
 
 
-def run(folder: Path, scratch: Path) -> None:
+def run(folder: Path, scratch: Path, parts: list[str]) -> None:
+    """The reference procedure, the parts, and the reference procedure again."""
     table, started = Table(), time.perf_counter()
     train = sm.read_data(folder).train
     some = train.per_group(50, seed=0)
-    files = [folder / train.dataset.source.paths[i] for i in some.index]
     model = measures.trained_resnet50(train)
     table.add("machine", _machine())
-
     cold, warm = measures.decoding_seconds(some)
     table.add(
         "pictures: second pass against decoding", f"{cold / warm:.1f}x ({1e3 * warm:.2f} ms each)", "at least 20x"
     )
-
-    edits = measures.uniform_channels(model, 60)
+    edits, files = measures.uniform_channels(model, 60), picture_files(folder, some)
     reference = reference_seconds(model, edits[:2], files)
     table.add("ResNet-50 reference procedure, 2 edits x 200 pictures", f"{1 / reference:.1f} pictures/s", "1x; scaled")
-    one = [sm.zero(sm.parse_units(model, "conv1:3"))]
-    for precision, least, least_warm in (("float32", 3, 4), ("bf16", 6, 9)):
-        engine = engine_for(model, some, precision=precision)
-        table.add(
-            f"one edited network (in conv1: nothing shared), {precision}",
-            _ratio(reference, measures.engine_seconds(engine, one, some, repeats=2)),
-            f"at least {least}x",
-        )
-        engine, seconds = measures.compiled_engine(model, some, precision)
-        ratio = _ratio(reference, measures.engine_seconds(engine, one, some, repeats=2))
-        table.add(f"the same compiled, {precision}", f"{ratio}; {seconds:.0f} s to compile", f"at least {least_warm}x")
-    sixty(table, "ResNet-50", model, edits, some, reference, (12, 25))
-
-    grid(table, model, some, reference)
-    half = some.part(range(100))
-    for name in ("deit_tiny_patch16_224", "deit_small_patch16_224"):
-        torch.manual_seed(0)
-        deit = timm.create_model(name, num_classes=2).eval()
-        drawn = measures.uniform_channels(deit, 60)
-        sixty(table, name.split("_patch")[0], deit, drawn, half, reference_seconds(deit, drawn[:1], files))
-    for what, times in measures.growth(model, train).items():
-        slowest = max(times) / min(times)
-        shown = " ".join(f"{1e3 * t:.2f}" for t in times)
-        table.add(
-            f"bf16, ms an edited network and picture, 1 2 4 8 times the {what}", f"{shown} (spread {slowest:.2f})"
-        )
-    base, more_pictures, more_edits = (measures.peak_memory(folder, *size) for size in ((40, 30), (400, 30), (40, 300)))
-    table.add("peak anonymous memory, 40 pictures x 30 edits", f"{base:.2f} GiB", "at most 3 GiB")
-    table.add("  10 times the pictures", f"{more_pictures:.2f} GiB ({more_pictures / base - 1:+.0%})", "within 10 %")
-    table.add("  10 times the edits", f"{more_edits:.2f} GiB ({more_edits / base - 1:+.0%})", "within 10 %")
-    for line in training.rows():
-        table.add(line, "")
-    verdict(table, model, train, reference, scratch)
+    bench = Bench(table, folder, scratch, train, some, model, edits, reference)
+    for part in parts:
+        PARTS[part](bench)
     reference = reference_seconds(model, edits[:1], files)
     table.add("ResNet-50 reference procedure again, at the end", f"{1 / reference:.1f} pictures/s")
     table.add("the whole benchmark", f"{(time.perf_counter() - started) / 60:.0f} min")
     print("\n" + "\n".join(table.lines))
+
+
+def one_network(bench: Bench) -> None:
+    one = [sm.zero(sm.parse_units(bench.model, "conv1:3"))]
+    for precision, least, least_warm in (("float32", 3, 4), ("bf16", 6, 9)):
+        engine = engine_for(bench.model, bench.some, precision=precision)
+        bench.table.add(
+            f"one edited network (in conv1: nothing shared), {precision}",
+            _ratio(bench.reference, measures.engine_seconds(engine, one, bench.some, repeats=2)),
+            f"at least {least}x",
+        )
+        engine, seconds = measures.compiled_engine(bench.model, bench.some, precision)
+        ratio = _ratio(bench.reference, measures.engine_seconds(engine, one, bench.some, repeats=2))
+        bench.table.add(
+            f"the same compiled, {precision}", f"{ratio}; {seconds:.0f} s to compile", f"at least {least_warm}x"
+        )
+
+
+def channels(bench: Bench) -> None:
+    sixty(bench.table, "ResNet-50", bench.model, bench.edits, bench.some, bench.reference, (12, 25))
+
+
+def transformers(bench: Bench) -> None:
+    for name in ("deit_tiny_patch16_224", "deit_small_patch16_224"):
+        torch.manual_seed(0)
+        deit = timm.create_model(name, num_classes=2).eval()
+        drawn = measures.uniform_channels(deit, 60)
+        reference = reference_seconds(deit, drawn[:1], bench.files)
+        sixty(bench.table, name.split("_patch")[0], deit, drawn, bench.some.part(range(100)), reference)
+
+
+def growth(bench: Bench) -> None:
+    for what, times in measures.growth(bench.model, bench.train).items():
+        slowest = max(times) / min(times)
+        shown = " ".join(f"{1e3 * t:.2f}" for t in times)
+        bench.table.add(
+            f"bf16, ms an edited network and picture, 1 2 4 8 times the {what}", f"{shown} (spread {slowest:.2f})"
+        )
+
+
+def memory(bench: Bench) -> None:
+    sizes = ((40, 30), (400, 30), (40, 300))
+    base, more_pictures, more_edits = (measures.peak_memory(bench.folder, *size) for size in sizes)
+    bench.table.add("peak anonymous memory, 40 pictures x 30 edits", f"{base:.2f} GiB", "at most 3 GiB")
+    for what, peak in (("pictures", more_pictures), ("edits", more_edits)):
+        bench.table.add(f"  10 times the {what}", f"{peak:.2f} GiB ({peak / base - 1:+.0%})", "within 10 %")
+
+
+def finetuning(bench: Bench) -> None:
+    for line in training.rows():
+        bench.table.add(line, "")
 
 
 def sixty(
@@ -121,7 +176,8 @@ def sixty(
         table.add(f"{name}: 60 single channels, {precision}", f"{ratio}; {saved:.0%} saved", floor)
 
 
-def grid(table: Table, model: nn.Module, samples: Samples, reference: float) -> None:
+def grid(bench: Bench) -> None:
+    model, samples = bench.model, bench.some
     ranking = sm.top(sm.magnitude(model), 10)
     older = timm.create_model("resnet50", num_classes=2)
     layers = ", ".join(sorted({name.removesuffix(".weight") for name, _ in ranking}))
@@ -132,12 +188,14 @@ def grid(table: Table, model: nn.Module, samples: Samples, reference: float) -> 
         edits, few = measures.largest_channel_grid(units, older), samples.part(range(20))
         for precision in PRECISIONS:
             seconds = measures.engine_seconds(engine_for(model, few, precision=precision), edits, few)
-            table.add(f"largest-channel grid, {len(edits)} edits, {where}, {precision}", _ratio(reference, seconds))
+            row = f"largest-channel grid, {len(edits)} edits, {where}, {precision}"
+            bench.table.add(row, _ratio(bench.reference, seconds))
 
 
-def verdict(table: Table, model: nn.Module, train: Samples, reference: float, scratch: Path) -> None:
+def verdict(bench: Bench) -> None:
     """One selected set of three channels beside 99 controls, at most 500 pictures a group; where the plan says more
     minutes than `VERDICT_MINUTES`, fewer pictures, which is said."""
+    table, model, train = bench.table, bench.model, bench.train
     group = train.dataset.minority[0]
     units = sm.top(sm.gradient(model, sm.worst(model, train, group)), 3)
     edit = sm.zero(units)
@@ -162,12 +220,12 @@ def verdict(table: Table, model: nn.Module, train: Samples, reference: float, sc
     engine = ready_engine(engine, parts, Execution())
     started = time.perf_counter()
     for part in parts:
-        for _ in measured_blocks(scratch / "outcomes", part.label, engine, part):
+        for _ in measured_blocks(bench.scratch / "outcomes", part.label, engine, part):
             pass
     seconds = time.perf_counter() - started
     networks = sum((len(edits) + 1) * len(samples) for _, edits, samples, _ in parts)
     table.add("  measured", f"planned {expected / 60:.1f} min, real {seconds / 60:.1f} min")
-    table.add("  against the reference procedure", _ratio(reference, seconds / networks))
+    table.add("  against the reference procedure", _ratio(bench.reference, seconds / networks))
     table.add("  blocks", str(sum(len(list(block_plan(len(e), len(s)))) for _, e, s, _ in parts)))
 
 
@@ -189,6 +247,18 @@ def _machine() -> str:
         f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, matrix product "
         f"{peaks[0]:.0f} (float32) and {peaks[1]:.0f} (bf16) GFLOPS, PyTorch {torch.__version__}"
     )
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "one": one_network,
+    "channels": channels,
+    "grid": grid,
+    "transformers": transformers,
+    "growth": growth,
+    "memory": memory,
+    "finetuning": finetuning,
+    "verdict": verdict,
+}
 
 
 if __name__ == "__main__":
