@@ -74,7 +74,7 @@ def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo
     say("3/4 editing the network's first channels, beside matched random channels")
     plan = StudySettings(
         criterion=("magnitude", "gradient"),
-        size=("1..3",),
+        size=("1", "3"),
         controls=settings.controls,
         controls_on=("train",),
         per_group=settings.per_group,
