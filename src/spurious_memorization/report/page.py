@@ -213,7 +213,8 @@ def _cell(value: Any, name: str, figure: Figure) -> Markup:
     """A cell: a number with its stored value, text as text."""
     text = written(name, value)
     if isinstance(value, str) or text == "-" or pd.isna(value):
-        return Markup("<td{}>{}</td>").format(_marked(name, figure), text)
+        kind = Markup(' class="prose"') if name == "reason" else ""
+        return Markup("<td{}{}>{}</td>").format(kind, _marked(name, figure), text)
     plain = value.item() if hasattr(value, "item") else value
     exact = str(plain).lower() if isinstance(plain, bool) else repr(plain)
     return Markup('<td class="number" data-value="{}">{}</td>').format(exact, text)
