@@ -85,7 +85,8 @@ def test_only_some_objectives(squares: Path, tmp_path: Path, capsys: Capture) ->
     rows = [line for line in said.out.splitlines() if line.startswith("| erm")]
     run = sm.Run(tmp_path / "out" / "erm" / "seed_0")
     epoch = sm.selected_epoch(run, sm.val_halves(sm.read_data(squares))[1], "average")
-    here = run.history().query("epoch == @epoch and split == 'test'")
+    history = run.history()
+    here = history[(history["epoch"] == epoch) & (history["split"] == "test")]
     average = here["correct"].sum() / here["n"].sum()
     assert rows[0].split("|")[-2].strip() == f"{100 * average:.1f}"
     error = tiny.spurmem(capsys, "mitigate", squares, *flags, "--objective", f"jtt:errors_of={tmp_path}").error
