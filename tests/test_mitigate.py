@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import spurious_memorization as sm
 import tiny
 from spurious_memorization.training.mitigate import ALL, Budget, MitigateSettings, mitigate
 from spurious_memorization.training.objectives.settings import objective_from
@@ -78,7 +79,16 @@ def test_only_some_objectives(squares: Path, tmp_path: Path, capsys: Capture) ->
     assert sorted(folder.name for folder in (tmp_path / "out").iterdir()) == [
         "erm", "erm-continue", "pruned-contrast_mask=none_fraction=0.1"
     ]  # fmt: skip
-    assert "erm-continue" in said.out
+    assert "Accuracy on test in %" in said.out
+    assert f"every group and split: spurmem compare {tmp_path / 'out' / 'erm'} " in said.out.replace("\n", "")
+    said = tiny.spurmem(capsys, "mitigate", squares, *flags, *chosen, "--format", "markdown")
+    rows = [line for line in said.out.splitlines() if line.startswith("| erm")]
+    run = sm.Run(tmp_path / "out" / "erm" / "seed_0")
+    epoch = sm.selected_epoch(run, sm.val_halves(sm.read_data(squares))[1], "average")
+    history = run.history()
+    here = history[(history["epoch"] == epoch) & (history["split"] == "test")]
+    average = here["correct"].sum() / here["n"].sum()
+    assert rows[0].split("|")[-2].strip() == f"{100 * average:.1f}"
     error = tiny.spurmem(capsys, "mitigate", squares, *flags, "--objective", f"jtt:errors_of={tmp_path}").error
     assert "jtt is tried with jtt_epochs and jtt_upweights" in error
 

@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..comparison.compare import compare
-from ..report.comparison import comparison_tables
+from ..report.comparison import method_costs, method_overview
+from ..report.formats import Format, formatted
 from ..training.loop import TrainExecution
 from ..training.mitigate import MitigateSettings, mitigate
 from .app import Answer
@@ -21,6 +22,7 @@ def mitigate_command(
     out: Path,
     settings: Annotated[MitigateSettings | None, Parameter(name="*")] = None,
     execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
+    format: Format | None = None,
 ) -> Answer:
     """Train by ERM and by every objective that may repair it, with the same budget, and show them side by side.
 
@@ -29,6 +31,7 @@ def mitigate_command(
     Arguments:
         data: the data folder
         out: folder for the runs: OUT/OBJECTIVE/seed_0 and so on
+        format: print tables as markdown or latex, or everything in one csv
     """
     made = mitigate(data, out, settings, execution=execution)
     found = compare([run for runs in made.runs.values() for run in runs])
@@ -38,4 +41,11 @@ def mitigate_command(
         "costs": found.runs.to_dict(orient="records"),
         "notes": [*made.notes, *found.notes],
     }
-    return Answer([*comparison_tables(found), *made.notes, *found.notes], facts)
+    if format == "csv":
+        return Answer([formatted(found.summary, "csv")], facts)
+    tables = [method_overview(found), method_costs(found)]
+    if format is not None:
+        return Answer(["\n\n".join(formatted(one.frame, format, one.title) for one in tables), *made.notes], facts)
+    folders = dict.fromkeys(str(runs[0].path.parent) for runs in made.runs.values())
+    every_group = f"every group and split: spurmem compare {' '.join(folders)}"
+    return Answer([*tables, *made.notes, *found.notes, every_group], facts)

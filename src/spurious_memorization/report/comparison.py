@@ -62,6 +62,28 @@ def comparison_tables(found: Comparison) -> list[Shown]:
     return [*shown, method_costs(found)]
 
 
+def method_overview(found: Comparison) -> Shown:
+    """One line a method: how it does on test, by both rules that choose epochs."""
+    shown: dict[str, Callable[[Any], str]] = {"": lambda row: _with_spread(row.mean, row.std)}
+    if found.baseline is not None:
+        shown[f" less {found.baseline}"] = lambda row: _with_interval(row.difference, row.low, row.high)
+    rows = found.summary[(found.summary["split"] == "test") & (found.summary["group"] < 0)]
+    cells = {(row.method, row.chosen_by, row.measure): row for row in rows.itertuples()}
+    lines = []
+    for method in found.methods:
+        line = {"method": method}
+        for rule, mark in zip(CHOSEN_BY, "wa", strict=True):
+            worst, average = (cells[method, rule, measure] for measure in ("worst_group_accuracy", "average"))
+            line |= {f"({mark}) worst group{what}": text(worst) for what, text in shown.items()}
+            line[f"({mark}) average"] = shown[""](average)
+        lines.append(line)
+    caption = (
+        f"Epochs chosen by (w) {_RULES[CHOSEN_BY[0]]}, (a) {_RULES[CHOSEN_BY[1]]}. Mean ± standard deviation over "
+    )
+    caption += "seeds; differences paired by seed, in points, with 95 % intervals by the t distribution."
+    return Shown("Accuracy on test in %", pd.DataFrame(lines), caption, 1)
+
+
 def method_accuracies(found: Comparison, chosen_by: str) -> Shown:
     """Every measure of every method on train, val and test, and the gap: mean and standard deviation over seeds."""
     rows = found.summary[found.summary["chosen_by"] == chosen_by]
