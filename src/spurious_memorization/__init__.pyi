@@ -8,11 +8,12 @@ Plain functions on plain data, in the order in which they are used:
     engine   evaluate
     study    matched_controls, effects, examine, agreement
     repair   pruned_units, nt_xent, val_halves, selected_epoch
-    runs     train, import_network, study, mitigate, compare
+    runs     train, import_network, study, mitigate, compare, follow
     report   report, draw
 """
 
 from .comparison.compare import Comparison, compare
+from .comparison.follow import Following, follow
 from .criteria.ablation import ablation, ablation_map
 from .criteria.criteria import gradient, magnitude, random, taylor
 from .criteria.scores import Scores, by_threshold, count_of, spared, top
@@ -57,6 +58,7 @@ __all__ = [
     "Edit",
     "Execution",
     "FigureSettings",
+    "Following",
     "ImportSettings",
     "MitigateSettings",
     "Mitigation",
@@ -88,6 +90,7 @@ __all__ = [
     "effects",
     "evaluate",
     "examine",
+    "follow",
     "gradient",
     "import_network",
     "magnitude",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 import pandas as pd
@@ -11,9 +11,12 @@ from scipy import stats
 from torch import nn
 
 from ..criteria.criteria import magnitude
-from ..criteria.scores import Scores, top
+from ..criteria.scores import Scores, count_of, top
 from ..units import Selection
 from .norms import folded_norms
+
+AGREEMENT_UNITS = 20
+"""Rankings are compared on so many first units, on the largest selected set if it has more, on at most half of all."""
 
 
 def agreement(scores: Mapping[str, Scores], k: int) -> pd.DataFrame:
@@ -55,6 +58,12 @@ def agreement(scores: Mapping[str, Scores], k: int) -> pd.DataFrame:
         )
     columns = ["one", "other", "k", "n", "shared", "expected", "p", "rank_correlation"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def first_units(scores: Scores, sizes: Iterable[int | float]) -> int:
+    """Number of first units on which a study's rankings are compared, for the sizes of its selected sets."""
+    largest = max(count_of(scores, size) for size in sizes)
+    return min(max(AGREEMENT_UNITS, largest), max(1, scores.n // 2))
 
 
 def norm_rankings(model: nn.Module, select: Selection) -> dict[str, Scores]:

@@ -92,7 +92,7 @@ def effects(
         seed: of the permutations.
 
     Returns:
-        One row an edit and group with the columns of `compare` and `verdict_columns`; `edit` is the position in
+        One row an edit and group with the columns of `beside_controls` and `verdict_columns`; `edit` is the position in
         `outcomes.edits`, `group` the group's name. Groups without samples are left out.
 
     Raises:
@@ -115,7 +115,9 @@ def effects(
         if edit.matched_to is not None:
             continue
         controls = [i for i, other in enumerate(outcomes.edits) if other.matched_to == digests[position]]
-        table = compare(counted[counted["edit"] == position], per_control(counted[counted["edit"].isin(controls)]))
+        table = beside_controls(
+            counted[counted["edit"] == position], per_control(counted[counted["edit"].isin(controls)])
+        )
         together = np.zeros(len(data), np.int64)
         here = sample_effects(outcomes.before, outcomes.after, position, together, data)
         here = here.where(np.isin(here.index, samples.index))
@@ -145,7 +147,7 @@ def _influence(table: pd.DataFrame, controls: pd.DataFrame) -> tuple[NDArray[np.
     return influence(-table["shift"].to_numpy(float), -controls.reindex(columns=groups).to_numpy(float))
 
 
-def compare(selected: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
+def beside_controls(selected: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
     """Shifts of a selected set beside those of its controls.
 
     Arguments:

@@ -19,7 +19,7 @@ from ..settings import Execution
 from .blocks import Part, measured_blocks
 from .counts import COUNTS, count
 from .edited_run import tensors_for
-from .effects import compare
+from .effects import beside_controls
 from .plan import Variant
 from .settings import StudySettings
 
@@ -44,7 +44,7 @@ def at_other_epochs(
         folder: where outcomes are stored.
 
     Returns:
-        One row a selected set, epoch, split and group: the columns of `compare` up to the margin shift.
+        One row a selected set, epoch, split and group: the columns of `beside_controls` up to the margin shift.
 
     Raises:
         UserError: the run has no checkpoint of an epoch, or of the one that a `rewind` goes back to from there.
@@ -72,7 +72,7 @@ def at_other_epochs(
             counted = pd.concat(parts).groupby(["edit", "group"], as_index=False)[list(COUNTS)].sum()
             counted["selected_set"] = counted["edit"].map(sets)
             for number, rows in counted.groupby("selected_set"):
-                table = compare(rows, pd.DataFrame())
+                table = beside_controls(rows, pd.DataFrame())
                 table = table[[name for name in table if not name.startswith(("control", "n_"))]]
                 frames.append(table.assign(selected_set=number, epoch=epoch, split=split))
     result = pd.concat(frames, ignore_index=True)

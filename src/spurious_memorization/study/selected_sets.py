@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..data.samples import Dataset
 from .counts import COUNTS
-from .effects import NOTHING, SampleEffects, averaged, compare, joined, per_control, verdict_columns
+from .effects import NOTHING, SampleEffects, averaged, beside_controls, joined, per_control, verdict_columns
 from .verdicts import influence
 
 
@@ -37,8 +37,8 @@ def study_effects(
 
     Returns:
         One row a selected set, split and group: what the set is (criterion, traced_on, size, kind, parameters, unit,
-        n_units, units), the columns of `compare` (the shift on all samples; `shift_beside_controls` on the controls'
-        samples), those of `verdict_columns`, and how well the controls match (norm_ratio, same_tensor).
+        n_units, units), the columns of `beside_controls` (the shift on all samples; `shift_beside_controls` on the
+        controls' samples), those of `verdict_columns`, and how well the controls match (norm_ratio, same_tensor).
     """
     sets = _selected_sets(variants)
     splits = list(dict.fromkeys(results["split"]))
@@ -103,10 +103,10 @@ class _SelectedSet:
         return float(ratios.loc[np.log(ratios).abs().idxmax()]) if len(ratios) else math.nan
 
     def beside_controls(self, counted: pd.DataFrame) -> pd.DataFrame:
-        """`compare` of what verdicts are about, on the controls' samples."""
+        """`beside_controls` of what verdicts are about, on the controls' samples."""
         own = counted.merge(self.tested[["variant", "repeat"]], on="variant")
         pooled = own.groupby(["repeat", "group"], as_index=False)[list(COUNTS)].sum()
-        return compare(pooled, self.control_shifts(counted))
+        return beside_controls(pooled, self.control_shifts(counted))
 
     def control_shifts(self, counted: pd.DataFrame) -> pd.DataFrame:
         """Shift of each control (rows) on each group (columns), each pool on the half where the set is tested."""
@@ -146,7 +146,7 @@ class _SelectedSet:
         own = counted.merge(whole, on="variant").groupby(["repeat", "group"], as_index=False)[list(COUNTS)].sum()
         controls = ["control_low", "control_median", "control_high", "n_controls", "n_as_large"]
         tested = pd.concat([beside[["group", "shift", *controls]], verdicts], axis=1)
-        table = compare(own, pd.DataFrame()).drop(columns=controls)
+        table = beside_controls(own, pd.DataFrame()).drop(columns=controls)
         table = table.merge(tested.rename(columns={"shift": "shift_beside_controls"}), on="group", how="left")
         too_few = table["verdict"].isna()  # a group with one sample has none in one of the halves
         table.loc[too_few, ["verdict", "reason", "n_controls", "n_as_large", "n_unseen"]] = (

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..atomic import write_text
 from ..console import say
-from ..criteria.scores import Scores, count_of
+from ..criteria.scores import Scores
 from ..data.pseudo import with_pseudo_minority
 from ..data.samples import Dataset
 from ..engine.evaluate import engine_for
@@ -21,7 +21,7 @@ from ..engine.outcomes import Block
 from ..networks.forward import choose_device
 from ..run import Run, refuse_other_settings, write_parquet
 from ..settings import Execution
-from .agreement import agreement, norm_rankings
+from .agreement import agreement, first_units, norm_rankings
 from .blocks import Part, measured_blocks, ready_engine
 from .edited_run import tensors_for
 from .measure import measure, parts_of
@@ -31,9 +31,6 @@ from .rankings import RankingSettings, stored_ranking, trace
 from .selected_sets import study_effects
 from .selection import ranked_units
 from .settings import StudySettings, parse_edits, parse_sizes, parse_splits, rankings_of, rules_of
-
-AGREEMENT_UNITS = 20
-"""Rankings are compared on so many first units, on the largest selected set if it has more, on at most half of all."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +205,7 @@ def _agreement(
     """Agreement of the study's rankings, of raw and folded norms, and of the same rankings in other runs."""
     compared = {ranking.label: scores_of(ranking) for ranking in rankings}
     first = compared[rankings[0].label]
-    largest = max(count_of(first, size) for size in parse_sizes(settings.size, settings.unit))
-    k = min(max(AGREEMENT_UNITS, largest), max(1, first.n // 2))
+    k = first_units(first, parse_sizes(settings.size, settings.unit))
     norms = norm_rankings(run.network(rankings[0].epoch), rankings[0].select)
     norms = {name: of for name, of in norms.items() if name not in compared}
     frames = [agreement({**compared, **norms}, k)]

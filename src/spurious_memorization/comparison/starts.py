@@ -1,0 +1,75 @@
+"""The studied runs that those of a comparison are held against: the ones they started from, otherwise plain ERM's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..errors import UserError
+from ..run import Run
+from .compare import Comparison
+from .methods import Member, kind_of, seed_of, stated_start
+
+
+def starts_of(found: Comparison) -> dict[Member, tuple[Run, int]]:
+    """{run whose network began as that of another run: this other run, and its epoch there}.
+
+    Raises:
+        UserError: the other run is gone, or was made with other data.
+    """
+    starts = {}
+    for member in found.members:
+        stated = stated_start(member.run)
+        if stated is None:
+            continue
+        older, words = stated
+        if older.record.data.fingerprint != member.run.record.data.fingerprint:
+            raise UserError(
+                f"--study: {older.path}, which {member.run.path} started from, was made with other data: leave it out"
+            )
+        began = member.run.record.start
+        starts[member] = (older, older.choose_epoch(words) if began is None else began.epoch)
+    return starts
+
+
+def studied_runs(found: Comparison, starts: Iterable[tuple[Run, int]], study: str | None) -> tuple[str, dict[int, Run]]:
+    """The name of the study, and the run of each seed that has it: those that others started from, then ERM's.
+
+    Arguments:
+        found: the runs side by side.
+        starts: what `starts_of` gave; each must have the study.
+        study: its name; the only finished one if not given.
+
+    Raises:
+        UserError: no run could be the start, one lacks the study, or several could be meant.
+    """
+    begun = list({run.path.resolve(): run for run, _ in starts}.values())
+    plain = [member.run for member in found.members if kind_of(member.run) == "erm"]
+    asked = begun or plain
+    if not asked:
+        raise UserError("--study: no run started from another one and none is plain erm: name the studied run, too")
+    name = study or _only_study(asked)
+    lacking = [run for run in asked if name not in finished_studies(run)]
+    if lacking and (begun or len(lacking) == len(plain)):
+        there = ", ".join(finished_studies(lacking[0])) or "none"
+        raise UserError(f"--study {name}: {lacking[0].path} has no such finished study: it has {there}")
+    with_study = [run for run in (*begun, *plain) if name in finished_studies(run)]
+    return name, {seed_of(run): run for run in reversed(with_study)}
+
+
+def finished_studies(run: Run) -> list[str]:
+    """Names of a run's finished studies.
+
+    Raises:
+        UserError: it is no run.
+    """
+    _ = run.record
+    return sorted(file.parent.name for file in run.path.glob("studies/*/effects.parquet"))
+
+
+def _only_study(runs: Sequence[Run]) -> str:
+    names = sorted({name for run in runs for name in finished_studies(run)})
+    if len(names) == 1:
+        return names[0]
+    if names:
+        raise UserError(f"several studies could be followed: name one of {', '.join(names)}")
+    raise UserError(f"{runs[0].path} has no finished study: `spurmem study` makes one")
