@@ -83,7 +83,7 @@ def test_every_command_says_in_the_list_what_its_own_help_says(capsys: Capture) 
     ("typed", "said"),
     [
         (["stduy", "runs/first"], "spurmem: there is no command 'stduy': did you mean study?"),
-        (["xyzzy"], "spurmem: there is no command 'xyzzy': choose among calibrate, data, demo"),
+        (["xyzzy"], "spurmem: there is no command 'xyzzy': choose among calibrate, compare, data, demo"),
         (["data", "chekc", "x"], "did you mean"),
         (["train", "nowhere", "--out", "x"], "nowhere"),
         (["train", "nowhere", "--out", "x", "--epohcs", "3"], "--epochs"),
