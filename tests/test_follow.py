@@ -17,6 +17,7 @@ import made_runs
 import spurious_memorization as sm
 import tiny
 from spurious_memorization.report.following import following_tables
+from spurious_memorization.study.edited_run import save_edited
 
 STUDY = sm.StudySettings(criterion=("magnitude", "gradient"), size=("1..2",), controls=0, cross_fit=False)
 
@@ -28,7 +29,7 @@ def place(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # all training samples are right, or one group is
         for seed in range(2):
-            settings = {**tiny.QUICK, "seed": seed}
+            settings = {**tiny.QUICK, "seed": seed, "lr": 0.05}
             erm = sm.train(squares, runs / "erm" / f"seed_{seed}", sm.TrainSettings(**settings))
             sm.study(erm, STUDY, name="first")
             more = {**settings, "epochs": 2, "lr": 0.05, "objective": "erm-continue", "start": f"{erm.path}@3"}
@@ -49,10 +50,12 @@ def followed(place: Path) -> sm.Following:
 
 def folded_norm(model: torch.nn.Module, unit: str) -> float:
     layer, index = unit.split(":")
-    norm = model.get_submodule(layer).weight[int(index)].double().norm()
+    norm = model.get_submodule(layer).weight[int(index)].detach().double().norm()
     if layer == "conv1":
         bn = model.bn1
-        norm = norm * bn.weight[int(index)].double().abs() / (bn.running_var[int(index)].double() + bn.eps).sqrt()
+        norm = (
+            norm * bn.weight[int(index)].detach().double().abs() / (bn.running_var[int(index)].double() + bn.eps).sqrt()
+        )
     return float(norm)
 
 
@@ -116,7 +119,7 @@ def test_new_traces_share_units_by_count(followed: sm.Following, place: Path) ->
             model = sm.Run(run).network(epoch)
             norms = {
                 (name, i): float(
-                    torch.cat([p[i].flatten() for p in model.get_submodule(name).parameters()]).double().norm()
+                    torch.cat([p[i].detach().flatten() for p in model.get_submodule(name).parameters()]).double().norm()
                 )
                 for name in ("conv1", "conv2")
                 for i in range(len(model.get_submodule(name).weight))
@@ -138,8 +141,6 @@ def test_a_critical_set_goes_before_a_larger_selected_one(place: Path, tmp_path:
     effects.to_parquet(file)
     edited = sm.Run(tmp_path / "edited")
     unit = effects["units"][small].iloc[0]
-    from spurious_memorization.study.edited_run import save_edited
-
     save_edited(erm, edited.path, unit)
     found = sm.follow([edited])
     assert found.study == "first"

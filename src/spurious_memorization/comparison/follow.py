@@ -240,7 +240,7 @@ def _joined(start: pd.DataFrame, chosen: dict[int, pd.DataFrame], epochs: dict[s
     values = ["norm", "accuracy", "shift"]
     frames = []
     for rule, epoch in epochs.items():
-        both = start.join(chosen[epoch][values], lsuffix="_start", rsuffix="_chosen")
+        both = start.merge(chosen[epoch][values], left_index=True, right_index=True, suffixes=("_start", "_chosen"))
         ratio = both["norm_chosen"] / both["norm_start"].where(both["norm_start"] > 0)
         mean = ratio.groupby([both["criterion"], both["traced_on"]]).transform("mean")
         both["norm_ratio"] = ratio.where(both["unit"] != TOGETHER, mean)
