@@ -52,15 +52,7 @@ ALL = (
 
 
 class MitigateSettings(NetworkTraining):
-    """Everything that changes the result; --epochs and the options of training are those of ERM.
-
-    Arguments:
-        objective: what is compared beside ERM; every objective if not given.
-        seeds: such as 0..2.
-        finetune_epochs: of pruned-contrast; what passes samples once a step gets twice as many.
-        finetune_lr: learning rate of what starts from ERM's end.
-        jtt: try JTT, too, with each of `jtt_epochs` and `jtt_upweights`, of which val chooses.
-    """
+    """Everything that changes the result; --epochs and the options of training are those of ERM."""
 
     objective: tuple[ObjectiveSettings, ...] = Field(
         tuple(map(objective_from, ALL)),

@@ -14,7 +14,8 @@ def nt_xent(one: Tensor, two: Tensor, temperature: float = 0.5) -> Tensor:
     is the other view of its own sample. The mean over all views.
 
     Arguments:
-        one, two: views, [samples, features] each.
+        one: views of the samples, [samples, features].
+        two: their other views, [samples, features].
         temperature: of the similarities.
 
     Example:
