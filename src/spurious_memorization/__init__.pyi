@@ -1,17 +1,3 @@
-"""Find, prove, look at and repair the neurons that memorise an image classifier's minority examples.
-
-Plain functions on plain data, in the order in which they are used:
-
-    data     read_data, data
-    criteria worst, magnitude, gradient, taylor, ablation, random, top
-    edits    zero, mean, random_init, random_noise, rewind
-    engine   evaluate
-    study    matched_controls, effects, examine, agreement
-    repair   pruned_units, nt_xent, val_halves, selected_epoch
-    runs     train, import_network, study, mitigate, compare, follow
-    report   report, draw
-"""
-
 from .comparison.compare import Comparison, compare
 from .comparison.follow import Following, follow
 from .criteria.ablation import ablation, ablation_map

@@ -7,7 +7,7 @@ import pandas as pd
 from ..data.samples import Samples
 from ..errors import UserError
 from ..run import BestRule, Run, best_epoch
-from ..training.selection import selection_sums
+from ..training.selection import selection_history
 
 CHOSEN_BY: tuple[BestRule, ...] = ("worst_group_accuracy", "average")
 """Both rules are always shown: the first needs the groups of the validation samples, the second doesn't."""
@@ -24,11 +24,10 @@ def counts_where_chosen(run: Run, selecting: Samples) -> pd.DataFrame:
     Raises:
         UserError: no epoch is finished, or predictions on val are missing.
     """
-    history = run.history()
-    epochs = sorted(set(run.epochs()) & set(history["epoch"]))
+    history, epochs = run.history(), run.epochs()
     if not epochs or (epochs == [0] and run.record.settings.get("epochs")):
         raise UserError(f"{run.path} has no finished epoch: finish its training with --resume, or leave it out")
-    halves = pd.concat([selection_sums(run, epoch, selecting) for epoch in epochs], ignore_index=True)
+    halves = selection_history(run, selecting)
     measured = pd.concat([history[history["split"] == "train"], halves, history[history["split"] == "test"]])
     frames = []
     for rule in CHOSEN_BY:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ..errors import UserError
 from ..run import Run
+from ..study.study import studies_of
 from .compare import Comparison
 from .methods import Member, kind_of, seed_of, stated_start
 
@@ -63,7 +64,7 @@ def finished_studies(run: Run) -> list[str]:
         UserError: it is no run.
     """
     _ = run.record
-    return sorted(file.parent.name for file in run.path.glob("studies/*/effects.parquet"))
+    return [study.path.name for study in studies_of(run) if study.is_complete]
 
 
 def _only_study(runs: Sequence[Run]) -> str:

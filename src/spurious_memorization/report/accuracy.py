@@ -10,8 +10,9 @@ import pandas as pd
 from ..run import Run
 from ..study.statistics import wilson_interval
 from .colours import BLUE, GREEN, LINE, ORANGE
+from .columns import percent
 from .figure import Figure, in_order, ranked
-from .subjects import Subjects, percent, with_star
+from .subjects import Subjects, with_star
 
 SPLITS = ("train", "val", "test")
 SPLIT_COLOURS = (BLUE, GREEN, ORANGE)

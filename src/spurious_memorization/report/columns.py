@@ -19,11 +19,11 @@ def _whole(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def _points(value: float) -> str:
+def points(value: float) -> str:
     return f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
@@ -47,27 +47,27 @@ COLUMNS: Mapping[str, Column] = {
     "criterion": Column("selected by", str),
     "n": Column("n", _whole),
     "correct": Column("correct", _whole),
-    "accuracy": Column("accuracy", _percent),
-    "low": Column("95 % from", _percent),
-    "high": Column("to", _percent),
-    "train": Column("train", _percent),
-    "val": Column("val", _percent),
-    "test": Column("test", _percent),
+    "accuracy": Column("accuracy", percent),
+    "low": Column("95 % from", percent),
+    "high": Column("to", percent),
+    "train": Column("train", percent),
+    "val": Column("val", percent),
+    "test": Column("test", percent),
     "n_train": Column("n train", _whole),
     "n_val": Column("n val", _whole),
     "n_test": Column("n test", _whole),
-    "gap": Column("train - test", _points),
+    "gap": Column("train - test", points),
     "lift": Column("lift", lambda value: f"{value:.2f}"),
-    "accuracy_before": Column("before", _percent),
-    "accuracy_after": Column("after", _percent),
-    "shift": Column("shift", _points),
-    "shift_low": Column("95 % from", _points),
-    "shift_high": Column("to", _points),
+    "accuracy_before": Column("before", percent),
+    "accuracy_after": Column("after", percent),
+    "shift": Column("shift", points),
+    "shift_low": Column("95 % from", points),
+    "shift_high": Column("to", points),
     "margin_shift": Column("margin shift", _two),
-    "shift_beside_controls": Column("shift beside controls", _points),
-    "control_low": Column("controls from", _points),
-    "control_median": Column("median", _points),
-    "control_high": Column("to", _points),
+    "shift_beside_controls": Column("shift beside controls", points),
+    "control_low": Column("controls from", points),
+    "control_median": Column("median", points),
+    "control_high": Column("to", points),
     "n_controls": Column("controls", _whole),
     "n_as_large": Column("that drop as far", _whole),
     "norm_ratio": Column("norm ratio", lambda value: f"{value:.2f}"),

@@ -14,6 +14,7 @@ from rich.table import Table
 from ..comparison.compare import Comparison
 from ..comparison.epochs import CHOSEN_BY
 from ..comparison.measures import GAP, OVERALL
+from .columns import points
 
 _HEADINGS = dict(zip(OVERALL, ("average", "train weighted", "group balanced", "worst group"), strict=True))
 _RULES = {
@@ -175,12 +176,8 @@ def _with_spread(mean: float, std: float) -> str:
 def _with_interval(difference: float, low: float, high: float) -> str:
     if pd.isna(difference):
         return "-"
-    interval = "" if pd.isna(low) else f"\n({_points(low)}, {_points(high)})"
-    return f"{_points(difference)}{interval}"
-
-
-def _points(share: float) -> str:
-    return f"{round(100 * share, 1) + 0.0:+.1f}"
+    interval = "" if pd.isna(low) else f"\n({points(low)}, {points(high)})"
+    return f"{points(difference)}{interval}"
 
 
 def _amount(values: pd.Series) -> str:

@@ -11,7 +11,7 @@ from ..criteria.scores import Scores
 from ..data.samples import Dataset
 from ..run import Run
 from ..study.statistics import wilson_interval
-from ..study.study import Study
+from ..study.study import Study, studies_of
 from .tables import edit_text, findings, selected_by
 
 
@@ -25,7 +25,7 @@ def dataset_html(data: Dataset) -> str:
 def run_html(run: Run) -> str:
     """Accuracy of every group in the last epoch that was measured, and what else the run holds."""
     record, history = run.record, run.history()
-    epochs, studies = run.epochs(), sorted(path.parent.name for path in run.path.glob("studies/*/study.json"))
+    epochs, studies = run.epochs(), [study.path.name for study in studies_of(run)]
     about = [
         f"{record.network.model}, origin {record.origin}, {len(epochs)} epochs, last {epochs[-1] if epochs else '-'}",
         f"studies: {', '.join(studies) or 'none yet'}",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import UserError
 from ..run import Run
-from ..study.study import Study
+from ..study.study import Study, studies_of
 from .tables import edit_text, selected_by
 
 
@@ -72,8 +72,7 @@ def subjects(runs: Sequence[str | Path], study: str | None = None) -> Subjects:
     found = []
     for run in opened:
         _ = run.record  # what is no run is called so
-        stored = [Study(file.parent) for file in sorted((run.path / "studies").glob("*/study.json"))]
-        begun = sorted(stored, key=lambda one: (one.path / "study.json").stat().st_mtime, reverse=True)
+        begun = sorted(studies_of(run), key=lambda one: (one.path / "study.json").stat().st_mtime, reverse=True)
         found += [Studied(run, one) for one in begun if one.is_complete and study in (None, one.path.name)]
     if study is not None and not found:
         raise UserError(f"no finished study {study!r} in {', '.join(map(str, runs))}: `spurmem study` makes one")
@@ -83,7 +82,3 @@ def subjects(runs: Sequence[str | Path], study: str | None = None) -> Subjects:
 def with_star(name: str, is_minority: bool) -> str:
     """The name of a group in a panel's title."""
     return f"{name} (minority)" if is_minority else name
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"

@@ -91,6 +91,11 @@ class Study:
         return (self.path / "effects.parquet").is_file()
 
 
+def studies_of(run: Run) -> list[Study]:
+    """The studies that a run holds, finished or not, by name."""
+    return [Study(file.parent) for file in sorted(run.path.glob("studies/*/study.json"))]
+
+
 def study(
     run: Run,
     settings: StudySettings | None = None,

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from ..console import say
 from ..data.samples import Dataset
 from ..errors import UserError
-from ..run import Run
+from ..run import Run, best_epoch
 from .loop import TrainExecution
 from .objectives.dfr import refuse_missing_groups, refuse_without_sklearn
 from .objectives.jtt import error_set
@@ -32,7 +32,7 @@ from .objectives.settings import (
 )
 from .recipes import NetworkTraining, TrainSettings, expanded
 from .seeds import seeds_from
-from .selection import selected_epoch, selection_sums, val_halves
+from .selection import selection_history, val_halves
 from .train import train
 
 ALL = (
@@ -210,8 +210,9 @@ def _selecting_value(runs: tuple[Run, ...], data: Dataset) -> float:
     _, selecting = val_halves(data)
     worst = []
     for run in runs:
-        epoch = selected_epoch(run, selecting, "worst_group_accuracy")
-        rows = selection_sums(run, epoch, selecting).query("n > 0")
+        history = selection_history(run, selecting)
+        epoch = best_epoch(history, "worst_group_accuracy", run.epochs())
+        rows = history[(history["epoch"] == epoch) & (history["n"] > 0)]
         worst.append(float((rows["correct"] / rows["n"]).min()))
     return float(np.mean(worst))
 

@@ -54,11 +54,19 @@ def selected_epoch(run: Run, samples: Samples, rule: BestRule) -> int:
     Raises:
         UserError: the run has no checkpoint, or no predictions of these samples.
     """
+    return best_epoch(selection_history(run, samples), rule, run.epochs())
+
+
+def selection_history(run: Run, samples: Samples) -> pd.DataFrame:
+    """`selection_sums` of every epoch with a checkpoint.
+
+    Raises:
+        UserError: as for `selected_epoch`.
+    """
     epochs = run.epochs()
-    rows = pd.concat([selection_sums(run, epoch, samples) for epoch in epochs] or [pd.DataFrame()])
-    if rows.empty:
+    if not epochs:
         raise UserError(f"{run.path} has no checkpoint yet: finish its training with --resume")
-    return best_epoch(rows, rule, epochs)
+    return pd.concat([selection_sums(run, epoch, samples) for epoch in epochs], ignore_index=True)
 
 
 def selection_sums(run: Run, epoch: int, samples: Samples) -> pd.DataFrame:

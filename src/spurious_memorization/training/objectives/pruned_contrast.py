@@ -130,15 +130,16 @@ def finetuning_loss(
         settings: contrast, temperature, weights.
         loss: name of the loss of a sample.
     """
-    before = statistics(model)
+    repeats = settings.running_statistics == "dense-pruned-dense" and model.training
+    before = statistics(model) if repeats else {}
     dense_features, dense = features_and_logits(model, inputs)
     after_dense = statistics(model)
     parameters = dict(model.named_parameters())
     changed = {name: parameters[name] * mask for name, mask in masks.items()}
     if settings.running_statistics == "dense":
-        changed |= statistics(model)
+        changed |= after_dense
     pruned_features, pruned = features_and_logits(model, inputs, changed)
-    if settings.running_statistics == "dense-pruned-dense" and model.training:
+    if repeats:
         repeat_first_pass(model, before, after_dense)
     match settings.contrast:
         case "features":
