@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from .program import WEIGHTED, Program, aten, call, channel_affine, operand, overwrites, size_value
+from .program import WEIGHTED, Program, Way, aten, call, channel_affine, operand, overwrites, size_value
 from .segments import Segment
 
 FEW = 8
@@ -202,6 +202,7 @@ def changes(
     given: Change | None,
     unedited: Mapping[fx.Node, Tensor],
     constants: Mapping[fx.Node, Tensor],
+    ways: Mapping[fx.Node, Way],
 ) -> Change | None:
     """What an edit makes of a segment's output; None where it stays as it is.
 
@@ -210,6 +211,7 @@ def changes(
         given: the change of the segment's input.
         unedited: the unedited value of the segment's input and of every operation in it.
         constants: the unedited constants, as the program runs them.
+        ways: layers that have a way of their own.
     """
     n = len(unedited[segment.input])
     changed: dict[fx.Node, Change] = {} if given is None else {segment.input: given}
@@ -229,7 +231,7 @@ def changes(
     for node in segment.operations:
         if node not in edit.touched and changed.keys().isdisjoint(node.all_input_nodes):
             continue
-        change = _change(node, edit.rows.get(node), changed, unedited, constants, value)
+        change = _change(node, edit.rows.get(node), changed, unedited, constants, ways, value)
         if not isinstance(change, Channels) or not change.is_as(unedited[node]):  # an inactive channel stays so
             changed[node] = change
         for spent in segment.spent[node]:
@@ -243,6 +245,7 @@ def _change(
     changed: Mapping[fx.Node, Change],
     unedited: Mapping[fx.Node, Any],
     constants: Mapping[fx.Node, Tensor],
+    ways: Mapping[fx.Node, Way],
     value: Callable[[fx.Node], Any],
 ) -> Change:
     if takes_rows(node, constants):
@@ -253,7 +256,7 @@ def _change(
         whole = (
             _low_rank(node, change, unedited[first], unedited[node], constants)
             if isinstance(change, Channels) and change.axis == _mixed_axis(node, unedited[first])
-            else call(node, value)
+            else call(node, value, ways)
         )
         return whole if rows is None else patched(whole, node, rows, value(first), value)
     if any(isinstance(changed.get(n), Channels) for n in node.all_input_nodes):

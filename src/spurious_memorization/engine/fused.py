@@ -22,11 +22,14 @@ def fused(module: fx.GraphModule) -> fx.GraphModule:
         if relu.target is not aten.relu.default:
             continue
         before = operand(relu, 0)
-        conv, other = (before, None) if before.target is aten.conv2d.default else _summed(before)
+        conv, other = (before, None) if _is_convolution(before) else _summed(before)
         if conv is None or len(before.users) > 1 or len(conv.users) > 1:
             continue
         with module.graph.inserting_before(relu):
-            if other is None:
+            if conv.op == "call_module":
+                given = (conv.args[0], other)
+                together = module.graph.call_module(str(conv.target), given, {"relu": True})
+            elif other is None:
                 given = (*_convolution(conv), "relu", [], "")
                 together = module.graph.call_function(mkldnn._convolution_pointwise.default, given)
             else:
@@ -62,9 +65,13 @@ def _summed(add: Any) -> tuple[fx.Node | None, fx.Node | None]:
         return None, None
     first, second = add.args
     for conv, other in ((first, second), (second, first)):
-        if conv.target is aten.conv2d.default and "val" in other.meta:
+        if _is_convolution(conv) and "val" in other.meta:
             return (conv, other) if conv.meta["val"].shape == other.meta["val"].shape else (None, None)
     return None, None
+
+
+def _is_convolution(node: fx.Node) -> bool:
+    return node.target is aten.conv2d.default or node.op == "call_module"
 
 
 def _convolution(conv: fx.Node) -> tuple[Any, ...]:

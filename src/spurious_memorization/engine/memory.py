@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of mallopt's options, from glibc's malloc.h
-SPARE_BYTES = 128_000_000
+SPARE_BYTES = 512_000_000
 """Growth of the process's memory from which what is free of it is given back."""
 
 _DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 1024, 65536

@@ -37,6 +37,10 @@ IN_PLACE: dict[Any, Callable[..., Tensor]] = {
 """Operations, and those that write their result over their first argument."""
 
 
+Way = Callable[[Tensor], Tensor]
+"""A layer with its own constants, as a function of its input."""
+
+
 class Untraceable(Exception):  # noqa: N818  # a finding, not a failure: the plain engine takes over
     """The network can't be written as a straight line of operations; the text says why."""
 
@@ -102,8 +106,13 @@ class Program:
         return call(node, value)
 
 
-def call(node: fx.Node, value: Callable[[fx.Node], Any], *, in_place: bool = False) -> Any:
-    """Carry out one operation on the values of its arguments, `in_place` over the first of them."""
+def call(
+    node: fx.Node, value: Callable[[fx.Node], Any], ways: Mapping[fx.Node, Way] | None = None, *, in_place: bool = False
+) -> Any:
+    """Carry out one operation on the values of its arguments, in a way of its own where it has one, or `in_place` over
+    the first of them."""
+    if ways and node in ways:
+        return ways[node](value(operand(node, 0)))
     target = IN_PLACE[node.target] if in_place else node.target
     assert callable(target)
     return target(*fx.node.map_arg(node.args, value), **fx.node.map_arg(node.kwargs, value))

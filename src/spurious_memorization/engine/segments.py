@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import Tensor, fx, nn
 
 from .program import Program, aten
+from .winograd import Winograd
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +91,14 @@ def _common_name(program: Program, operations: Iterable[fx.Node]) -> str:
     return ".".join(shared) or (".".join(paths[0]) if paths else "rest")
 
 
-def module(program: Program, segment: Segment, constants: Mapping[fx.Node, Tensor]) -> fx.GraphModule:
-    """A segment as a module of its own, with these constants as its buffers: [rows, ...] in, [rows, ...] out."""
+def module(
+    program: Program,
+    segment: Segment,
+    constants: Mapping[fx.Node, Tensor],
+    ways: Mapping[fx.Node, Winograd] | None = None,
+) -> fx.GraphModule:
+    """A segment as a module of its own, with these constants as its buffers: [rows, ...] in, [rows, ...] out; `ways`
+    are layers that have a module of their own."""
     graph = fx.Graph()
     root = nn.Module()
     copies: dict[fx.Node, fx.Node] = {}
@@ -113,7 +120,12 @@ def module(program: Program, segment: Segment, constants: Mapping[fx.Node, Tenso
             copies[node] = graph.get_attr(name)
         return copies[node]
 
-    for node in segment.operations:
-        copies[node] = graph.node_copy(node, copied)
+    for number, node in enumerate(segment.operations):
+        if ways and node in ways:
+            root.add_module(f"layer_{number}", ways[node])
+            copies[node] = graph.call_module(f"layer_{number}", (copied(node.all_input_nodes[0]),))
+            copies[node].meta = dict(node.meta)
+        else:
+            copies[node] = graph.node_copy(node, copied)
     graph.output(copies[segment.output])
     return fx.GraphModule(root, graph)

@@ -149,7 +149,7 @@ def answers(
                 return
             value = network.runs[place](value)
             continue
-        values = segment_values(network.program, segment, network.constants, value)
+        values = segment_values(network.program, segment, network.constants, value, ways=network.ways)
         for number in here:
             ready = prepared(edits[number])
             places = sorted({network.place[node] for node in ready.touched})
@@ -158,7 +158,8 @@ def answers(
                 stacks.add(end, number, ready, run_alone(network, place, end, value, ready))
                 yield from stacks.full()
                 continue
-            change = changes(network.program, segment, ready, came.pop(number, None), values, network.constants)
+            given = came.pop(number, None)
+            change = changes(network.program, segment, ready, given, values, network.constants, network.ways)
             later = [p for p in places if p > place]
             if change is None and later:
                 starting[later[0]].append(number)

@@ -18,8 +18,9 @@ from ..units import UnitKind, short_name
 from .changes import Prepared, are_few, as_run, patched, prepare
 from .compiled import Run, compiled
 from .fused import fused
-from .program import Program, Untraceable, call, operand, overwrites, size_value, trace
+from .program import Program, Untraceable, Way, call, operand, overwrites, size_value, trace
 from .segments import Segment, cut, module
+from .winograd import Winograd, winograd_layers
 from .work import edited_work, full_work
 
 KEPT_BYTES = 256_000_000
@@ -38,6 +39,7 @@ class Traced:
         segments: the program, cut.
         exact: its constants as they are.
         constants: its constants as it runs.
+        ways: layers that have a faster way than their operation.
         runs: each segment as a function.
         dtype: of its values.
         is_compiled: whether its segments are.
@@ -50,6 +52,7 @@ class Traced:
     segments: Sequence[Segment]
     exact: Mapping[fx.Node, Tensor]
     constants: Mapping[fx.Node, Tensor]
+    ways: Mapping[fx.Node, Winograd]
     runs: Sequence[Run]
     dtype: torch.dtype
     is_compiled: bool = False
@@ -96,8 +99,9 @@ class Traced:
     def in_float32(self) -> Traced:
         """The same network in float32."""
         constants = {node: as_run(value, torch.float32) for node, value in self.exact.items()}
-        runs = [fused(module(self.program, segment, constants)) for segment in self.segments]
-        return replace(self, constants=constants, runs=runs, dtype=torch.float32, is_compiled=False)
+        ways = winograd_layers(self.program, constants)
+        runs = [fused(module(self.program, segment, constants, ways)) for segment in self.segments]
+        return replace(self, constants=constants, ways=ways, runs=runs, dtype=torch.float32, is_compiled=False)
 
     def compiled(self, example: Tensor) -> Traced:
         """The same network with compiled segments, where a compiler is there; `example` is an input."""
@@ -116,10 +120,11 @@ def traced(model: nn.Module, example: Tensor, precision: Precision) -> Traced:
     segments, exact, dtype = cut(program), program.constants(), DTYPES[precision]
     _refuse_other_logits(model, program, segments, exact, example)
     constants = {node: as_run(value, dtype) for node, value in exact.items()}
-    modules = [fused(module(program, segment, constants)) for segment in segments]
+    ways = winograd_layers(program, constants)
+    modules = [fused(module(program, segment, constants, ways)) for segment in segments]
     if precision != "float32":
         _refuse_other_types(modules, as_run(example, dtype))
-    return Traced(model, program, segments, exact, constants, modules, dtype)
+    return Traced(model, program, segments, exact, constants, ways, modules, dtype)
 
 
 def kept_ready(network: Traced) -> Callable[[Edit], Prepared]:
@@ -146,6 +151,7 @@ def segment_values(
     constants: Mapping[fx.Node, Tensor],
     given: Tensor,
     edits: Sequence[tuple[slice, Prepared]] = (),
+    ways: Mapping[fx.Node, Way] | None = None,
     *,
     only_output: bool = False,
 ) -> dict[fx.Node, Any]:
@@ -154,6 +160,7 @@ def segment_values(
     Arguments:
         given: the input, [rows, ...].
         edits: rows of the batch that belong to an edited network, and its edit, whose new rows of layers are put in.
+        ways: layers that have a way of their own.
         only_output: give that of the segment's output alone, and let the others go as soon as they are spent.
     """
     values: dict[fx.Node, Any] = {segment.input: given}
@@ -164,7 +171,7 @@ def segment_values(
         return constants[node] if node in constants else values[node]
 
     for node in segment.operations:
-        values[node] = call(node, value, in_place=only_output and overwrites(node))
+        values[node] = call(node, value, ways, in_place=only_output and overwrites(node))
         for here, edit in edits:
             if node in edit.rows:
                 patched(values[node][here], node, edit.rows[node], value(operand(node, 0))[here], value)
@@ -201,7 +208,9 @@ def run_stack(network: Traced, start: int, edits: Sequence[Prepared], given: lis
             if not edit.rows.keys().isdisjoint(segment.operations)
         ]
         if here:
-            values = segment_values(network.program, segment, network.constants, stack, here, only_output=True)
+            values = segment_values(
+                network.program, segment, network.constants, stack, here, network.ways, only_output=True
+            )
             stack = values[segment.output]
         else:
             stack = network.runs[place](stack)
