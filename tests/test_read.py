@@ -294,7 +294,7 @@ def test_evaluation_transform_is_torchvisions(width: int, height: int, keep_aspe
         (width, height)
     )
     transform = PictureTransform(image_size=224, resize=256, keep_aspect=keep_aspect)
-    (ours,) = transform.normalised([np.asarray(transform.evaluation()(picture)).transpose(2, 0, 1)])
+    (ours,) = transform.normalised([np.array(transform.evaluation()(picture)).transpose(2, 0, 1)])
     theirs = v1.Compose(
         [
             v1.Resize(256 if keep_aspect else (256, 256)),

@@ -7,6 +7,7 @@ import functools
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +27,7 @@ from spurious_memorization.engine import memory as memory_module
 from spurious_memorization.engine import shared as shared_module
 from spurious_memorization.engine import traced as traced_module
 from spurious_memorization.engine.changes import prepare
-from spurious_memorization.engine.evaluate import engine_for
+from spurious_memorization.engine.evaluate import compiled_where_it_pays, engine_for
 from spurious_memorization.engine.outcomes import Block, Engine
 from spurious_memorization.engine.plain import plain_engine
 from spurious_memorization.engine.program import Untraceable
@@ -705,6 +706,17 @@ def test_without_a_compiler_segments_run_as_they_are(monkeypatch, capsys):
     assert again.path == "shared prefix"
     given = again.run(some_edits(net), rows, samples)
     assert np.array_equal(given.loss, expected.loss)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_compiling_pays_in_bf16_alone_and_only_for_long_studies(precision, monkeypatch):
+    net, samples = trained()
+    engine = engine_for(net, samples, precision=precision)
+    wanted = []
+    asked = replace(engine, compiled=lambda: wanted.append(precision) or engine)
+    for passes, how in ((1e3, None), (1e12, None), (1e12, False), (1e3, True)):
+        compiled_where_it_pays(asked, passes, sm.Execution(compile=how))
+    assert len(wanted) == {"float32": 1, "bf16": 2}[precision]
 
 
 @pytest.mark.slow

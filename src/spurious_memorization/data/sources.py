@@ -123,7 +123,7 @@ class Pictures:
         return digest.hexdigest()
 
     def _decoded(self, index: int) -> Pixels:
-        return np.asarray(self._evaluation(self.open(index))).transpose(2, 0, 1)
+        return np.array(self._evaluation(self.open(index))).transpose(2, 0, 1)
 
     @cached_property
     def _cache(self) -> PictureCache | None:

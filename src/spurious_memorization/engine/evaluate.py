@@ -17,9 +17,6 @@ from .plain import plain_engine
 from .program import Untraceable
 from .shared import shared_engine
 
-COMPILE_FROM = 2e14
-"""Multiplications from which compiling pays: about half an hour on two cores, against half a minute to compile."""
-
 
 def evaluate(
     model: nn.Module,
@@ -87,5 +84,5 @@ def passes_needed(engine: Engine, edits: Sequence[Edit], n_samples: int) -> floa
 def compiled_where_it_pays(engine: Engine, passes: float, execution: Execution | None = None) -> Engine:
     """The engine compiled, if so many full passes are worth it or the execution says so."""
     wanted = (execution or Execution()).compile
-    pays = passes * engine.pass_work > COMPILE_FROM if wanted is None else wanted
+    pays = passes > engine.compile_from if wanted is None else wanted
     return engine.compiled() if pays and engine.compiled is not None else engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,7 @@ class Engine:
         exact_seconds: the same in float32, where another precision is chosen.
         pass_work: multiplications of a full pass for one sample, where they are known.
         compiled: gives the same engine compiled, where that can be.
+        compile_from: full passes of one sample from which compiling pays; infinite where it never does.
     """
 
     run: Callable[[Sequence[Edit], range, Samples], Block]
@@ -75,6 +77,7 @@ class Engine:
     exact_seconds: Callable[[Samples], float] | None = None
     pass_work: int = 0
     compiled: Callable[[], Engine] | None = None
+    compile_from: float = inf
 
 
 def block_plan(n_edits: int, n_samples: int) -> Iterator[tuple[range, range]]:

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 import torch
@@ -34,6 +35,10 @@ BATCH_BYTES = 32_000_000
 
 WAITING_BYTES = 256_000_000
 """Size of the changes that wait for the next segment."""
+
+COMPILE_FROM = 2e14
+"""Multiplications from which compiling pays: about half an hour on two cores, against half a minute to compile. In
+float32 on a CPU it never does: oneDNN's and Winograd's convolutions are as fast, and the rest goes along with them."""
 
 UNEDITED = -1
 
@@ -112,6 +117,7 @@ def _engine(network: Traced, example: Tensor, loss: LossName, execution: Executi
         None if network.dtype == torch.float32 else lambda samples: pass_seconds(samples, network.in_float32()),
         full_work(network.segments),
         compiled,
+        inf if device.type == "cpu" and network.dtype == torch.float32 else COMPILE_FROM / full_work(network.segments),
     )
 
 
