@@ -97,7 +97,7 @@ def decoding_seconds(samples: Samples) -> tuple[float, float]:
 
 def growth(model: nn.Module, samples: Samples) -> dict[str, list[float]]:
     """Seconds for one edited network and picture with 1, 2, 4, 8 times as many pictures, and as many edits."""
-    engine, edits = engine_for(model, samples, precision="bf16"), uniform_channels(model, 8)
+    engine, edits = engine_for(model, samples), uniform_channels(model, 8)
     engine_seconds(engine, edits, samples.part(range(20)))
     return {
         "pictures": [engine_seconds(engine, edits, samples.part(range(40 * k))) for k in (1, 2, 4, 8)],
@@ -132,7 +132,7 @@ def _measured_peak(folder: str, pictures: int, edits: int) -> float:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    sm.evaluate(model, uniform_channels(model, edits), data.train.part(range(pictures)), precision="bf16")
+    sm.evaluate(model, uniform_channels(model, edits), data.train.part(range(pictures)))
     running = False
     watcher.join()
     return peak
