@@ -187,6 +187,11 @@ def test_the_command(place: Path, followed: sm.Following, capsys: pytest.Capture
     assert [row["norm_ratio"] for row in facts["units"]] == pytest.approx(list(followed.units["norm_ratio"]))
     assert [row["shared"] for row in facts["traces"]] == list(followed.traces["shared"])
     assert "units" not in json.loads(tiny.spurmem(capsys, "compare", *places, "--json").out)
+
+
+@pytest.mark.slow
+def test_the_tables_for_a_paper(place: Path, followed: sm.Following, capsys: pytest.CaptureFixture[str]) -> None:
+    places = [place / name for name in ("erm", "more", "dfr", "dro")]
     printed = pd.read_csv(
         io.StringIO(tiny.spurmem(capsys, "compare", *places, "--study", "first", "--format", "csv").out)
     )

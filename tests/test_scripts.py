@@ -48,6 +48,7 @@ def script(capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str, *argumen
     return tiny.Said(int(caught.value.code or 0), printed.out, printed.err)
 
 
+@pytest.mark.slow
 def test_the_readmes_examples(
     waterbirds: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

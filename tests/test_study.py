@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -458,14 +458,15 @@ def test_a_broken_block_is_named(run: sm.Run, whole: sm.Study) -> None:
         sm.study(run, small(edit=("zero", MEAN, REWIND)), name="whole")
 
 
-def test_killed_midway(trained: sm.Run, tmp_path: Path) -> None:
-    """Killed at each table: variants, blocks of outcomes (selected on all and on each half, controls), results,
-    agreement, effects. What is made of the rest is bitwise the same."""
+@pytest.mark.parametrize("kills", [(4,), pytest.param(range(1, 100), marks=pytest.mark.slow)])
+def test_killed_midway(kills: Sequence[int], trained: sm.Run, tmp_path: Path) -> None:
+    """Killed at one table, or at each: variants, blocks of outcomes (selected on all and on each half, controls),
+    results, agreement, effects. What is made of the rest is bitwise the same."""
     settings = small(criterion=("gradient",), group=(MINORITY[0],), size=("1",), split=("test",))
     whole = sm.study(tiny.copied(trained, tmp_path / "run"), settings, name="once")
     tables = [name for name in tiny.files_below(whole.path) if name.endswith(".parquet")]
     assert len(tables) >= 4 + 4
-    for writes in range(1, len(tables) + 1):
+    for writes in kills[: len(tables)]:
         run = tiny.copied(trained, tmp_path / f"run_{writes}")
         assert tiny.in_child(killed_at(writes, run, settings)) == -signal.SIGKILL
         study = sm.Study(run.path / "studies" / "once")

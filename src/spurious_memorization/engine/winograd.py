@@ -3,8 +3,8 @@
 The output is cut into tiles of 4x4. Each needs 6x6 pixels of the input, which a linear map takes to 36 numbers; the
 layer then is 36 matrix products, one for each of them, in place of 144 for the tile, and a second linear map gives the
 tile (A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016). The maps are made from the
-points at which the polynomials behind them are evaluated. Those taken here lie close to one another's inverses, which
-keeps the numbers of one size: the error of a layer has twice the standard deviation of oneDNN's own in float32.
+points at which the polynomials behind them are evaluated. Those taken here are one another's inverses and not far from
+one, which keeps the numbers of one size: a layer's error in float32 has twice the standard deviation of oneDNN's own.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Winograd(nn.Module):
         rows, columns = -(-height // TILE), -(-width // TILE)
         result = x.new_empty(n, height, width, outputs)
         x = x.permute(0, 2, 3, 1)
-        pixel_bytes = WIDTH**2 * inputs * x.element_size()
-        size = max(1, CHUNK_BYTES // (rows * columns * pixel_bytes))
+        tile_bytes = WIDTH**2 * inputs * x.element_size()
+        size = max(1, CHUNK_BYTES // (rows * columns * tile_bytes))
         for start in range(0, n, size):
             here, part = slice(start, start + size), x[start : start + size]
             padded = F.pad(part, (0, 0, 1, columns * TILE - width + 1, 1, rows * TILE - height + 1))
