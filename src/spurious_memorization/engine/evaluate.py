@@ -84,5 +84,5 @@ def passes_needed(engine: Engine, edits: Sequence[Edit], n_samples: int) -> floa
 def compiled_where_it_pays(engine: Engine, passes: float, execution: Execution | None = None) -> Engine:
     """The engine compiled, if so many full passes are worth it or the execution says so."""
     wanted = (execution or Execution()).compile
-    pays = passes > engine.compile_from if wanted is None else wanted
+    pays = passes * engine.pass_work > engine.compile_from if wanted is None else wanted
     return engine.compiled() if pays and engine.compiled is not None else engine

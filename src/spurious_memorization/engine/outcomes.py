@@ -67,7 +67,7 @@ class Engine:
         exact_seconds: the same in float32, where another precision is chosen.
         pass_work: multiplications of a full pass for one sample, where they are known.
         compiled: gives the same engine compiled, where that can be.
-        compile_from: full passes of one sample from which compiling pays; infinite where it never does.
+        compile_from: multiplications from which compiling pays; infinite where it never does.
     """
 
     run: Callable[[Sequence[Edit], range, Samples], Block]

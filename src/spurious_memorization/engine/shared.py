@@ -117,7 +117,7 @@ def _engine(network: Traced, example: Tensor, loss: LossName, execution: Executi
         None if network.dtype == torch.float32 else lambda samples: pass_seconds(samples, network.in_float32()),
         full_work(network.segments),
         compiled,
-        inf if device.type == "cpu" and network.dtype == torch.float32 else COMPILE_FROM / full_work(network.segments),
+        inf if device.type == "cpu" and network.dtype == torch.float32 else COMPILE_FROM,
     )
 
 
