@@ -15,7 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from .program import WEIGHTED, Program, Way, aten, call, channel_affine, operand, overwrites, size_value
+from .program import (
+    WEIGHTED,
+    Program,
+    Way,
+    aten,
+    call,
+    channel_affine,
+    groups,
+    operand,
+    overwrites,
+    size_value,
+    spatial,
+)
 from .segments import Segment
 
 FEW = 8
@@ -178,7 +190,7 @@ def as_run(value: Tensor, dtype: torch.dtype) -> Tensor:
 def takes_rows(node: fx.Node, constants: Mapping[fx.Node, Tensor]) -> bool:
     """A layer whose output channels are its weight's rows, each made of all input channels, and whose output has the
     samples on its first axis."""
-    if node.target not in WEIGHTED or operand(node, 1) not in constants or _groups(node) != 1:
+    if node.target not in WEIGHTED or operand(node, 1) not in constants or groups(node) != 1:
         return False
     n = node.meta["val"].shape[0]
     return isinstance(n, torch.SymInt) and bool(n.node.expr.is_Symbol)  # not 4 n windows, nor tokens before samples
@@ -283,7 +295,7 @@ def _low_rank(
     if layer.target is aten.linear.default:
         flat = torch.addmm(output.reshape(-1, output.shape[-1]), difference.reshape(-1, weight.shape[1]), weight.T)
         return flat.reshape(output.shape)
-    stride, padding, dilation = _spatial(layer)
+    stride, padding, dilation = spatial(layer)
     n, channels, height, width = output.shape
     if weight.shape[2:] == (1, 1) and padding == (0, 0):
         columns = difference[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1).reshape(-1, weight.shape[1])
@@ -350,19 +362,9 @@ def _changed_rows(layer: fx.Node, new: Mapping[fx.Node, Tensor], unedited: Mappi
     return index if are_few(len(index), len(differs)) else None
 
 
-def _groups(node: fx.Node) -> int:
-    return int(operand(node, 6) or 1) if node.target is aten.conv2d.default else 1
-
-
 def _mixed_axis(layer: fx.Node, x: Tensor) -> int:
     """Axis of a layer's input that its weight mixes."""
     return 1 if layer.target is aten.conv2d.default else x.ndim - 1
-
-
-def _spatial(layer: fx.Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Stride, padding and dilation of a convolution."""
-    stride, padding, dilation = (operand(layer, i) or [default] for i, default in ((3, 1), (4, 0), (5, 1)))
-    return (stride[0], stride[-1]), (padding[0], padding[-1]), (dilation[0], dilation[-1])
 
 
 def _is_spatial(node: fx.Node) -> bool:

@@ -136,6 +136,17 @@ def operand(node: fx.Node, number: int) -> Any:
     return node.args[number] if len(node.args) > number else None
 
 
+def spatial(layer: fx.Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Stride, padding and dilation of a convolution."""
+    stride, padding, dilation = (operand(layer, i) or [default] for i, default in ((3, 1), (4, 0), (5, 1)))
+    return (stride[0], stride[-1]), (padding[0], padding[-1]), (dilation[0], dilation[-1])
+
+
+def groups(node: fx.Node) -> int:
+    """Groups of channels of a layer."""
+    return int(operand(node, 6) or 1) if node.target is aten.conv2d.default else 1
+
+
 def trace(model: nn.Module, example: Tensor) -> Program:
     """Write a network's evaluation as a program.
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.polynomial.polynomial import polyfromroots
 from torch import Tensor, fx, nn
 
-from .program import Program, aten, operand
+from .program import Program, aten, groups, operand, spatial
 
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
 TILE, WIDTH = 4, 6
@@ -97,10 +97,7 @@ def _pays(conv: fx.Node, constants: Mapping[fx.Node, Tensor]) -> bool:
     weight = constants[operand(conv, 1)]
     if weight.shape[2:] != (3, 3) or weight.dtype != torch.float32 or weight.device.type != "cpu":
         return False
-    stride, padding, dilation, groups = (operand(conv, place) for place in (3, 4, 5, 6))
-    is_plain = (
-        set(stride or [1]) == {1} and set(padding or [0]) == {1} and set(dilation or [1]) == {1} and (groups or 1) == 1
-    )
+    is_plain = spatial(conv) == ((1, 1), (1, 1), (1, 1)) and groups(conv) == 1
     height, width = conv.meta["val"].shape[2:]
     tiles = -(-height // TILE) * -(-width // TILE)
     return is_plain and min(weight.shape[:2]) >= CHANNELS and 2 * tiles * WIDTH**2 <= 9 * height * width
