@@ -15,14 +15,14 @@ import torch
 from torch import nn
 
 import spurious_memorization as sm
-from spurious_memorization.data.samples import Samples
+from spurious_memorization.datasets.samples import Samples
 from spurious_memorization.engine.evaluate import engine_for, passes_needed
 from spurious_memorization.engine.outcomes import block_plan
 from spurious_memorization.settings import Execution
-from spurious_memorization.study.blocks import Part, measured_blocks, ready_engine
+from spurious_memorization.studies.blocks import Part, measured_blocks, ready_engine
 
 from . import measures, training
-from .pictures import make_pictures
+from .images import make_images
 from .reference import reference_seconds
 
 PRECISIONS = ("float32", "bf16")
@@ -46,13 +46,13 @@ class Bench:
 
     Arguments:
         table: takes the rows.
-        folder: of the pictures.
+        folder: of the images.
         scratch: a folder for what is stored on the way.
-        train: all pictures.
+        train: all images.
         some: 200 of them.
         model: the ResNet-50.
         edits: 60 single channels of it.
-        reference: seconds that the reference procedure needs for an edited network and a picture.
+        reference: seconds that the reference procedure needs for an edited network and a image.
     """
 
     table: Table
@@ -66,23 +66,23 @@ class Bench:
 
     @property
     def files(self) -> list[Path]:
-        return picture_files(self.folder, self.some)
+        return image_files(self.folder, self.some)
 
 
-def picture_files(folder: Path, samples: Samples) -> list[Path]:
+def image_files(folder: Path, samples: Samples) -> list[Path]:
     return [folder / samples.dataset.source.paths[i] for i in samples.index]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="keep the pictures here; a temporary folder if not given")
+    parser.add_argument("--folder", type=Path, help="keep the images here; a temporary folder if not given")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts; all if not given")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = chosen.folder or Path(temporary) / "pictures"
+        folder = chosen.folder or Path(temporary) / "images"
         os.environ["SPURMEM_CACHE"] = str(Path(temporary) / "cache")
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(temporary) / "compiled")
-        run(make_pictures(folder), Path(temporary), chosen.only)
+        run(make_images(folder), Path(temporary), chosen.only)
 
 
 def run(folder: Path, scratch: Path, parts: list[str]) -> None:
@@ -93,23 +93,21 @@ def run(folder: Path, scratch: Path, parts: list[str]) -> None:
     model = measures.trained_resnet50(train)
     table.add("machine", _machine())
     cold, warm = measures.decoding_seconds(some)
-    table.add(
-        "pictures: second pass against decoding", f"{cold / warm:.1f}x ({1e3 * warm:.2f} ms each)", "at least 20x"
-    )
-    edits, files = measures.uniform_channels(model, 60), picture_files(folder, some)
+    table.add("images: second pass against decoding", f"{cold / warm:.1f}x ({1e3 * warm:.2f} ms each)", "at least 20x")
+    edits, files = measures.uniform_channels(model, 60), image_files(folder, some)
     reference = reference_seconds(model, edits[:2], files)
-    table.add("ResNet-50 reference procedure, 2 edits x 200 pictures", f"{1 / reference:.1f} pictures/s", "1x; scaled")
+    table.add("ResNet-50 reference procedure, 2 edits x 200 images", f"{1 / reference:.1f} images/s", "1x; scaled")
     bench = Bench(table, folder, scratch, train, some, model, edits, reference)
     for part in parts:
         PARTS[part](bench)
     reference = reference_seconds(model, edits[:1], files)
-    table.add("ResNet-50 reference procedure again, at the end", f"{1 / reference:.1f} pictures/s")
+    table.add("ResNet-50 reference procedure again, at the end", f"{1 / reference:.1f} images/s")
     table.add("the whole benchmark", f"{(time.perf_counter() - started) / 60:.0f} min")
     print("\n" + "\n".join(table.lines))
 
 
 def one_network(bench: Bench) -> None:
-    one = [sm.zero(sm.parse_units(bench.model, "conv1:3"))]
+    one = [sm.edits.zero(sm.parse_units(bench.model, "conv1:3"))]
     for precision, least, least_warm in (("float32", 3, 4), ("bf16", 6, 9)):
         engine = engine_for(bench.model, bench.some, precision=precision)
         bench.table.add(
@@ -142,15 +140,15 @@ def growth(bench: Bench) -> None:
         slowest = max(times) / min(times)
         shown = " ".join(f"{1e3 * t:.2f}" for t in times)
         bench.table.add(
-            f"float32, ms an edited network and picture, 1 2 4 8 times the {what}", f"{shown} (spread {slowest:.2f})"
+            f"float32, ms an edited network and image, 1 2 4 8 times the {what}", f"{shown} (spread {slowest:.2f})"
         )
 
 
 def memory(bench: Bench) -> None:
     sizes = ((40, 30), (400, 30), (40, 300))
-    base, more_pictures, more_edits = (measures.peak_memory(bench.folder, *size) for size in sizes)
-    bench.table.add("peak anonymous memory, float32, 40 pictures x 30 edits", f"{base:.2f} GiB", "at most 3 GiB")
-    for what, peak in (("pictures", more_pictures), ("edits", more_edits)):
+    base, more_images, more_edits = (measures.peak_memory(bench.folder, *size) for size in sizes)
+    bench.table.add("peak anonymous memory, float32, 40 images x 30 edits", f"{base:.2f} GiB", "at most 3 GiB")
+    for what, peak in (("images", more_images), ("edits", more_edits)):
         bench.table.add(f"  10 times the {what}", f"{peak:.2f} GiB ({peak / base - 1:+.0%})", "within 10 %")
 
 
@@ -178,7 +176,7 @@ def sixty(
 
 def grid(bench: Bench) -> None:
     model, samples = bench.model, bench.some
-    ranking = sm.top(sm.magnitude(model), 10)
+    ranking = sm.top(sm.criteria.weight_norm(model), 10)
     older = timm.create_model("resnet50", num_classes=2)
     layers = ", ".join(sorted({name.removesuffix(".weight") for name, _ in ranking}))
     for where, units in (
@@ -193,12 +191,12 @@ def grid(bench: Bench) -> None:
 
 
 def verdict(bench: Bench) -> None:
-    """One selected set of three channels beside 99 controls, at most 500 pictures a group, in the quicker precision;
-    where the plan says more minutes than `VERDICT_MINUTES`, fewer pictures, which is said."""
+    """One selected set of three channels beside 99 controls, at most 500 images a group, in the quicker precision;
+    where the plan says more minutes than `VERDICT_MINUTES`, fewer images, which is said."""
     table, model, train = bench.table, bench.model, bench.train
     group = train.dataset.minority[0]
-    units = sm.top(sm.gradient(model, sm.worst(model, train, group)), 3)
-    edit = sm.zero(units)
+    units = sm.top(sm.criteria.gradient(model, sm.hardest_samples(model, train, group)), 3)
+    edit = sm.edits.zero(units)
     controls = sm.matched_controls(model, edit, 99)
     engines = {precision: engine_for(model, train, precision=precision) for precision in PRECISIONS}
     a_pass, precision = min((engine.pass_seconds(train), precision) for precision, engine in engines.items())
@@ -210,7 +208,7 @@ def verdict(bench: Bench) -> None:
     parts = [Part("selected", [edit], train), Part("controls", controls, train.per_group(500, seed=0))]
     whole = planned(parts)
     table.add(
-        f"a verdict on {units}, 4795 and {len(parts[1].samples)} pictures, {precision}", f"planned {whole / 60:.1f} min"
+        f"a verdict on {units}, 4795 and {len(parts[1].samples)} images, {precision}", f"planned {whole / 60:.1f} min"
     )
     if whole > 60 * VERDICT_MINUTES:
         share = 60 * VERDICT_MINUTES / whole
@@ -218,7 +216,7 @@ def verdict(bench: Bench) -> None:
             Part(label, edits, samples.part(range(0, round(share * len(samples)))))
             for label, edits, samples, _ in parts
         ]
-        table.add("  too long for this benchmark: on fewer pictures", " and ".join(str(len(p.samples)) for p in parts))
+        table.add("  too long for this benchmark: on fewer images", " and ".join(str(len(p.samples)) for p in parts))
     expected = planned(parts)
     engine = ready_engine(engine, parts, Execution())
     started = time.perf_counter()
@@ -233,7 +231,7 @@ def verdict(bench: Bench) -> None:
 
 
 def _ratio(reference: float, seconds: float) -> str:
-    return f"{reference / seconds:.1f}x ({1 / seconds:.0f} networks x pictures/s)"
+    return f"{reference / seconds:.1f}x ({1 / seconds:.0f} networks x images/s)"
 
 
 def _machine() -> str:

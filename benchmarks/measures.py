@@ -1,4 +1,4 @@
-"""What the benchmark measures: seconds an edited network and picture, memory, and how time grows."""
+"""What the benchmark measures: seconds an edited network and image, memory, and how time grows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 import spurious_memorization as sm
-from spurious_memorization.data.samples import Samples
+from spurious_memorization.datasets.samples import Samples
 from spurious_memorization.engine.evaluate import engine_for
 from spurious_memorization.engine.outcomes import Engine
 from spurious_memorization.networks.forward import Precision
-from spurious_memorization.units import Selection, sites
+from spurious_memorization.networks.units import Selection, sites
 
 
 def trained_resnet50(samples: Samples, steps: int = 40) -> nn.Module:
@@ -46,24 +46,24 @@ def uniform_channels(model: nn.Module, n: int, seed: int = 0) -> list[sm.Edit]:
     places = [(name, index) for name, site in sites(model, Selection()).items() for index in range(site.n)]
     start = np.random.default_rng(seed).uniform(0, len(places) / n)
     drawn = (start + np.arange(n) * len(places) / n).astype(int)
-    return [sm.zero(sm.parse_units(model, "{}:{}".format(*places[i]))) for i in drawn]
+    return [sm.edits.zero(sm.parse_units(model, "{}:{}".format(*places[i]))) for i in drawn]
 
 
 def largest_channel_grid(ranking: sm.Units, older: nn.Module) -> list[sm.Edit]:
     """The 196 edited networks of the paper's largest-channel study (zero k = 1..10; random_init, random_noise and
     rewind k = 1..3, each random edit ten times), on the first units of a ranking."""
-    edits = [sm.zero(ranking.first(k)) for k in range(1, 11)]
+    edits = [sm.edits.zero(ranking.first(k)) for k in range(1, 11)]
     for k in (1, 2, 3):
         units = ranking.first(k)
         for repeat in range(10):
-            edits += [sm.random_init(units, std, seed=repeat) for std in (0.02, 0.15, 0.1)]
-            edits += [sm.random_noise(units, std, seed=repeat) for std in (0.02, 0.01, 0.005)]
-        edits += [sm.rewind(units, older.state_dict(), epochs) for epochs in (5, 10)]
+            edits += [sm.edits.random_init(units, std, seed=repeat) for std in (0.02, 0.15, 0.1)]
+            edits += [sm.edits.random_noise(units, std, seed=repeat) for std in (0.02, 0.01, 0.005)]
+        edits += [sm.edits.rewind(units, older.state_dict(), epochs) for epochs in (5, 10)]
     return edits
 
 
 def engine_seconds(engine: Engine, edits: Sequence[sm.Edit], samples: Samples, *, repeats: int = 1) -> float:
-    """Seconds for one edited network and one picture; the least of several repeats."""
+    """Seconds for one edited network and one image; the least of several repeats."""
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -75,7 +75,7 @@ def engine_seconds(engine: Engine, edits: Sequence[sm.Edit], samples: Samples, *
 def compiled_engine(model: nn.Module, samples: Samples, precision: Precision) -> tuple[Engine, float]:
     """A compiled engine and the seconds that compiling took, all segments included."""
     engine = engine_for(model, samples, precision=precision)
-    one = [sm.zero(sm.parse_units(model, "conv1:3"))]
+    one = [sm.edits.zero(sm.parse_units(model, "conv1:3"))]
     started = time.perf_counter()
     assert engine.compiled is not None
     engine = engine.compiled()
@@ -85,7 +85,7 @@ def compiled_engine(model: nn.Module, samples: Samples, precision: Precision) ->
 
 
 def decoding_seconds(samples: Samples) -> tuple[float, float]:
-    """Seconds a picture: decoded and stored, then read from the cache; through `Samples.batches`."""
+    """Seconds a image: decoded and stored, then read from the cache; through `Samples.batches`."""
     times = []
     for _ in range(2):
         started = time.perf_counter()
@@ -96,18 +96,18 @@ def decoding_seconds(samples: Samples) -> tuple[float, float]:
 
 
 def growth(model: nn.Module, samples: Samples) -> dict[str, list[float]]:
-    """Seconds for one edited network and picture with 1, 2, 4, 8 times as many pictures, and as many edits."""
+    """Seconds for one edited network and image with 1, 2, 4, 8 times as many images, and as many edits."""
     engine, edits = engine_for(model, samples), uniform_channels(model, 8)
     engine_seconds(engine, edits, samples.part(range(20)))
     return {
-        "pictures": [engine_seconds(engine, edits, samples.part(range(40 * k))) for k in (1, 2, 4, 8)],
+        "images": [engine_seconds(engine, edits, samples.part(range(40 * k))) for k in (1, 2, 4, 8)],
         "edits": [engine_seconds(engine, edits * k, samples.part(range(40))) for k in (1, 2, 4, 8)],
     }
 
 
-def peak_memory(folder: Path, pictures: int, edits: int) -> float:
+def peak_memory(folder: Path, images: int, edits: int) -> float:
     """Peak anonymous memory in GiB of a process that evaluates a ResNet-50; mapped files don't count."""
-    command = [sys.executable, "-m", "benchmarks.measures", str(folder), str(pictures), str(edits)]
+    command = [sys.executable, "-m", "benchmarks.measures", str(folder), str(images), str(edits)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(json.loads(printed.splitlines()[-1]))
 
@@ -119,7 +119,7 @@ def _anonymous_gib() -> float:
     return 0.0
 
 
-def _measured_peak(folder: str, pictures: int, edits: int) -> float:
+def _measured_peak(folder: str, images: int, edits: int) -> float:
     data: Any = sm.read_data(folder)
     model = timm.create_model("resnet50", num_classes=2).eval()
     peak, running = 0.0, True
@@ -132,7 +132,7 @@ def _measured_peak(folder: str, pictures: int, edits: int) -> float:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    sm.evaluate(model, uniform_channels(model, edits), data.train.part(range(pictures)))
+    sm.evaluate(model, uniform_channels(model, edits), data.train.part(range(images)))
     running = False
     watcher.join()
     return peak

@@ -9,21 +9,21 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from spurious_memorization.data.drawn_birds import draw_picture
+from spurious_memorization.datasets.synthbirds.drawing import draw_image
 
 SIZE = (460, 360)
 COUNTS = (3498, 184, 56, 1057)
 DRAWN = 60  # of each group; the others are crops and flips of these
 
 
-def make_pictures(folder: Path) -> Path:
-    """Write the JPEGs and their table; pictures that are there already stay."""
+def make_images(folder: Path) -> Path:
+    """Write the JPEGs and their table; images that are there already stay."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows = []
     for group, count in enumerate(COUNTS):
         y, a = divmod(group, 2)
-        originals = [draw_picture(0, 0, 1000 * group + n, y, a, 512) for n in range(min(DRAWN, count))]
+        originals = [draw_image(0, 0, 1000 * group + n, y, a, 512) for n in range(min(DRAWN, count))]
         for n in range(count):
             name = f"{group}_{n:04d}.jpg"
             rows.append((name, y, a, "train"))
@@ -41,9 +41,9 @@ def make_pictures(folder: Path) -> Path:
     return folder
 
 
-def _photograph(picture: Image.Image, crop: np.ndarray, turned: bool, grain: int) -> Image.Image:
+def _photograph(image: Image.Image, crop: np.ndarray, turned: bool, grain: int) -> Image.Image:
     left, upper = crop
-    taken = picture.crop((int(left), int(upper), int(left) + 460, int(upper) + 360))
+    taken = image.crop((int(left), int(upper), int(left) + 460, int(upper) + 360))
     taken = taken.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if turned else taken
     noise = np.random.default_rng(grain).normal(0, 6, (360, 460, 1))
     return Image.fromarray((np.asarray(taken) + noise).clip(0, 255).astype(np.uint8))

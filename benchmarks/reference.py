@@ -22,7 +22,7 @@ BATCH = 200
 
 
 def reference_seconds(model: nn.Module, edits: Sequence[sm.Edit], files: Sequence[Path]) -> float:
-    """Seconds that the procedure takes for one edited network and one picture, measured on these edits and files."""
+    """Seconds that the procedure takes for one edited network and one image, measured on these edits and files."""
     transform = transforms.Compose(
         [
             transforms.Resize((256, 256)),
@@ -34,9 +34,9 @@ def reference_seconds(model: nn.Module, edits: Sequence[sm.Edit], files: Sequenc
     started = time.perf_counter()
     for edit in edits:
         network = copy.deepcopy(model).eval()
-        network.load_state_dict(sm.edited_tensors(model, edit), strict=False)
+        network.load_state_dict(sm.edits.edited_tensors(model, edit), strict=False)
         with torch.no_grad():
             for first in range(0, len(files), BATCH):
-                pictures = [transform(Image.open(file).convert("RGB")) for file in files[first : first + BATCH]]
-                network(torch.stack(pictures)).argmax(1)
+                images = [transform(Image.open(file).convert("RGB")) for file in files[first : first + BATCH]]
+                network(torch.stack(images)).argmax(1)
     return (time.perf_counter() - started) / (len(edits) * len(files))

@@ -3,7 +3,7 @@
 The research code's step, written here from its description: float32, contiguous memory, three forward passes (dense
 without gradients, pruned, dense), the pruned weights multiplied with their masks, each pass moving batch norm's running
 statistics; NT-Xent of probabilities; Adam; batches of 16. Ours is the objective `pruned-contrast` with the same
-settings: two passes, channels last, in bf16 and in float32. Pictures are in memory on both sides, so that decoding
+settings: two passes, channels last, in bf16 and in float32. Images are in memory on both sides, so that decoding
 doesn't count.
 """
 
@@ -52,7 +52,7 @@ def rows(steps: int = 4) -> list[str]:
     reference = seconds[next(iter(ways))]
     floors = {"pruned-contrast, bf16": "at least 3x"}
     return [
-        f"ResNet-50 fine-tuning step, batch {BATCH}: {name:<56} {BATCH / s:5.1f} pictures/s, {reference / s:.1f}x "
+        f"ResNet-50 fine-tuning step, batch {BATCH}: {name:<56} {BATCH / s:5.1f} images/s, {reference / s:.1f}x "
         f"{floors.get(name, '')}".rstrip()
         for name, s in seconds.items()
     ]

@@ -1,4 +1,4 @@
-"""Modify the channels with the largest gradients on a group's worst samples: `--help` lists the flags."""
+"""Modify the channels with the largest gradients on a group's hardest samples: `--help` lists the flags."""
 
 from spurious_memorization.cli.app import run_script
 from spurious_memorization.cli.scripts import most_activated_neuron

@@ -9,25 +9,25 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: networks are tiny, and chil
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
 import spurious_memorization as sm
-import tiny
 
 torch.ones(1, requires_grad=True).sum().backward()  # before any torch.export, after which forked children can't
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Decoded pictures stay in a folder of this session, in child processes too."""
+    """Decoded images stay in a folder of this session, in child processes too."""
     os.environ["SPURMEM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ.pop("SPURMEM_CACHE_GB", None)
 
 
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny data folder of 2 classes x 2 colours. Tests leave it as it is."""
-    return tiny.make_pictures(tmp_path_factory.mktemp("data") / "squares")
+    """A tiny data folder of 2 classes x 2 colors. Tests leave it as it is."""
+    return tiny.make_images(tmp_path_factory.mktemp("data") / "squares")
 
 
 @pytest.fixture(scope="session")

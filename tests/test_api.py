@@ -13,7 +13,7 @@ import spurious_memorization as sm
 
 
 class Memory(nn.Module):
-    """Reads the spurious attribute off the picture's first plane; one channel alone holds the minority's mark.
+    """Reads the spurious attribute off the image's first plane; one channel alone holds the minority's mark.
 
     Inputs have three planes: attribute (-1 or 1), mark of the samples known by heart (0 or 1), noise.
     """
@@ -47,7 +47,7 @@ def data() -> sm.Dataset:
     x = torch.from_numpy(rng.normal(size=(88, 3, 4, 4)).astype(np.float32)) * 0.1
     x[:, 0] += torch.from_numpy(2.0 * a - 1).float()[:, None, None]
     x[:, 1] += torch.from_numpy((y != a) & (split == "train")).float()[:, None, None]
-    return sm.data(x, y, a, split, classes=("landbird", "waterbird"), attributes=("land", "water"))
+    return sm.from_tensors(x, y, a, split, classes=("landbird", "waterbird"), attributes=("land", "water"))
 
 
 GROUP = "waterbird with land"
@@ -59,10 +59,10 @@ COLUMNS = {
     "n",
     "accuracy_before",
     "accuracy_after",
-    "shift",
+    "accuracy_change",
     "low",
     "high",
-    "margin_shift",
+    "margin_change",
     "n_controls",
     "control_low",
     "control_median",
@@ -79,7 +79,7 @@ COLUMNS = {
     "n_unseen",
     "influential",
     "selective",
-    "memorising",
+    "memorizing",
     "verdict",
     "reason",
 }
@@ -89,14 +89,14 @@ def test_from_tensors_to_effects(data):
     model = Memory().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.warns(UserWarning, match="all 6 samples"):
-        worst = sm.worst(model, data.train, group=GROUP, n=200)
+        worst = sm.hardest_samples(model, data.train, group=GROUP, n=200)
     assert set(worst.index) == set(data.train.of_group(GROUP).index)
 
-    scores = sm.gradient(model, worst)
+    scores = sm.criteria.gradient(model, worst)
     units = sm.top(scores, 1)
     assert list(units) == [("conv.weight", 5)]
 
-    edit = sm.zero(units)
+    edit = sm.edits.zero(units)
     with pytest.warns(UserWarning, match="only 7 of 20 controls"):
         controls = sm.matched_controls(model, edit, n=20)
     result = sm.evaluate(model, [edit, *controls], data.train)
@@ -106,13 +106,13 @@ def test_from_tensors_to_effects(data):
 
     row = effects.set_index("group").loc[GROUP]
     assert (row["n"], row["n_units"], row["kind"], row["edit"]) == (6, 1, "zero", 0)
-    assert (row["accuracy_before"], row["accuracy_after"], row["shift"]) == (1, 0, -1)
-    assert row["low"] <= row["shift"] <= row["high"] < 0
-    assert row["margin_shift"] < -1
+    assert (row["accuracy_before"], row["accuracy_after"], row["accuracy_change"]) == (1, 0, -1)
+    assert row["low"] <= row["accuracy_change"] <= row["high"] < 0
+    assert row["margin_change"] < -1
     assert (row["n_controls"], row["n_as_large"], row["control_low"]) == (7, 0, 0)
     others = effects[effects["group"] != GROUP]
-    assert (others["shift"] == 0).all()
-    assert (others["n_as_large"] == 7).all()  # a shift of 0 is met by all
+    assert (others["accuracy_change"] == 0).all()
+    assert (others["n_as_large"] == 7).all()  # a accuracy change of 0 is met by all
     assert row["p"] == 1 / 8 <= row["p_adjusted"]
     assert (effects["verdict"] == "no verdict").all()
     assert effects["reason"].str.contains("7 controls: 19 are needed").all()
@@ -123,21 +123,21 @@ def test_from_tensors_to_effects(data):
 
 def test_memory_shows_in_training_only(data):
     model = Memory()
-    edit = sm.zero(sm.parse_units(model, "conv:5"))
-    shifts = {}
+    edit = sm.edits.zero(sm.parse_units(model, "conv:5"))
+    accuracy_changes = {}
     for samples in (data.train, data.test):
         effects = sm.effects(sm.evaluate(model, [edit], samples), samples).set_index("group")
-        shifts[samples.split] = effects.loc[GROUP, "margin_shift"]
+        accuracy_changes[samples.split] = effects.loc[GROUP, "margin_change"]
         assert effects.loc[GROUP, "n_controls"] == 0
-    assert shifts["train"] < -1
-    assert abs(shifts["test"]) < 1
+    assert accuracy_changes["train"] < -1
+    assert abs(accuracy_changes["test"]) < 1
 
 
 def test_edited_network_answers_as_measured(data):
     model = Memory()
-    edit = sm.zero(sm.parse_units(model, "conv:5"))
+    edit = sm.edits.zero(sm.parse_units(model, "conv:5"))
     batch = data.train.batch()
-    answers = sm.edited(model, edit)(batch.inputs).argmax(1).numpy()
+    answers = sm.edits.edited(model, edit)(batch.inputs).argmax(1).numpy()
     assert answers.tolist() == sm.evaluate(model, [edit], data.train).after.predicted[0].tolist()
 
 
@@ -149,12 +149,12 @@ def test_all_names_are_there_and_documented():
 
 
 def test_a_label_without_an_output():
-    data = sm.data(torch.zeros(6, 3, 8, 8), y=[0, 1, 2] * 2, a=[0, 1] * 3)
+    data = sm.from_tensors(torch.zeros(6, 3, 8, 8), y=[0, 1, 2] * 2, a=[0, 1] * 3)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
     for use in (
         lambda: sm.evaluate(model, [], data.train),
-        lambda: sm.worst(model, data.train),
-        lambda: sm.gradient(model, data.train),
+        lambda: sm.hardest_samples(model, data.train),
+        lambda: sm.criteria.gradient(model, data.train),
     ):
         with pytest.raises(sm.UserError, match="the network has 2 outputs but a label is 2"):
             use()

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
+import tiny
 import torch
 
-import tiny
-from spurious_memorization.atomic import whole_file, whole_folder, write_text
+from spurious_memorization.atomic import atomic_folder, atomic_write, write_text
 from spurious_memorization.errors import UserError
-from spurious_memorization.run import write_parquet
+from spurious_memorization.runs.run import write_parquet
 
 
 def test_a_file_appears_whole_with_the_usual_rights(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "old")
 
     def fail() -> None:
-        with whole_file(tmp_path / "file") as temporary:
+        with atomic_write(tmp_path / "file") as temporary:
             temporary.write_text("half")
             assert temporary.parent == tmp_path
             raise ZeroDivisionError
@@ -77,7 +77,7 @@ def test_without_a_flush_nothing_is_flushed(tmp_path: Path, monkeypatch: pytest.
     flushed = []
     monkeypatch.setattr(os, "fsync", flushed.append)
     for flush in (False, True):
-        with whole_file(tmp_path / "file", flush=flush) as temporary:
+        with atomic_write(tmp_path / "file", flush=flush) as temporary:
             temporary.write_text(str(flush))
         assert len(flushed) == flush
         assert (tmp_path / "file").read_text() == str(flush)
@@ -88,7 +88,7 @@ def test_a_place_below_a_file(tmp_path: Path) -> None:
     for place in (tmp_path / "file" / "x", tmp_path / "file" / "deeper" / "x"):
         with pytest.raises(UserError, match="is not a folder"):
             write_text(place, "new")
-    with pytest.raises(UserError), whole_folder(tmp_path / "file" / "x"):
+    with pytest.raises(UserError), atomic_folder(tmp_path / "file" / "x"):
         pass
 
 
@@ -116,7 +116,7 @@ def test_whatever_writes_when_there_is_no_more_room(save: Any, tmp_path: Path) -
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
         try:
-            with whole_file(tmp_path / "file") as temporary:
+            with atomic_write(tmp_path / "file") as temporary:
                 save(temporary)
         except UserError as error:
             os._exit(7 if "File too large" in str(error) and "\n" not in str(error) else 8)
@@ -128,7 +128,7 @@ def test_whatever_writes_when_there_is_no_more_room(save: Any, tmp_path: Path) -
 
 
 def test_an_error_that_is_not_the_systems_stays(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="mine"), whole_file(tmp_path / "file"):
+    with pytest.raises(RuntimeError, match="mine"), atomic_write(tmp_path / "file"):
         raise RuntimeError("mine")
     assert not list(tmp_path.iterdir())
 
@@ -143,7 +143,7 @@ def test_a_parquet_file_is_whole_or_absent(tmp_path: Path) -> None:
 def test_a_folder_appears_whole(tmp_path: Path) -> None:
     for place in (tmp_path / "new" / "folder", tmp_path / "empty"):
         (tmp_path / "empty").mkdir(exist_ok=True)
-        with whole_folder(place) as temporary:
+        with atomic_folder(place) as temporary:
             (temporary / "file").write_text("text")
             assert not (place / "file").exists()
         assert (place / "file").read_text() == "text"
@@ -153,7 +153,7 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
 
 def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
-        with whole_folder(tmp_path / "folder") as temporary:
+        with atomic_folder(tmp_path / "folder") as temporary:
             (temporary / "file").write_text("text")
             raise ZeroDivisionError
 
@@ -165,6 +165,6 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path, tmp_path / "file"):
-        with pytest.raises(UserError, match="exists and is not empty"), whole_folder(place):
+        with pytest.raises(UserError, match="exists and is not empty"), atomic_folder(place):
             raise AssertionError("never reached")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

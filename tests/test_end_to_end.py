@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 
 import spurious_memorization as sm
-import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
 
@@ -45,7 +45,7 @@ def studied(capsys: Capture, run: Path, *more: object) -> sm.Study:
 @pytest.mark.slow
 def test_colored_digits(tmp_path: Path, capsys: Capture) -> None:
     made = tiny.spurmem(
-        capsys, "data", "make", "colored-digits", "--digits=3,5,8", "--colours=4", "--image-size=16", "--out",
+        capsys, "data", "make", "colored-digits", "--digits=3,5,8", "--colors=4", "--image-size=16", "--out",
         tmp_path / "digits"
     )  # fmt: skip
     assert made.status == 0, made.err
@@ -54,15 +54,15 @@ def test_colored_digits(tmp_path: Path, capsys: Capture) -> None:
     assert result.effects()["minority"].any()
 
 
-def test_three_classes_by_four_colours(tmp_path: Path, capsys: Capture) -> None:
-    data = tiny.make_pictures(tmp_path / "data", classes=3, attributes=4, train=15)
+def test_three_classes_by_four_colors(tmp_path: Path, capsys: Capture) -> None:
+    data = tiny.make_images(tmp_path / "data", classes=3, attributes=4, train=15)
     result = whole_job(capsys, data, tmp_path / "run", tiny.NETWORK, "--batch-size=15")
     assert set(result.effects()["group"]) == set(range(12))
 
 
 @pytest.mark.slow
 def test_deit_tiny(tmp_path: Path, capsys: Capture) -> None:
-    data = tiny.make_pictures(tmp_path / "data", size=32, train=10)
+    data = tiny.make_images(tmp_path / "data", size=32, train=10)
     result = whole_job(capsys, data, tmp_path / "run", "deit_tiny", "--lr=1e-4", "--batch-size=10")
     tensors = {unit.split(":")[0] for units in result.variants()["units"] for unit in units.split(",")}
     assert all(tensor.startswith(("blocks.", "patch_embed.")) for tensor in tensors)
@@ -100,7 +100,7 @@ def test_a_small_demo(tmp_path: Path, capsys: Capture) -> None:
     facts = json.loads(said.out)
     assert {row["split"] for row in facts["effects"]} == {"train", "test"}
     names = {Path(file).name for file in facts["figures"]}
-    assert names == {"accuracy.png", "shifts.png", "layers.png", "comparison.png", "pictures.png"}
+    assert names == {"accuracy.png", "accuracy_changes.png", "layers.png", "comparison.png", "images.png"}
     assert Path(facts["report"]).is_file()
     for file in facts["figures"]:
         with Image.open(file) as figure:
@@ -108,5 +108,5 @@ def test_a_small_demo(tmp_path: Path, capsys: Capture) -> None:
             assert min(figure.size) > 100
     again = tiny.spurmem(capsys, "demo", "--out", tmp_path / "demo", *flags)  # continues, and shows tables
     assert again.status == 0, again.err
-    for words in ("Accuracy after epoch 1", "Shift of accuracy in train", "Shift of accuracy in test", "next: "):
+    for words in ("Accuracy after epoch 1", "Accuracy change in train", "Accuracy change in test", "next: "):
         assert words in again.out

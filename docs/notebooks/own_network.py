@@ -9,9 +9,9 @@
 # ---
 
 # %% [markdown]
-# # Your own network and pictures in ten minutes
+# # Your own network and images in ten minutes
 #
-# A folder of pictures, a network of your own, and the question which of its channels memorise the minority. Put your
+# A folder of images, a network of your own, and the question which of its channels memorize the minority. Put your
 # folder in the place of the drawn one, and your network in the place of `Birds`: nothing else changes.
 
 # %%
@@ -24,12 +24,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import spurious_memorization as sm
-from spurious_memorization.data.synthbirds import SynthbirdsSettings, make_synthbirds
+from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
 
 # %% [markdown]
-# ## Pictures
+# ## Images
 #
-# Drawn birds of two kinds on land and water: in training 95 % are on their usual background. Your own pictures need a
+# Drawn birds of two kinds on land and water: in training 95 % are on their usual background. Your own images need a
 # table `metadata.csv` with the columns `path,y,a,split` beside them.
 
 # %%
@@ -46,7 +46,7 @@ data
 
 # %%
 class Birds(nn.Module):
-    """Three convolutions with batch norm, then the mean over the picture."""
+    """Three convolutions with batch norm, then the mean over the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,10 +75,10 @@ for epoch in range(30):
 model = model.eval()
 
 # %% [markdown]
-# ## Does it memorise its minority?
+# ## Does it memorize its minority?
 #
 # `sm.evaluate` without an edit measures the network as it is; `before.predicted` are its answers. A minority that is
-# right in training and wrong in test has been memorised.
+# right in training and wrong in test has been memorized.
 
 # %%
 accuracy = {}
@@ -92,8 +92,8 @@ data.counts().assign(**{f"accuracy in {split}": list(of.values()) for split, of 
 
 # %%
 group = data.groups.names[data.minority[0]]
-worst = sm.worst(model, data.train, group=group, n=200)
-scores = sm.gradient(model, worst)
+worst = sm.hardest_samples(model, data.train, group=group, n=200)
+scores = sm.criteria.gradient(model, worst)
 scores
 
 # %% [markdown]
@@ -103,20 +103,32 @@ scores
 
 # %%
 units = sm.top(scores, 3)
-edit = sm.zero(units)
+edit = sm.edits.zero(units)
 result = sm.evaluate(model, [edit, *sm.matched_controls(model, edit, n=99)], data.train)
 found = sm.effects(result, data.train)
-found[["group", "n", "accuracy_before", "accuracy_after", "shift", "control_low", "control_high", "p_adjusted"]]
+found[
+    ["group", "n", "accuracy_before", "accuracy_after", "accuracy_change", "control_low", "control_high", "p_adjusted"]
+]
 
 # %% [markdown]
 # These p-values flatter the criterion, since the channels were selected on the same samples. The whole job selects on
-# one half and tests on the other (controls are measured on at most 50 pictures a group, which is quicker):
+# one half and tests on the other (controls are measured on at most 50 images a group, which is quicker):
 
 # %%
 examined = sm.examine(model, data, sm.StudySettings(criterion=("gradient",), size=("3",), per_group=50))
 minority = examined[examined["minority"] & (examined["split"] == "train")]
 minority[
-    ["criterion", "traced_on", "size", "group_name", "shift", "p_adjusted", "difference", "p_selective", "verdict"]
+    [
+        "criterion",
+        "traced_on",
+        "size",
+        "group_name",
+        "accuracy_change",
+        "p_adjusted",
+        "difference",
+        "p_selective",
+        "verdict",
+    ]
 ]
 
 # %% [markdown]

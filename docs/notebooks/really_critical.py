@@ -20,20 +20,20 @@
 
 # %%
 import spurious_memorization as sm
-from spurious_memorization.calibration.pictures import striped_pictures
 from spurious_memorization.calibration.plants import plant
+from spurious_memorization.calibration.striped_images import striped_images
 from spurious_memorization.calibration.trials import PLANTED_COUNTS
 
 # %% [markdown]
 # ## A network with a known answer
 #
-# The pictures are noisy stripes: their direction is the label, the tint is the spurious attribute. A small ResNet is
+# The images are noisy stripes: their direction is the label, the tint is the spurious attribute. A small ResNet is
 # trained on the majority alone, so that it fails on the minority. Then two channels of one layer are trained to mend
-# the training pictures of one minority group and to leave all other pictures alone (`spurmem calibrate` does this with
+# the training images of one minority group and to leave all other images alone (`spurmem calibrate` does this with
 # many networks).
 
 # %%
-made = plant("resnet", striped_pictures(1, PLANTED_COUNTS["resnet"]), seed=1, m=2)
+made = plant("resnet", striped_images(1, PLANTED_COUNTS["resnet"]), seed=1, m=2)
 model, data = made.model, made.data
 group = data.groups.names[made.group]
 data
@@ -52,13 +52,13 @@ print("and without them        ", made.after)
 # `sm.examine` zeroes the set beside 99 controls: channels of the same layer with about the same norm, drawn at random.
 # Three answers make the verdict: does the group lose more than with the controls (influential)? More than majority
 # samples of the same label and margin (selective)? And do its training samples lose more margin than unseen ones
-# (memorising)?
+# (memorizing)?
 
 # %%
 COLUMNS = [
     "units",
     "group_name",
-    "shift",
+    "accuracy_change",
     "control_low",
     "control_high",
     "p_adjusted",
@@ -88,25 +88,25 @@ by_chance = asked(sm.StudySettings(criterion=("random",), size=("2",), seed=3))
 by_chance[["size", *COLUMNS]]
 
 # %% [markdown]
-# None of these is critical. Had one of them cost the group a sample or two, its shift alone would have looked like a
+# None of these is critical. Had one of them cost the group a sample or two, its accuracy change alone would have looked like a
 # find; beside the controls' range it doesn't.
 
 # %%
-assert not by_chance["verdict"].isin(["critical", "memorising"]).any()
+assert not by_chance["verdict"].isin(["critical", "memorizing"]).any()
 
 # %% [markdown]
 # ## And of what a criterion puts first
 #
-# `taylor` estimates from one gradient what zeroing a channel does to the worst samples. Does its order begin with the
+# `taylor` estimates from one gradient what zeroing a channel does to the hardest samples. Does its order begin with the
 # known channels?
 
 # %%
-scores = sm.taylor(model, sm.worst(model, data.train, group=group))
+scores = sm.criteria.taylor(model, sm.hardest_samples(model, data.train, group=group))
 scores
 
 # %% [markdown]
 # Units are selected on one half of the samples and tested on the other, so that no sample judges channels that were
-# chosen because of it. The shift is that of the channels selected on all samples.
+# chosen because of it. The accuracy change is that of the channels selected on all samples.
 
 # %%
 by_taylor = asked(sm.StudySettings(criterion=("taylor",), group=(group,), size=("2",)))
@@ -115,8 +115,8 @@ by_taylor[["size", *COLUMNS]]
 # %% [markdown]
 # ## What to take home
 #
-# A shift becomes a finding by what it is compared with. Ask `sm.examine` (or `spurmem study`) the same of your own
+# A accuracy change becomes a finding by what it is compared with. Ask `sm.examine` (or `spurmem study`) the same of your own
 # channel: `sm.StudySettings(units=("layer3.0.conv2:17",))`.
 
 # %%
-assert (known["verdict"] == "memorising").all()
+assert (known["verdict"] == "memorizing").all()

@@ -1,41 +1,39 @@
+from . import criteria, edits
 from .comparison.compare import Comparison, compare
-from .comparison.follow import Following, follow
-from .criteria.ablation import ablation, ablation_map
-from .criteria.criteria import gradient, magnitude, random, taylor
-from .criteria.scores import Scores, by_threshold, count_of, spared, top
-from .criteria.worst import worst
-from .data.pseudo import with_pseudo_minority
-from .data.read import read_data
-from .data.samples import Dataset, Samples, data
-from .data.sources import Batch
-from .edits.apply import channel_means, edited, edited_tensors
-from .edits.edit import Edit, mean, random_init, random_noise, rewind, zero
+from .comparison.unit_tracking import UnitTracking, track_units
+from .controls.matched_sets import matched_controls
+from .criteria.hardest import hardest_samples
+from .criteria.presets import tracing_rules
+from .criteria.scores import Scores, by_threshold, count_of, random_dropout, top
+from .datasets.folder import read_data
+from .datasets.pseudo_minority import with_pseudo_minority
+from .datasets.samples import Dataset, Samples, from_tensors
+from .datasets.sources import Batch
+from .edits.edit import Edit
 from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
 from .errors import UserError
-from .presets import tracing_rules
-from .report.draw import FigureSettings, draw
-from .report.page import report
-from .reproduction.reproduce import ReproduceSettings, Reproduction, reproduce
-from .run import Run
+from .networks.units import Selection, Units, parse_units
+from .paper.reproduce import ReproduceSettings, Reproduction, reproduce
+from .reporting.draw import FigureSettings, draw
+from .reporting.page import report
+from .runs.importing import ImportSettings, import_network
+from .runs.run import Run
 from .settings import Execution
-from .study.agreement import agreement
-from .study.controls import matched_controls
-from .study.effects import effects
-from .study.examine import examine
-from .study.settings import StudySettings, TraceSettings
-from .study.study import Study, study
-from .training.importing import ImportSettings, import_network
+from .statistics.agreement import agreement
+from .statistics.effects import effects
+from .studies.ablation import ablation, ablation_map
+from .studies.examine import examine
+from .studies.pipeline import Study, study
+from .studies.settings import StudySettings, TraceSettings
+from .training.epoch_selection import selected_epoch, val_halves
 from .training.loop import TrainExecution
 from .training.mitigate import MitigateSettings, Mitigation, mitigate
 from .training.objectives.contrast import nt_xent
 from .training.objectives.masks import pruned_units
 from .training.recipes import TrainSettings
-from .training.selection import selected_epoch, val_halves
 from .training.train import train
-from .units import Selection, Units, parse_units
-
-__version__: str
+from .version import __version__
 
 __all__ = [
     "Batch",
@@ -44,7 +42,6 @@ __all__ = [
     "Edit",
     "Execution",
     "FigureSettings",
-    "Following",
     "ImportSettings",
     "MitigateSettings",
     "Mitigation",
@@ -60,48 +57,40 @@ __all__ = [
     "TraceSettings",
     "TrainExecution",
     "TrainSettings",
+    "UnitTracking",
     "Units",
     "UserError",
+    "__version__",
     "ablation",
     "ablation_map",
     "agreement",
     "by_threshold",
-    "channel_means",
     "compare",
     "count_of",
-    "data",
+    "criteria",
     "draw",
-    "edited",
-    "edited_tensors",
+    "edits",
     "effects",
     "evaluate",
     "examine",
-    "follow",
-    "gradient",
+    "from_tensors",
+    "hardest_samples",
     "import_network",
-    "magnitude",
     "matched_controls",
-    "mean",
     "mitigate",
     "nt_xent",
     "parse_units",
     "pruned_units",
-    "random",
-    "random_init",
-    "random_noise",
+    "random_dropout",
     "read_data",
     "report",
     "reproduce",
-    "rewind",
     "selected_epoch",
-    "spared",
     "study",
-    "taylor",
     "top",
     "tracing_rules",
+    "track_units",
     "train",
     "val_halves",
     "with_pseudo_minority",
-    "worst",
-    "zero",
 ]

@@ -14,7 +14,7 @@ from .errors import UserError
 
 
 @contextmanager
-def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`, and rename it to `path` when the block ends without an error.
 
     Arguments:
@@ -43,7 +43,7 @@ def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     except UserError:
         raise
     except Exception as error:
-        if refused := _refused_by_system(temporary):
+        if refused := _system_error(temporary):
             raise _mendable(refused, path) from error
         raise
     finally:
@@ -51,7 +51,7 @@ def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`, and rename it to `path` when the block ends without an error.
 
     Raises:
@@ -78,7 +78,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -87,7 +87,7 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _refused_by_system(file: Path) -> OSError | None:
+def _system_error(file: Path) -> OSError | None:
     """Why the system lets nobody write on. Libraries like PyTorch and safetensors hide it in errors of their own."""
     try:
         with file.open("ab") as stream:

@@ -1,4 +1,4 @@
-"""The whole flow on generated pictures: data, training, tracing, editing, measuring, showing."""
+"""The whole flow on generated images: data, training, tracing, editing, measuring, showing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from pydantic import Field
 
 from .console import say
-from .data.synthbirds import SynthbirdsSettings, make_synthbirds
-from .report.draw import FigureSettings, draw
-from .report.page import report
-from .run import Run
+from .datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from .reporting.draw import FigureSettings, draw
+from .reporting.page import report
+from .runs.run import Run
 from .settings import Settings
-from .study.settings import StudySettings
-from .study.study import Study, study
+from .studies.pipeline import Study, study
+from .studies.settings import StudySettings
 from .training.recipes import TrainSettings
 from .training.train import train
 
@@ -22,12 +22,12 @@ from .training.train import train
 class DemoSettings(Settings):
     """Size and seed of the demo; the defaults fit into four minutes on two cores."""
 
-    seed: int = Field(0, ge=0, description="of pictures, training and draws")
-    train: int = Field(1600, ge=100, description="training pictures")
-    val: int = Field(200, ge=20, description="validation pictures")
-    test: int = Field(600, ge=20, description="test pictures")
-    image_size: int = Field(48, ge=32, description="side of the pictures in pixels")
-    epochs: int = Field(8, ge=1, description="passes over the training pictures")
+    seed: int = Field(0, ge=0, description="of images, training and draws")
+    train: int = Field(1600, ge=100, description="training images")
+    val: int = Field(200, ge=20, description="validation images")
+    test: int = Field(600, ge=20, description="test images")
+    image_size: int = Field(48, ge=32, description="side of the images in pixels")
+    epochs: int = Field(8, ge=1, description="passes over the training images")
     controls: int = Field(99, ge=1, description="matched controls of each ranking")
     per_group: int = Field(40, ge=1, description="training samples a group on which controls are measured")
 
@@ -40,7 +40,7 @@ class Demo:
         data: the data folder.
         run: the trained network's run.
         study: of it.
-        figures: the report's figures as picture files.
+        figures: the report's figures as image files.
         report: the page that shows it all.
     """
 
@@ -63,7 +63,7 @@ def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo
         UserError: the folder can't be written, or holds a demo with other settings.
     """
     settings, out = settings or DemoSettings(), Path(out)
-    say("1/4 drawing pictures of two kinds of birds on land and water")
+    say("1/4 drawing images of two kinds of birds on land and water")
     birds = SynthbirdsSettings(
         train=settings.train, val=settings.val, test=settings.test, image_size=settings.image_size, seed=settings.seed
     )
@@ -73,7 +73,7 @@ def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo
     run = train(out / "birds", out / "run", training, resume=True)
     say("3/4 editing the network's first channels, beside matched random channels")
     plan = StudySettings(
-        criterion=("magnitude", "gradient"),
+        criterion=("weight_norm", "gradient"),
         size=("1", "3"),
         controls=settings.controls,
         controls_on=("train",),

@@ -18,7 +18,7 @@ class Execution(BaseModel):
 
     device: str = Field("auto", description="auto, cpu, cuda or mps")
     workers: int | None = Field(
-        None, ge=0, description="further processes that read pictures; some in training on an accelerator if not given"
+        None, ge=0, description="further processes that read images; some in training on an accelerator if not given"
     )
     eval_batch_size: int = Field(200, ge=1, description="at most so many samples a forward pass in evaluation")
     compile: bool | None = Field(

@@ -19,14 +19,14 @@ from scipy import stats
 from ..atomic import write_text
 from ..console import progress, say
 from ..errors import UserError
-from ..run import refuse_other_settings
+from ..runs.run import check_same_settings
 from ..settings import Settings
-from ..study.verdicts import LEVEL
+from ..statistics.verdicts import LEVEL
 from .networks import FAMILIES, Family
 from .trials import Record, run_trial
 
-QUESTIONS = ("influential", "selective", "memorising")
-CRITERIA = ("ablation", "gradient", "taylor", "magnitude", "random")
+QUESTIONS = ("influential", "selective", "memorizing")
+CRITERIA = ("ablation", "gradient", "taylor", "weight_norm", "random")
 DESCRIPTIVE = ("no_correlation", "permuted_labels", "untrained")
 
 
@@ -122,7 +122,7 @@ def _begin(out: Path, settings: CalibrateSettings) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         if file.is_file():
-            refuse_other_settings(json.loads(file.read_text(encoding="utf-8")), stated, f"calibration {out}")
+            check_same_settings(json.loads(file.read_text(encoding="utf-8")), stated, f"calibration {out}")
         else:
             write_text(file, json.dumps(stated) + "\n")
     except OSError as error:

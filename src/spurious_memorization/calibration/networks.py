@@ -11,8 +11,8 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from ..data.samples import Samples
-from .pictures import SIZE
+from ..datasets.samples import Samples
+from .striped_images import SIZE
 
 Family = Literal["resnet", "deit"]
 FAMILIES: tuple[Family, ...] = ("resnet", "deit")
@@ -30,7 +30,7 @@ def small_network(family: Family, seed: int) -> nn.Module:
 
 
 def trained(family: Family, samples: Samples, seed: int, epochs: int = 10, lr: float = 1e-3) -> nn.Module:
-    """A small network trained by empirical risk minimisation, in evaluation mode."""
+    """A small network trained by empirical risk minimization, in evaluation mode."""
     model = small_network(family, seed).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-3)
     for epoch in range(epochs):

@@ -1,8 +1,8 @@
-"""Planted truth: networks in which a few known channels memorise the training samples of one minority group.
+"""Planted truth: networks in which a few known channels memorize the training samples of one minority group.
 
 A network is trained on the majority groups alone, so that it fails on the minority. Then m channels of one layer are
 made anew: their own weights and what the next layer makes of them are trained to mend the training samples of one
-minority group and to be silent on everything else, other pictures of the same group included, while the rest of the
+minority group and to be silent on everything else, other images of the same group included, while the rest of the
 network stays frozen. The result is an ordinary network of the same architecture. The channels' norms are held inside
 the interquartile range of their layer, raw and folded, so that no criterion finds them for being loud.
 """
@@ -20,20 +20,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..criteria.ablation import ablation, single_edits
+from ..controls.norms import norms_of_units
 from ..criteria.scores import top
-from ..data.samples import Dataset, Samples
+from ..datasets.samples import Dataset, Samples
 from ..edits.apply import edited
 from ..edits.edit import Edit, zero
-from ..losses import margin
-from ..study.norms import norms_of_units
-from ..units import Units, parse_units, touched
+from ..networks.losses import margin
+from ..networks.units import Units, parse_units, touched
+from ..studies.ablation import ablation, single_edits
 from .networks import Family, accuracies, trained
 
-MOST_LEFT = 0.20
-LEAST_MENDED = 0.95
-MOST_HARM = 0.01
-MOST_NOISE = 0.05
+MAX_LEFT = 0.20
+MIN_MENDED = 0.95
+MAX_HARM = 0.01
+MAX_NOISE = 0.05
 """A plant is accepted if ablating it drops the planted group from at least 95 % to at most 20 %, and every other group
 by at most one point; and if no other group is more than five points better without it."""
 
@@ -43,7 +43,7 @@ STEPS = 120
 """In each round."""
 FRAGILE = 40
 """Other channels that the planted samples lean on most, of which two are zeroed in each step after the first round."""
-LEAST_MARGIN = 1.5
+MIN_MARGIN = 1.5
 """Planted samples get margins as other training samples of their label have them, but at least this."""
 
 
@@ -74,15 +74,15 @@ class Plant:
         planted = self.data.groups.names[self.group]
         others = [name for name in self.before if name != planted]
         return (
-            self.before[planted] >= LEAST_MENDED
-            and self.after[planted] <= MOST_LEFT
-            and all(-MOST_NOISE <= self.before[name] - self.after[name] <= MOST_HARM for name in others)
+            self.before[planted] >= MIN_MENDED
+            and self.after[planted] <= MAX_LEFT
+            and all(-MAX_NOISE <= self.before[name] - self.after[name] <= MAX_HARM for name in others)
             and bool(((self.norm_quantiles >= 0.25) & (self.norm_quantiles <= 0.75)).all())
         )
 
 
 def plant(family: Family, data: Dataset, seed: int, m: int) -> Plant:
-    """Train a small network on the majority and plant `m` channels that memorise one minority group.
+    """Train a small network on the majority and plant `m` channels that memorize one minority group.
 
     Arguments:
         family: of the network.
@@ -184,7 +184,7 @@ def _mended(model: nn.Module, place: _Place, planted: Samples, others: Samples, 
         unedited = answer(base, elsewhere)
     wanted = _usual_margins(unedited, others, planted, rng)
     before = margin(answer(base, x), y).detach()
-    spared = wanted - (wanted - before) / (2 * len(rows))
+    random_dropout = wanted - (wanted - before) / (2 * len(rows))
     inputs = planted.batch().inputs
     optimizer = torch.optim.Adam([{"params": [own, bias], "lr": 0.01}, {"params": [readers], "lr": 0.2}])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ROUNDS * STEPS)
@@ -200,7 +200,7 @@ def _mended(model: nn.Module, place: _Place, planted: Samples, others: Samples, 
             for drawn in rng.permutation(len(fragile))[:2]:
                 without = {**put_in, **_zeroed(model, put_in, fragile[drawn])}
                 harmed = torch.func.functional_call(model, without, (inputs,))
-                loss = loss + F.relu(spared - margin(harmed, y)).mean()
+                loss = loss + F.relu(random_dropout - margin(harmed, y)).mean()
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -265,7 +265,7 @@ def _usual_margins(unedited: Tensor, others: Samples, planted: Samples, rng: np.
     y = torch.from_numpy(others.y)
     margins = margin(unedited, y).numpy()
     alike = (others.y == planted.y[0]) & (others.dataset.split[others.index] == "train")
-    return torch.from_numpy(rng.choice(margins[alike & (margins > LEAST_MARGIN)], len(planted)))
+    return torch.from_numpy(rng.choice(margins[alike & (margins > MIN_MARGIN)], len(planted)))
 
 
 def _of_norm(rows: Tensor, norms: Tensor) -> Tensor:

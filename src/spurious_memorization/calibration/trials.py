@@ -16,18 +16,20 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..criteria.ablation import ablation
-from ..criteria.criteria import gradient, magnitude, random, taylor
+from ..criteria.gradients import gradient, taylor
+from ..criteria.random_scores import random
 from ..criteria.scores import top
-from ..data.pseudo import with_pseudo_minority
-from ..data.samples import Dataset
+from ..criteria.weight_norms import weight_norm
+from ..datasets.pseudo_minority import with_pseudo_minority
+from ..datasets.samples import Dataset
 from ..engine.evaluate import engine_for
 from ..engine.outcomes import Engine
-from ..study.examine import examine
-from ..study.settings import StudySettings
+from ..studies.ablation import ablation
+from ..studies.examine import examine
+from ..studies.settings import StudySettings
 from .networks import Family, accuracies, trained
-from .pictures import COUNTS, striped_pictures
 from .plants import plant
+from .striped_images import COUNTS, striped_images
 
 Record = dict[str, Any]
 
@@ -42,7 +44,7 @@ PLANTED_COUNTS = {
     "resnet": {**COUNTS, "train": (240, 14, 14, 240)},
     "deit": {**COUNTS, "train": (240, 8, 8, 240)},
 }
-"""A channel of these networks holds a few pictures; a DeiT's, which sees single patches, fewer."""
+"""A channel of these networks holds a few images; a DeiT's, which sees single patches, fewer."""
 
 PLANTED_CHANNELS: dict[Family, tuple[int, ...]] = {"resnet": (1, 2, 3), "deit": (4, 5)}
 
@@ -52,58 +54,58 @@ def exact_nulls(family: Family, seed: int, controls: int = 99) -> Record:
 
     - influential: units picked at random (criterion `random`), sizes 1 to 3, all groups: one family of questions each.
     - selective: pseudo-minorities, units selected by gradient on them.
-    - memorising: "training" and "unseen" samples are one random split of samples that the network has never seen.
+    - memorizing: "training" and "unseen" samples are one random split of samples that the network has never seen.
     """
-    pictures = striped_pictures(seed)
-    model = trained(family, pictures.train, seed)
-    engine = engine_for(model, pictures.train)
+    images = striped_images(seed)
+    model = trained(family, images.train, seed)
+    engine = engine_for(model, images.train)
     influential = []
     for draw in range(DRAWS):
-        found = _examined(model, pictures, engine, ("random",), "1..3", controls, seed=1000 * seed + draw)
+        found = _examined(model, images, engine, ("random",), "1..3", controls, seed=1000 * seed + draw)
         influential.append(bool(found["influential"].astype(bool).any()))
-    selective, memorising = [], []
+    selective, memorizing = [], []
     for draw in range(DRAWS // 2):
-        drawn = with_pseudo_minority(pictures, 1000 * seed + draw)
+        drawn = with_pseudo_minority(images, 1000 * seed + draw)
         found = _examined(model, drawn, engine, ("gradient",), str(SIZE), 1, seed=draw)
         selective += _own(found)["selective"].dropna().astype(bool).tolist()
-        split = _never_seen(pictures, 1000 * seed + draw)
+        split = _never_seen(images, 1000 * seed + draw)
         found = _examined(model, split, engine, ("gradient",), str(SIZE), 1, seed=draw, split=("train", "test"))
-        memorising += _own(found)["memorising"].dropna().astype(bool).tolist()
+        memorizing += _own(found)["memorizing"].dropna().astype(bool).tolist()
     return {
         "influential": influential,
         "selective": selective,
-        "memorising": memorising,
-        "accuracy": {split: accuracies(model, pictures.samples(split)) for split in ("train", "test")},
+        "memorizing": memorizing,
+        "accuracy": {split: accuracies(model, images.samples(split)) for split in ("train", "test")},
     }
 
 
 def no_correlation(family: Family, seed: int, controls: int = 99) -> Record:
     """A network trained where label and attribute are independent."""
-    pictures = striped_pictures(seed, {**COUNTS, "train": (150, 150, 150, 150)})
-    named = pictures.with_minority([pictures.groups.names[g] for g in (1, 2)])
+    images = striped_images(seed, {**COUNTS, "train": (150, 150, 150, 150)})
+    named = images.with_minority([images.groups.names[g] for g in (1, 2)])
     return _answers(trained(family, named.train, seed), named, controls)
 
 
 def permuted_labels(family: Family, seed: int, controls: int = 99) -> Record:
-    """A network trained on labels that were permuted: all that it can do is memorise, every group alike."""
-    pictures = striped_pictures(seed)
-    y = pictures.y.copy()
-    here = np.flatnonzero(pictures.split == "train")
+    """A network trained on labels that were permuted: all that it can do is memorize, every group alike."""
+    images = striped_images(seed)
+    y = images.y.copy()
+    here = np.flatnonzero(images.split == "train")
     y[here] = y[np.random.default_rng([seed, 0x9E43]).permutation(here)]
-    named = replace(pictures, y=y).with_minority([pictures.groups.names[g] for g in pictures.minority])
+    named = replace(images, y=y).with_minority([images.groups.names[g] for g in images.minority])
     return _answers(trained(family, named.train, seed, epochs=30), named, controls)
 
 
 def untrained(family: Family, seed: int, controls: int = 99) -> Record:
     """A network with random weights."""
-    pictures = striped_pictures(seed)
-    return _answers(trained(family, pictures.train, seed, epochs=0), pictures, controls)
+    images = striped_images(seed)
+    return _answers(trained(family, images.train, seed, epochs=0), images, controls)
 
 
 def planted(family: Family, seed: int, controls: int = 99) -> Record:
     """A network with planted channels: are they found, and what does the verdict on them say?"""
     choices = PLANTED_CHANNELS[family]
-    made = plant(family, striped_pictures(seed, PLANTED_COUNTS[family]), seed, choices[seed % len(choices)])
+    made = plant(family, striped_images(seed, PLANTED_COUNTS[family]), seed, choices[seed % len(choices)])
     record: Record = {
         "units": str(made.units),
         "n_units": len(made.units),
@@ -121,7 +123,7 @@ def planted(family: Family, seed: int, controls: int = 99) -> Record:
         "ablation": lambda: ablation(made.model, samples),
         "gradient": lambda: gradient(made.model, samples),
         "taylor": lambda: taylor(made.model, samples),
-        "magnitude": lambda: magnitude(made.model),
+        "weight_norm": lambda: weight_norm(made.model),
         "random": lambda: random(made.model, seed=seed),
     }
     record["recall"] = {
@@ -131,7 +133,7 @@ def planted(family: Family, seed: int, controls: int = 99) -> Record:
     found = examine(made.model, made.data, settings)
     (row,) = _own(found).to_dict(orient="records")
     names = (
-        "shift",
+        "accuracy_change",
         "p_adjusted",
         "difference",
         "p_selective",
@@ -167,7 +169,7 @@ def run_trial(kind: str, family: Family, seed: int, controls: int) -> Record:
 
 def _examined(
     model: nn.Module,
-    pictures: Dataset,
+    images: Dataset,
     engine: Engine,
     criterion: tuple[str, ...],
     size: str,
@@ -179,7 +181,7 @@ def _examined(
     settings = StudySettings(
         criterion=criterion, size=(size,), controls=controls, split=split, seed=seed, per_group=PER_GROUP
     )
-    found = examine(model, pictures, settings, engine=engine)
+    found = examine(model, images, settings, engine=engine)
     return found[found["split"] == "train"]
 
 
@@ -189,18 +191,18 @@ def _own(found: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["traced_on"].isna() | (rows["traced_on"] == rows["group_name"])]
 
 
-def _answers(model: nn.Module, pictures: Dataset, controls: int) -> Record:
+def _answers(model: nn.Module, images: Dataset, controls: int) -> Record:
     settings = StudySettings(criterion=("gradient",), size=(str(SIZE),), controls=controls, per_group=PER_GROUP)
-    rows = _own(examine(model, pictures, settings))
+    rows = _own(examine(model, images, settings))
     return {
-        **{name: rows[name].dropna().astype(bool).tolist() for name in ("influential", "selective", "memorising")},
+        **{name: rows[name].dropna().astype(bool).tolist() for name in ("influential", "selective", "memorizing")},
         "verdicts": rows["verdict"].tolist(),
     }
 
 
-def _never_seen(pictures: Dataset, seed: int) -> Dataset:
+def _never_seen(images: Dataset, seed: int) -> Dataset:
     """Val and test samples as "train" and "test", drawn at random."""
-    kept = np.flatnonzero(pictures.split != "train")
-    split = np.full(len(pictures), "val", dtype="<U5")
+    kept = np.flatnonzero(images.split != "train")
+    split = np.full(len(images), "val", dtype="<U5")
     split[kept] = np.where(np.random.default_rng([seed, 0x5EE4]).random(len(kept)) < 0.5, "train", "test")
-    return replace(pictures, split=split).with_minority([pictures.groups.names[g] for g in pictures.minority])
+    return replace(images, split=split).with_minority([images.groups.names[g] for g in images.minority])

@@ -32,7 +32,7 @@ _FLAGS = Parameter(negative_iterable=(), consume_multiple=False)
 app = App(
     name="spurmem",
     version=__version__,
-    help="Find the few neurons of an image classifier that memorise its minority examples.",
+    help="Find the few neurons of an image classifier that memorize its minority examples.",
     default_parameter=_FLAGS,
 )
 

@@ -17,7 +17,7 @@ from ..calibration.calibrate import (
     planted_verdicts,
     recalls,
 )
-from ..report.calibration import described_table, false_rate_table, planted_lines, recall_table
+from ..reporting.calibration import described_table, false_rate_table, planted_lines, recall_table
 from .app import Answer
 
 

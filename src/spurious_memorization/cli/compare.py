@@ -9,10 +9,10 @@ import pandas as pd
 from cyclopts import Parameter
 
 from ..comparison.compare import compare
-from ..comparison.follow import follow
-from ..report.comparison import comparison_tables
-from ..report.following import following_tables
-from ..report.formats import Format, formatted
+from ..comparison.unit_tracking import track_units
+from ..reporting.comparison import comparison_tables
+from ..reporting.formats import Format, formatted
+from ..reporting.unit_tracking import unit_tracking_tables
 from ..settings import Execution
 from .app import Answer
 
@@ -35,23 +35,23 @@ def compare_command(
         format: print tables as markdown or latex, or everything in one csv
     """
     found = compare(runs, baseline=baseline, data_folder=data)
-    followed = None if study is None else follow(found, study, execution=execution)
-    tables = [*comparison_tables(found), *([] if followed is None else following_tables(followed))]
-    notes = [*found.notes, *(() if followed is None else followed.notes)]
+    tracked = None if study is None else track_units(found, study, execution=execution)
+    tables = [*comparison_tables(found), *([] if tracked is None else unit_tracking_tables(tracked))]
+    notes = [*found.notes, *(() if tracked is None else tracked.notes)]
     facts = {
         "methods": list(found.methods),
         "baseline": found.baseline,
         **{name: getattr(found, name).to_dict(orient="records") for name in ("runs", "counts", "values", "summary")},
         "notes": notes,
     }
-    if followed is not None:
-        facts |= {"study": followed.study, "units": followed.units.to_dict(orient="records")}
-        facts |= {"traces": followed.traces.to_dict(orient="records")}
+    if tracked is not None:
+        facts |= {"study": tracked.study, "units": tracked.units.to_dict(orient="records")}
+        facts |= {"traces": tracked.traces.to_dict(orient="records")}
     if format == "csv":
         frames = {"summary": found.summary}
-        if followed is None:
+        if tracked is None:
             return Answer([formatted(found.summary, "csv")], facts)
-        frames |= {"units": followed.units, "traces": followed.traces}
+        frames |= {"units": tracked.units, "traces": tracked.traces}
         parts = [frame.assign(table=name) for name, frame in frames.items() if len(frame)]
         whole = pd.concat(parts, ignore_index=True)
         return Answer([formatted(whole[["table", *whole.columns.drop("table")]], "csv")], facts)

@@ -11,12 +11,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..data.celeba import prepare_celeba
-from ..data.check import Report, check
-from ..data.colored_digits import ColoredDigitsSettings, make_colored_digits
-from ..data.cub_places import CubPlacesSettings, make_waterbirds
-from ..data.synthbirds import SynthbirdsSettings, make_synthbirds
-from ..data.waterbirds import prepare_waterbirds
+from ..datasets.celeba import prepare_celeba
+from ..datasets.check import Report, check
+from ..datasets.colored_digits import ColoredDigitsSettings, make_colored_digits
+from ..datasets.cub_places import CubPlacesSettings, make_waterbirds
+from ..datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from ..datasets.waterbirds import prepare_waterbirds
 from .app import Answer
 
 SHOWN = 10
@@ -45,7 +45,7 @@ def make_synthbirds_command(
 def make_colored_digits_command(
     *, out: Path, settings: Annotated[ColoredDigitsSettings | None, Parameter(name="*")] = None
 ) -> Answer:
-    """Colour scikit-learn's scanned digits.
+    """Color scikit-learn's scanned digits.
 
     Arguments:
         out: the data folder; one that was begun with the same settings is continued
@@ -73,14 +73,14 @@ def check_command(
     attribute: str | None = None,
     decode: Annotated[bool, Parameter(negative="--no-decode")] = True,
 ) -> Answer:
-    """Count samples per split and group; find missing and broken pictures, and copies between splits.
+    """Count samples per split and group; find missing and broken images, and copies between splits.
 
     Waterbirds and CelebA are compared with their known counts. Exits with status 1 if something is wrong.
 
     Arguments:
         folder: the data folder
         attribute: attribute column; "a", or the only one there is, if not given
-        decode: decode every picture whole, which finds truncated ones
+        decode: decode every image whole, which finds truncated ones
     """
     return answer(check(folder, attribute, decode))
 
@@ -115,7 +115,7 @@ def made(out: Path) -> Answer:
 def answer(report: Report) -> Answer:
     """What a check found, as tables and lines; exit status 1 if something is wrong."""
     text: list[RenderableType] = [
-        Text(f"{report.folder}: {report.name}, {report.pictures} pictures, layout {report.layout!r}"),
+        Text(f"{report.folder}: {report.name}, {report.images} images, layout {report.layout!r}"),
         counts_table(report),
         Text(
             "lift: the training count over the count expected if label and attribute were independent; "
@@ -146,14 +146,14 @@ def counts_table(report: Report) -> Table:
 def _findings(report: Report) -> list[Text]:
     broken = [f"{path} ({reason})" for path, reason in report.broken.items()]
     lines = [
-        _finding("pictures missing", list(report.missing)),
+        _finding("images missing", list(report.missing)),
         _finding("paths that lead outside the folder", list(report.outside)),
     ]
     if report.decoded or broken:
-        lines.append(_finding("pictures that can't be read whole", broken))
+        lines.append(_finding("images that can't be read whole", broken))
     if report.searched:
         leaks = [" = ".join(f"{split}: {', '.join(paths)}" for split, paths in leak.items()) for leak in report.leaks]
-        lines.append(_finding("pictures in more than one split", leaks))
+        lines.append(_finding("images in more than one split", leaks))
     if report.compared:
         differences = [f"{d.group} in {d.split}: {d.found}, not {d.known}" for d in report.differences]
         lines.append(_finding(f"counts that differ from the known ones of {report.name}", differences))

@@ -9,27 +9,27 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 from ..demo import DemoSettings, demo
-from ..report.tables import accuracy_table, findings, shift_table, verdict_table
+from ..reporting.tables import accuracy_change_table, accuracy_table, findings, verdict_table
 from .app import Answer
 
 
 def demo_command(
     *, out: Path = Path("demo"), settings: Annotated[DemoSettings | None, Parameter(name="*")] = None
 ) -> Answer:
-    """The whole flow on generated pictures, on a CPU, in minutes; it ends in a report.
+    """The whole flow on generated images, on a CPU, in minutes; it ends in a report.
 
     Arguments:
-        out: folder for pictures, run, figures and report
+        out: folder for images, run, figures and report
     """
     made = demo(out, settings)
     record, history, effects = made.run.record.data, made.run.history(), made.study.effects()
     last = made.run.choose_epoch("last")
     text: list[RenderableType] = [
         accuracy_table(history, last, record.groups, record.minority),
-        *(shift_table(effects, split) for split in dict.fromkeys(effects["split"])),
+        *(accuracy_change_table(effects, split) for split in dict.fromkeys(effects["split"])),
         verdict_table(effects, "train"),
         *findings(effects),
-        f"pictures {made.data}, run {made.run.path}, study {made.study.path}",
+        f"images {made.data}, run {made.run.path}, study {made.study.path}",
         "figures " + ", ".join(str(file) for file in made.figures),
         f"report {made.report}: open it in a browser",
         f"next: spurmem trace {made.run.path} --criterion gradient; spurmem study {made.run.path} --help",

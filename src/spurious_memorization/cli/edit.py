@@ -7,10 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..run import Run
+from ..networks.units import UnitKind
+from ..runs.edited import save_edited
+from ..runs.run import Run
 from ..settings import Execution
-from ..study.edited_run import save_edited
-from ..units import UnitKind
 from .app import Answer
 from .train import finished
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..report.draw import FigureName, FigureSettings, draw
+from ..reporting.draw import FigureName, FigureSettings, draw
 from ..settings import Execution
 from .app import Answer
 

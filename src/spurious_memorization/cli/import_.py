@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from ..runs.importing import ImportSettings, import_network
 from ..settings import Execution
-from ..training.importing import ImportSettings, import_network
 from .app import Answer
 from .train import finished
 

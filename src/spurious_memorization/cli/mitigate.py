@@ -8,8 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..comparison.compare import compare
-from ..report.comparison import method_costs, method_overview
-from ..report.formats import Format, formatted
+from ..reporting.comparison import method_costs, method_overview
+from ..reporting.formats import Format, formatted
 from ..training.loop import TrainExecution
 from ..training.mitigate import MitigateSettings, mitigate
 from .app import Answer

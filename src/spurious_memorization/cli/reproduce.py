@@ -9,10 +9,10 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 from ..errors import UserError
-from ..report.reproduction import drops_tables, grids_table, mixed_table
-from ..report.tables import accuracy_table, verdict_table
-from ..reproduction.grids import grid_names, read_grid
-from ..reproduction.reproduce import ReproduceSettings, Reproduction, reproduce
+from ..paper.grids import grid_names, read_grid
+from ..paper.reproduce import ReproduceSettings, Reproduction, reproduce
+from ..reporting.paper import drops_tables, grids_table, mixed_table
+from ..reporting.tables import accuracy_table, verdict_table
 from ..training.loop import TrainExecution
 from .app import Answer
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..reproduction.arguments import ChannelStudy, Finetuning, Pretraining, ThresholdStudy
-from ..reproduction.scripts import fine_tune, pretrain, study_channels, study_threshold
+from ..paper.arguments import ChannelStudy, Finetuning, Pretraining, ThresholdStudy
+from ..paper.scripts import fine_tune, pretrain, study_channels, study_threshold
 from ..settings import Execution
 from ..training.loop import TrainExecution
 from .app import Answer
@@ -48,7 +48,7 @@ def largest_neuron(
 
     Flags may be written with - or _.
     """
-    return _written(study_channels(arguments or ChannelStudy(), "magnitude", execution))
+    return _written(study_channels(arguments or ChannelStudy(), "weight_norm", execution))
 
 
 def most_activated_neuron(
@@ -56,7 +56,7 @@ def most_activated_neuron(
     arguments: Annotated[ChannelStudy | None, Parameter(name="*")] = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Modify the channels with the largest gradients on each group's worst samples, and write the accuracy of every
+    """Modify the channels with the largest gradients on each group's hardest samples, and write the accuracy of every
     group before and after.
 
     Flags may be written with - or _.

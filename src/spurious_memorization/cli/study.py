@@ -7,11 +7,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..report.tables import agreement_table, findings, other_epochs_table, shift_table, verdict_table
-from ..run import Run
+from ..reporting.tables import accuracy_change_table, agreement_table, findings, other_epochs_table, verdict_table
+from ..runs.run import Run
 from ..settings import Execution
-from ..study.settings import StudySettings
-from ..study.study import study
+from ..studies.pipeline import study
+from ..studies.settings import StudySettings
 from .app import Answer
 
 
@@ -34,7 +34,7 @@ def study_command(
     result = study(Run(run), settings, name=name, data_folder=data, execution=execution)
     effects, agreement, epochs = result.effects(), result.agreement(), result.other_epochs()
     splits = list(dict.fromkeys(effects["split"]))
-    tables = [shift_table(effects, split) for split in splits]
+    tables = [accuracy_change_table(effects, split) for split in splits]
     with_controls = [split for split in splits if (effects.loc[effects["split"] == split, "n_controls"] > 0).any()]
     tables += [verdict_table(effects, split) for split in with_controls]
     if epochs is not None:

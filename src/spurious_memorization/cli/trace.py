@@ -9,14 +9,14 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 from ..criteria.scores import top
-from ..data.pseudo import with_pseudo_minority
+from ..datasets.pseudo_minority import with_pseudo_minority
 from ..networks.forward import choose_device
-from ..report.tables import ablation_table, ranking_table
-from ..run import Run
+from ..reporting.tables import ablation_table, ranking_table
+from ..runs.run import Run
 from ..settings import Execution
-from ..study.ablation import ablation_folder, stored_ablation
-from ..study.rankings import ranking_file, stored_ranking
-from ..study.settings import TraceSettings, rankings_of
+from ..studies.ablation_map import ablation_folder, stored_ablation
+from ..studies.rankings import ranking_file, stored_ranking
+from ..studies.settings import TraceSettings, rankings_of
 from .app import Answer
 
 

@@ -8,8 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from ..report.tables import accuracy_table
-from ..run import Run
+from ..reporting.tables import accuracy_table
+from ..runs.run import Run
 from ..training.loop import TrainExecution
 from ..training.recipes import TrainSettings
 from ..training.seeds import seeds_from, with_seed

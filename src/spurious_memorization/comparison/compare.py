@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..data.samples import Dataset
+from ..datasets.samples import Dataset
 from ..errors import UserError
-from ..run import Run
-from ..training.selection import val_halves
+from ..runs.run import Run
+from ..training.epoch_selection import val_halves
 from .costs import cost_of
 from .epochs import CHOSEN_BY, counts_where_chosen
 from .measures import accuracies, with_gaps
 from .methods import CONTROL, Member, control_among, differing, members_of, named_method, runs_at, stated_start
-from .summary import summarised
+from .summary import summarized
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Comparison:
             correct.
         values: one row a run, rule, split and measure: run, method, seed, chosen_by, split ("gap" for training minus
             test), measure, group (-1 where it is of all groups), group_name, value.
-        summary: one row a method, rule, split and measure, as `summarised` gives it, with group_name.
+        summary: one row a method, rule, split and measure, as `summarized` gives it, with group_name.
         notes: what a reader must know beside the tables, in sentences.
     """
 
@@ -79,7 +79,7 @@ def compare(
     opened = [run for place in runs for run in ([place] if isinstance(place, Run) else runs_at(place))]
     if not opened:
         raise UserError("no run is given: name the runs to compare, such as runs/erm runs/groupdro")
-    _refuse_other_data(opened)
+    _check_other_data(opened)
     members = tuple(members_of(opened))
     base = control_among(members) if baseline is None else named_method(members, baseline)
     data = opened[0].read_data(data_folder)
@@ -93,12 +93,12 @@ def compare(
         runs=pd.DataFrame([_run_row(member, counts) for member in members]),
         counts=_with_group_names(counts, data),
         values=_with_group_names(values, data),
-        summary=_with_group_names(summarised(values, base), data),
+        summary=_with_group_names(summarized(values, base), data),
         notes=tuple(_notes(members, base)),
     )
 
 
-def _refuse_other_data(runs: Sequence[Run]) -> None:
+def _check_other_data(runs: Sequence[Run]) -> None:
     first = runs[0]
     for other in runs[1:]:
         if other.record.data.fingerprint != first.record.data.fingerprint:

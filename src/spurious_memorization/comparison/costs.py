@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..run import Run
+from ..runs.run import Run
 
 
 def cost_of(run: Run) -> dict[str, float]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..data.samples import Samples
+from ..datasets.samples import Samples
 from ..errors import UserError
-from ..run import BestRule, Run, best_epoch
-from ..training.selection import selection_history
+from ..runs.run import BestRule, Run, best_epoch
+from ..training.epoch_selection import selection_history
 
 CHOSEN_BY: tuple[BestRule, ...] = ("worst_group_accuracy", "average")
 """Both rules are always shown: the first needs the groups of the validation samples, the second doesn't."""

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError
-from ..run import Run, run_and_epoch
+from ..runs.run import Run, run_and_epoch
 
 CONTROL = "erm-continue"
 """The objective that a repair must beat: the same training from the same checkpoint, without the repair."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..errors import UserError
-from ..run import Run
-from ..study.study import studies_of
+from ..runs.run import Run
+from ..studies.pipeline import studies_of
 from .compare import Comparison
 from .methods import Member, kind_of, seed_of, stated_start
 

@@ -11,7 +11,7 @@ LEVEL = 0.95
 _WHAT = ["chosen_by", "split", "measure", "group"]
 
 
-def summarised(values: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
+def summarized(values: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
     """Every method's values over its seeds, beside the baseline's of the same seeds.
 
     Arguments:

@@ -1,1 +1,5 @@
-"""Scores of every unit of a network, by criterion; the samples they need; and the first units in their order."""
+"""Criteria: each gives a score to every unit of a network."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

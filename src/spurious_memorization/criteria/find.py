@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
 from ..errors import UserError
-from ..named import named_function
-from .ablation import ablation
-from .criteria import Criterion, gradient, magnitude, random, taylor
+from ..studies.ablation import ablation
+from ..user_functions import named_function
+from .gradients import gradient, taylor
+from .names import criterion_name
+from .random_scores import random
+from .weight_norms import weight_norm
+
+Criterion = Callable[..., Mapping[str, Tensor]]
+"""Scores of every unit of a network: (module, batch) -> {tensor name: scores}."""
 
 CRITERIA: dict[str, Criterion] = {
-    "magnitude": magnitude,
+    "weight_norm": weight_norm,
     "gradient": gradient,
     "taylor": taylor,
     "ablation": ablation,
@@ -24,6 +34,7 @@ def find_criterion(name: str) -> Criterion:
     Raises:
         UserError: there is none of this name.
     """
+    name = criterion_name(name)
     if name in CRITERIA:
         return CRITERIA[name]
     if ":" not in name:

@@ -14,10 +14,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..atomic import whole_file
+from ..atomic import atomic_write
 from ..errors import UserError
+from ..networks.units import UnitKind, Units, short_name
 from ..networks.weights import read_state
-from ..units import UnitKind, Units, short_name
 
 
 class Scores(dict[str, Tensor]):
@@ -64,7 +64,7 @@ class Scores(dict[str, Tensor]):
         return f"<Scores of {self.n} {self.kind}s in {len(self)} tensors>"
 
     def _repr_html_(self) -> str:
-        from ..report.notebook import scores_html
+        from ..reporting.notebook import scores_html
 
         return scores_html(self)
 
@@ -114,7 +114,7 @@ def by_threshold(model: nn.Module, scores: Scores, n: int, *, largest: bool = Tr
     """Single weights selected as the research code of You et al. (2025) does.
 
     The threshold is the n-th largest (or the (n+1)-th smallest) magnitude among the weights in `scores`; selected is
-    every number of *every* parameter, normalisation, embeddings and head included, at or beyond it.
+    every number of *every* parameter, normalization, embeddings and head included, at or beyond it.
 
     Arguments:
         model: the network whose parameters are selected.
@@ -135,7 +135,7 @@ def by_threshold(model: nn.Module, scores: Scores, n: int, *, largest: bool = Tr
     return _units(everywhere, chosen)
 
 
-def spared(units: Units, probability: float, seed: int) -> Units:
+def random_dropout(units: Units, probability: float, seed: int) -> Units:
     """The units without those that are spared, in the same order.
 
     Arguments:
@@ -150,7 +150,7 @@ def spared(units: Units, probability: float, seed: int) -> Units:
 def save_scores(file: Path, scores: Scores) -> None:
     """Write scores as safetensors, whole or not at all."""
     tensors = {name: values.detach().float().cpu().contiguous() for name, values in scores.items()}
-    with whole_file(file) as temporary:
+    with atomic_write(file) as temporary:
         safetensors.torch.save_file(
             tensors,
             temporary,

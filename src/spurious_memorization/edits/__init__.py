@@ -1,1 +1,5 @@
-"""Edits: changes of a network as plain data, and their application to give new tensors."""
+"""Edits: changes of a network, stated as data and applied to a copy."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

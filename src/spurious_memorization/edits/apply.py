@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.samples import Samples
+from ..datasets.samples import Samples
 from ..errors import UserError, first_line
-from ..named import named_function
 from ..networks.forward import device_of, logits, moved, working_copy
+from ..networks.units import Selection, sites, touched
 from ..networks.weights import add_biases
-from ..units import Selection, sites, touched
+from ..user_functions import named_function
 from .edit import KINDS, Edit
 
 
@@ -66,7 +66,7 @@ def edited(model: nn.Module, edit: Edit) -> nn.Module:
 
     Example:
         ```python
-        without = sm.edited(model, sm.zero(units))
+        without = sm.edits.edited(model, sm.edits.zero(units))
         ```
     """
     result = copy.deepcopy(model)
@@ -89,7 +89,7 @@ def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
         takes.
 
     Raises:
-        UserError: a picture is missing or broken.
+        UserError: a image is missing or broken.
     """
     network = working_copy(model)
     device = device_of(network)

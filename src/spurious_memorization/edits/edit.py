@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..units import Units, short_name
+from ..networks.units import Units, short_name
 
 
 @dataclass(frozen=True, eq=False)

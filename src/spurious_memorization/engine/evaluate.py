@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..console import progress
-from ..data.samples import Samples
+from ..datasets.samples import Samples
 from ..edits.edit import Edit
-from ..losses import LossName
 from ..networks.forward import Precision
+from ..networks.losses import LossName
 from ..settings import Execution
 from .outcomes import Engine, Outcomes, assemble, block_plan
 from .plain import plain_engine
-from .program import Untraceable
-from .shared import shared_engine
+from .prefix.engine import shared_engine
+from .prefix.program import Untraceable
 
 
 def evaluate(
@@ -41,11 +41,11 @@ def evaluate(
         Predicted class, loss and margin for every edit and sample; `effects` makes shifts and verdicts of them.
 
     Raises:
-        UserError: a picture is missing or broken, an edit doesn't fit the network.
+        UserError: a image is missing or broken, an edit doesn't fit the network.
 
     Example:
         ```python
-        result = sm.evaluate(model, [sm.zero(units)], data.train)
+        result = sm.evaluate(model, [sm.edits.zero(units)], data.train)
         result.after.predicted  # [edits, samples]
         ```
     """

@@ -9,12 +9,12 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.samples import Samples
+from ..datasets.samples import Samples
 from ..edits.edit import Edit
 
 EDITS_A_BLOCK = 256
 OUTCOMES_A_BLOCK = 32_768
-LEAST_SAMPLES_A_BLOCK = 128
+MIN_SAMPLES_A_BLOCK = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ class Engine:
 def block_plan(n_edits: int, n_samples: int) -> Iterator[tuple[range, range]]:
     """Cut edits x samples into blocks: ranges of edit positions (from -1, the network before any edit) and of sample
     positions. The plan depends on these two numbers alone, so that a stopped study finds its blocks again."""
-    samples = max(LEAST_SAMPLES_A_BLOCK, OUTCOMES_A_BLOCK // min(n_edits + 1, EDITS_A_BLOCK))
+    samples = max(MIN_SAMPLES_A_BLOCK, OUTCOMES_A_BLOCK // min(n_edits + 1, EDITS_A_BLOCK))
     for first_sample in range(0, n_samples, samples):
         for first_edit in range(-1, n_edits, EDITS_A_BLOCK):
             yield (

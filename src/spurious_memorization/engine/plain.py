@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.samples import Samples
+from ..datasets.samples import Samples
 from ..edits.apply import edited_tensors
 from ..edits.edit import Edit
-from ..losses import LOSSES, LossName, margin
 from ..networks.forward import Precision, autocast, choose_device, logits, moved, working_copy
+from ..networks.losses import LOSSES, LossName, margin
 from ..settings import Execution
 from .outcomes import Block, Engine
 

@@ -11,10 +11,10 @@ from pydantic import Field
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from ..data.transforms import PictureTransform
+from ..datasets.transforms import ImageTransform
 from ..errors import UserError, first_line
-from ..named import named_function
 from ..settings import Settings
+from ..user_functions import named_function
 from .weights import load_exactly
 
 PAPER_NETWORKS = {
@@ -69,19 +69,19 @@ def build(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool = Fals
     return model
 
 
-def own_transform(settings: NetworkSettings, image_size: int | None = None) -> PictureTransform:
+def own_transform(settings: NetworkSettings, image_size: int | None = None) -> ImageTransform:
     """The evaluation transform that timm states for a network.
 
     Raises:
-        UserError: a `module:factory` has no such statement and no picture size is given.
+        UserError: a `module:factory` has no such statement and no image size is given.
     """
     if settings.is_factory:
         if image_size is None:
-            raise UserError(f"{settings.model} states no picture size: give --image-size, or write it to dataset.yaml")
-        return PictureTransform(image_size=image_size, resize=image_size)
+            raise UserError(f"{settings.model} states no image size: give --image-size, or write it to dataset.yaml")
+        return ImageTransform(image_size=image_size, resize=image_size)
     config = _pretrained_config(settings.timm_name)
     size = image_size or settings.image_size or config.input_size[-1]
-    return PictureTransform(
+    return ImageTransform(
         image_size=size,
         resize=round(size / config.crop_pct),
         keep_aspect=True,

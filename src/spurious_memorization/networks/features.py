@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..data.sources import Inputs
+from ..datasets.sources import Inputs
 from ..errors import UserError
 from .build import head_names
 from .forward import logits

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..data.sources import Inputs
+from ..datasets.sources import Inputs
 from ..errors import UserError
 
 Precision = Literal["float32", "bf16"]
@@ -49,7 +49,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def moved(inputs: Inputs, device: torch.device) -> Inputs:
-    """Inputs on the device, pictures with channels last."""
+    """Inputs on the device, images with channels last."""
     if isinstance(inputs, Mapping):
         return {name: value.to(device) for name, value in inputs.items()}
     if inputs.ndim == 4:

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..atomic import whole_file
+from ..atomic import atomic_write
 from ..errors import UserError, first_line
 
 StateDict = dict[str, Tensor]
@@ -80,7 +80,7 @@ def read_weights(file: Path) -> Weights:
 
 def save_state(file: Path, state: StateDict) -> None:
     """Write a state dict as safetensors, whole or not at all."""
-    with whole_file(file) as temporary:
+    with atomic_write(file) as temporary:
         safetensors.torch.save_file(
             {name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary
         )

@@ -17,20 +17,20 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..console import progress, say
-from ..data.samples import Dataset, Samples
-from ..data.sources import Batch
+from ..datasets.samples import Dataset, Samples
+from ..datasets.sources import Batch
 from ..errors import UserError
 from ..networks.forward import choose_device, moved
-from ..run import Run, Spent
+from ..runs.evaluate import measure_epoch
+from ..runs.run import Run, Spent
 from ..settings import Execution
-from .measure import measure_epoch
+from .checkpoint import Progress, restore_trainer, store_trainer
 from .objectives.objective import Objective
 from .optimizers import build_optimizer, build_schedule
 from .recipes import TrainSettings
-from .trainer_state import Progress, restore_trainer, store_trainer
 
 READERS = 4
-"""At most so many processes read pictures for an accelerator; a processor that trains itself has none to spare."""
+"""At most so many processes read images for an accelerator; a processor that trains itself has none to spare."""
 
 
 class TrainExecution(Execution):

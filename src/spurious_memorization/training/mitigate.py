@@ -1,4 +1,4 @@
-"""Empirical risk minimisation once a seed, then every objective with the same budget, ready to be compared."""
+"""Empirical risk minimization once a seed, then every objective with the same budget, ready to be compared."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ..console import say
-from ..data.samples import Dataset
+from ..datasets.samples import Dataset
 from ..errors import UserError
-from ..run import Run, best_epoch
+from ..runs.run import Run, best_epoch
+from .epoch_selection import selection_history, val_halves
 from .loop import TrainExecution
-from .objectives.dfr import refuse_missing_groups, refuse_without_sklearn
+from .objectives.dfr import check_group_samples, check_sklearn
 from .objectives.jtt import error_set
 from .objectives.objective import part_counts
 from .objectives.settings import (
@@ -32,7 +33,6 @@ from .objectives.settings import (
 )
 from .recipes import NetworkTraining, TrainSettings, expanded
 from .seeds import seeds_from
-from .selection import selection_history, val_halves
 from .train import train
 
 ALL = (
@@ -117,7 +117,7 @@ def mitigate(
     settings, out = settings or MitigateSettings(), Path(out)
     data = settings.read(Path(folder))
     seeds = seeds_from(settings.seeds)
-    _refuse_early(data, settings)
+    _check_early(data, settings)
     shared = {
         name: getattr(settings, name) for name in NetworkTraining.model_fields if name in settings.model_fields_set
     }
@@ -217,13 +217,13 @@ def _selecting_value(runs: tuple[Run, ...], data: Dataset) -> float:
     return float(np.mean(worst))
 
 
-def _refuse_early(data: Dataset, settings: MitigateSettings) -> None:
+def _check_early(data: Dataset, settings: MitigateSettings) -> None:
     """Before anything is trained."""
     fitting, _ = val_halves(data)
     for objective in settings.objective:
         if isinstance(objective, DfrSettings):
-            refuse_without_sklearn()
-            refuse_missing_groups(fitting)
+            check_sklearn()
+            check_group_samples(fitting)
         by = getattr(objective, "by", "group" if objective.name == "group-dro" else None)
         if by is not None:
             part_counts(data, by, objective.name)

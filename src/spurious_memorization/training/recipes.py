@@ -7,12 +7,12 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import nn
 
-from ..data.samples import Dataset
-from ..losses import LossName
+from ..criteria.presets import is_transformer, tracing_rules
+from ..datasets.samples import Dataset
 from ..networks.forward import Precision
-from ..presets import is_transformer, tracing_rules
-from ..run import BestRule, DataSettings
-from ..units import UnitKind
+from ..networks.losses import LossName
+from ..networks.units import UnitKind
+from ..runs.run import BestRule, DataSettings
 from .objectives.settings import (
     AnyObjective,
     DfrSettings,
@@ -25,7 +25,7 @@ Recipe = Literal["standard", "paper-readme", "paper-script", "paper-pruning"]
 
 
 class NetworkTraining(DataSettings):
-    """What a training has whatever it minimises.
+    """What a training has whatever it minimizes.
 
     What a user doesn't state is filled in by the recipe; the defaults here are those of `standard` on own data.
     """

@@ -6,14 +6,14 @@ import time
 
 from torch import nn
 
-from ..data.samples import Dataset
-from ..run import Run, Spent
+from ..datasets.samples import Dataset
+from ..runs.evaluate import measure_epoch
+from ..runs.run import Run, Spent
+from .epoch_selection import val_halves
 from .loop import TrainExecution
-from .measure import measure_epoch
 from .objectives.dfr import refitted
 from .objectives.settings import DfrSettings
 from .recipes import TrainSettings
-from .selection import val_halves
 
 
 def refit_head(run: Run, config: TrainSettings, data: Dataset, model: nn.Module, execution: TrainExecution) -> None:

@@ -9,18 +9,18 @@ import torch
 from torch import nn
 
 from ..console import say
-from ..data.samples import Dataset
+from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, own_transform
 from ..networks.weights import load_exactly, read_weights
-from ..run import Run, RunRecord, Spent, StartRecord, data_record, run_and_epoch, versions
+from ..runs.run import Run, RunRecord, Spent, StartRecord, data_record, run_and_epoch, versions
+from .checkpoint import restore_network
 from .loop import TrainExecution, pruned_run, train_epochs
 from .objectives.find import objective_for
 from .objectives.objective import Training
 from .objectives.settings import DfrSettings, ErmContinueSettings, JttSettings, PrunedContrastSettings
 from .recipes import TrainSettings, expanded, expanded_objective
 from .refit import refit_head
-from .trainer_state import restore_network
 
 
 def train(
@@ -60,7 +60,7 @@ def train(
     data = settings.read(Path(folder))
     config = expanded(settings, data)
     execution = execution or TrainExecution()
-    _refuse_senseless(config, execution)
+    _check_options(config, execution)
     if run.exists and not resume:
         raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
     network = network_settings(config, data)
@@ -145,7 +145,7 @@ def spent_before(config: TrainSettings) -> Spent:
     )
 
 
-def _refuse_senseless(config: TrainSettings, execution: TrainExecution) -> None:
+def _check_options(config: TrainSettings, execution: TrainExecution) -> None:
     objective = config.objective
     if config.start is None and isinstance(objective, ErmContinueSettings | PrunedContrastSettings | DfrSettings):
         raise UserError(f"{objective.name} continues a trained network: name it with --from RUN@EPOCH")

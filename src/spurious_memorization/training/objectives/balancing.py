@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...data.samples import Dataset, Samples
-from ...data.sources import Inputs
+from ...datasets.samples import Dataset, Samples
+from ...datasets.sources import Inputs
 from .objective import Objective, Training, part_counts, parts
 from .settings import BalancedSamplingSettings, By, ReweightingSettings, SubsamplingSettings
 

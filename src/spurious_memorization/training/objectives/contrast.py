@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def nt_xent(one: Tensor, two: Tensor, temperature: float = 0.5) -> Tensor:
-    """Normalised temperature-scaled cross-entropy of two views of the same samples.
+    """Normalized temperature-scaled cross-entropy of two views of the same samples.
 
     Each of the 2N views is classified among the 2N - 1 others by cosine similarity over temperature; the right answer
     is the other view of its own sample. The mean over all views.

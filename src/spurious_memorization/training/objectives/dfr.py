@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ...console import say
-from ...data.samples import Samples
+from ...datasets.samples import Samples
 from ...errors import UserError
 from ...networks.features import features_and_logits, head_name
 from ...networks.forward import Precision, autocast, choose_device, moved, working_copy
 from ...networks.weights import add_biases
 from ...settings import Execution
-from ..selection import val_halves
+from ..epoch_selection import val_halves
 from .objective import Objective, Training
 from .settings import DfrSettings
 
@@ -34,9 +34,9 @@ class Dfr(Objective):
         self.settings = settings
 
     def begin(self) -> None:
-        refuse_without_sklearn()
+        check_sklearn()
         fitting, _ = val_halves(self.training.data)
-        refuse_missing_groups(fitting)
+        check_group_samples(fitting)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ def fit_head(
     """A head by deep feature reweighting: Kirichenko et al. (2023), Last Layer Re-Training is Sufficient for Robustness
     to Spurious Correlations (there DFR on validation data).
 
-    Features are standardised by mean and deviation over the fitting samples. In each of several draws every group keeps
+    Features are standardized by mean and deviation over the fitting samples. In each of several draws every group keeps
     as many samples, at random, as the smallest has; a logistic regression with an L1 penalty is fitted (liblinear; one
     against the rest for more than two classes), and coefficients and intercepts are averaged over the draws. The
     strength of the penalty is the one with the best worst-group accuracy on the samples for selecting; the strongest
@@ -84,7 +84,7 @@ def fit_head(
         seed: of the draws.
 
     Returns:
-        The head for features that are not standardised.
+        The head for features that are not standardized.
     """
     mean, deviation = fitting.mean(0), fitting.std(0)
     deviation = np.where(deviation > 0, deviation, 1)
@@ -126,8 +126,8 @@ def refitted(
     Raises:
         UserError: scikit-learn is missing, the network has no linear head of its own, a group has no sample to fit on.
     """
-    refuse_without_sklearn()
-    refuse_missing_groups(fitting)
+    check_sklearn()
+    check_group_samples(fitting)
     name = head_name(model)
     result = copy.deepcopy(model)
     head = result.get_submodule(name)
@@ -161,7 +161,7 @@ def features_of(model: nn.Module, samples: Samples, precision: Precision, execut
     return np.concatenate(found)
 
 
-def refuse_without_sklearn() -> None:
+def check_sklearn() -> None:
     """Raise a UserError where scikit-learn isn't installed."""
     try:
         import sklearn  # noqa: F401
@@ -188,7 +188,7 @@ def _worst_group(head: Head, features: Floats, y: NDArray[np.int64], g: NDArray[
     return float(min(right[g == group].mean() for group in np.unique(g)))
 
 
-def refuse_missing_groups(fitting: Samples) -> None:
+def check_group_samples(fitting: Samples) -> None:
     """Raise a UserError where a group of the data has no sample to fit on."""
     names = fitting.dataset.groups.names
     occurring = np.unique(fitting.dataset.g)

@@ -8,22 +8,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.samples import Samples
-from ...data.sources import Inputs
+from ...datasets.samples import Samples
+from ...datasets.sources import Inputs
 from .balancing import balanced_draw
 from .objective import Objective, Training, part_counts
 from .settings import GroupDroSettings
 
 
 class GroupDro(Objective):
-    """Group distributionally robust optimisation: Sagawa et al. (2020), Distributionally Robust Neural Networks, their
+    """Group distributionally robust optimization: Sagawa et al. (2020), Distributionally Robust Neural Networks, their
     online algorithm.
 
     In each step the weight q of every group in the batch is multiplied by exp(step x its mean loss), all weights are
-    divided by their sum, and the weighted sum of the groups' mean losses is minimised. A group that is absent from
+    divided by their sum, and the weighted sum of the groups' mean losses is minimized. A group that is absent from
     the batch keeps its weight before that division, and adds nothing. Weights start equal. As in their training,
     samples are drawn with every group equally likely (`balanced`); the strong weight decay that they combine it with is
-    the training's own `--weight-decay`; their generalisation adjustment is `adjustment` (0: none).
+    the training's own `--weight-decay`; their generalization adjustment is `adjustment` (0: none).
     """
 
     def __init__(self, settings: GroupDroSettings, training: Training) -> None:

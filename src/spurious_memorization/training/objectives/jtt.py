@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...data.samples import Dataset, Samples
+from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
-from ...run import Run, run_and_epoch
+from ...runs.run import Run, run_and_epoch
 from .objective import Objective, Training
 from .settings import JttSettings
 
@@ -20,7 +20,7 @@ class Jtt(Objective):
     Information.
 
     The training samples that an ERM network of an early epoch gets wrong come up `upweight` times in every epoch, all
-    others once. The errors are those of the stored predictions, made in evaluation mode on pictures that are not
+    others once. The errors are those of the stored predictions, made in evaluation mode on images that are not
     augmented. The second network starts where ERM started. Epoch and `upweight` are to be chosen on the val split.
     """
 

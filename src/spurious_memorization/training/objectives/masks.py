@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...criteria.criteria import gradient, magnitude, random
+from ...criteria.gradients import gradient
+from ...criteria.random_scores import random
 from ...criteria.scores import Scores, count_of, top
-from ...data.samples import Samples
-from ...data.sources import Batch
+from ...criteria.weight_norms import weight_norm
+from ...datasets.samples import Samples
+from ...datasets.sources import Batch
 from ...errors import UserError
-from ...losses import LossName
-from ...units import Selection, Units, short_name, sites, touched
+from ...networks.losses import LossName
+from ...networks.units import Selection, Units, short_name, sites, touched
 from .settings import Mask
 
 
@@ -44,8 +46,8 @@ def pruned_units(
 
     Example:
         ```python
-        worst = sm.worst(model, data.train, n=200)
-        pruned = sm.edited(model, sm.zero(sm.pruned_units(model, "gradient", 0.01, worst)))
+        worst = sm.hardest_samples(model, data.train, n=200)
+        pruned = sm.edits.edited(model, sm.edits.zero(sm.pruned_units(model, "gradient", 0.01, worst)))
         ```
     """
     select = select or Selection()
@@ -54,9 +56,9 @@ def pruned_units(
         scores = _scores(model, mask, batch, select, loss, seed)
         n = count_of(scores, fraction) - (strictly_beyond and mask == "magnitude-largest")
     if n <= 0:
-        return top(magnitude(model, select=select), 1).first(0)
+        return top(weight_norm(model, select=select), 1).first(0)
     units = top(scores, n, largest=mask != "magnitude-smallest")
-    _refuse_whole_layers(model, units, select, mask, fraction)
+    _check_whole_layers(model, units, select, mask, fraction)
     return units
 
 
@@ -66,12 +68,12 @@ def _scores(
     match mask:
         case "gradient":
             if batch is None:
-                raise UserError("mask gradient needs samples: give it a batch, such as the worst samples")
+                raise UserError("mask gradient needs samples: give it a batch, such as the hardest samples")
             return gradient(model, batch, select=select, loss=loss)
         case "random":
             return random(model, select=select, seed=seed)
         case _:
-            return magnitude(model, select=select)
+            return weight_norm(model, select=select)
 
 
 def kept(model: nn.Module, units: Units) -> dict[str, Tensor]:
@@ -92,7 +94,7 @@ def as_mask(model: nn.Module, name: str, mask: Tensor) -> Tensor:
     return torch.empty_like(model.get_parameter(name), requires_grad=False).copy_(mask)
 
 
-def _refuse_whole_layers(model: nn.Module, units: Units, select: Selection, mask: Mask, fraction: float) -> None:
+def _check_whole_layers(model: nn.Module, units: Units, select: Selection, mask: Mask, fraction: float) -> None:
     there = sites(model, select)
     for name, index in units.by_name().items():
         if len(index) == there[name].n:

@@ -1,4 +1,4 @@
-"""Empirical risk minimisation, and the questions that the training loop asks of every objective."""
+"""Empirical risk minimization, and the questions that the training loop asks of every objective."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...data.samples import Dataset, Samples
-from ...data.sources import Inputs
+from ...datasets.samples import Dataset, Samples
+from ...datasets.sources import Inputs
 from ...errors import UserError
-from ...losses import LOSSES
 from ...networks.forward import logits
-from ...run import Run
+from ...networks.losses import LOSSES
+from ...runs.run import Run
 from ..recipes import TrainSettings
 
 
@@ -36,7 +36,7 @@ class Training:
 
 
 class Objective:
-    """Empirical risk minimisation: the mean loss over all training samples, in a new order every epoch.
+    """Empirical risk minimization: the mean loss over all training samples, in a new order every epoch.
 
     The loop calls `begin` once (a resumed training calls `load_state` instead), then for every epoch `begin_epoch`,
     `samples`, and `loss` for each batch, in training mode. What it measures and stores is `deployed`.

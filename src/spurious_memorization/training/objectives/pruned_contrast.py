@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...criteria.criteria import derived_seed
-from ...criteria.worst import Order
-from ...data.samples import Samples
-from ...data.sources import Inputs
-from ...losses import LOSSES, LossName
+from ...criteria.hardest import Order
+from ...datasets.samples import Samples
+from ...datasets.sources import Inputs
 from ...networks.features import features_and_logits
+from ...networks.losses import LOSSES, LossName
 from ...networks.running_statistics import repeat_first_pass, statistics
-from ...run import Run
-from ...units import Selection
+from ...networks.units import Selection
+from ...runs.run import Run
+from ...seeds import derived_seed
 from .contrast import dense_pruned_contrast
 from .masks import as_mask, kept, pruned_units
 from .objective import Objective, Training
@@ -46,7 +46,7 @@ class PrunedContrast(Objective):
     is added with a small weight. The dense network is kept.
 
     Two passes a step. The research code makes three, the first without gradients, and each moves batch norm's running
-    statistics; `running_statistics="dense-pruned-dense"` ends where they do. With "dense" the pruned pass normalises
+    statistics; `running_statistics="dense-pruned-dense"` ends where they do. With "dense" the pruned pass normalizes
     with its own batch and moves nothing.
     """
 
@@ -70,7 +70,7 @@ class PrunedContrast(Objective):
         worst = None
         if settings.mask == "gradient":
             train = self.training.data.train
-            worst = worst_stored(self.training.run, epoch - 1, train, settings.n_worst, settings.order, config.loss)
+            worst = stored_hardest(self.training.run, epoch - 1, train, settings.n_hardest, settings.order, config.loss)
         units = pruned_units(
             model,
             settings.mask,
@@ -94,7 +94,7 @@ class PrunedContrast(Objective):
 
     def passes(self, epoch: int) -> int:
         chooses = self.settings.mask == "gradient" and (self.settings.refresh or epoch == 1)
-        return super().passes(epoch) + (min(self.settings.n_worst, len(self.training.data.train)) if chooses else 0)
+        return super().passes(epoch) + (min(self.settings.n_hardest, len(self.training.data.train)) if chooses else 0)
 
     def pruned(self) -> nn.Module:
         """A copy of the network, pruned as in the epoch that has ended."""
@@ -152,8 +152,8 @@ def finetuning_loss(
     return settings.contrast_weight * contrast + settings.cross_entropy_weight * LOSSES[loss](dense, y).mean()
 
 
-def worst_stored(run: Run, epoch: int, samples: Samples, n: int, order: Order, loss: LossName) -> Samples:
-    """The at most `n` worst samples by the predictions that a run has stored; ties in the order of their indices."""
+def stored_hardest(run: Run, epoch: int, samples: Samples, n: int, order: Order, loss: LossName) -> Samples:
+    """The at most `n` hardest samples by the predictions that a run has stored; ties in the order of their indices."""
     probabilities = torch.tensor(run.predictions(epoch, samples.split).loc[samples.index].to_numpy())
     losses = LOSSES[loss](probabilities.clamp(min=1e-30).log(), torch.from_numpy(samples.y)).numpy()
     ranked = np.lexsort((samples.index, -losses if order == "highest_loss" else losses))

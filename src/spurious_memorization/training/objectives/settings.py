@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, TypeAdapter
 
-from ...criteria.worst import Order
+from ...criteria.hardest import Order
 from ...settings import Settings
 
 By = Literal["class", "group"]
@@ -38,7 +38,7 @@ class NamedObjective(Settings):
 
 
 class ErmSettings(NamedObjective):
-    """Empirical risk minimisation: the mean loss over all samples."""
+    """Empirical risk minimization: the mean loss over all samples."""
 
     name: Literal["erm"] = "erm"
 
@@ -58,7 +58,7 @@ class PrunedContrastSettings(NamedObjective):
     """Fine-tuning that contrasts a network with its pruned copy.
 
     Arguments:
-        mask: which units are pruned: those with the largest gradients on the worst samples, the smallest or largest
+        mask: which units are pruned: those with the largest gradients on the hardest samples, the smallest or largest
             weights, random ones, or none.
         fraction: share of the units that is pruned, rounded up.
         refresh: choose the units anew before every epoch; otherwise once.
@@ -71,7 +71,7 @@ class PrunedContrastSettings(NamedObjective):
         layers: kinds of layer whose units are considered; both for None.
         with_bias: a channel takes its bias along; so it does for None.
         strictly_beyond: prune what lies strictly beyond the last selected weight of magnitude-largest: one fewer.
-        n_worst: at most so many worst samples, chosen without regard to groups, for the gradient.
+        n_hardest: at most so many hardest samples, chosen without regard to groups, for the gradient.
         order: what is worst: the "highest_loss", or, as in the research code, the "lowest_loss".
     """
 
@@ -88,7 +88,7 @@ class PrunedContrastSettings(NamedObjective):
     layers: Annotated[tuple[Layer, ...] | None, BeforeValidator(_listed)] = None
     with_bias: bool | None = None
     strictly_beyond: bool = False
-    n_worst: int = Field(200, ge=1)
+    n_hardest: int = Field(200, ge=1)
     order: Order = "highest_loss"
 
 
@@ -145,13 +145,13 @@ class ExampleTiedDropoutSettings(NamedObjective):
     """Example-tied dropout.
 
     Arguments:
-        generalising: share of a layer's channels that every sample uses.
-        memorising: share of the other channels that one sample uses.
+        generalizing: share of a layer's channels that every sample uses.
+        memorizing: share of the other channels that one sample uses.
     """
 
     name: Literal["example-tied-dropout"] = "example-tied-dropout"
-    generalising: float = Field(0.2, gt=0, lt=1)
-    memorising: float = Field(0.1, gt=0, le=1)
+    generalizing: float = Field(0.2, gt=0, lt=1)
+    memorizing: float = Field(0.1, gt=0, le=1)
 
 
 class DfrSettings(NamedObjective):

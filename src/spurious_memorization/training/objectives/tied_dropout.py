@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...criteria.criteria import derived_seed
-from ...data.sources import Inputs
-from ...units import Selection, short_name, sites
+from ...datasets.sources import Inputs
+from ...networks.units import Selection, short_name, sites
+from ...seeds import derived_seed
 from .objective import Objective, Training
 from .settings import ExampleTiedDropoutSettings
 
@@ -25,9 +25,9 @@ SHORTCUTS = ("downsample", "shortcut")
 class ExampleTiedDropout(Objective):
     """Example-tied dropout: Maini et al. (2023), Can Neural Network Memorization Be Localized?
 
-    In each layer the first channels, a share `generalising`, serve all samples. Of the others every training sample
-    uses a share `memorising`, drawn once by seed, layer and sample index, and the rest is dropped. For prediction all
-    but the generalising channels are dropped. Nothing is rescaled.
+    In each layer the first channels, a share `generalizing`, serve all samples. Of the others every training sample
+    uses a share `memorizing`, drawn once by seed, layer and sample index, and the rest is dropped. For prediction all
+    but the generalizing channels are dropped. Nothing is rescaled.
 
     The layers are the batch norms but those of shortcuts, whose output passes an activation next; in networks without
     batch norm every convolution and linear layer but the head. There a channel is dropped for good by zeroing its
@@ -46,19 +46,19 @@ class ExampleTiedDropout(Objective):
     def _kept(self, layer: str, n_channels: int, index: Tensor) -> Tensor:
         """Whether each sample uses each channel, [samples, channels]."""
         seed = derived_seed(self.training.config.seed, "tied", layer)
-        kept = torch.from_numpy(uniform(index.numpy(), n_channels, seed) < self.settings.memorising)
-        kept[:, : self._generalising(n_channels)] = True
+        kept = torch.from_numpy(uniform(index.numpy(), n_channels, seed) < self.settings.memorizing)
+        kept[:, : self._generalizing(n_channels)] = True
         return kept
 
-    def _generalising(self, n_channels: int) -> int:
-        return max(1, round(self.settings.generalising * n_channels))
+    def _generalizing(self, n_channels: int) -> int:
+        return max(1, round(self.settings.generalizing * n_channels))
 
     def deployed(self) -> nn.Module:
         network = copy.deepcopy(self.training.model)
         with torch.no_grad():
             for name in self.layers:
                 for parameter in network.get_submodule(name).parameters(recurse=False):
-                    parameter[self._generalising(len(parameter)) :] = 0
+                    parameter[self._generalizing(len(parameter)) :] = 0
         return network
 
 

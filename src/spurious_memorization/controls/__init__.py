@@ -1,0 +1,1 @@
+"""Control sets: random units that match the selected ones."""

@@ -1,0 +1,111 @@
+"""Norms of units after their batch norm is folded in: how loud a unit is, and what its controls are matched on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..networks.units import Selection, Site, UnitKind, Units, sites
+
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def folded_norms(model: nn.Module, unit: UnitKind = "channel", *, select: Selection | None = None) -> dict[str, Tensor]:
+    """L2 norm of every unit's weights times the factor of the batch norm behind its layer; biases don't count.
+
+    A batch norm is behind a layer if it is the next module in the order of the network's modules and has as many
+    channels. Without one the folded norm is the plain one.
+
+    Arguments:
+        model: the network.
+        unit: kind of the units.
+        select: which of them; those that `unit` names, the classifier head's left out, if not given.
+
+    Returns:
+        {tensor name: norms}, of the shapes of `Scores`; float64.
+    """
+    select = select or Selection(unit=unit)
+    return norms_of(model, sites(model, select), select.unit)
+
+
+def norms_of(model: nn.Module, there: Mapping[str, Site], unit: UnitKind) -> dict[str, Tensor]:
+    """Folded norms of the units of some sites; as for `folded_norms`."""
+    factors = norm_factors(model)
+    parameters = {name: value.detach().cpu().double() for name, value in model.named_parameters()}
+
+    def scaled(name: str) -> Tensor:
+        value, factor = parameters[name], factors.get(name)
+        return value if factor is None else value * factor.reshape(-1, *[1] * (value.ndim - 1))
+
+    if unit == "weight":
+        return {name: scaled(name).abs() for name in there}
+    found = {}
+    for name, site in there.items():
+        squares = [
+            scaled(parameter).flatten(1).square().sum(1)[rows].sum(1)
+            for parameter, rows in site.rows.items()
+            if parameters[parameter].ndim > 1
+        ]
+        found[name] = torch.stack(squares).sum(0).sqrt()
+    return found
+
+
+def norms_of_units(model: nn.Module, units: Units) -> NDArray[np.float64]:
+    """Folded norm of each of some units, [units]."""
+    there = where_units_are(model, units)
+    named = {name: there[name] for name in units.by_name()}
+    norms = {name: values.flatten().numpy() for name, values in norms_of(model, named, units.kind).items()}
+    return np.array([norms[name][index] for name, index in units])
+
+
+def where_units_are(model: nn.Module, units: Units) -> dict[str, Site]:
+    """Every tensor with units of this kind, those that the units name included."""
+    if units.kind != "weight":
+        return sites(model, Selection(unit=units.kind, with_bias=units.with_bias))
+    parameters = dict(model.named_parameters())
+    named = {name: Site(name, tuple(parameters[name].shape), {}) for name in units.by_name()}
+    return {**sites(model, Selection(unit="weight")), **named}
+
+
+def norm_factors(model: nn.Module) -> dict[str, Tensor]:
+    """{weight name: what the batch norm behind the layer multiplies each output channel with, [channels]}."""
+    found = {}
+    for name, norm in norms_behind(model).items():
+        if norm.running_var is None:
+            continue
+        factor = (norm.running_var.detach().cpu().double() + norm.eps).rsqrt()
+        if norm.weight is not None:
+            factor = factor * norm.weight.detach().cpu().double().abs()
+        found[name] = factor
+    return found
+
+
+def norms_behind(model: nn.Module) -> dict[str, _BatchNorm]:
+    """{weight name: the batch norm behind the layer}."""
+    leaves = [(name, module) for name, module in model.named_modules() if _is_leaf(module)]
+    return {
+        f"{name}.weight" if name else "weight": norm
+        for (name, layer), (_, norm) in pairwise(leaves)
+        if isinstance(layer, _LAYERS) and isinstance(norm, _BatchNorm) and norm.num_features == len(layer.weight)
+    }
+
+
+def stage_of(tensor: str) -> str:
+    """The stage of a convolutional network, or the block of a transformer, that a tensor belongs to: "layer3" of
+    "layer3.0.conv2.weight", "blocks.5" of "blocks.5.attn.qkv.weight"."""
+    first, *others = tensor.split(".")
+    return f"{first}.{others[0]}" if others and others[0].isdecimal() and not re.search(r"\d", first) else first
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    """It computes by itself; a batch norm with an activation of its own inside counts too."""
+    return isinstance(module, _BatchNorm | nn.Linear) or (
+        next(module.children(), None) is None and not isinstance(module, nn.Identity)
+    )

@@ -1,0 +1,92 @@
+"""Criteria from the gradient of the loss: `gradient` and `taylor`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..datasets.samples import Samples
+from ..datasets.sources import Batch
+from ..networks.forward import device_of, logits, moved, working_copy
+from ..networks.losses import LOSSES, LossName
+from ..networks.units import Selection
+from .reduce import l2_norm, reduce_units
+from .scores import Scores
+
+
+def gradient(
+    model: nn.Module,
+    batch: Batch | Samples,
+    *,
+    select: Selection | None = None,
+    loss: LossName = "cross_entropy",
+) -> Scores:
+    """The L2 norm of each unit's gradient of the mean loss over the batch, in evaluation mode (You et al. 2025, "most
+    activated neuron").
+
+    Arguments:
+        model: the network, which stays as it is.
+        batch: the samples, usually the hardest of one group.
+        select: the units to score; every channel but the classifier head's if not given.
+        loss: "cross_entropy", or "cross_entropy_on_probabilities" (softmax twice, as in the research code).
+
+    Returns:
+        Scores of every unit.
+
+    Raises:
+        UserError: the selection leaves no unit, or a image is missing or broken.
+
+    Example:
+        ```python
+        scores = sm.criteria.gradient(model, sm.hardest_samples(model, data.train, group="waterbird on land"))
+        ```
+    """
+    slopes = gradients(model, batch, loss)
+    return reduce_units(model, select or Selection(), slopes, l2_norm)
+
+
+def taylor(
+    model: nn.Module,
+    batch: Batch | Samples,
+    *,
+    select: Selection | None = None,
+    loss: LossName = "cross_entropy",
+) -> Scores:
+    """The absolute value of the sum, over each unit, of weight times gradient: the first-order estimate of what
+    zeroing the unit does to the mean loss (Molchanov et al. 2019, eq. 8, before squaring).
+
+    Arguments:
+        model: the network, which stays as it is.
+        batch: the samples, usually the hardest of one group.
+        select: the units to score; every channel but the classifier head's if not given.
+        loss: as for `gradient`.
+
+    Returns:
+        Scores of every unit.
+
+    Raises:
+        UserError: the selection leaves no unit, or a image is missing or broken.
+    """
+    slopes = gradients(model, batch, loss)
+    parameters = {name: value.detach().cpu() for name, value in model.named_parameters()}
+    products = {name: parameters[name] * slopes[name] for name in slopes}
+    return reduce_units(model, select or Selection(), products, lambda values: values.sum(-1).abs())
+
+
+@torch.enable_grad()
+def gradients(model: nn.Module, batch: Batch | Samples, loss: LossName = "cross_entropy") -> dict[str, Tensor]:
+    """Gradient of the mean loss over the batch with respect to every parameter, in evaluation mode, on the CPU."""
+    network = working_copy(model)
+    device = device_of(network)
+    parameters = {name: value.requires_grad_() for name, value in network.named_parameters()}
+    sums = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    n = 0
+    for part in batch.batches(200) if isinstance(batch, Samples) else [batch]:
+        output = logits(network, moved(part.inputs, device))
+        total = LOSSES[loss](output, part.y.to(device)).sum()
+        slopes = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+        for name, slope in zip(parameters, slopes, strict=True):
+            if slope is not None:
+                sums[name] += slope
+        n += len(part.y)
+    return {name: (value / n).cpu() for name, value in sums.items()}

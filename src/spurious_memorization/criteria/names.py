@@ -1,0 +1,13 @@
+"""Names of the criteria; this module needs no network, so that settings can use it."""
+
+from __future__ import annotations
+
+CRITERION_NAMES = ("weight_norm", "gradient", "taylor", "ablation", "random")
+
+SYNONYMS = {"magnitude": "weight_norm"}
+"""Other names that are understood: You et al. (2025) say magnitude."""
+
+
+def criterion_name(name: str) -> str:
+    """The name under which a criterion is stored: a synonym's own name, any other name as it is."""
+    return SYNONYMS.get(name, name)

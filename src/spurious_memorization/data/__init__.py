@@ -1,1 +1,0 @@
-"""Pictures, labels and spurious attributes: reading, making, preparing and checking data sets."""

@@ -1,0 +1,1 @@
+"""Images, labels and spurious attributes: reading, making, preparing and checking data sets."""

@@ -1,0 +1,275 @@
+"""Waterbirds made from CUB-200-2011 and Places: birds cut out by their masks, on backgrounds of land or water.
+
+The recipe is that of Sagawa et al. (2020), Distributionally Robust Neural Networks, with exact shares and a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from pydantic import Field
+
+from ..console import say
+from ..errors import UserError
+from ..settings import Settings
+from .generated import BALANCED, begin_folder, finish_folder, planted, save_images, waterbirds_table
+from .samples import SPLITS
+from .tables import leads_outside, read_frame
+
+WATERBIRDS = (
+    "albatross",
+    "auklet",
+    "cormorant",
+    "frigatebird",
+    "fulmar",
+    "gull",
+    "jaeger",
+    "kittiwake",
+    "pelican",
+    "puffin",
+    "tern",
+    "gadwall",
+    "grebe",
+    "mallard",
+    "merganser",
+    "guillemot",
+    "pacific loon",
+)
+"""Seabirds, then waterfowl, as Sagawa et al. (2020) choose them."""
+
+PLACES = {
+    "land": {
+        "bamboo_forest": ("b/bamboo_forest", "bamboo_forest"),
+        "forest/broadleaf": ("f/forest/broadleaf", "forest/broadleaf", "forest-broadleaf", "forest_broadleaf"),
+    },
+    "water": {
+        "ocean": ("o/ocean", "ocean"),
+        "lake/natural": ("l/lake/natural", "lake/natural", "lake-natural", "lake_natural"),
+    },
+}
+"""The Places categories of each background, with the folders that they are found in."""
+
+CUB_FILES = {
+    "images.txt": ("img_id", "img_filename"),
+    "image_class_labels.txt": ("img_id", "class_id"),
+    "classes.txt": ("class_id", "class_name"),
+    "train_test_split.txt": ("img_id", "is_training"),
+}
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+NAMED_AT_MOST = 5
+
+
+class CubPlacesSettings(Settings):
+    """Where CUB and Places are, and what is made from them."""
+
+    cub: Path = Field(description="CUB-200-2011's folder (images.txt, images/, ... and segmentations/)")
+    places: Path = Field(
+        description="folder with the Places categories bamboo_forest, forest/broadleaf, ocean, lake/natural"
+    )
+    correlation: float = Field(
+        0.95, ge=0, le=1, description="share of each label's training images whose background matches the label"
+    )
+    val_share: float = Field(0.2, ge=0, lt=1, description="share of CUB's training images that go to val")
+    labels: Literal["species", "published"] = Field(
+        "species",
+        description="species: waterbirds by whole words; published: as in the published data set, where 'tern' within "
+        "Eastern Towhee, Western Meadowlark and Western Wood Pewee makes these waterbirds too",
+    )
+    seed: int = Field(0, ge=0, description="seed of the split, the matches and the backgrounds")
+
+
+def make_waterbirds(out: Path, settings: CubPlacesSettings) -> pd.DataFrame:
+    """Paste CUB's birds onto Places' backgrounds, save them below `out` in Waterbirds' layout, then write its table.
+
+    CUB's official test images are test, and of its training images the share `val_share` of each label is val. In
+    training exactly the share `correlation` of each label (rounded) has the background that matches it, in val and
+    test half of each label. The background is cropped and resized to the bird image's size. Each is used once; where
+    there are too few, each is used in one split only.
+
+    Arguments:
+        out: the data folder. One that a killed call left is continued; one that is complete stays as it is.
+        settings: sources, shares, labels and seed.
+
+    Returns:
+        The table in Waterbirds' columns: img_id, img_filename, y (1: waterbird), split (0 train, 1 val, 2 test),
+        place (1: water) and place_filename (relative to the Places folder); one row an image.
+
+    Raises:
+        UserError: files or folders are missing (all are named, or the first few of many images) or broken; `out`
+            holds something else, or the same data with other settings, or can't be written.
+
+    Example:
+        ```python
+        make_waterbirds(Path("waterbirds"), CubPlacesSettings(cub="CUB_200_2011", places="places365"))
+        data = read_data("waterbirds")
+        ```
+    """
+    cub = _find_cub(settings.cub)
+    folders, missing_places = _find_places(settings.places)
+    if missing := [*cub.missing(), *missing_places]:
+        raise UserError(f"missing: {'; '.join(missing)}: get them, or correct --cub or --places")
+    plan = _plan(_read_cub(cub), settings)
+    backgrounds = {place: _images_below(settings.places, folders[place]) for place in PLACES}
+    plan["place_filename"] = _choose_backgrounds(plan, backgrounds, settings.seed)
+    made_from = settings.model_dump(mode="json", exclude={"cub", "places"})
+    counts = {f"{place}_backgrounds": len(files) for place, files in backgrounds.items()}
+    begin_folder(out, "waterbirds", {**made_from, "birds": len(plan), **counts})
+
+    def draw(row: Any) -> Image.Image:
+        mask = cub.masks / PurePosixPath(row.path).with_suffix(".png")
+        return _pasted(cub.root / "images" / row.path, mask, settings.places / row.place_filename)
+
+    save_images(out, list(plan.itertuples()), draw, "pasting birds", seconds_each=0.03)
+    return finish_folder(out, waterbirds_table(plan), None)
+
+
+def is_waterbird(class_name: str, labels: Literal["species", "published"] = "species") -> bool:
+    """Whether a CUB class such as "001.Black_footed_Albatross" counts as a waterbird.
+
+    Arguments:
+        labels: "species" looks for whole words; "published" for parts of words, as the published data set did.
+    """
+    name = class_name.partition(".")[2].replace("_", " ").lower()
+    if labels == "published":
+        return any(waterbird in name for waterbird in WATERBIRDS)
+    return any(f" {waterbird} " in f" {name} " for waterbird in WATERBIRDS)
+
+
+@dataclass(frozen=True)
+class _Cub:
+    root: Path
+    masks: Path
+
+    def missing(self) -> list[str]:
+        files = [str(self.root / name) for name in CUB_FILES if not (self.root / name).is_file()]
+        folders = [f"{folder}/" for folder in (self.root / "images", self.masks) if not folder.is_dir()]
+        return files + folders
+
+
+def _find_cub(folder: Path) -> _Cub:
+    inner = folder / "CUB_200_2011"
+    root = inner if inner.is_dir() and not (folder / "images.txt").is_file() else folder
+    beside = root.absolute().parent / "segmentations"
+    inside = root / "segmentations"
+    return _Cub(root, beside if beside.is_dir() and not inside.is_dir() else inside)
+
+
+def _find_places(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
+    """The category folders of each background, and what is missing."""
+    found: dict[str, list[Path]] = {place: [] for place in PLACES}
+    missing = []
+    for place, categories in PLACES.items():
+        for variants in categories.values():
+            places = [folder / top / variant for top in ("", "data_large", "train") for variant in variants]
+            existing = next((path for path in places if path.is_dir()), None)
+            if existing is None:
+                missing.append(f"{folder / variants[0]}/ (or {', '.join(variants[1:])})")
+            elif not any(_is_image(path) for path in existing.iterdir()):
+                missing.append(f"images in {existing}/")
+            else:
+                found[place].append(existing)
+    return found, missing
+
+
+def _images_below(root: Path, folders: Iterable[Path]) -> list[str]:
+    """The images in some folders, relative to `root`, sorted."""
+    return sorted(p.relative_to(root).as_posix() for folder in folders for p in folder.iterdir() if _is_image(p))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
+
+
+def _read_cub(cub: _Cub) -> pd.DataFrame:
+    """One row a bird: path (below images/), class_name and is_training.
+
+    Raises:
+        UserError: the tables don't fit together, or images or masks are missing.
+    """
+    images, labels, classes, official = (
+        read_frame(cub.root / file, sep=" ", header=None, names=list(columns)) for file, columns in CUB_FILES.items()
+    )
+    birds = images.merge(labels, "left", "img_id").merge(classes, "left", "class_id").merge(official, "left", "img_id")
+    if len(birds) != len(images) or birds.isna().to_numpy().any():
+        raise UserError(f"{', '.join(CUB_FILES)} in {cub.root} don't list the same images and classes: unpack CUB anew")
+    if outside := next((path for path in birds["img_filename"] if leads_outside(path)), None):
+        raise UserError(f"{cub.root / 'images.txt'} names {outside!r}, which leads outside its folder: unpack CUB anew")
+    wanted = [cub.root / "images" / path for path in birds["img_filename"]]
+    wanted += [cub.masks / PurePosixPath(path).with_suffix(".png") for path in birds["img_filename"]]
+    if missing := [str(path) for path in wanted if not path.is_file()]:
+        more = f" and {len(missing) - NAMED_AT_MOST} more" if len(missing) > NAMED_AT_MOST else ""
+        raise UserError(
+            f"missing: {', '.join(missing[:NAMED_AT_MOST])}{more}: unpack CUB's images and segmentations anew"
+        )
+    return birds.rename(columns={"img_filename": "path"})[["path", "class_name", "is_training"]]
+
+
+def _plan(birds: pd.DataFrame, settings: CubPlacesSettings) -> pd.DataFrame:
+    """One row a bird: path, y, split and place."""
+    y = np.array([is_waterbird(name, settings.labels) for name in birds["class_name"]], dtype=np.int64)
+    split = np.where(birds["is_training"] == 1, "train", "test").astype("<U5")
+    place = np.empty_like(y)
+    for label in (0, 1):
+        members = np.flatnonzero((y == label) & (split == "train"))
+        shuffled = np.random.default_rng([settings.seed, 0, label]).permutation(members)
+        split[shuffled[: round(len(members) * settings.val_share)]] = "val"
+        for number, name in enumerate(SPLITS):
+            share = Fraction(str(settings.correlation)) if name == "train" else BALANCED
+            members = np.flatnonzero((y == label) & (split == name))
+            shuffled = np.random.default_rng([settings.seed, 1, label, number]).permutation(members)
+            place[shuffled] = np.where(planted(len(members), share), label, 1 - label)
+    return pd.DataFrame({"path": birds["path"], "y": y, "split": split, "place": place})
+
+
+def _choose_backgrounds(plan: pd.DataFrame, backgrounds: dict[str, list[str]], seed: int) -> NDArray[np.str_]:
+    """A background for each row, drawn without replacement; where too few, the splits share none of them.
+
+    Raises:
+        UserError: there are fewer backgrounds than splits that need one.
+    """
+    chosen = np.full(len(plan), "", dtype=object)
+    for place, (name, files) in enumerate(backgrounds.items()):
+        pool = np.random.default_rng([seed, 2, place]).permutation(np.array(files, dtype=object))
+        rows = [np.flatnonzero((plan["place"] == place) & (plan["split"] == split)) for split in SPLITS]
+        rows = [members for members in rows if len(members)]
+        needed = sum(map(len, rows))
+        if len(pool) < len(rows):
+            raise UserError(f"only {len(pool)} images of {name} in the Places folder: it needs {len(rows)} or more")
+        if len(pool) < needed:
+            say(f"only {len(pool)} images of {name} for {needed} birds: backgrounds repeat, within a split alone")
+        start = 0
+        for number, members in enumerate(rows):
+            later = len(rows) - number - 1
+            share = len(members) if len(pool) >= needed else max(1, len(pool) * len(members) // needed)
+            part = pool[start : start + min(share, len(pool) - start - later)]
+            chosen[members] = np.resize(part, len(members))
+            start += len(part)
+    return chosen.astype(str)
+
+
+def _pasted(bird: Path, mask: Path, background: Path) -> Image.Image:
+    """The bird within its mask, and around it the background, cropped and resized to the bird image's size.
+
+    Raises:
+        UserError: a file can't be decoded, or image and mask have different sizes.
+    """
+    image, shape, scene = _opened(bird, "RGB"), _opened(mask, "L"), _opened(background, "RGB")
+    if image.size != shape.size:
+        raise UserError(f"{mask} has the size {shape.size}, its image {image.size}: unpack CUB's segmentations anew")
+    return Image.composite(image, ImageOps.fit(scene, image.size, Image.Resampling.BICUBIC), shape)
+
+
+def _opened(path: Path, mode: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert(mode)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} can't be read ({error}): replace the file") from error

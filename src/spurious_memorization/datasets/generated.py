@@ -1,0 +1,118 @@
+"""Folders of generated data: begun, filled with images and finished, so that a stopped generation continues."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..atomic import atomic_write, write_text
+from ..console import progress, say
+from ..errors import UserError
+from .samples import SPLITS
+from .tables import TABLE_FILES, DatasetDescription, read_frame, write_own_table
+
+BALANCED = Fraction(1, 2)
+WATERBIRDS_COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
+
+
+def planted(n: int, share: Fraction) -> NDArray[np.bool_]:
+    """Which of `n` numbered things belong to a share: evenly spread, and the same for each number whatever `n`.
+
+    Returns:
+        Shape [n], true exactly `n * share` times, rounded half up.
+    """
+    return np.diff([floor(number * share + BALANCED) for number in range(n + 1)]).astype(bool)
+
+
+def begin_folder(out: Path, source: str, settings: dict[str, Any]) -> None:
+    """Take `out` for generated data: record what it is made from in `<source>.json`.
+
+    Arguments:
+        source: name of the generator.
+        settings: everything that the data depends on, in JSON's types.
+
+    Raises:
+        UserError: `out` is no folder, holds something else, or data of this source made otherwise.
+    """
+    record = out / f"{source}.json"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: choose another place for the data")
+    if not record.is_file():
+        if found := next((p for p in sorted(out.glob("*")) if not p.name.startswith(".")), None):
+            raise UserError(f"{out} is not empty (it holds {found.name}): choose an empty or a new folder")
+        write_text(record, json.dumps(settings, indent=2) + "\n")
+        return
+    try:
+        recorded = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{record} can't be read: remove {out}, or choose another folder") from error
+    if not isinstance(recorded, dict):
+        raise UserError(f"{record} holds no settings: remove {out}, or choose another folder")
+    for name in sorted(settings.keys() | recorded.keys()):
+        if settings.get(name) != recorded.get(name):
+            raise UserError(
+                f"{out} was made with {name} {recorded.get(name)}, not {settings.get(name)}: "
+                "choose another folder, or the same settings"
+            )
+
+
+def save_images(
+    out: Path, rows: Sequence[Any], draw: Callable[[Any], Image.Image], label: str, seconds_each: float
+) -> None:
+    """Draw and save the image of each row that has no file yet.
+
+    Arguments:
+        rows: what to draw; each has a `path` relative to `out`, ending in .jpg or .png.
+        draw: makes the image of a row.
+        label: what the progress bar says.
+        seconds_each: about how long a image takes.
+
+    Raises:
+        UserError: a file can't be written.
+    """
+    missing = [row for row in rows if not (out / row.path).is_file()]
+    if not missing:
+        return
+    seconds = len(missing) * seconds_each
+    duration = f"{seconds / 60:.0f} min" if seconds > 90 else f"{max(seconds, 1):.0f} s"
+    say(f"{label}: {len(missing)} images into {out}, about {duration}")
+    for row in progress(missing, len(missing), label):
+        image = draw(row)
+        with atomic_write(out / row.path, flush=False) as temporary:
+            if row.path.endswith(".png"):
+                image.save(temporary, format="PNG")
+            else:
+                image.save(temporary, format="JPEG", quality=92, subsampling=0)
+
+
+def finish_folder(out: Path, table: pd.DataFrame, description: DatasetDescription | None) -> pd.DataFrame:
+    """Write the table (after its description), unless the folder has one, and return it.
+
+    Raises:
+        UserError: a file can't be written.
+    """
+    file = out / TABLE_FILES[0]
+    if file.is_file():
+        return read_frame(file)
+    if description is not None:
+        write_own_table(out, table, description)
+    else:
+        write_text(file, table.to_csv(index=False))
+    return table.reset_index(drop=True)
+
+
+def waterbirds_table(plan: pd.DataFrame) -> pd.DataFrame:
+    """Waterbirds' own columns, from path, y, split (a name), place (1: water) and place_filename."""
+    table = plan.rename(columns={"path": "img_filename"}).assign(
+        img_id=np.arange(1, len(plan) + 1), split=[SPLITS.index(split) for split in plan["split"]]
+    )
+    return table[list(WATERBIRDS_COLUMNS)]

@@ -1,0 +1,144 @@
+"""Where inputs come from: image files that are decoded when asked for, or tensors that are there already."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from ..errors import UserError
+from .cache import ImageCache, image_cache
+from .transforms import ImageTransform, Pixels, augmented
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+
+class Batch(NamedTuple):
+    """Some samples, as a criterion gets them: `inputs` [samples, ...] (a tensor, or a mapping of tensors), labels `y`
+    [samples] and their `index` [samples] in the data set."""
+
+    inputs: Inputs
+    y: Tensor
+    index: Tensor  # type: ignore[assignment]  # the field hides tuple.index
+
+
+class Source(Protocol):
+    """Where inputs come from: anything that gives the inputs of samples."""
+
+    def load(self, index: NDArray[np.int64]) -> Inputs:
+        """The evaluation inputs of the samples with these indices, [samples, ...]."""
+        ...
+
+    def load_augmented(self, index: int, seed: int) -> Inputs:
+        """The training input of one sample, without a batch axis: augmented with draws that depend on `seed` alone."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A digest that changes when the inputs do."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """Inputs that are tensors already, used as they are: [samples, ...], or a mapping of such."""
+
+    x: Inputs
+
+    def load(self, index: NDArray[np.int64]) -> Inputs:
+        return self._at(torch.tensor(index))
+
+    def load_augmented(self, index: int, seed: int) -> Inputs:
+        return self._at(index)
+
+    def _at(self, index: int | Tensor) -> Inputs:
+        if isinstance(self.x, Tensor):
+            return self.x[index]
+        return {name: values[index] for name, values in self.x.items()}
+
+    def fingerprint(self) -> str:
+        parts = {"": self.x} if isinstance(self.x, Tensor) else dict(self.x)
+        digest = hashlib.sha256()
+        for name, values in sorted(parts.items()):
+            digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
+            digest.update(values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Image files below `root`: decoded once for evaluation, and each time for augmentation.
+
+    Arguments:
+        root: the data folder.
+        paths: file of each sample, relative to `root`.
+        transform: from image to input; None until a network or a image size is chosen.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    transform: ImageTransform | None
+
+    def open(self, index: int) -> Image.Image:
+        """The decoded image, in RGB.
+
+        Raises:
+            UserError: the file is missing or can't be decoded whole.
+        """
+        path = self.root / self.paths[index]
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except FileNotFoundError as error:
+            raise UserError(f"image {path} is missing: `spurmem data check` lists all that are") from error
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(
+                f"image {path} can't be read ({error}): replace the file; `spurmem data check` lists all such"
+            ) from error
+
+    def load(self, index: NDArray[np.int64]) -> Tensor:
+        if self._cache is None:
+            images = [self._decoded(i) for i in index.tolist()]
+        else:
+            images = self._cache.images(index, self._decoded)
+        return self._chosen_transform.normalized(images)
+
+    def load_augmented(self, index: int, seed: int) -> Tensor:
+        return augmented(self._training, self.open(index), seed)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for path in self.paths:
+            file = self.root / path
+            digest.update(f"{path}\0{file.stat().st_size if file.exists() else -1}\0".encode())
+        return digest.hexdigest()
+
+    def _decoded(self, index: int) -> Pixels:
+        return np.array(self._evaluation(self.open(index))).transpose(2, 0, 1)
+
+    @cached_property
+    def _cache(self) -> ImageCache | None:
+        return image_cache(self.root, self.paths, self._chosen_transform)
+
+    @cached_property
+    def _evaluation(self) -> v2.Transform:
+        return self._chosen_transform.evaluation()
+
+    @cached_property
+    def _training(self) -> v2.Transform:
+        return self._chosen_transform.training()
+
+    @property
+    def _chosen_transform(self) -> ImageTransform:
+        if self.transform is None:
+            raise UserError("no image size is chosen: give image_size (--image-size), or write it into dataset.yaml")
+        return self.transform

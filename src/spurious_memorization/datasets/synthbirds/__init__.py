@@ -1,0 +1,1 @@
+"""Generated birds on land and water."""

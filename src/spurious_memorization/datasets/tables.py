@@ -1,0 +1,177 @@
+"""Own data: a table beside the images, and the optional dataset.yaml that fixes names and image size."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..atomic import write_text
+from ..errors import UserError, first_line
+from .samples import SPLITS
+from .transforms import IMAGENET_MEAN, IMAGENET_STD, ImageTransform
+
+TABLE_FILES = ("metadata.csv", "metadata.parquet")
+DESCRIPTION_FILE = "dataset.yaml"
+_OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)
+
+
+class DatasetDescription(BaseModel):
+    """What `dataset.yaml` may fix about a data set; every entry is optional.
+
+    `attributes` names the values of each attribute column, in order; `group_name` is a template with `{label}` and
+    `{attribute}`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = None
+    image_size: int | None = Field(None, ge=1)
+    resize: int | None = Field(None, ge=1)
+    keep_aspect: bool = False
+    interpolation: Literal["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos"] = "bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    classes: tuple[str, ...] | None = None
+    attributes: dict[str, tuple[str, ...]] = {}
+    minority: tuple[str, ...] = ()
+    group_name: str = "{label} with {attribute}"
+
+    @field_validator("group_name")
+    @classmethod
+    def _only_known_parts(cls, template: str) -> str:
+        try:
+            template.format(label="", attribute="")
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError("use {label} and {attribute}, and no other braces") from error
+        return template
+
+    def transform(self) -> ImageTransform | None:
+        """The transform that is fixed here, None where no image size is."""
+        if self.image_size is None:
+            return None
+        return ImageTransform(
+            image_size=self.image_size,
+            resize=self.resize or self.image_size,
+            keep_aspect=self.keep_aspect,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedTable:
+    """A data set as its layout states it, before names become indices.
+
+    Arguments:
+        layout: name of the layout ("table", "waterbirds", "celeba").
+        frame: one row a sample: `path` (relative to the data folder), `y`, any number of attribute columns, and
+            optionally `split` ("train", "val", "test").
+        description: names, transform and minority groups.
+    """
+
+    layout: str
+    frame: pd.DataFrame
+    description: DatasetDescription
+
+
+def read_own_table(folder: Path) -> AnnotatedTable | None:
+    """Read `metadata.csv` or `metadata.parquet` with the columns path, y, an attribute and optionally split.
+
+    Returns:
+        None where the folder has no such file.
+
+    Raises:
+        UserError: the table can't be read, or lacks a column.
+    """
+    file = next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None)
+    if file is None:
+        return None
+    frame = read_frame(file)
+    for column in ("path", "y"):
+        if column not in frame:
+            raise UserError(
+                f"{file} has no column {column!r} (it has {', '.join(map(str, frame.columns))}): "
+                "it needs path, y, an attribute column such as a, and optionally split"
+            )
+    return AnnotatedTable("table", frame, read_description(folder))
+
+
+def read_frame(file: Path, **csv: Any) -> pd.DataFrame:
+    """Read a Parquet file, or a CSV file with these further arguments of `pandas.read_csv`.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    try:
+        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, **csv)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} can't be read as a table: {first_line(error)}") from error
+
+
+def read_description(folder: Path, default: DatasetDescription | None = None) -> DatasetDescription:
+    """Read `dataset.yaml`; its entries come before those of `default`.
+
+    Raises:
+        UserError: it is no YAML, or has an entry that is unknown or of the wrong kind.
+    """
+    file = folder / DESCRIPTION_FILE
+    default = default or DatasetDescription()
+    if not file.is_file():
+        return default
+    try:
+        entries = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not valid YAML: {first_line(error)}") from error
+    if not isinstance(entries, dict):
+        raise UserError(f"{file} must hold entries such as `image_size: 64`")
+    try:
+        return DatasetDescription(**{**default.model_dump(exclude_unset=True), **entries})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def write_own_table(folder: Path, frame: pd.DataFrame, description: DatasetDescription) -> None:
+    """Write `dataset.yaml`, then `metadata.csv`: the table comes last, so that a folder with one is complete."""
+    entries = description.model_dump(mode="json", exclude_unset=True)
+    write_text(folder / DESCRIPTION_FILE, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
+    write_text(folder / TABLE_FILES[0], frame.to_csv(index=False))
+
+
+def table_columns(folder: Path) -> tuple[str, ...]:
+    """The columns of the folder's `metadata.csv`, none where it has no such file.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    file = folder / TABLE_FILES[0]
+    return tuple(map(str, read_frame(file, nrows=0).columns)) if file.is_file() else ()
+
+
+def leads_outside(path: str) -> bool:
+    """Whether a path names a place outside the folder it belongs to: absolute, with a drive, or with `..`.
+
+    Only the name counts, not what is on disk: a symbolic link within a data folder is its owner's own choice.
+    """
+    return _OUTSIDE.match(path) is not None
+
+
+def split_names(column: pd.Series, file: Path) -> pd.Series:
+    """Splits as "train", "val", "test", from these names or from the codes 0, 1, 2.
+
+    Raises:
+        UserError: another value occurs.
+    """
+    codes = {**{name: name for name in SPLITS}, **{str(code): name for code, name in enumerate(SPLITS)}}
+    names = column.astype(str).str.removesuffix(".0").map(codes)
+    if names.isna().any():
+        unknown = column[names.isna()].iloc[0]
+        raise UserError(f"{file}: unknown split {unknown!r}: use train, val, test or 0, 1, 2")
+    return names

@@ -1,0 +1,114 @@
+"""Waterbirds: its own layout, its known counts and its preparation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import UserError
+from .archives import download, place
+from .tables import TABLE_FILES, AnnotatedTable, DatasetDescription, read_description, read_frame, table_columns
+
+FOLDER = "waterbird_complete95_forest2water2"
+URL = f"https://nlp.stanford.edu/data/dro/{FOLDER}.tar.gz"
+KNOWN_COUNTS = {"train": (3498, 184, 56, 1057), "val": (467, 466, 133, 133), "test": (2255, 2255, 642, 642)}
+"""Samples of the groups landbird/land, landbird/water, waterbird/land, waterbird/water in each split."""
+
+COLUMNS = ("img_filename", "y", "split", "place")
+DESCRIPTION = DatasetDescription(
+    name="waterbirds",
+    image_size=224,
+    resize=256,
+    classes=("landbird", "waterbird"),
+    attributes={"a": ("land", "water")},
+    group_name="{label} on {attribute}",
+)
+_CELEBA_IMAGE = re.compile(r"(.*/)?\d{6}\.(jpg|png)")
+
+
+def read_table(folder: Path) -> AnnotatedTable | None:
+    """Read Waterbirds from its folder, or from the folder that holds `waterbird_complete95_forest2water2/`.
+
+    Entries of a `dataset.yaml` beside `metadata.csv` come before the known names and transform.
+
+    Returns:
+        The table with the columns path, y, a (0 land, 1 water) and split; None where the folder has another layout.
+
+    Raises:
+        UserError: `metadata.csv` can't be read, or lacks a column.
+    """
+    for prefix in ("", f"{FOLDER}/"):
+        frame = read_metadata(folder / prefix)
+        if frame is not None and not names_celeba_images(frame):
+            frame["path"] = frame["path"].map(f"{prefix}{{}}".format, na_action="ignore")
+            return AnnotatedTable("waterbirds", frame, read_description(folder / prefix, DESCRIPTION))
+    return None
+
+
+def read_metadata(folder: Path) -> pd.DataFrame | None:
+    """Read a `metadata.csv` with Waterbirds' column names, which CelebA may have too.
+
+    Returns:
+        The columns path, y, a and split; None where there is no such table.
+
+    Raises:
+        UserError: it can't be read, or has `img_filename` but lacks another column.
+    """
+    columns = table_columns(folder)
+    if COLUMNS[0] not in columns:
+        return None
+    file = folder / TABLE_FILES[0]
+    if missing := [name for name in COLUMNS if name not in columns]:
+        raise UserError(f"{file} lacks the column {', '.join(missing)}: it needs {', '.join(COLUMNS)}")
+    return read_frame(file)[list(COLUMNS)].rename(columns={"img_filename": "path", "place": "a"})
+
+
+def names_celeba_images(frame: pd.DataFrame) -> bool:
+    """Whether all paths are CelebA's: six digits, then .jpg or .png."""
+    return all(_CELEBA_IMAGE.fullmatch(str(path)) for path in frame["path"])
+
+
+def prepare_waterbirds(source: Path | None = None, out: Path | None = None) -> Path:
+    """Make Waterbirds usable from a folder or archive, or from its official address.
+
+    A folder is used where it is, with `out` as a link to it; an archive is unpacked into `out`.
+
+    Arguments:
+        source: folder or archive; fetched if not given.
+        out: the new folder or link; needed unless `source` is a folder.
+
+    Returns:
+        The folder to name from now on.
+
+    Raises:
+        UserError: the source is missing, damaged or something else, or can't be fetched; `out` is needed or taken.
+    """
+    files = f"metadata.csv with the columns {', '.join(COLUMNS)}, and its images"
+    if source is not None:
+        return place(source, out, read_table, "Waterbirds", files)
+    if out is None:
+        raise UserError("say with --out DIR where to put Waterbirds, or name the folder or archive that you have")
+    if out.is_dir() and read_table(out) is not None:
+        return place(out, None, read_table, "Waterbirds", files)
+    archive = out.with_name(f".{out.name}.{FOLDER}.tar.gz")
+    if not archive.is_file():
+        _fetch(archive, out)
+    try:
+        folder = place(archive, out, read_table, "Waterbirds", files)
+    except UserError:
+        archive.unlink()
+        raise
+    archive.unlink()
+    return folder
+
+
+def _fetch(archive: Path, out: Path) -> None:
+    try:
+        download(URL, archive)
+    except UserError as error:
+        raise UserError(
+            f"{error}. If this goes on, get {FOLDER}.tar.gz elsewhere and run "
+            f"`spurmem data prepare waterbirds {FOLDER}.tar.gz --out {out}`"
+        ) from error

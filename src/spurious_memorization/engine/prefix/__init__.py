@@ -1,0 +1,1 @@
+"""The engine that computes a shared prefix once."""

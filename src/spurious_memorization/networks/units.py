@@ -1,0 +1,255 @@
+"""Units: what tracing selects. Channels, attention heads and single weights, by name and number."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..settings import Settings
+from .build import head_names
+
+UnitKind = Literal["channel", "head", "weight"]
+
+_LAYERS = {"conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d), "linear": (nn.Linear,)}
+_SEPARATE_PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("query", "key", "value"))
+
+
+class Selection(Settings):
+    """Which units of a network are considered. By default every convolution and linear layer but the classifier head.
+
+    A channel is an output filter of a convolution or an output row of a linear layer; a head is an attention head, its
+    rows of q, k and v; a weight is one number.
+    """
+
+    unit: UnitKind = Field("channel", description="channel, head or weight")
+    layers: tuple[Literal["conv", "linear"], ...] = Field(("conv", "linear"), description="kinds of layer")
+    tensors: tuple[str, ...] = Field((), description="glob patterns of tensors to keep, as 'layer3.*'; all where empty")
+    exclude: tuple[str, ...] = Field((), description="glob patterns of tensors to leave out")
+    with_bias: bool = Field(True, description="a channel or head takes its bias along, in scores and edits")
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """An ordered set of units of one kind.
+
+    Arguments:
+        kind: "channel", "head" or "weight".
+        names: tensor names (for heads: names of attention modules).
+        place: position in `names` of each unit, [units].
+        index: number of each unit in its tensor, [units]; for weights the flat position.
+        with_bias: channels and heads take their bias along.
+    """
+
+    kind: UnitKind
+    names: tuple[str, ...]
+    place: NDArray[np.int64]
+    index: NDArray[np.int64]
+    with_bias: bool = True
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return ((self.names[p], int(i)) for p, i in zip(self.place, self.index, strict=True))
+
+    def __str__(self) -> str:
+        """As `--units` takes it, in order: "layer3.0.conv2:17,layer1.0.conv1:3"."""
+        return ",".join(f"{short_name(name)}:{index}" for name, index in self)
+
+    def first(self, n: int) -> Units:
+        """The first `n` units.
+
+        Raises:
+            UserError: there are fewer.
+        """
+        if not 0 <= n <= len(self):
+            raise UserError(f"size {n} is larger than the {len(self)} {self.kind}s there are: choose a smaller one")
+        return Units(self.kind, self.names, self.place[:n], self.index[:n], self.with_bias)
+
+    def by_name(self) -> dict[str, NDArray[np.int64]]:
+        """{tensor name: unit numbers}, names in the order in which they first occur."""
+        order = dict.fromkeys(self.place.tolist())
+        return {self.names[p]: self.index[self.place == p] for p in order}
+
+    def digest(self) -> str:
+        """SHA-256 of kind, names and numbers in order, 16 hex digits."""
+        digest = hashlib.sha256(f"{self.kind}{self.with_bias}".encode())
+        for name, index in self.by_name().items():
+            digest.update(f"\0{name}\0".encode() + np.sort(index).tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """The units of one tensor, or of one attention module.
+
+    Arguments:
+        name: of the tensor or module.
+        shape: of the array of units: [channels], [heads], or the tensor's own shape for weights.
+        rows: for channels and heads: {parameter: rows of each unit along its first axis, [units, rows]}.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    rows: dict[str, Tensor]
+
+    @property
+    def n(self) -> int:
+        return int(np.prod(self.shape))
+
+
+def sites(model: nn.Module, select: Selection) -> dict[str, Site]:
+    """Where the units of a network are, in the order of its parameters.
+
+    Raises:
+        UserError: nothing is left to consider.
+    """
+    found = _head_sites(model, select) if select.unit == "head" else _layer_sites(model, select)
+    kept = {
+        name: site
+        for name, site in found.items()
+        if (not select.tensors or _matches(name, select.tensors)) and not _matches(name, select.exclude)
+    }
+    if not kept:
+        raise UserError(
+            f"the network has no {select.unit}s in the chosen tensors: "
+            + ("it has no attention that is known" if not found else f"choose among {', '.join(list(found)[:5])}, ...")
+        )
+    return kept
+
+
+def parse_units(model: nn.Module, text: str | Iterable[str], select: Selection | None = None) -> Units:
+    """Units from text such as "layer3.0.conv2:17,layer1.0.conv1:3".
+
+    Arguments:
+        model: the network that has them.
+        text: TENSOR:NUMBER, separated by commas, or several such texts; numbers start at 0, and those of single weights
+            are positions in the flattened tensor.
+        select: the kind of unit; channels if not given.
+
+    Raises:
+        UserError: the text is malformed, or names a tensor or number that the network lacks.
+    """
+    select = select or Selection()
+    parts = [part.strip() for piece in ([text] if isinstance(text, str) else text) for part in piece.split(",")]
+    if select.unit == "weight":
+        there = {name: Site(name, tuple(value.shape), {}) for name, value in model.named_parameters()}
+    else:
+        there = sites(model, select.model_copy(update={"layers": ("conv", "linear"), "tensors": (), "exclude": ()}))
+    names: dict[str, int] = {}
+    place, index = [], []
+    for part in parts:
+        match = re.fullmatch(r"(.+):(\d+)", part)
+        if not match:
+            raise UserError(f"units {part!r}: write TENSOR:NUMBER, such as layer3.0.conv2:17")
+        name, number = match[1], int(match[2])
+        site = there.get(name) or there.get(f"{name}.weight")
+        if site is None:
+            raise UserError(
+                f"the network has no tensor {name!r} with {select.unit}s: it has {', '.join(list(there)[:4])}, ..."
+            )
+        if number >= site.n:
+            raise UserError(f"{name} has {site.n} {select.unit}s: {number} is too large (numbers start at 0)")
+        place.append(names.setdefault(site.name, len(names)))
+        index.append(number)
+    if len({*zip(place, index, strict=True)}) < len(index):
+        raise UserError("the same unit is named twice: name each once")
+    return Units(select.unit, tuple(names), np.array(place), np.array(index), select.with_bias)
+
+
+def touched(model: nn.Module, units: Units) -> dict[str, Tensor]:
+    """{parameter: what of it the units hold}: rows along the first axis for channels and heads, flat positions for
+    single weights, both int64 [n] in the order of the units.
+
+    Raises:
+        UserError: the network lacks a tensor or a unit.
+    """
+    parameters = dict(model.named_parameters())
+    if units.kind == "weight":
+        chosen = {name: torch.from_numpy(index) for name, index in units.by_name().items()}
+        for name, index in chosen.items():
+            if name not in parameters or int(index.max()) >= parameters[name].numel():
+                raise UserError(f"the network has no weight {name}:{int(index.max())}")
+        return chosen
+    there = sites(model, Selection(unit=units.kind, with_bias=units.with_bias))
+    result: dict[str, Tensor] = {}
+    for name, numbers in units.by_name().items():
+        if name not in there or int(numbers.max()) >= there[name].n:
+            raise UserError(f"the network has no {units.kind} {short_name(name)}:{int(numbers.max())}")
+        for parameter, rows in there[name].rows.items():
+            result[parameter] = rows[torch.from_numpy(numbers)].flatten()
+    return result
+
+
+def short_name(name: str) -> str:
+    """A tensor's name without a final ".weight"."""
+    return name.removesuffix(".weight")
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(
+        fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(short_name(name), pattern) for pattern in patterns
+    )
+
+
+def _layer_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
+    kinds = tuple(kind for layer in select.layers for kind in _LAYERS[layer])
+    heads = head_names(model)
+    parameters = dict(model.named_parameters())
+    found = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, kinds) or name in heads or any(name.startswith(f"{head}.") for head in heads):
+            continue
+        parameter = f"{name}.weight" if name else "weight"
+        weight = parameters.get(parameter)
+        if weight is None:  # tied to a layer before, or computed from other parameters
+            continue
+        if select.unit == "weight":
+            found[parameter] = Site(parameter, tuple(weight.shape), {})
+            continue
+        every = torch.arange(len(weight))[:, None]
+        rows = {parameter: every}
+        bias = f"{parameter.removesuffix('weight')}bias"
+        if select.with_bias and bias in parameters:
+            rows[bias] = every
+        found[parameter] = Site(parameter, (len(weight),), rows)
+    return found
+
+
+def _head_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
+    found = {}
+    for name, module in model.named_modules():
+        n_heads = getattr(module, "num_heads", None) or getattr(module, "num_attention_heads", None)
+        if not isinstance(n_heads, int):
+            continue
+        rows = _projection_rows(dict(module.named_parameters()), n_heads)
+        if rows:
+            kept = {f"{name}.{p}": r for p, r in rows.items() if select.with_bias or not p.endswith("bias")}
+            found[name] = Site(name, (n_heads,), kept)
+    return found
+
+
+def _projection_rows(parameters: Mapping[str, Tensor], n_heads: int) -> dict[str, Tensor]:
+    """Rows of each head in the q, k and v projections of an attention module, fused or separate."""
+    for weight, bias in (("qkv.weight", "qkv.bias"), ("in_proj_weight", "in_proj_bias")):
+        if weight in parameters:
+            fused = torch.arange(len(parameters[weight])).reshape(3, n_heads, -1).transpose(0, 1).reshape(n_heads, -1)
+            return {name: fused for name in (weight, bias) if name in parameters}
+    for projections in _SEPARATE_PROJECTIONS:
+        if all(f"{p}.weight" in parameters for p in projections):
+            names = [f"{p}.{part}" for p in projections for part in ("weight", "bias")]
+            return {
+                name: torch.arange(len(parameters[name])).reshape(n_heads, -1) for name in names if name in parameters
+            }
+    return {}

@@ -1,0 +1,1 @@
+"""A run: the directory of one network."""

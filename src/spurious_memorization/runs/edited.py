@@ -1,0 +1,97 @@
+"""Edits of a run's network: where rewinds and means take their numbers from, and the edited network as a new run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..atomic import atomic_folder
+from ..datasets.samples import Dataset
+from ..edits.apply import channel_means, edited
+from ..edits.edit import Edit, EditSpec, parse_edit
+from ..errors import UserError
+from ..networks.units import Selection, UnitKind, parse_units
+from ..settings import Execution
+from .evaluate import measure_epoch
+from .run import Run, versions
+
+
+def tensors_for(
+    run: Run, model: nn.Module, data: Dataset, spec: EditSpec, epoch: int, unit: UnitKind
+) -> Mapping[str, Tensor]:
+    """The numbers that an edit puts in: an older checkpoint's for `rewind`, means over the training samples for `mean`.
+
+    Raises:
+        UserError: the run has no checkpoint that much older; the edit is `mean` and the units are single weights.
+    """
+    if spec.kind == "mean":
+        if unit == "weight":
+            raise UserError("edit mean is for channels and heads: choose another edit for single weights")
+        return channel_means(model, data.train)
+    if spec.kind != "rewind":
+        return {}
+    older = epoch - int(spec.parameters["epochs"])
+    if older not in run.epochs():
+        raise UserError(
+            f"rewind by {spec.parameters['epochs']} epochs from epoch {epoch} needs the checkpoint of epoch {older}, "
+            f"which {run.path} doesn't have: rewind by fewer"
+        )
+    return run.state(older)
+
+
+def save_edited(
+    run: Run,
+    out: str | Path,
+    units: str,
+    edit: str = "zero",
+    *,
+    epoch: str = "last",
+    unit: UnitKind = "channel",
+    seed: int = 0,
+    data_folder: Path | None = None,
+    execution: Execution | None = None,
+) -> Run:
+    """Save an edited network as a run of its own, measured on every split.
+
+    Arguments:
+        run: whose network is edited; it stays as it is.
+        out: the new run's directory.
+        units: such as "layer3.0.conv2:17,layer1.0.conv1:3".
+        edit: such as "zero" or "random_noise:std=0.02".
+        epoch: "best", "last" or a number; the new run's checkpoint has the same number.
+        unit: kind of the units.
+        seed: of the noise.
+
+    Raises:
+        UserError: a unit or edit doesn't exist, the new run does.
+    """
+    new = Run(Path(out))
+    if new.exists:
+        raise UserError(f"run {new.path} exists: choose another --out")
+    data, number = run.read_data(data_folder), run.choose_epoch(epoch)
+    model, spec = run.network(number), parse_edit(edit)
+    chosen = parse_units(model, units, Selection(unit=unit))
+    change = Edit(spec.kind, chosen, spec.parameters, tensors_for(run, model, data, spec, number, unit), seed)
+    result = edited(model, change)
+    measured_with = {name: run.record.settings[name] for name in ("loss", "precision")}
+    settings: dict[str, Any] = {
+        **measured_with,
+        "run": str(run.path),
+        "epoch": number,
+        "units": str(chosen),
+        "unit": unit,
+        "edit": str(spec),
+        "seed": seed,
+    }
+    place = run.record.data.model_copy(update={"folder": str((data_folder or Path(run.record.data.folder)).resolve())})
+    changed = {"origin": "edit", "data": place, "settings": settings, "versions": versions()}
+    record = run.record.model_copy(update=changed)
+    with atomic_folder(new.path) as folder:
+        unfinished = Run(folder)
+        unfinished.create(record)
+        measure_epoch(unfinished, number, result, data, **measured_with, execution=execution)
+        unfinished.save_network(number, result)
+    return new

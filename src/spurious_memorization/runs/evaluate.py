@@ -1,0 +1,73 @@
+"""How a network answers on whole splits: counts and losses per group, and class probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..datasets.samples import Dataset, Samples
+from ..networks.forward import Precision, autocast, choose_device, logits, moved, working_copy
+from ..networks.losses import LOSSES, LossName
+from ..settings import Execution
+from .run import HISTORY_COLUMNS, Run
+
+
+def measure_epoch(
+    run: Run,
+    epoch: int,
+    model: nn.Module,
+    data: Dataset,
+    *,
+    loss: LossName,
+    precision: Precision = "float32",
+    execution: Execution | None = None,
+) -> None:
+    """Measure a network on every split; store class probabilities, and counts and losses in the history."""
+    rows = []
+    for split in data.splits:
+        samples = data.samples(split)
+        probabilities, losses = predict(model, samples, loss=loss, precision=precision, execution=execution)
+        run.save_predictions(epoch, split, samples.index, probabilities)
+        rows.append(group_sums(samples, probabilities.argmax(1), losses).assign(epoch=epoch, split=split))
+    history = run.history()
+    kept = [history[history["epoch"] != epoch]] if len(history) else []
+    updated = pd.concat([*kept, *rows], ignore_index=True)[list(HISTORY_COLUMNS)]
+    run.save_history(updated.sort_values("epoch", kind="stable", ignore_index=True))
+
+
+def predict(
+    model: nn.Module,
+    samples: Samples,
+    *,
+    loss: LossName = "cross_entropy",
+    precision: Precision = "float32",
+    execution: Execution | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Class probabilities [samples, classes] and losses [samples] in evaluation mode; the network stays as it is."""
+    execution = execution or Execution()
+    device = choose_device(execution.device)
+    network = working_copy(model, device)
+    probabilities, losses = [], []
+    with torch.no_grad(), autocast(device, precision):
+        for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
+            output = logits(network, moved(batch.inputs, device)).cpu()
+            probabilities.append(output.softmax(1).numpy())
+            losses.append(LOSSES[loss](output, batch.y).double().numpy())
+    return np.concatenate(probabilities), np.concatenate(losses)
+
+
+def group_sums(samples: Samples, predicted: NDArray[np.int64], losses: NDArray[np.float64]) -> pd.DataFrame:
+    """Samples, correct answers and loss sums per group: a frame with the columns group, n, correct, loss."""
+    groups = len(samples.dataset.groups)
+    right = predicted == samples.y
+    return pd.DataFrame(
+        {
+            "group": np.arange(groups),
+            "n": np.bincount(samples.g, minlength=groups),
+            "correct": np.bincount(samples.g, weights=right, minlength=groups).astype(np.int64),
+            "loss": np.bincount(samples.g, weights=losses, minlength=groups),
+        }
+    )

@@ -1,0 +1,140 @@
+"""Bring a network that was trained elsewhere into a run: one weight file, or one for each epoch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import Field
+from torch import nn
+
+from ..atomic import atomic_folder
+from ..console import say
+from ..errors import UserError
+from ..networks.build import NetworkSettings, build, head_names
+from ..networks.forward import Precision
+from ..networks.losses import LossName
+from ..networks.weights import StateDict, Weights, load_exactly, read_weights
+from ..settings import Execution
+from ..training.train import with_transform
+from .evaluate import measure_epoch
+from .run import BestRule, DataSettings, Run, RunRecord, data_record, versions
+
+RESEARCH_NORM_EPS = 1e-5
+
+
+class ImportSettings(DataSettings):
+    """How foreign weights become a run.
+
+    Epochs are read from the files' names (epoch_40 ...), or numbered from 1. The research code counts from 0: its
+    epoch_40 is the network after 41 epochs, and so it is stored.
+    """
+
+    model: str = Field(description="a timm name, deit_tiny|small|base|large, or module:factory")
+    weights: tuple[Path, ...] = Field(description="a weight file; repeat it for one file an epoch")
+    epochs: tuple[int, ...] = Field((), description="epoch of each file; from the names, or 1, 2, ..., if not given")
+    class_map: tuple[int, ...] = Field((), description="for each class of the data, in order, the network's output")
+    norm_eps: float | None = Field(
+        None, gt=0, description="epsilon of layer norms; 1e-5 for the research code's files, else the network's own"
+    )
+    loss: LossName = Field("cross_entropy", description="loss of a sample")
+    precision: Precision = Field("float32", description="float32 or bf16")
+    best_by: BestRule = Field("worst_group_accuracy", description="validation rule of --epoch best")
+
+
+def import_network(
+    folder: str | Path, out: str | Path, settings: ImportSettings, *, execution: Execution | None = None
+) -> Run:
+    """Turn weight files into a run, measured on every split, on which every command works.
+
+    Arguments:
+        folder: the data folder that the network is to be studied on.
+        out: the run's directory, new.
+        settings: architecture, files, epochs, class map.
+        execution: device, workers, batch size.
+
+    Raises:
+        UserError: a file is missing, truncated, malicious or of another architecture, the epochs clash, the class map
+            doesn't fit, the run exists. No run is left behind.
+
+    Example:
+        ```python
+        files = ("epoch_1.pth", "epoch_2.pth")
+        run = sm.import_network("birds", "runs/theirs", sm.ImportSettings(model="resnet50", weights=files))
+        ```
+    """
+    run = Run(Path(out))
+    if run.exists:
+        raise UserError(f"run {run.path} exists: choose another --out")
+    data = settings.read(Path(folder))
+    n_classes = len(data.groups.classes)
+    loaded = [read_weights(file) for file in settings.weights]
+    if not loaded:
+        raise UserError("no weights are given: name at least one file with --weights")
+    epochs = _epochs(settings, loaded)
+    network = NetworkSettings(
+        model=settings.model, n_classes=n_classes, image_size=data.image_size, norm_eps=settings.norm_eps
+    )
+    models = []
+    for weights in loaded:
+        model = build(network)
+        if weights.research and network.norm_eps is None and any(isinstance(m, nn.LayerNorm) for m in model.modules()):
+            network = network.model_copy(update={"norm_eps": RESEARCH_NORM_EPS})
+            model = build(network)
+        load_exactly(model, _mapped(model, weights.state, n_classes, settings.class_map), settings.model)
+        models.append(model)
+    data = with_transform(data, network)
+    record = RunRecord(
+        origin="import",
+        data=data_record(data, Path(folder), settings),
+        network=network,
+        settings={**settings.model_dump(mode="json"), "epochs": epochs},
+        best_by=settings.best_by,
+        versions=versions(),
+    )
+    with atomic_folder(run.path) as folder_of_it:
+        say(f"importing {len(models)} epochs of {settings.model}, measured on {len(data)} samples, into {run.path}")
+        unfinished = Run(folder_of_it)
+        unfinished.create(record)
+        for epoch, model in sorted(zip(epochs, models, strict=True), key=lambda pair: pair[0]):
+            measure_epoch(
+                unfinished, epoch, model, data, loss=settings.loss, precision=settings.precision, execution=execution
+            )
+            unfinished.save_network(epoch, model)
+    return run
+
+
+def _epochs(settings: ImportSettings, loaded: list[Weights]) -> list[int]:
+    files = settings.weights
+    if settings.epochs:
+        epochs = list(settings.epochs)
+    else:
+        named = [re.search(r"epoch[_-]?(\d+)", file.name) for file in files]
+        epochs = [int(m[1]) for m in named if m] if all(named) else list(range(1, len(files) + 1))
+        if all(named) and any(weights.research for weights in loaded):
+            epochs = [epoch + 1 for epoch in epochs]
+            say("the research code counts epochs from 0: its epoch_0 is stored as epoch 1, after one epoch of training")
+    if len(epochs) != len(files) or len(set(epochs)) != len(epochs) or min(epochs) < 0:
+        raise UserError(
+            f"{len(files)} weight files need as many different epochs from 0, not {epochs}: give them with --epochs"
+        )
+    return epochs
+
+
+def _mapped(model: nn.Module, state: StateDict, n_classes: int, class_map: tuple[int, ...]) -> StateDict:
+    """The state dict with the head's rows in the order of the data's classes."""
+    heads = [f"{name}.{part}" for name in head_names(model) for part in ("weight", "bias")]
+    heads = [key for key in heads if key in state]
+    outputs = len(state[heads[0]]) if heads else n_classes
+    if not class_map:
+        if outputs != n_classes:
+            raise UserError(
+                f"the network has {outputs} outputs but the data have {n_classes} classes: "
+                "give --class-map with the output of each class"
+            )
+        return state
+    if len(class_map) != n_classes or len(set(class_map)) != n_classes:
+        raise UserError(f"the class map must name {n_classes} different outputs, one for each class, not {class_map}")
+    if not heads or max(class_map) >= outputs or min(class_map) < 0:
+        raise UserError(f"the class map {class_map} names an output that the network lacks: it has {outputs}, from 0")
+    return {key: value[list(class_map)] if key in heads else value for key, value in state.items()}

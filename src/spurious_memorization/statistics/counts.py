@@ -1,0 +1,61 @@
+"""Counts per group from outcomes: exact, and summable over parts of the samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ..datasets.samples import Samples
+from ..engine.outcomes import Block
+from ..errors import UserError
+
+COUNTS = (
+    "n",
+    "correct_before",
+    "correct_after",
+    "became_wrong",
+    "became_right",
+    "loss_before",
+    "loss_after",
+    "margin_before",
+    "margin_after",
+)
+
+
+def count(before: Block, after: Block, samples: Samples) -> pd.DataFrame:
+    """Exact counts and sums for each edit and group, on the samples given.
+
+    Arguments:
+        before: outcomes of the network before any edit: one row.
+        after: outcomes of edited networks on the same samples.
+        samples: those to count, all among the outcomes' samples.
+
+    Returns:
+        One row an edit and group: edit (its position), group, and the columns of `COUNTS`. Losses and margins are sums.
+
+    Raises:
+        UserError: a sample is not among the outcomes' samples.
+    """
+    if not np.isin(samples.index, before.index).all():
+        raise UserError(f"some of the samples ({samples.split}) have no outcomes: give those that were evaluated")
+    where = np.searchsorted(before.index, samples.index)
+    y, g, groups = samples.y, samples.g, len(samples.dataset.groups)
+    right_before = before.predicted[0, where] == y
+    frames = []
+    for row, edit in enumerate(after.edits):
+        right = after.predicted[row, where] == y
+        columns = {
+            "n": np.ones(len(y)),
+            "correct_before": right_before,
+            "correct_after": right,
+            "became_wrong": right_before & ~right,
+            "became_right": ~right_before & right,
+            "loss_before": before.loss[0, where],
+            "loss_after": after.loss[row, where],
+            "margin_before": before.margin[0, where],
+            "margin_after": after.margin[row, where],
+        }
+        sums = {name: np.bincount(g, weights=values, minlength=groups) for name, values in columns.items()}
+        frames.append(pd.DataFrame({"edit": edit, "group": np.arange(groups), **sums}))
+    whole = [name for name in COUNTS if not name.startswith(("loss", "margin"))]
+    return pd.concat(frames, ignore_index=True).astype(dict.fromkeys(whole, np.int64))

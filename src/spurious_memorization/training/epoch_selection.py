@@ -1,0 +1,81 @@
+"""Choosing among epochs and settings: by one half of the validation split, the same for every objective.
+
+The other half is left to what must be fitted on held-out samples (DFR), so that no network is chosen by samples that it
+was fitted on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ..datasets.samples import Dataset, Samples
+from ..errors import UserError
+from ..runs.evaluate import group_sums
+from ..runs.run import BestRule, Run, best_epoch
+
+SELECTION_SEED = 0
+"""The halves depend on the data alone, so that runs with different seeds are chosen by the same samples."""
+
+
+def val_halves(data: Dataset, seed: int = SELECTION_SEED) -> tuple[Samples, Samples]:
+    """The validation split cut in two at random, group by group: (for fitting, for selecting).
+
+    A group with an odd number of samples has one more in the half for selecting.
+
+    Arguments:
+        data: with a val split.
+        seed: of the cut.
+
+    Raises:
+        UserError: there is no val split.
+
+    Example:
+        ```python
+        fitting, selecting = sm.val_halves(data)
+        ```
+    """
+    if "val" not in data.splits:
+        raise UserError(
+            f"{data.name} has no val split, by which epochs and settings are chosen: "
+            "give some samples the split val in its table"
+        )
+    return data.val.of_half(1, seed), data.val.of_half(0, seed)
+
+
+def selected_epoch(run: Run, samples: Samples, rule: BestRule) -> int:
+    """The checkpoint with the best value on some validation samples by a rule; the earliest of equals.
+
+    Arguments:
+        run: a run with predictions of them.
+        samples: usually the half for selecting.
+        rule: "worst_group_accuracy", "average", "average_group_balanced" or "loss".
+
+    Raises:
+        UserError: the run has no checkpoint, or no predictions of these samples.
+    """
+    return best_epoch(selection_history(run, samples), rule, run.epochs())
+
+
+def selection_history(run: Run, samples: Samples) -> pd.DataFrame:
+    """`selection_sums` of every epoch with a checkpoint.
+
+    Raises:
+        UserError: as for `selected_epoch`.
+    """
+    epochs = run.epochs()
+    if not epochs:
+        raise UserError(f"{run.path} has no checkpoint yet: finish its training with --resume")
+    return pd.concat([selection_sums(run, epoch, samples) for epoch in epochs], ignore_index=True)
+
+
+def selection_sums(run: Run, epoch: int, samples: Samples) -> pd.DataFrame:
+    """Counts and loss sums of some samples in one epoch, from the stored predictions, in the columns of a history."""
+    stored = run.predictions(epoch, samples.split)
+    try:
+        probabilities = stored.loc[samples.index].to_numpy()  # [samples, classes]
+    except KeyError as error:
+        raise UserError(f"{run.path} was measured on other samples: choose a run made with these data") from error
+    of_label = probabilities[np.arange(len(samples)), samples.y].clip(1e-12)
+    sums = group_sums(samples, probabilities.argmax(1), -np.log(of_label.astype(np.float64)))
+    return sums.assign(epoch=epoch, split=samples.split)

@@ -1,0 +1,123 @@
+"""What a notebook shows of data sets, runs, rankings and studies; and the plain frames behind it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+import yaml
+
+import spurious_memorization as sm
+
+INJECTED = "<script>alert('x')</script>"
+
+
+def table(html: str) -> pd.DataFrame:
+    """The one table of the HTML, as text."""
+    rows = re.findall(r"<tr.*?</tr>", html, re.DOTALL)
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+    return pd.DataFrame(cells[1:], columns=cells[0])
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> sm.Run:
+    """A run on data whose names hold markup, in a folder whose name does too."""
+    folder = tiny.make_images(tmp_path_factory.mktemp("hostile") / "data")
+    about = yaml.safe_load((folder / "dataset.yaml").read_text())
+    about |= {"name": INJECTED, "classes": [INJECTED, "b & c"], "attributes": {"a": ["<b>bold", "'\""]}}
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(about))
+    out = tmp_path_factory.mktemp("runs") / "<img src=x onerror=alert(1)>"
+    return sm.train(folder, out, sm.TrainSettings(**{**tiny.QUICK, "epochs": 1}))
+
+
+@pytest.fixture(scope="module")
+def studied(hostile: sm.Run) -> sm.Study:
+    settings = sm.StudySettings(criterion=("weight_norm",), size=("1",), controls=5)
+    return sm.study(hostile, settings)
+
+
+def test_text_of_the_data_is_escaped(hostile, studied):
+    for shown in (hostile.read_data(), hostile, studied):
+        html = shown._repr_html_()
+        assert "<script" not in html
+        assert "<img" not in html
+        assert "<b>" not in html
+    assert "&lt;script&gt;" in hostile._repr_html_()
+    assert "&lt;img" in hostile._repr_html_()
+    assert "&lt;script&gt;" in studied._repr_html_()
+
+
+def test_names_of_tensors_are_escaped():
+    html = sm.Scores({"<i>conv.weight": torch.tensor([1.0, 2.0])})._repr_html_()
+    assert "<i>" not in html
+    assert "&lt;i&gt;conv:1" in html
+
+
+def test_a_run_shows_its_history(trained):
+    shown = table(trained._repr_html_())
+    last = trained.history().query("epoch == 3")
+    names = trained.record.data.groups.names
+    for row in last[last["n"] > 0].itertuples():
+        cell = shown[row.split].iloc[row.group]
+        assert cell.startswith(f"{100 * row.correct / row.n:.1f} % (")
+        assert cell.endswith(f"n={row.n})")
+    marked = [f"{name} *" if name in trained.record.data.minority else name for name in names]
+    assert shown["group"].tolist() == marked
+
+
+def test_a_run_that_has_not_begun_says_so(trained, tmp_path):
+    run = tiny.copied(trained, tmp_path / "run")
+    (run.path / "history.parquet").unlink()
+    assert "nothing was measured yet" in run._repr_html_()
+    with pytest.raises(sm.UserError, match="is no run"):
+        sm.Run(tmp_path)._repr_html_()
+
+
+def test_a_study_shows_its_effects(studied):
+    shown = table(studied._repr_html_())
+    effects = studied.effects()
+    effects = effects[effects["minority"]]
+    assert len(shown) == len(effects) > 0
+    assert shown["accuracy change, points"].tolist() == [
+        f"{100 * accuracy_change:+.1f}" for accuracy_change in effects["accuracy_change"]
+    ]
+    assert shown["verdict"].tolist() == effects["verdict"].tolist()
+
+
+def test_a_study_that_is_not_finished_says_so(studied, tmp_path):
+    assert "not finished" in sm.Study(tmp_path)._repr_html_()
+
+
+def test_counts_of_a_data_set(squares):
+    data = sm.read_data(squares)
+    counts = data.counts()
+    assert counts["group"].tolist() == list(data.groups.names)
+    for split in data.splits:
+        assert counts[split].tolist() == np.bincount(data.samples(split).g, minlength=len(data.groups)).tolist()
+    assert set(counts.loc[counts["role"] == "minority", "group"]) == {data.groups.names[g] for g in data.minority}
+    shown = table(data._repr_html_())
+    assert shown["train"].astype(int).tolist() == counts["train"].tolist()
+
+
+def test_first_units_of_a_ranking():
+    scores = sm.Scores({"one.weight": torch.tensor([3.0, 1.0]), "two.weight": torch.tensor([[2.0], [4.0]])}, "weight")
+    first = scores.first(3)
+    assert first["unit"].tolist() == ["two:1", "one:0", "two:0"]
+    assert first["score"].tolist() == [4.0, 3.0, 2.0]
+    assert first["rank"].tolist() == [1, 2, 3]
+    assert len(scores.first(10)) == 4
+    assert table(scores._repr_html_())["unit"].tolist() == scores.first()["unit"].tolist()
+
+
+def test_reprs_are_one_line(squares, trained):
+    data = sm.read_data(squares)
+    scores = sm.criteria.weight_norm(trained.network(3))
+    for shown in (data, data.train, scores):
+        assert "\n" not in repr(shown)
+        assert len(repr(shown)) < 100
+    assert "train 40" in repr(data)
+    assert "40 in train" in repr(data.train)

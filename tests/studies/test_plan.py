@@ -1,0 +1,122 @@
+"""What a study says before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+import spurious_memorization as sm
+from spurious_memorization.engine.prefix import engine as shared_module
+from spurious_memorization.studies.blocks import duration
+
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+
+IMAGES = {"train": 40, "test": 12}
+CONV1, CONV2, HEAD = 16 * 16 * 8 * 3 * 9, 8 * 8 * 12 * 8 * 9, 12 * 2  # multiplications of the small network's layers
+
+
+def pass_takes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Let a full pass of one sample take so many seconds, by type of its numbers."""
+
+    def timed(network: Any, inputs: Tensor) -> float:
+        return len(inputs) * seconds[str(network.dtype).removeprefix("torch.")]
+
+    monkeypatch.setattr(shared_module, "_seconds", timed)
+
+
+def plan(run: sm.Run, capsys: pytest.CaptureFixture[str], **changes: Any) -> tuple[sm.Study, list[str]]:
+    """A study, and the lines that it said up to the first outcome."""
+    given: dict[str, Any] = {"size": ("1..2",), "controls": 3, "cross_fit": False}
+    capsys.readouterr()
+    result = sm.study(run, sm.StudySettings(**{**given, **changes}))
+    lines = capsys.readouterr().err.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("train, edited networks:"))
+    return result, lines[first : first + 6]
+
+
+def multiplications(units: str) -> int:
+    """What an edit of these channels needs for one sample, beside the network before any edit: a channel that is
+    the only one of its layer is followed alone into the next; otherwise all from its layer on is calculated again."""
+    layers = [unit.split(":")[0] for unit in units.split(",")]
+    if all(layers.count(name) == 1 for name in layers):
+        return HEAD if "conv1" in layers else 0
+    return CONV1 + CONV2 + HEAD if "conv1" in layers else CONV2 + HEAD
+
+
+def needed_passes(variants: pd.DataFrame) -> float:
+    full = CONV1 + CONV2 + HEAD
+    each = [multiplications(units) / full for units in variants["units"]]
+    return sum(n * (sum(each) + 2) for n in IMAGES.values())  # selected and controls both begin without an edit
+
+
+@pytest.fixture
+def run(trained: sm.Run, tmp_path: Path) -> sm.Run:
+    return tiny.copied(trained, tmp_path / "run")
+
+
+def test_plan_counts_networks_images_computation_and_time(
+    run: sm.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pass_takes(monkeypatch, float32=0.5)
+    result, lines = plan(run, capsys)
+    variants = result.variants()
+    families = variants["family"].value_counts()
+    assert lines[:4] == [
+        f"{split}, {label}: {families[family]} on {n} images"
+        for split, n in IMAGES.items()
+        for label, family in (("edited networks", "selected"), ("controls", "random"))
+    ]
+    needed = needed_passes(variants)
+    full = sum(n * (len(variants) + 2) for n in IMAGES.values())
+    assert 0.1 < needed / full < 0.9
+    assert lines[4] == (
+        f"engine: shared prefix; {1 - needed / full:.0%} of the computation saved, about {duration(0.5 * needed)}"
+    )
+
+
+def test_plan_of_full_passes_says_why(
+    run: sm.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untraceable(*_: object, **__: object) -> None:
+        raise RuntimeError("not here")
+
+    monkeypatch.setattr(torch.export, "export", untraceable)
+    _, lines = plan(run, capsys)
+    assert lines[4].startswith(
+        "engine: plain: torch.export can't trace it (not here); 0% of the computation saved, about "
+    )
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "said"),
+    [
+        (0.2, ["bf16 takes 2.0 times as long as float32 on this machine: --precision float32 is faster"]),
+        (0.1, []),
+        (0.05, []),
+    ],
+)
+def test_plan_says_where_bf16_is_slower(
+    run: sm.Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bfloat16: float,
+    said: list[str],
+) -> None:
+    pass_takes(monkeypatch, float32=0.1, bfloat16=bfloat16)
+    result, lines = plan(run, capsys, precision="bf16")
+    assert lines[4].endswith(f"about {duration(bfloat16 * needed_passes(result.variants()))}")
+    assert [line for line in lines if "times as long" in line] == said
+
+
+def test_one_precision_is_timed_where_float32_is_chosen(
+    run: sm.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pass_takes(monkeypatch, float32=0.1)
+    _, lines = plan(run, capsys, precision="float32")
+    assert not any("times as long" in line for line in lines)

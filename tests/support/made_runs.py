@@ -1,0 +1,80 @@
+"""Runs written by hand: drawn answers instead of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tiny_networks
+import torch
+import yaml
+from PIL import Image
+
+import spurious_memorization as sm
+from spurious_memorization.networks.build import NetworkSettings
+from spurious_memorization.runs.run import DataSettings, RunRecord, Spent, data_record, versions
+
+COUNTS = {"train": (40, 6, 9, 45), "val": (14, 12, 11, 13), "test": (20, 24, 16, 10)}
+
+SETTINGS = {"model": "tiny_networks:small_convnet", "objective": {"name": "erm"}, "epochs": 3, "lr": 0.1, "start": None}
+
+
+def make_data(folder: Path, counts: Mapping[str, tuple[int, ...]] = COUNTS) -> Path:
+    """Gray images of 2 classes x 2 colors, so many of each group in each split."""
+    folder.mkdir(parents=True)
+    rows = []
+    for split, numbers in counts.items():
+        for group, n in enumerate(numbers):
+            for k in range(n):
+                name = f"{split}_{group}_{k:02d}.png"
+                Image.fromarray(np.full((8, 8, 3), 50 * group + k, np.uint8)).save(folder / name)
+                rows.append((name, group // 2, group % 2, split))
+    pd.DataFrame(rows, columns=["path", "y", "a", "split"]).to_csv(folder / "metadata.csv", index=False)
+    names = {"image_size": 8, "classes": ["bird", "cat"], "attributes": {"a": ["day", "night"]}}
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(names))
+    return folder
+
+
+def make_run(
+    path: Path,
+    folder: Path,
+    objective: str = "erm",
+    *,
+    seed: int = 0,
+    epochs: int = 3,
+    spent: Spent | None = None,
+    options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> sm.Run:
+    """A run whose answers are drawn: each sample is right with a probability of its epoch, split and group."""
+    data, run = sm.read_data(folder), sm.Run(path)
+    stated = {**SETTINGS, "seed": seed, "objective": {"name": objective, **(options or {})}, **settings}
+    network = NetworkSettings(model="tiny_networks:small_convnet", n_classes=2, image_size=8)
+    run.create(
+        RunRecord(
+            origin="train",
+            data=data_record(data, folder, DataSettings()),
+            network=network,
+            settings=stated,
+            best_by="average",
+            versions=versions(),
+            spent=spent,
+        )
+    )
+    rng = np.random.default_rng([seed, *map(ord, str(stated))])
+    history = []
+    for epoch in range(epochs + 1):
+        for split in data.splits:
+            samples = data.samples(split)
+            right = rng.random(len(samples)) < rng.uniform(0.3, 0.9, 4)[samples.g]
+            predicted = np.where(right, samples.y, 1 - samples.y)
+            run.save_predictions(epoch, split, samples.index, np.eye(2, dtype=np.float32)[predicted])
+            answers = pd.DataFrame({"group": samples.g, "n": 1, "correct": right.astype(int), "loss": 0.5})
+            history.append(answers.groupby("group").sum().reset_index().assign(epoch=epoch, split=split))
+        torch.manual_seed(100 * seed + epoch)
+        run.save_network(epoch, tiny_networks.small_convnet())
+    run.save_history(pd.concat(history, ignore_index=True)[["epoch", "split", "group", "n", "correct", "loss"]])
+    return run

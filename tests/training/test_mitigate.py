@@ -1,0 +1,115 @@
+"""`spurmem mitigate`: every objective with one budget, and what it refuses before it trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+
+import spurious_memorization as sm
+from spurious_memorization.training.mitigate import ALL, Budget, MitigateSettings, mitigate
+from spurious_memorization.training.objectives.settings import objective_from
+
+Capture = pytest.CaptureFixture[str]
+
+QUICK = {**tiny.QUICK, "epochs": 2, "finetune_epochs": 1, "seeds": "0..1", "augment": False}
+
+
+def test_budget() -> None:
+    budget = Budget(samples=100, erm_epochs=10, finetune_epochs=3)
+    assert budget.total == 1600
+    epochs = {
+        text: budget.epochs(objective_from(text)) for text in ("pruned-contrast", "erm-continue", "group-dro", "dfr")
+    }
+    assert epochs == {"pruned-contrast": 3, "erm-continue": 6, "group-dro": 16, "dfr": 1}
+    assert budget.jtt_epochs(2, 5, 10) == 10  # 1400 passes are left, an epoch has 140
+    assert budget.jtt_epochs(2, 1000, 100) == 1
+
+
+def test_every_objective_within_the_budget(squares: Path, tmp_path: Path, capsys: Capture) -> None:
+    settings = MitigateSettings(**QUICK, jtt_epochs=(1, 9), jtt_upweights=(2, 3))
+    made = mitigate(squares, tmp_path / "out", settings)
+    assert list(made.runs) == ["erm", *ALL, "jtt"]
+    for name, runs in made.runs.items():
+        assert [run.record.settings["seed"] for run in runs] == [0, 1]
+        for run in runs:
+            spent = run.record.spent
+            assert spent is not None
+            assert spent.passes_before is not None
+            total = spent.passes + spent.passes_before
+            chosen_on = 40 if name == "pruned-contrast" else 0  # the hardest samples, whose gradients choose the mask
+            if name not in ("erm", "dfr", "jtt"):
+                assert total == 4 * 40 + chosen_on, name
+            assert total <= 4 * 40 + chosen_on or name == "jtt", name
+    scratch = [runs[0] for name, runs in made.runs.items() if made.runs[name][0].record.start is None]
+    first = made.runs["erm"][0]
+    plain = [run for run in scratch if run.record.settings["objective"]["name"] != "example-tied-dropout"]
+    assert len(plain) == 7
+    assert all(run.state(0)["conv1.weight"].equal(first.state(0)["conv1.weight"]) for run in plain)
+    assert any(note.startswith("JTT: epoch 1, upweight") for note in made.notes)
+    assert any("JTT with the errors of epoch 9 is left out" in note for note in made.notes)
+
+    before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in tiny.files_below(tmp_path / "out")}
+    flags = [
+        part
+        for name, value in QUICK.items()
+        if name != "augment"
+        for part in (f"--{name}".replace("_", "-"), str(value))
+    ]
+    said = tiny.spurmem(
+        capsys, "mitigate", squares, *flags, "--no-augment", "--jtt-epochs", 1, "--jtt-upweights", 2,
+        "--jtt-upweights", 3, "--out", tmp_path / "out", "--json"
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    facts = json.loads(said.out)
+    assert before == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in tiny.files_below(tmp_path / "out")}
+    assert len({row["method"] for row in facts["summary"]}) == len(made.runs)
+    summary = pd.DataFrame(facts["summary"])
+    assert set(summary["n_seeds"]) == {2}
+
+
+def test_only_some_objectives(squares: Path, tmp_path: Path, capsys: Capture) -> None:
+    flags = ("--model", tiny.NETWORK, "--epochs", 1, "--finetune-epochs", 1, "--seeds", 0, "--out", tmp_path / "out")
+    chosen = ("--objective", "erm-continue", "--objective", "pruned-contrast:mask=none,fraction=0.1", "--no-jtt")
+    said = tiny.spurmem(capsys, "mitigate", squares, *flags, *chosen)
+    assert said.status == 0, said.err
+    assert sorted(folder.name for folder in (tmp_path / "out").iterdir()) == [
+        "erm", "erm-continue", "pruned-contrast_mask=none_fraction=0.1"
+    ]  # fmt: skip
+    assert "Accuracy on test in %" in said.out
+    assert f"every group and split: spurmem compare {tmp_path / 'out' / 'erm'} " in said.out.replace("\n", "")
+    said = tiny.spurmem(capsys, "mitigate", squares, *flags, *chosen, "--format", "markdown")
+    rows = [line for line in said.out.splitlines() if line.startswith("| erm")]
+    run = sm.Run(tmp_path / "out" / "erm" / "seed_0")
+    epoch = sm.selected_epoch(run, sm.val_halves(sm.read_data(squares))[1], "average")
+    history = run.history()
+    here = history[(history["epoch"] == epoch) & (history["split"] == "test")]
+    average = here["correct"].sum() / here["n"].sum()
+    assert rows[0].split("|")[-2].strip() == f"{100 * average:.1f}"
+    error = tiny.spurmem(capsys, "mitigate", squares, *flags, "--objective", f"jtt:errors_of={tmp_path}").error
+    assert "jtt is tried with jtt_epochs and jtt_upweights" in error
+
+
+def test_refused_before_anything_is_trained(
+    squares: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, table = tmp_path / "data", pd.read_csv(squares / "metadata.csv")
+    folder.mkdir()
+    for file in squares.iterdir():
+        if file.name != "metadata.csv":
+            (folder / file.name).symlink_to(file)
+
+    def refused(kept: pd.Series) -> str:
+        table[kept].to_csv(folder / "metadata.csv", index=False)
+        return tiny.spurmem(capsys, "mitigate", folder, "--model", tiny.NETWORK, "--out", tmp_path / "out").error
+
+    assert "has no val split" in refused(table["split"] != "val")
+    rare = (table["y"] == 0) & (table["a"] == 1)
+    assert "'class 0 with color 1' has no training sample" in refused(~(rare & (table["split"] == "train")))
+    assert "the half of val that dfr fits on" in refused(~(rare & (table["split"] == "val")))
+    monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
+    assert "pip install 'spurious-memorization[mitigation]'" in refused(table["y"] >= 0)
+    assert not (tmp_path / "out").exists()
