@@ -6,9 +6,11 @@ numbers can be compared. What is stored with a result is always the expanded set
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import nn
 
-from ..networks.names import LossName, UnitKind
+from ..networks.names import LayerKind, LossName, UnitKind
 from ..networks.units import Selection, sites
 from ..settings import Settings
 from .names import Preset
@@ -31,7 +33,7 @@ class TracingRules(Settings):
     select: Selection
     loss: LossName
     threshold_everywhere: bool
-    noise: Literal[normal, uniform]
+    noise: Literal["normal", "uniform"]
     every_group: bool
 
 
@@ -55,7 +57,7 @@ def tracing_rules(preset: Preset, criterion: str, unit: UnitKind, model: nn.Modu
             noise="normal",
             every_group=False,
         )
-    layers: Literal[conv, linear] = "linear" if unit != "channel" and is_transformer(model) else "conv"
+    layers: LayerKind = "linear" if unit != "channel" and is_transformer(model) else "conv"
     left_out = _PAPER_LEFT_OUT if unit == "channel" and criterion == "weight_norm" else ()
     return TracingRules(
         select=Selection(unit=unit, layers=(layers,), exclude=left_out, with_bias=False),
