@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import spurious_memorization as sm
 from spurious_memorization.engine import outcomes as outcomes_module
 from spurious_memorization.engine.outcomes import assemble, block_plan
-from spurious_memorization.engine.plain import plain_engine
+from spurious_memorization.engine.plain import PlainEngine
 from spurious_memorization.networks.build import NetworkSettings, build
 from spurious_memorization.networks.losses import margin
 
@@ -165,7 +165,7 @@ def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_a_block,
     assert len(plan) > 1
     assert sorted(cells) == [(row, column) for row in range(-1, len(edits)) for column in range(len(data.train))]
     assert_same(sm.evaluate(model, edits, data.train), whole, 1e-5)
-    run = plain_engine(model).run
+    run = PlainEngine(model).run
     blocks = [run(edits, rows, data.train.part(columns)) for rows, columns in plan]
     order = np.random.default_rng(0).permutation(len(blocks))
     assert order.tolist() != sorted(order)

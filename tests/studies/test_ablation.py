@@ -152,7 +152,7 @@ def test_trace_stores_map_and_rankings_and_a_study_reads_them(
 def test_killed_midway_it_continues(run: sm.Run, data: sm.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = AblationSettings(select=sm.Selection(), epoch=3, groups=MINORITY)
     whole = sm.ablation_map(run.network(3), beside_others(data.train, MINORITY, 0))
-    monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_A_BLOCK", 5)
+    monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_PER_BLOCK", 5)
 
     def child() -> None:
         original, calls = blocks_module.write_parquet, []

@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from torch import nn
 import spurious_memorization as sm
 from spurious_memorization.controls.norms import folded_norms
 from spurious_memorization.datasets.pseudo_minority import with_pseudo_minority
-from spurious_memorization.engine.outcomes import Engine
+from spurious_memorization.engine.protocol import Engine
 from spurious_memorization.statistics.verdicts import answers, memorization, selectivity
 from spurious_memorization.studies import blocks as blocks_module
 from spurious_memorization.studies import pipeline as study_module
@@ -430,8 +429,9 @@ def test_what_was_lost_is_made_again(lost: str, run: sm.Run, whole: sm.Study, mo
 
     def counting(*arguments: object, **named: object) -> Engine:
         engine = original(*arguments, **named)
-        run = lambda edits, rows, samples: networks.extend(rows) or engine.run(edits, rows, samples)  # noqa: E731
-        return replace(engine, run=run)
+        run = engine.run
+        engine.run = lambda edits, rows, samples: networks.extend(rows) or run(edits, rows, samples)
+        return engine
 
     monkeypatch.setattr(study_module, "engine_for", counting)
     match lost:
@@ -511,9 +511,9 @@ def test_the_batch_size_changes_no_count(batch_size: int, run: sm.Run, whole: sm
 
 
 def test_small_blocks_change_nothing(run: sm.Run, whole: sm.Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spurious_memorization.engine.outcomes.OUTCOMES_A_BLOCK", 7)
-    monkeypatch.setattr("spurious_memorization.engine.outcomes.MIN_SAMPLES_A_BLOCK", 7)
-    monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_A_BLOCK", 5)
+    monkeypatch.setattr("spurious_memorization.engine.outcomes.OUTCOMES_PER_BLOCK", 7)
+    monkeypatch.setattr("spurious_memorization.engine.outcomes.MIN_SAMPLES_PER_BLOCK", 7)
+    monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_PER_BLOCK", 5)
     result = sm.study(run, small(edit=("zero", MEAN, REWIND)), name="whole")
     assert len(list((result.path / "outcomes").iterdir())) > 50
     counts = ["variant", "split", "group", "n", "correct_before", "correct_after", "became_wrong", "became_right"]

@@ -90,7 +90,7 @@ def stored_ablation(
         path = str(json.loads(record.read_text(encoding="utf-8"))["engine"])
         execution = execution.model_copy(update={"compile": path.endswith("compiled")})
     engine = ready_engine(engine, [part], execution)
-    stated = {"settings": whole.model_dump(mode="json"), "engine": engine.path, "left_out": n - len(units)}
+    stated = {"settings": whole.model_dump(mode="json"), "engine": engine.description, "left_out": n - len(units)}
     write_text(record, json.dumps(stated, indent=2) + "\n")
     counted = samples.of_half(settings.half, settings.seed)
     totals = np.zeros((len(units), len(data.groups), len(SUMS)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ from ..console import progress, say
 from ..datasets.samples import Samples
 from ..edits.edit import Edit
 from ..engine.evaluate import compiled_where_it_pays, passes_needed
-from ..engine.outcomes import Block, Engine, block_plan
+from ..engine.outcomes import Block, block_plan
+from ..engine.protocol import Engine
 from ..errors import UserError
 from ..runs.run import write_parquet
 from ..settings import Execution
@@ -42,13 +44,13 @@ def ready_engine(engine: Engine, parts: Sequence[Part], execution: Execution) ->
     where another precision than float32 is chosen, whether float32 would be faster, which is measured."""
     needed = sum(passes_needed(engine, edits, len(samples)) for _, edits, samples, _ in parts)
     full = sum((len(edits) + 1) * len(samples) for _, edits, samples, _ in parts)
-    a_pass = engine.pass_seconds(parts[0].samples)
-    exact = a_pass if engine.exact_seconds is None else engine.exact_seconds(parts[0].samples)
+    a_pass = engine.seconds_per_pass(parts[0].samples)
+    exact = a_pass if engine.precision == "float32" else engine.seconds_per_pass(parts[0].samples, "float32")
     engine = compiled_where_it_pays(engine, needed, execution)
     for label, edits, samples, _ in parts:
         say(f"{label}: {len(edits)} on {len(samples)} images")
     saved, seconds = max(0, 1 - needed / full), needed * a_pass
-    say(f"engine: {engine.path}; {saved:.0%} of the computation saved, about {duration(seconds)}")
+    say(f"engine: {engine.description}; {saved:.0%} of the computation saved, about {duration(seconds)}")
     if a_pass > SLOWER * exact:
         say(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")
     return engine
@@ -74,8 +76,8 @@ def measured_blocks(folder: Path, name: str, engine: Engine, part: Part) -> Iter
     label, edits, samples, stated = part
     numbers = np.arange(len(edits)) if stated is None else stated
     steps = list(block_plan(len(edits), len(samples)))
-    shares = engine.shares(edits)
-    work = np.cumsum([(1 + shares[max(0, rows.start) : rows.stop].sum()) * len(columns) for rows, columns in steps])
+    fractions = engine.pass_fractions(edits)
+    work = np.cumsum([(1 + fractions[max(0, rows.start) : rows.stop].sum()) * len(columns) for rows, columns in steps])
     started, skipped, told = time.monotonic(), 0.0, False
 
     def blocks() -> Iterator[tuple[range, Block]]:
@@ -108,14 +110,10 @@ def beside_before(blocks: Iterable[tuple[range, Block]], numbers: NDArray[np.int
     before: Block | None = None
     for rows, block in blocks:
         if rows.start == -1:
-            before = _rows(block, slice(0, 1))
-            block = _rows(block, slice(1, None))
+            before = block.at(slice(0, 1))
+            block = block.at(slice(1, None))
         if before is not None and len(block.edits):
-            yield before, Block(numbers[block.edits], block.index, block.predicted, block.loss, block.margin)
-
-
-def _rows(block: Block, rows: slice) -> Block:
-    return Block(block.edits[rows], block.index, block.predicted[rows], block.loss[rows], block.margin[rows])
+            yield before, replace(block, edits=numbers[block.edits])
 
 
 def _block_frame(block: Block, numbers: NDArray[np.int64]) -> pd.DataFrame:
@@ -134,7 +132,7 @@ def _read_block(file: Path, rows: range, part: Samples) -> Block:
     try:
         frame = pd.read_parquet(file)
         shape = (len(rows), len(part))
-        arrays = [frame[name].to_numpy().reshape(shape) for name in ("predicted", "loss", "margin")]
+        arrays = {name: frame[name].to_numpy().reshape(shape) for name in ("predicted", "loss", "margin")}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{file} is broken: delete it and run the same command again") from error
-    return Block(np.array(rows), part.index, *arrays)
+    return Block(edits=np.array(rows), index=part.index, **arrays)

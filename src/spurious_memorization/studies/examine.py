@@ -12,7 +12,8 @@ from ..criteria.scores import Scores
 from ..datasets.samples import Dataset
 from ..edits.apply import channel_means
 from ..engine.evaluate import engine_for
-from ..engine.outcomes import Block, Engine, block_plan
+from ..engine.outcomes import Block, block_plan
+from ..engine.protocol import Engine
 from ..errors import UserError
 from ..settings import Execution
 from .blocks import Part, beside_before

@@ -173,7 +173,7 @@ def study(
         )
         parts = {split: parts_of(variants, data.samples(split), settings) for split in splits}
         engine = ready_engine(engine, [part for here in parts.values() for part in here.values()], execution)
-        write_text(result.path / "study.json", json.dumps({**record, "engine": engine.path}, indent=2) + "\n")
+        write_text(result.path / "study.json", json.dumps({**record, "engine": engine.description}, indent=2) + "\n")
         write_parquet(result.path / "variants.parquet", frame)
 
         def blocks(name: str, part: Part) -> Iterator[tuple[Block, Block]]:
