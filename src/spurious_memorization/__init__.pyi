@@ -23,8 +23,9 @@ from .settings import Execution
 from .statistics.agreement import agreement
 from .statistics.effects import effects
 from .studies.ablation import ablation, ablation_map
-from .studies.examine import examine
-from .studies.pipeline import Study, study
+
+from .studies.pipeline import study, study_in_memory
+from .studies.study import Study
 from .studies.settings import StudySettings, TraceSettings
 from .training.epoch_selection import selected_epoch, val_halves
 from .training.loop import TrainExecution
@@ -72,7 +73,7 @@ __all__ = [
     "edits",
     "effects",
     "evaluate",
-    "examine",
+    "study_in_memory",
     "from_tensors",
     "hardest_samples",
     "import_network",
