@@ -25,7 +25,7 @@ from ..datasets.samples import Dataset
 from ..engine.evaluate import engine_for
 from ..engine.outcomes import Engine
 from ..studies.ablation import ablation
-from ..studies.examine import examine
+from ..studies.pipeline import study_in_memory
 from ..studies.settings import StudySettings
 from .networks import Family, accuracies, trained
 from .plants import plant
@@ -61,15 +61,15 @@ def exact_nulls(family: Family, seed: int, controls: int = 99) -> Record:
     engine = engine_for(model, images.train)
     influential = []
     for draw in range(DRAWS):
-        found = _examined(model, images, engine, ("random",), "1..3", controls, seed=1000 * seed + draw)
+        found = _effects(model, images, engine, ("random",), "1..3", controls, seed=1000 * seed + draw)
         influential.append(bool(found["influential"].astype(bool).any()))
     selective, memorizing = [], []
     for draw in range(DRAWS // 2):
         drawn = with_pseudo_minority(images, 1000 * seed + draw)
-        found = _examined(model, drawn, engine, ("gradient",), str(SIZE), 1, seed=draw)
+        found = _effects(model, drawn, engine, ("gradient",), str(SIZE), 1, seed=draw)
         selective += _own(found)["selective"].dropna().astype(bool).tolist()
         split = _never_seen(images, 1000 * seed + draw)
-        found = _examined(model, split, engine, ("gradient",), str(SIZE), 1, seed=draw, split=("train", "test"))
+        found = _effects(model, split, engine, ("gradient",), str(SIZE), 1, seed=draw, split=("train", "test"))
         memorizing += _own(found)["memorizing"].dropna().astype(bool).tolist()
     return {
         "influential": influential,
@@ -130,7 +130,8 @@ def planted(family: Family, seed: int, controls: int = 99) -> Record:
         name: len(known & set(top(scores(), len(known)))) / len(known) for name, scores in rankings.items()
     }
     settings = StudySettings(units=tuple(str(made.units).split(",")), controls=controls, seed=seed)
-    found = examine(made.model, made.data, settings)
+    engine = engine_for(made.model, made.data.train)
+    found = study_in_memory(made.model, made.data, settings, engine=engine).effects()
     (row,) = _own(found).to_dict(orient="records")
     names = (
         "accuracy_change",
@@ -167,7 +168,7 @@ def run_trial(kind: str, family: Family, seed: int, controls: int) -> Record:
         torch.set_num_threads(before)
 
 
-def _examined(
+def _effects(
     model: nn.Module,
     images: Dataset,
     engine: Engine,
@@ -181,7 +182,7 @@ def _examined(
     settings = StudySettings(
         criterion=criterion, size=(size,), controls=controls, split=split, seed=seed, per_group=PER_GROUP
     )
-    found = examine(model, images, settings, engine=engine)
+    found = study_in_memory(model, images, settings, engine=engine).effects()
     return found[found["split"] == "train"]
 
 
@@ -193,7 +194,8 @@ def _own(found: pd.DataFrame) -> pd.DataFrame:
 
 def _answers(model: nn.Module, images: Dataset, controls: int) -> Record:
     settings = StudySettings(criterion=("gradient",), size=(str(SIZE),), controls=controls, per_group=PER_GROUP)
-    rows = _own(examine(model, images, settings))
+    found = study_in_memory(model, images, settings, engine=engine_for(model, images.train)).effects()
+    rows = _own(found)
     return {
         **{name: rows[name].dropna().astype(bool).tolist() for name in ("influential", "selective", "memorizing")},
         "verdicts": rows["verdict"].tolist(),

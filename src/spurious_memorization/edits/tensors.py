@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..datasets.samples import Dataset
 from ..errors import UserError
-from ..networks.units import UnitKind
+from ..networks.names import UnitKind
 from .apply import channel_means
 from .edit import EditSpec
 

@@ -13,7 +13,8 @@ from ..edits.apply import edited
 from ..edits.edit import Edit, parse_edit
 from ..edits.tensors import tensors_of_edit
 from ..errors import UserError
-from ..networks.units import Selection, UnitKind, parse_units
+from ..networks.names import UnitKind
+from ..networks.units import Selection, parse_units
 from ..settings import Execution
 from .evaluate import measure_epoch
 from .run import Run, versions

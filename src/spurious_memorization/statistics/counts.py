@@ -31,7 +31,8 @@ def count(before: Block, after: Block, samples: Samples) -> pd.DataFrame:
         samples: the samples to count; outcomes must exist for all of them.
 
     Returns:
-        One row per edit and group: edit (its position), group, and the columns of `COUNTS`. Losses and margins are sums.
+        One row per edit and group: edit (its position), group, and the columns of `COUNTS`. Losses and margins are
+        sums.
 
     Raises:
         UserError: a sample is not among the outcomes' samples.

@@ -228,9 +228,7 @@ def _figures(selective: Selectivity | None, contrast: Difference | None) -> Mapp
     }
 
 
-def _answer_columns(
-    answers: Answers, data: Dataset, group: int, selective: Selectivity | None
-) -> Mapping[str, object]:
+def _answer_columns(answers: Answers, data: Dataset, group: int, selective: Selectivity | None) -> Mapping[str, object]:
     label = data.groups.label_of(group)
     reason = answers.reason
     if selective is not None and not any(data.groups.label_of(m) == label for m in data.majority):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,5 +99,8 @@ def difference_of_means(first: ArrayLike, second: ArrayLike, level: float = 0.95
     value = float(first.mean() - second.mean())
     if first.std() < _CONSTANT and second.std() < _CONSTANT:  # constant samples have no sampling error
         return Difference(value=value, low=value, high=value, **sizes)
-    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
+    with warnings.catch_warnings():
+        # SciPy warns if one of the samples is constant. Its interval is still right.
+        warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
+        interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
     return Difference(value=value, low=float(interval.low), high=float(interval.high), **sizes)

@@ -94,6 +94,4 @@ def answer_questions(
         is_memorizing = contrast.low > 0
     elif contrast is not None and selective is not None:
         reasons.append("no unseen samples of this group were measured: add --split val,test")
-    return Answers(
-        influential=influential, selective=is_selective, memorizing=is_memorizing, reason="; ".join(reasons)
-    )
+    return Answers(influential=influential, selective=is_selective, memorizing=is_memorizing, reason="; ".join(reasons))

@@ -16,8 +16,7 @@ from ..edits.edit import Edit, zero
 from ..engine.evaluate import evaluate
 from ..engine.outcomes import Block
 from ..errors import UserError
-from ..networks.forward import Precision
-from ..networks.losses import LossName
+from ..networks.names import LossName, Precision
 from ..networks.units import Selection, Units, sites
 from ..settings import Execution
 

@@ -14,7 +14,7 @@ from ..edits.edit import EditSpec
 from ..edits.tensors import tensors_of_edit
 from ..errors import UserError
 from ..networks.forward import choose_device
-from ..networks.units import UnitKind
+from ..networks.names import UnitKind
 from ..runs.edited import older_state
 from ..runs.run import Run
 from ..settings import Execution

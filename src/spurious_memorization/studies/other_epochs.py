@@ -60,9 +60,7 @@ def effects_at_other_epochs(
         edits = [replace(v.edit, tensors=tensors[str(v.edit)]) for _, v in chosen]
         for split in settings.split:
             samples = network.data.samples(split)
-            engine = engine_for(
-                network.model, samples, loss=loss, precision=settings.precision, execution=execution
-            )
+            engine = engine_for(network.model, samples, loss=loss, precision=settings.precision, execution=execution)
             part = Part(f"epoch {network.epoch}, {split}, edited networks", edits, samples, numbers)
             blocks = measured_blocks(store, f"outcomes/{split}_epoch_{network.epoch:03d}", engine, part)
             counts = [count(before, after, samples.at(before.index)) for before, after in blocks]

@@ -172,9 +172,7 @@ def _study(
     variants = plan(
         model, selected, specs, tensors, repeats=settings.repeats, controls=settings.controls, seed=settings.seed
     )
-    frame = variants_frame(
-        variants, epoch=network.epoch, selected_on=settings.traced_on, precision=settings.precision
-    )
+    frame = variants_frame(variants, epoch=network.epoch, selected_on=settings.traced_on, precision=settings.precision)
     parts = {split: parts_of(variants, data.samples(split), settings) for split in splits}
     if engine is None:
         engine = engine_for(
@@ -206,9 +204,7 @@ def _name(settings: StudySettings, record: Mapping[str, Any]) -> str:
     return f"{what}_{settings.unit}_{kinds}_{digest}"
 
 
-def _networks_of_epochs(
-    network: StudiedNetwork, settings: StudySettings, execution: Execution
-) -> list[StudiedNetwork]:
+def _networks_of_epochs(network: StudiedNetwork, settings: StudySettings, execution: Execution) -> list[StudiedNetwork]:
     run = network.run
     if run is None:
         raise UserError("other_epochs needs the checkpoints of a run: use `study`, or leave it out")

@@ -7,9 +7,8 @@ import json
 import re
 from typing import Any, Literal
 
-from ..criteria.hardest import Order
-from ..networks.forward import Precision
-from ..networks.losses import LossName
+from ..criteria.names import Order
+from ..networks.names import LossName, Precision
 from ..networks.units import Selection
 from ..settings import Settings
 

@@ -50,9 +50,7 @@ def _measured(network: StudiedNetwork, ranking: RankingSettings, store: Store, e
     if ranking.criterion == "weight_norm":
         return Scores(criterion(model, select=ranking.select), *kind)
     samples = data.samples(ranking.split).of_half(ranking.half, ranking.seed)
-    hardest = hardest_samples(
-        model, samples, ranking.group, ranking.n_hardest, order=ranking.order, loss=ranking.loss
-    )
+    hardest = hardest_samples(model, samples, ranking.group, ranking.n_hardest, order=ranking.order, loss=ranking.loss)
     if ranking.criterion in CRITERIA:
         return Scores(criterion(model, hardest, select=ranking.select, loss=ranking.loss), *kind)
     values = criterion(model, hardest.batch())

@@ -190,9 +190,7 @@ def study_effects(
     return effects.iloc[np.lexsort((in_order, effects["selected_set"]))].reset_index(drop=True)
 
 
-def _effect_rows(
-    one: SelectedSet, counted: pd.DataFrame, tested: pd.DataFrame, verdicts: pd.DataFrame
-) -> pd.DataFrame:
+def _effect_rows(one: SelectedSet, counted: pd.DataFrame, tested: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """The rows of `effects.parquet` of a set on one split, one per group."""
     about = one.about
     table = compare_with_controls(one.counts(counted), pd.DataFrame()).drop(columns=[*CONTROL_COLUMNS])

@@ -105,7 +105,9 @@ def _first_units(
     units, rule = {}, {}
     for size in sizes:
         n = count_of(scores, size)
-        first = by_threshold(model, scores, n, largest=largest) if by_global_threshold else top(scores, n, largest=largest)
+        first = (
+            by_threshold(model, scores, n, largest=largest) if by_global_threshold else top(scores, n, largest=largest)
+        )
         if settings.dropout_p:
             first = random_dropout(first, settings.dropout_p, derived_seed(settings.seed, "dropout", size))
         if not len(first):

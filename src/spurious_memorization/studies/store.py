@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +48,7 @@ class Store(Protocol):
     def save_scores(self, name: str, scores: Scores) -> None: ...
 
 
+@dataclass(frozen=True)
 class FolderStore:
     """A store in a folder: frames as Parquet, records as JSON, scores as safetensors. Each file appears whole or not
     at all.
@@ -53,8 +57,7 @@ class FolderStore:
         path: of the folder; it is made when something is saved.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
     def below(self, name: str) -> FolderStore:
         return FolderStore(self.path / name)
@@ -70,9 +73,8 @@ class FolderStore:
         file = self.path / f"{name}.parquet"
         if not file.is_file():
             return None
-        rows = None if variants is None else [("variant", "in", list(variants))]
         try:
-            return pd.read_parquet(file, columns=None if columns is None else list(columns), filters=rows)
+            return _read(file, columns, variants)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{file} is broken: delete it and run the same command again") from error
 
@@ -113,45 +115,50 @@ class FolderStore:
 
 
 class MemoryStore:
-    """A store in memory. It is gone with the process."""
+    """A store in memory. It is gone with the process.
+
+    Frames are kept as Parquet, so that they come back with the same types as from a folder.
+    """
 
     def __init__(self) -> None:
-        self._saved: dict[str, Any] = {}
+        self._frames: dict[str, bytes] = {}
+        self._records: dict[str, Record] = {}
+        self._scores: dict[str, Scores] = {}
         self._prefix = ""
 
     def below(self, name: str) -> MemoryStore:
-        part = MemoryStore()
-        part._saved, part._prefix = self._saved, f"{self._prefix}{name}/"
+        part = copy.copy(self)
+        part._prefix = f"{self._prefix}{name}/"
         return part
 
     def frame(
         self, name: str, *, columns: Sequence[str] | None = None, variants: Sequence[int] | None = None
     ) -> pd.DataFrame | None:
-        frame: pd.DataFrame | None = self._saved.get(f"{self._prefix}{name}.frame")
-        if frame is None:
-            return None
-        if variants is not None:
-            frame = frame[frame["variant"].isin(variants)]
-        return (frame if columns is None else frame[list(columns)]).copy()
+        content = self._frames.get(self._prefix + name)
+        return None if content is None else _read(io.BytesIO(content), columns, variants)
 
     def frame_names(self, folder: str) -> list[str]:
         start = f"{self._prefix}{folder}/"
-        names = [name.removesuffix(".frame") for name in self._saved if name.startswith(start)]
-        return sorted(name.removeprefix(self._prefix) for name in names if "/" not in name.removeprefix(start))
+        names = [name for name in self._frames if name.startswith(start) and "/" not in name.removeprefix(start)]
+        return sorted(name.removeprefix(self._prefix) for name in names)
 
     def save_frame(self, name: str, frame: pd.DataFrame) -> None:
-        self._saved[f"{self._prefix}{name}.frame"] = frame.copy()
+        self._frames[self._prefix + name] = frame.to_parquet()
 
     def record(self, name: str) -> Record | None:
-        record: Record | None = self._saved.get(f"{self._prefix}{name}.record")
-        return None if record is None else dict(record)
+        record = self._records.get(self._prefix + name)
+        return None if record is None else copy.deepcopy(record)
 
     def save_record(self, name: str, record: Record) -> None:
-        self._saved[f"{self._prefix}{name}.record"] = dict(record)
+        self._records[self._prefix + name] = copy.deepcopy(record)
 
     def scores(self, name: str) -> Scores | None:
-        scores: Scores | None = self._saved.get(f"{self._prefix}{name}.scores")
-        return scores
+        return self._scores.get(self._prefix + name)
 
     def save_scores(self, name: str, scores: Scores) -> None:
-        self._saved[f"{self._prefix}{name}.scores"] = scores
+        self._scores[self._prefix + name] = scores
+
+
+def _read(file: Path | io.BytesIO, columns: Sequence[str] | None, variants: Sequence[int] | None) -> pd.DataFrame:
+    rows = None if variants is None else [("variant", "in", list(variants))]
+    return pd.read_parquet(file, columns=None if columns is None else list(columns), filters=rows)

@@ -29,6 +29,12 @@ class Study:
     def __init__(self, place: str | Path | Store) -> None:
         self.store: Store = FolderStore(Path(place)) if isinstance(place, str | Path) else place
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Study) and self.store == other.store
+
+    def __hash__(self) -> int:
+        return hash(self.store)
+
     def __repr__(self) -> str:
         return f"<Study {self.name}>"
 
@@ -90,23 +96,31 @@ class Study:
         """How far rankings agree: one row per pair; None for single weights, and if the units were given."""
         return self.store.frame("agreement")
 
-    def outcomes(self, split: str, *, variants: Sequence[int] | None = None) -> pd.DataFrame:
+    def outcomes(self, split: str, part: str = "selected", *, variants: Sequence[int] | None = None) -> pd.DataFrame:
         """Predicted class, loss and margin: one row per variant and sample. Variant -1 is the unedited network.
 
         Arguments:
             split: of the samples.
-            variants: numbers of the variants to read, of selected sets or controls; the selected sets if not given.
+            part: "selected" or "random"; with "_0" or "_1" what was measured on one half of the samples.
+            variants: numbers of the only variants to read, from all parts, together with the unedited network.
+
+        Raises:
+            UserError: nothing of this part was measured on the split.
         """
-        names = [name for name in self.store.frame_names("outcomes") if name.startswith(f"outcomes/{split}_")]
-        kinds = ("selected",) if variants is None else ("selected", "random")
-        wanted = None if variants is None else [-1, *variants]
-        frames = [
-            self.store.frame(name, variants=wanted)
-            for name in names
-            if name.removeprefix(f"outcomes/{split}_").startswith(kinds)
+        parts = (
+            (part,) if variants is None else ("selected", "selected_0", "selected_1", "random", "random_0", "random_1")
+        )
+        names = [
+            name
+            for name in self.store.frame_names("outcomes")
+            if name.rpartition("_")[0] in [f"outcomes/{split}_{one}" for one in parts]
         ]
+        if not names:
+            raise UserError(f"study {self.name!r} has no outcomes of {part!r} on {split!r}")
+        wanted = None if variants is None else [-1, *variants]
+        frames = [self.store.frame(name, variants=wanted) for name in names]
         rows = pd.concat([frame for frame in frames if frame is not None], ignore_index=True)
-        return rows.drop_duplicates(["variant", "sample"], ignore_index=True)
+        return rows if variants is None else rows.drop_duplicates(["variant", "sample"], ignore_index=True)
 
     def selected_sets(self) -> list[SelectedSet]:
         """The selected sets, in the order of the plan."""
