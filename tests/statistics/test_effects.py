@@ -8,15 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_counts import QUICK, by_group, cases
+from outcome_cases import by_group, cases
 
 import spurious_memorization as sm
 from spurious_memorization.datasets.pseudo_minority import with_pseudo_minority
 from spurious_memorization.engine.outcomes import Block
 from spurious_memorization.statistics.intervals import paired_interval
 from spurious_memorization.statistics.verdicts import answers, influence, memorization, selectivity
+
+QUICK = settings(max_examples=25, deadline=None)
 
 
 def unit(number: int) -> sm.Units:

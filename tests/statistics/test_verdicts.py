@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from max_statistic import step_down
 from scipy import stats
 from statsmodels.stats.weightstats import CompareMeans
 
@@ -66,23 +67,6 @@ def test_p_of_one_question_is_scipys(seed, n, levels):
     p, adjusted = influence(selected, controls)
     assert p[0] == pytest.approx(scipys_p(np.append(selected, controls)))
     assert adjusted[0] == p[0]
-
-
-def step_down(selected: np.ndarray, controls: np.ndarray) -> list[float]:
-    """The same, question by question from the most significant one."""
-    z = [[0.0] * len(selected) for _ in range(len(controls) + 1)]
-    for q, column in enumerate(np.vstack([selected, controls]).T):
-        middle, spread = np.mean(column), np.std(column)
-        for row, value in enumerate(column):
-            z[row][q] = (value - middle) / spread if spread > 1e-9 else 0.0
-    left, adjusted, so_far = set(range(len(selected))), [0.0] * len(selected), 0.0
-    while left:
-        q = max(left, key=lambda question: z[0][question])
-        reached = sum(max(row[other] for other in left) >= z[0][q] - 1e-9 for row in z)
-        so_far = max(so_far, reached / len(z))
-        adjusted[q] = so_far
-        left.remove(q)
-    return adjusted
 
 
 def scipys_p(values: np.ndarray) -> float:

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from test_verdicts import step_down
+from max_statistic import step_down
 from torch import nn
 
 import spurious_memorization as sm
