@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One worker per core, each on one thread. A worker that runs out of tests takes over some of another one's.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
+# Where codespell looks for misspelled and retired words.
+PAGES := README.md CHANGELOG.md docs src tests benchmarks scripts
 
 .PHONY: demo test check docs bench lint clean
 
@@ -15,6 +17,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell $(PAGES)
 	$(BIN)/pytest $(PARALLEL)
 
 check: $(VENV)/.installed-dev
@@ -31,6 +34,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell $(PAGES)
 
 clean:
 	rm -rf $(VENV) demo site docs/commands.md build dist .cache .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

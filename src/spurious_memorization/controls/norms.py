@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..networks.units import Selection, Site, UnitKind, Units, sites
+from ..networks.names import UnitKind
+from ..networks.units import Selection, Site, Units, sites
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
