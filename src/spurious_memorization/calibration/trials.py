@@ -137,7 +137,8 @@ def planted_trial(family: Family, seed: int, controls: int = 99) -> Record:
         name: len(known & set(top(scores(), len(known)))) / len(known) for name, scores in rankings.items()
     }
     settings = StudySettings(units=tuple(str(planted.units).split(",")), controls=controls, seed=seed)
-    found = examine(planted.model, planted.data, settings)
+    engine = engine_for(planted.model, planted.data.train)
+    found = study_in_memory(planted.model, planted.data, settings, engine=engine).effects()
     (row,) = _minority_rows(found).to_dict(orient="records")
     names = (
         "accuracy_change",
