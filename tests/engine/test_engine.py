@@ -153,13 +153,13 @@ def test_batch_size_changes_no_result(name):
 
 
 @pytest.mark.parametrize(
-    ("edits_a_block", "outcomes_a_block", "least_samples"), [(1, 4, 2), (2, 1000, 30), (64, 7, 7), (3, 30, 1)]
+    ("edits_per_block", "outcomes_per_block", "min_samples"), [(1, 4, 2), (2, 1000, 30), (64, 7, 7), (3, 30, 1)]
 )
-def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_a_block, outcomes_a_block, least_samples):
+def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_per_block, outcomes_per_block, min_samples):
     whole = sm.evaluate(model, edits, data.train)
-    monkeypatch.setattr(outcomes_module, "EDITS_A_BLOCK", edits_a_block)
-    monkeypatch.setattr(outcomes_module, "OUTCOMES_A_BLOCK", outcomes_a_block)
-    monkeypatch.setattr(outcomes_module, "MIN_SAMPLES_A_BLOCK", least_samples)
+    monkeypatch.setattr(outcomes_module, "EDITS_PER_BLOCK", edits_per_block)
+    monkeypatch.setattr(outcomes_module, "OUTCOMES_PER_BLOCK", outcomes_per_block)
+    monkeypatch.setattr(outcomes_module, "MIN_SAMPLES_PER_BLOCK", min_samples)
     plan = list(block_plan(len(edits), len(data.train)))
     cells = [(row, column) for rows, columns in plan for row in rows for column in columns]
     assert len(plan) > 1
