@@ -26,9 +26,11 @@ import spurious_memorization as sm
 from spurious_memorization.controls.norms import folded_norms
 from spurious_memorization.datasets.pseudo_minority import with_pseudo_minority
 from spurious_memorization.engine.outcomes import Engine
-from spurious_memorization.statistics.verdicts import answers, memorization, selectivity
-from spurious_memorization.studies import blocks as blocks_module
+from spurious_memorization.statistics.intervals import difference_of_means
+from spurious_memorization.statistics.permutation import selectivity
+from spurious_memorization.statistics.verdicts import answer_questions
 from spurious_memorization.studies import pipeline as study_module
+from spurious_memorization.studies import store as store_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
 
@@ -261,7 +263,7 @@ def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = 
             if null:
                 assert (-row.control_high, -row.control_low) == pytest.approx((min(null), max(null)))
                 as_large = sum(value >= drop - 1e-9 for value in null[:least])
-                assert row.n_as_large == sum(value >= drop - 1e-9 for value in null)
+                assert row.n_controls_as_large == sum(value >= drop - 1e-9 for value in null)
                 assert row.p == pytest.approx((1 + as_large) / (1 + least))
                 assert row.p_adjusted == pytest.approx(p_adjusted)
             else:
@@ -274,7 +276,7 @@ def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = 
                 asked = member | np.isin(samples.g, majority)
                 is_halved = (study.variants().query("selected_set == @row.selected_set")["fold"] >= 0).any()
                 half = halves[samples.index][asked] if is_halved else np.zeros(asked.sum(), int)
-                chosen = selectivity(own.drop[asked], member[asked], own.margin[asked], half, seed=seed)
+                chosen = selectivity(-own.drop[asked], member[asked], own.margin[asked], half, seed=seed)
                 stated = (row.difference, row.p_selective, row.overlap)
                 assert stated == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
             if split == "train":
@@ -283,13 +285,20 @@ def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = 
                     for other in splits
                     if other != "train"
                 ]
-                contrast = memorization(own.margin_drop[member], np.concatenate([[], *new]))
+                contrast = difference_of_means(own.margin_drop[member], np.concatenate([[], *new]))
                 stated = (row.contrast, row.contrast_low, row.contrast_high)
                 assert stated == pytest.approx((contrast.value, contrast.low, contrast.high), nan_ok=True, abs=1e-5)
-                assert row.n_unseen == contrast.n_unseen
+                assert row.n_unseen == contrast.n_second
             else:
                 assert math.isnan(row.contrast)
-            told = answers(drop, row.p_adjusted, row.n_controls, row.norm_ratio, chosen, contrast)
+            told = answer_questions(
+                -drop,
+                row.p_adjusted,
+                n_controls=row.n_controls,
+                norm_ratio=row.norm_ratio,
+                selective=chosen,
+                contrast=contrast,
+            )
             words = (row.influential, row.selective, row.memorizing, row.verdict)
             assert words == (told.influential, told.selective, told.memorizing, told.verdict)
             assert told.reason in row.reason or "two halves of the group" in row.reason
@@ -316,7 +325,7 @@ def test_effects_are_what_the_outcomes_say(whole: sm.Study, tested: sm.Study, sq
     effects = whole.effects()
     assert len(effects) == 18 * 2 * 4
     assert (effects["verdict"] == "no verdict").all()
-    assert effects["reason"].str.contains("3 controls: 19 are needed").all()
+    assert effects["reason"].str.contains("3 controls: at least 19 are needed").all()
     assert set(effects.loc[effects["minority"], "group_name"]) == set(MINORITY)
     assert set(effects["traced_on"].dropna()) == set(MINORITY)
     check_effects(tested, data)
@@ -485,7 +494,7 @@ def killed_at(writes: int, run: sm.Run, settings: sm.StudySettings) -> Callable[
     """A study that is killed when it writes its n-th table."""
 
     def child() -> None:
-        original, calls = study_module.write_parquet, []
+        original, calls = store_module.write_parquet, []
 
         def last(file: Path, frame: pd.DataFrame) -> None:
             calls.append(file)
@@ -493,7 +502,7 @@ def killed_at(writes: int, run: sm.Run, settings: sm.StudySettings) -> Callable[
                 Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
             original(file, frame)
 
-        study_module.write_parquet = blocks_module.write_parquet = last
+        store_module.write_parquet = last
         sm.study(run, settings, name="once")
 
     return child
@@ -559,7 +568,7 @@ def test_controls_on_one_split(run: sm.Run, squares: Path, whole: sm.Study) -> N
     assert (effects.loc[~on_train, "n_controls"] == 0).all()
     assert effects.loc[~on_train, "reason"].str.contains("0 controls").all()
     assert effects.loc[~on_train, ["p", "p_adjusted", "control_low"]].isna().all(axis=None)
-    with pytest.raises(sm.UserError, match=r"--controls-on val: it is no split of the study \(train, test\)"):
+    with pytest.raises(sm.UserError, match=r"--controls-on val: this split is not in the study \(train, test\)"):
         sm.study(run, small(controls_on=("train", "val")))
 
 

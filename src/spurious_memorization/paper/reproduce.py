@@ -12,8 +12,9 @@ import pandas as pd
 from ..datasets.synthbirds.make import make_synthbirds
 from ..errors import UserError
 from ..runs.run import Run
-from ..studies.pipeline import Study, study
+from ..studies.pipeline import study
 from ..studies.settings import StudySettings
+from ..studies.study import Study
 from ..training.loop import TrainExecution
 from ..training.train import train
 from .folders import (
