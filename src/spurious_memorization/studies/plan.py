@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..controls.matched_sets import Matched, matched_rankings
+from ..controls.matched_sets import MatchedRankings, matched_rankings
 from ..controls.norms import norms_of_units
 from ..edits.edit import Edit, EditSpec
 from ..errors import UserError
@@ -40,7 +40,7 @@ class Pool:
 
     units: Mapping[int | float, Sequence[Units]]
     halves: frozenset[int]
-    matched: Mapping[int | float, Matched]
+    matched: Mapping[int | float, MatchedRankings]
     place: Mapping[int, int]
 
 
@@ -187,7 +187,7 @@ def pools_of(model: nn.Module, ranked: Sequence[SelectedUnits], n: int, seed: in
 def _pool(model: nn.Module, ranked: Sequence[SelectedUnits], members: Sequence[int], n: int, seed: int) -> Pool:
     first = ranked[members[0]]
     largest = first.largest
-    matched: dict[int | float, Matched] = {}
+    matched: dict[int | float, MatchedRankings] = {}
     units: dict[int | float, Sequence[Units]] = {}
     is_nested = all(_is_prefix(of_size, largest) for of_size in first.units.values())
     whole = matched_rankings(model, [ranked[m].largest for m in members], n, seed=seed) if is_nested else None
