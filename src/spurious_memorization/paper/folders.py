@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..console import say
+from ..console import log
 from ..errors import UserError
 from ..runs.importing import ImportSettings, import_network
 from ..runs.run import Run
@@ -61,7 +61,7 @@ def stored_epoch(run: Run, theirs: int = STUDIED_EPOCH) -> int:
     if theirs + 1 in run.epochs():
         return theirs + 1
     last = run.choose_epoch("last")
-    say(
+    log(
         f"{run.path} has no epoch_{theirs} (the research code counts from 0: it is the network after {theirs + 1} "
         f"epochs of training): taking its last one, after {last}"
     )
