@@ -32,7 +32,8 @@ from spurious_memorization.engine.evaluate import engine_for
 from spurious_memorization.engine.plain import PlainEngine
 from spurious_memorization.engine.prefix.engine import UNEDITED
 from spurious_memorization.engine.prefix.network import segmented
-from spurious_memorization.networks.units import Selection, Units, sites
+from spurious_memorization.networks.selection import Selection
+from spurious_memorization.networks.units import Units, sites
 
 NETWORKS = ("resnet18", "resnet50", "deit_tiny", "convnext_atto", pytest.param("regnety_002", marks=pytest.mark.slow))
 KINDS = ("zero", "mean", "random_init", "random_noise", "rewind", "engine_cases:turned")

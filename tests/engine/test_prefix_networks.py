@@ -11,7 +11,8 @@ from torch import nn
 
 import spurious_memorization as sm
 from spurious_memorization.engine.prefix.network import segmented
-from spurious_memorization.networks.units import Selection, sites
+from spurious_memorization.networks.selection import Selection
+from spurious_memorization.networks.units import sites
 
 
 @pytest.mark.parametrize("name", OWN)
