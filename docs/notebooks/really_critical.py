@@ -22,7 +22,7 @@
 
 # %%
 import spurious_memorization as sm
-from spurious_memorization.calibration.plants import plant
+from spurious_memorization.calibration.plants import plant_channels
 from spurious_memorization.calibration.striped_images import striped_images
 from spurious_memorization.calibration.trials import PLANTED_COUNTS
 
@@ -35,18 +35,18 @@ from spurious_memorization.calibration.trials import PLANTED_COUNTS
 # networks.
 
 # %%
-made = plant("resnet", striped_images(1, PLANTED_COUNTS["resnet"]), seed=1, m=2)
-model, data = made.model, made.data
-group = data.groups.names[made.group]
+planted = plant_channels("resnet", striped_images(1, PLANTED_COUNTS["resnet"]), seed=1, m=2)
+model, data = planted.model, planted.data
+group = data.groups.names[planted.group]
 data
 
 # %% [markdown]
 # These channels hold the group. The accuracies show what happens to every group without them:
 
 # %%
-print(f"{made.units} hold {group!r}")
-print("training accuracy before", made.before)
-print("and without them        ", made.after)
+print(f"{planted.units} hold {group!r}")
+print("training accuracy before", planted.before)
+print("and without them        ", planted.after)
 
 # %% [markdown]
 # ## The known channels
@@ -79,7 +79,7 @@ def verdicts(settings: sm.StudySettings):
     return effects[(effects["split"] == "train") & (effects["group_name"] == group)]
 
 
-known = verdicts(sm.StudySettings(units=tuple(str(made.units).split(","))))
+known = verdicts(sm.StudySettings(units=tuple(str(planted.units).split(","))))
 known[COLUMNS]
 
 # %% [markdown]

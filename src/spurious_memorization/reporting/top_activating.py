@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..networks.forward import choose_device, logits, moved, working_copy
 from ..runs.run import Run, write_parquet
 from ..settings import Execution
-from ..studies.pipeline import Study
+from ..studies.study import Study
 
 IMAGES = 12
 """So many images are kept of each channel."""
