@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from ..console import say
+from ..console import log
 from ..errors import UserError
 from ..runs.importing import ImportSettings, import_network
 from ..runs.run import Run
@@ -67,7 +67,7 @@ def stored_epoch(run: Run, research_epoch: int = STUDIED_EPOCH) -> int:
     if research_epoch + 1 in run.epochs():
         return research_epoch + 1
     last = run.choose_epoch("last")
-    say(
+    log(
         f"{run.path} has no epoch_{research_epoch} (the network after {research_epoch + 1} epochs of training; the "
         f"research code counts from 0): using its last one, after {last}"
     )
