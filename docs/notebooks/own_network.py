@@ -11,8 +11,8 @@
 # %% [markdown]
 # # Your own network and images in ten minutes
 #
-# After this notebook you can look for the channels of your own network that memorize a minority group of your own images.
-# Replace the folder of drawn images by your folder, and `Birds` by your network. Nothing else changes.
+# After this notebook you can look for the channels of your own network that memorize a minority group of your own
+# images. Replace the folder of drawn images by your folder, and `Birds` by your network. Nothing else changes.
 
 # %%
 import tempfile
@@ -29,8 +29,8 @@ from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, m
 # %% [markdown]
 # ## Images
 #
-# These are drawn birds of two kinds on land and water. In training, 95 % are on their usual background. For your own images
-# you need a table `metadata.csv` in their folder, with the columns `path,y,a,split`.
+# These are drawn birds of two kinds on land and water. In training, 95 % are on their usual background. For your own
+# images you need a table `metadata.csv` in their folder, with the columns `path,y,a,split`.
 
 # %%
 folder = Path(tempfile.mkdtemp()) / "birds"
@@ -77,8 +77,8 @@ model = model.eval()
 # %% [markdown]
 # ## Does it memorize its minority?
 #
-# `sm.evaluate` without an edit measures the network as it is. `before.predicted` holds its predictions. A minority group that
-# is right in training and wrong in test has been memorized.
+# `sm.evaluate` without an edit measures the network as it is. `before.predicted` holds its predictions. A minority
+# group that is right in training and wrong in test has been memorized.
 
 # %%
 accuracy = {}
@@ -99,7 +99,8 @@ scores
 # %% [markdown]
 # ## What happens to every group without the first three channels?
 #
-# The effect is compared with 99 controls: the same edit on random channels of the same layers with about the same norm.
+# The effect is compared with 99 controls: the same edit on random channels of the same layers with about the same
+# norm.
 
 # %%
 units = sm.top(scores, 3)
@@ -111,8 +112,8 @@ found[
 ]
 
 # %% [markdown]
-# These p-values favor the criterion, because the channels were selected on the same samples. A whole study selects on one
-# half and tests on the other. Here the controls are measured on at most 50 images per group, which is faster.
+# These p-values favor the criterion, because the channels were selected on the same samples. A whole study selects on
+# one half and tests on the other. Here the controls are measured on at most 50 images per group, which is faster.
 
 # %%
 study = sm.study_in_memory(model, data, sm.StudySettings(criterion=("gradient",), size=("3",), per_group=50))
@@ -135,7 +136,7 @@ minority[
 # %% [markdown]
 # ## What next
 #
-# - `sm.train` and `sm.study` do the same with a run directory. Every epoch is kept, and stopped work continues. Each is one
-#   command (`spurmem train`, `spurmem study`).
+# - `sm.train` and `sm.study` do the same with a run directory. Every epoch is kept, and stopped work continues. Each
+#   is one command (`spurmem train`, `spurmem study`).
 # - `sm.import_network` makes a run of a network that was trained elsewhere.
 # - [Is my channel really critical?](really_critical.py) explains how a verdict is made.

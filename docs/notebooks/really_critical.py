@@ -13,8 +13,8 @@
 #
 # After this notebook you can test whether your own channel is critical, and explain each part of the verdict.
 #
-# A channel was zeroed, and the minority lost accuracy. This alone says little. This notebook tests three sets of channels in a
-# network for which the answer is known:
+# A channel was zeroed, and the minority lost accuracy. This alone says little. This notebook tests three sets of
+# channels in a network for which the answer is known:
 #
 # 1. channels that were *trained* to memorize the minority,
 # 2. random channels,
@@ -29,10 +29,10 @@ from spurious_memorization.calibration.trials import PLANTED_COUNTS
 # %% [markdown]
 # ## A network with a known answer
 #
-# The images are noisy stripes. Their direction is the label, their tint is the spurious attribute. A small ResNet is trained on
-# the majority alone, so it fails on the minority. Then two channels of one layer are trained to fix the predictions on the
-# training images of one minority group, and to leave all other images unchanged. `spurmem calibrate` does this with many
-# networks.
+# The images are noisy stripes. Their direction is the label, their tint is the spurious attribute. A small ResNet is
+# trained on the majority alone, so it fails on the minority. Then two channels of one layer are trained to fix the
+# predictions on the training images of one minority group, and to leave all other images unchanged. `spurmem
+# calibrate` does this with many networks.
 
 # %%
 planted = plant_channels("resnet", striped_images(1, PLANTED_COUNTS["resnet"]), seed=1, m=2)
@@ -51,8 +51,8 @@ print("and without them        ", planted.after)
 # %% [markdown]
 # ## The known channels
 #
-# `sm.study_in_memory` zeroes the set and compares it with 99 controls: random channels of the same layer with about the same
-# norm. Three answers make the verdict:
+# `sm.study_in_memory` zeroes the set and compares it with 99 controls: random channels of the same layer with about
+# the same norm. Three answers make the verdict:
 #
 # - *influential*: does the group lose more than with the controls?
 # - *selective*: does it lose more than majority samples of the same label and margin?
@@ -92,8 +92,8 @@ random_sets = verdicts(sm.StudySettings(criterion=("random",), size=("2",), seed
 random_sets[["size", *COLUMNS]]
 
 # %% [markdown]
-# None of these is critical. If one of them had cost the group a sample or two, its accuracy change alone would look like a
-# finding. Compared with the range of the controls, it doesn't.
+# None of these is critical. If one of them had cost the group a sample or two, its accuracy change alone would look
+# like a finding. Compared with the range of the controls, it doesn't.
 
 # %%
 assert not random_sets["verdict"].isin(["critical", "memorizing"]).any()
@@ -101,16 +101,16 @@ assert not random_sets["verdict"].isin(["critical", "memorizing"]).any()
 # %% [markdown]
 # ## The first channels of a criterion
 #
-# `taylor` uses one gradient to estimate the effect of zeroing a channel on the hardest samples. Does it rank the known channels
-# first?
+# `taylor` uses one gradient to estimate the effect of zeroing a channel on the hardest samples. Does it rank the
+# known channels first?
 
 # %%
 scores = sm.criteria.taylor(model, sm.hardest_samples(model, data.train, group=group))
 scores
 
 # %% [markdown]
-# Units are selected on one half of the samples and tested on the other. So no sample is used to test channels that were
-# selected with it. The accuracy change is that of the channels selected on all samples.
+# Units are selected on one half of the samples and tested on the other. So no sample is used to test channels that
+# were selected with it. The accuracy change is that of the channels selected on all samples.
 
 # %%
 by_taylor = verdicts(sm.StudySettings(criterion=("taylor",), group=(group,), size=("2",)))
@@ -119,8 +119,8 @@ by_taylor[["size", *COLUMNS]]
 # %% [markdown]
 # ## Summary
 #
-# An accuracy change is a finding only if it is compared with controls. Test your own channel with `sm.study_in_memory` (or
-# `spurmem study`): `sm.StudySettings(units=("layer3.0.conv2:17",))`.
+# An accuracy change is a finding only if it is compared with controls. Test your own channel with
+# `sm.study_in_memory` (or `spurmem study`): `sm.StudySettings(units=("layer3.0.conv2:17",))`.
 
 # %%
 assert (known["verdict"] == "memorizing").all()
