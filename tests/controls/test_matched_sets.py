@@ -1,4 +1,4 @@
-"""Controls: the same number of units, matched in place and folded norm; and folded norms, compared with the engine's."""
+"""Controls: the same number of units, matched in place and folded norm; and folded norms like the engine's own."""
 
 from __future__ import annotations
 
