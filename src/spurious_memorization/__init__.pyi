@@ -13,8 +13,10 @@ from .edits.edit import Edit
 from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
 from .errors import UserError
-from .networks.units import Selection, Units, parse_units
-from .paper.reproduce import ReproduceSettings, Reproduction, reproduce
+from .networks.selection import Selection
+from .networks.units import Units, parse_units
+from .paper.reproduce import Reproduction, reproduce
+from .paper.settings import ReproduceSettings
 from .reporting.draw import FigureSettings, draw
 from .reporting.page import report
 from .runs.importing import ImportSettings, import_network

@@ -1,4 +1,4 @@
-"""Runs written by hand: drawn answers instead of a training."""
+"""Runs without a training: their predictions are random."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ SETTINGS = {"model": "tiny_networks:small_convnet", "objective": {"name": "erm"}
 
 
 def make_data(folder: Path, counts: Mapping[str, tuple[int, ...]] = COUNTS) -> Path:
-    """Gray images of 2 classes x 2 colors, so many of each group in each split."""
+    """Gray images of 2 classes x 2 colors.
+
+    Arguments:
+        folder: where they are written.
+        counts: number of images per group, for each split.
+    """
     folder.mkdir(parents=True)
     rows = []
     for split, numbers in counts.items():
@@ -49,22 +54,22 @@ def make_run(
     options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> sm.Run:
-    """A run whose answers are drawn: each sample is right with a probability of its epoch, split and group."""
+    """A run with random predictions. A sample is right with a probability that depends on epoch, split and group."""
     data, run = sm.read_data(folder), sm.Run(path)
-    stated = {**SETTINGS, "seed": seed, "objective": {"name": objective, **(options or {})}, **settings}
+    given = {**SETTINGS, "seed": seed, "objective": {"name": objective, **(options or {})}, **settings}
     network = NetworkSettings(model="tiny_networks:small_convnet", n_classes=2, image_size=8)
     run.create(
         RunRecord(
             origin="train",
             data=data_record(data, folder, DataSettings()),
             network=network,
-            settings=stated,
+            settings=given,
             best_by="average",
             versions=versions(),
             spent=spent,
         )
     )
-    rng = np.random.default_rng([seed, *map(ord, str(stated))])
+    rng = np.random.default_rng([seed, *map(ord, str(given))])
     history = []
     for epoch in range(epochs + 1):
         for split in data.splits:
