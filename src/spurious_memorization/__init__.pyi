@@ -19,7 +19,8 @@ from .paper.reproduce import Reproduction, reproduce
 from .paper.settings import ReproduceSettings
 from .reporting.draw import FigureSettings, draw
 from .reporting.page import report
-from .runs.importing import ImportSettings, import_network
+from .runs.importing import import_network
+from .runs.import_settings import ImportSettings
 from .runs.run import Run
 from .settings import Execution
 from .statistics.agreement import agreement
