@@ -29,6 +29,7 @@ from .studies.ablation import ablation, ablation_map
 from .studies.pipeline import study, study_in_memory
 from .studies.settings import StudySettings, TraceSettings
 from .studies.study import Study
+from .studies.tracing import Ranking, trace
 from .training.epoch_selection import selected_epoch, val_halves
 from .training.loop import TrainExecution
 from .training.mitigate import MitigateSettings, Mitigation, mitigate
@@ -49,6 +50,7 @@ __all__ = [
     "MitigateSettings",
     "Mitigation",
     "Outcomes",
+    "Ranking",
     "ReproduceSettings",
     "Reproduction",
     "Run",
@@ -91,6 +93,7 @@ __all__ = [
     "study",
     "study_in_memory",
     "top",
+    "trace",
     "tracing_rules",
     "track_units",
     "train",
