@@ -1,4 +1,4 @@
-"""Controls: as many units, matched in place and folded norm; and these norms beside the engine's own folding."""
+"""Controls: the same number of units, matched in place and folded norm; and folded norms like the engine's own."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             with torch.no_grad():
-                loud = torch.randn(len(module.weight), generator=generator).exp()
+                norm_of = torch.randn(len(module.weight), generator=generator).exp()
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator))
-                module.weight.mul_(loud.reshape(-1, *[1] * (module.weight.ndim - 1)))
+                module.weight.mul_(norm_of.reshape(-1, *[1] * (module.weight.ndim - 1)))
         if isinstance(module, nn.BatchNorm2d):
             module.running_var.copy_(torch.randn(module.num_features, generator=generator).exp())
             if module.weight is not None:
@@ -162,7 +162,7 @@ def test_rankings_that_share_their_controls(data, n, seed):
     alone = [matched_rankings(MODEL, [units_of(ranking)], n, seed=seed) for ranking in shared]
     assert len(matched.norm_ratios) == 3
     rms = [np.sqrt(np.mean(np.exp([2 * log_norms(u) for u in ranking]))) for ranking in shared]
-    for i in (1, 2):  # one set of controls, beside each ranking
+    for i in (1, 2):  # one set of controls, compared with each ranking
         assert matched.norm_ratios[i] / matched.norm_ratios[0] == pytest.approx(rms[0] / rms[i])
     if all(ranking == shared[0] for ranking in shared):
         assert [c.digest() for c in matched.rankings] == [c.digest() for c in alone[0].rankings]
@@ -327,7 +327,7 @@ def test_rankings_of_weights_share_their_controls():
         assert not {4, 5, 9} & set(control.index.tolist())
 
 
-def test_units_that_the_network_lacks_are_refused():
+def test_units_that_the_network_lacks_are_errors():
     for name, number in (("9.weight", 0), ("fc.weight", 0), ("stem.weight", 6)):
         units = sm.Units("channel", (name,), np.array([0]), np.array([number]))
         with pytest.raises(sm.UserError, match="the network has no channel"):

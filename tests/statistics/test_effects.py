@@ -1,4 +1,4 @@
-"""Effects: accuracy changes beside fairlearn's, verdicts beside the pure functions; and pseudo-minorities."""
+"""Effects: accuracy changes compared with fairlearn's, verdicts with the pure functions; and pseudo-minorities."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ def test_pseudo_minorities_depend_on_the_seed_and_are_even():
     assert drawn.min() >= 3
     assert drawn.max() <= 40
     pseudo = with_pseudo_minority(data, 0)
-    # what is studied beside them: the rest of their majority
+    # what is compared with them: the rest of their majority
     assert [pseudo.groups.names[g] for g in pseudo.majority] == ["0 with 0", "1 with 1"]
     assert len(pseudo.train.of_group("1 with a random draw (0)")) == 40
 

@@ -1,4 +1,4 @@
-"""Ablation: beside networks edited by hand, stored and resumed in a run, and screened."""
+"""Ablation: compared with networks edited by hand, stored and resumed in a run, and screened."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_screening_says_what_it_leaves_out(run: sm.Run, data: sm.Dataset, capsys
     assert json.loads(record.read_text())["left_out"] == n - 4
 
 
-def test_single_weights_of_a_whole_network_are_refused(data: sm.Dataset) -> None:
+def test_single_weights_of_a_whole_network_are_errors(data: sm.Dataset) -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 1500), torch.nn.Linear(1500, 2))
     with pytest.raises(sm.UserError, match=r"an ablation of 1152000 weights would take as many edited networks: give"):
         sm.ablation_map(model, data.train, select=sm.Selection(unit="weight"))
