@@ -22,7 +22,8 @@ from torch import Tensor, nn
 import spurious_memorization as sm
 from spurious_memorization.controls.matched_sets import matched_rankings
 from spurious_memorization.controls.norms import folded_norms, norms_of_units, stage_of
-from spurious_memorization.engine.prefix import program
+from spurious_memorization.engine.prefix.batch_norms import folded_weight
+from spurious_memorization.engine.prefix.export import export_program
 from spurious_memorization.statistics.permutation import influence
 
 QUICK = settings(max_examples=30, deadline=None)
@@ -338,10 +339,10 @@ def test_units_that_the_network_lacks_are_errors():
 
 def folded_by_the_engine(model: nn.Module, example: Tensor) -> dict[str, Tensor]:
     """{weight name: norm of each row of the weight that the engine computes with}."""
-    traced = program.trace(model, example)
+    program = export_program(model, example)
     found = {}
-    for node, value in traced.constants().items():
-        if node.target is program.folded_weight:
+    for node, value in program.constants().items():
+        if node.target is folded_weight:
             (name,) = (str(n.target) for n in node.all_input_nodes[:1])
             found[name] = value.double().flatten(1).norm(dim=1)
         elif node.op == "get_attr" and value.ndim > 1 and str(node.target).endswith("weight"):

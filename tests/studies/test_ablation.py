@@ -154,7 +154,7 @@ def test_trace_stores_map_and_rankings_and_a_study_reads_them(
 def test_killed_midway_it_continues(run: sm.Run, data: sm.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     ranking = RankingSettings(criterion="ablation", select=sm.Selection(), epoch=3, ablated_with=MINORITY)
     whole = sm.ablation_map(run.network(3), with_others_of_label(data.train, MINORITY, 0))
-    monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_A_BLOCK", 5)
+    monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_PER_BLOCK", 5)
 
     def child() -> None:
         original, calls = store_module.write_parquet, []

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import spurious_memorization as sm
-from spurious_memorization.engine.prefix import engine as shared_module
+from spurious_memorization.engine.prefix import engine as prefix_module
 from spurious_memorization.studies.blocks import duration
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
@@ -27,7 +27,7 @@ def pass_takes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     def timed(network: Any, inputs: Tensor) -> float:
         return len(inputs) * seconds[str(network.dtype).removeprefix("torch.")]
 
-    monkeypatch.setattr(shared_module, "_seconds", timed)
+    monkeypatch.setattr(prefix_module, "_seconds_of_pass", timed)
 
 
 def plan(run: sm.Run, capsys: pytest.CaptureFixture[str], **changes: Any) -> tuple[sm.Study, list[str]]:
