@@ -27,11 +27,11 @@ from .studies.examine import examine
 from .studies.pipeline import Study, study
 from .studies.settings import StudySettings, TraceSettings
 from .training.epoch_selection import selected_epoch, val_halves
-from .training.loop import TrainExecution
-from .training.mitigate import MitigateSettings, Mitigation, mitigate
-from .training.objectives.contrast import nt_xent
-from .training.objectives.masks import pruned_units
-from .training.recipes import TrainSettings
+
+from .training.contrast import nt_xent
+from .training.masks import pruned_units
+from .training.mitigate import Mitigation, mitigate
+from .training.settings import MitigateSettings, TrainExecution, TrainSettings
 from .training.train import train
 from .version import __version__
 

@@ -15,7 +15,7 @@ from .runs.run import Run
 from .settings import Settings
 from .studies.pipeline import Study, study
 from .studies.settings import StudySettings
-from .training.recipes import TrainSettings
+from .training.settings import TrainSettings
 from .training.train import train
 
 

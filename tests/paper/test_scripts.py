@@ -21,7 +21,7 @@ import spurious_memorization as sm
 from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
 from spurious_memorization.paper.arguments import Pretraining, training_of
 from spurious_memorization.paper.text_files import read_result
-from spurious_memorization.training.recipes import TrainSettings
+from spurious_memorization.training.settings import TrainSettings
 
 Capture = pytest.CaptureFixture[str]
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"

@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from ..comparison.compare import compare
 from ..reporting.comparison import method_costs, method_overview
 from ..reporting.formats import Format, formatted
-from ..training.loop import TrainExecution
-from ..training.mitigate import MitigateSettings, mitigate
+from ..training.mitigate import mitigate
+from ..training.settings import MitigateSettings, TrainExecution
 from .app import Answer
 
 

@@ -13,7 +13,7 @@ from ..paper.grids import grid_names, read_grid
 from ..paper.reproduce import ReproduceSettings, Reproduction, reproduce
 from ..reporting.paper import drops_tables, grids_table, mixed_table
 from ..reporting.tables import accuracy_table, verdict_table
-from ..training.loop import TrainExecution
+from ..training.settings import TrainExecution
 from .app import Answer
 
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from ..paper.arguments import ChannelStudy, Finetuning, Pretraining, ThresholdStudy
 from ..paper.scripts import fine_tune, pretrain, study_channels, study_threshold
 from ..settings import Execution
-from ..training.loop import TrainExecution
+from ..training.settings import TrainExecution
 from .app import Answer
 from .train import finished
 

@@ -12,7 +12,8 @@ from ..errors import UserError
 from ..runs.run import Run
 from ..settings import Settings
 from ..studies.settings import StudySettings
-from ..training.recipes import Recipe, TrainSettings, replaced
+from ..training.names import Recipe
+from ..training.settings import TrainSettings, with_changes
 from .folders import EXPERIMENTS, WEIGHT_FILES
 
 Mode = Literal["zero", "random_init", "random_noise", "rewind"]
@@ -76,7 +77,7 @@ def training_of(stated: Any, base: TrainSettings, experiments: Path) -> TrainSet
     chosen = _with_stated(base, stated, ("recipe", "epochs", "weights", "image_size", "seed"))
     file = experiments / WEIGHT_FILES.get(chosen.model, "")
     if starts_pretrained(chosen) and "weights" not in chosen.model_fields_set and file.is_file():
-        return replaced(chosen, weights=str(file))
+        return with_changes(chosen, weights=str(file))
     return chosen
 
 
@@ -88,12 +89,12 @@ def starts_pretrained(settings: TrainSettings) -> bool:
 def fine_tuning_of(stated: Any, base: TrainSettings, start: str, run: Run) -> TrainSettings:
     """Fine-tuning of a run's network, with what a user states (epochs, seed) in place of `base`."""
     chosen = _with_stated(base, stated, ("epochs", "seed"))
-    return replaced(chosen, start=start, image_size=run.record.data.settings.image_size)
+    return with_changes(chosen, start=start, image_size=run.record.data.settings.image_size)
 
 
 def _with_stated(base: TrainSettings, stated: Any, names: tuple[str, ...]) -> TrainSettings:
     values = {name: getattr(stated, name) for name in names}
-    return replaced(base, **{name: value for name, value in values.items() if value is not None})
+    return with_changes(base, **{name: value for name, value in values.items() if value is not None})
 
 
 class Modification(Experiment):

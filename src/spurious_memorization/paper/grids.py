@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..settings import Settings
 from ..studies.rankings import needs_group
 from ..studies.settings import StudySettings, parse_sizes
-from ..training.recipes import TrainSettings, replaced
+from ..training.settings import TrainSettings, with_changes
 from .arguments import starts_pretrained
 
 ScaleName = Literal["full", "small", "tiny"]
@@ -92,10 +92,10 @@ class Scale(Settings):
     def of(self, grid: Grid) -> Grid:
         """The grid at this scale."""
         network = self.networks[grid.training.model]
-        fine_tuning = grid.fine_tuning and replaced(grid.fine_tuning, **{**self.fine_tuning, "model": network})
+        fine_tuning = grid.fine_tuning and with_changes(grid.fine_tuning, **{**self.fine_tuning, "model": network})
         return grid.model_copy(
             update={
-                "training": replaced(grid.training, **{**self.training, "model": network}),
+                "training": with_changes(grid.training, **{**self.training, "model": network}),
                 "studies": tuple(self._study(settings) for settings in grid.studies),
                 "fine_tuning": fine_tuning,
             }

@@ -16,8 +16,8 @@ from ..runs.run import Run
 from ..settings import Settings
 from ..studies.pipeline import Study, study
 from ..studies.settings import StudySettings, Words
-from ..training.loop import TrainExecution
-from ..training.recipes import Recipe
+from ..training.names import Recipe
+from ..training.settings import TrainExecution
 from ..training.train import train
 from .arguments import fine_tuning_of, training_of
 from .folders import (
