@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 from rich.table import Table
 
-from ..calibration.calibrate import Rate
+from ..calibration.rates import Rate
 
 _NULLS = {
     "influential": "units picked at random, a family of 3 sizes x 4 groups each",
