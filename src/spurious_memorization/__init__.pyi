@@ -13,22 +13,25 @@ from .edits.edit import Edit
 from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
 from .errors import UserError
-from .networks.units import Selection, Units, parse_units
-from .paper.reproduce import ReproduceSettings, Reproduction, reproduce
+from .networks.selection import Selection
+from .networks.units import Units, parse_units
+from .paper.reproduce import Reproduction, reproduce
+from .paper.settings import ReproduceSettings
 from .reporting.draw import FigureSettings, draw
 from .reporting.page import report
-from .runs.importing import ImportSettings, import_network
+from .runs.import_settings import ImportSettings
+from .runs.importing import import_network
 from .runs.run import Run
 from .settings import Execution
 from .statistics.agreement import agreement
 from .statistics.effects import effects
 from .studies.ablation import ablation, ablation_map
-from .studies.examine import examine
-from .studies.pipeline import Study, study
+from .studies.pipeline import study, study_in_memory
 from .studies.settings import StudySettings, TraceSettings
-from .training.epoch_selection import selected_epoch, val_halves
-
+from .studies.study import Study
+from .studies.tracing import Ranking, trace
 from .training.contrast import nt_xent
+from .training.epoch_selection import selected_epoch, val_halves
 from .training.masks import pruned_units
 from .training.mitigate import Mitigation, mitigate
 from .training.settings import MitigateSettings, TrainExecution, TrainSettings
@@ -46,6 +49,7 @@ __all__ = [
     "MitigateSettings",
     "Mitigation",
     "Outcomes",
+    "Ranking",
     "ReproduceSettings",
     "Reproduction",
     "Run",
@@ -72,7 +76,6 @@ __all__ = [
     "edits",
     "effects",
     "evaluate",
-    "examine",
     "from_tensors",
     "hardest_samples",
     "import_network",
@@ -87,7 +90,9 @@ __all__ = [
     "reproduce",
     "selected_epoch",
     "study",
+    "study_in_memory",
     "top",
+    "trace",
     "tracing_rules",
     "track_units",
     "train",

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from pydantic import Field
 
-from .console import say
+from .console import log
 from .datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
 from .reporting.draw import FigureSettings, draw
 from .reporting.page import report
 from .runs.run import Run
 from .settings import Settings
-from .studies.pipeline import Study, study
+from .studies.pipeline import study
 from .studies.settings import StudySettings
+from .studies.study import Study
 from .training.settings import TrainSettings
 from .training.train import train
 
@@ -63,15 +64,15 @@ def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo
         UserError: the folder can't be written, or holds a demo with other settings.
     """
     settings, out = settings or DemoSettings(), Path(out)
-    say("1/4 drawing images of two kinds of birds on land and water")
+    log("1/4 drawing images of two kinds of birds on land and water")
     birds = SynthbirdsSettings(
         train=settings.train, val=settings.val, test=settings.test, image_size=settings.image_size, seed=settings.seed
     )
     make_synthbirds(out / "birds", birds)
-    say("2/4 training a ResNet-18 on them")
+    log("2/4 training a ResNet-18 on them")
     training = TrainSettings(model="resnet18", epochs=settings.epochs, augment=False, seed=settings.seed)
     run = train(out / "birds", out / "run", training, resume=True)
-    say("3/4 editing the network's first channels, beside matched random channels")
+    log("3/4 editing the network's first channels, beside matched random channels")
     plan = StudySettings(
         criterion=("weight_norm", "gradient"),
         size=("1", "3"),
@@ -81,6 +82,6 @@ def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo
         seed=settings.seed,
     )
     result = study(run, plan)
-    say("4/4 writing the report and its figures")
+    log("4/4 writing the report and its figures")
     figures = draw("all", [run.path], out / "figures", FigureSettings(format="png"))
     return Demo(out / "birds", run, result, tuple(figures), report([run.path]))

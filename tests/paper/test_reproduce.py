@@ -13,7 +13,8 @@ import tiny
 
 import spurious_memorization as sm
 from spurious_memorization.paper.grids import grid_names, read_grid
-from spurious_memorization.paper.reproduce import ReproduceSettings, Reproduction, reproduce
+from spurious_memorization.paper.reproduce import Reproduction, reproduce
+from spurious_memorization.paper.settings import ReproduceSettings
 from spurious_memorization.reporting.paper import drops_tables
 
 Capture = pytest.CaptureFixture[str]
@@ -44,7 +45,7 @@ KEYS = ["split", "kind", "parameters", "size", "traced_on", "group"]
     ("name", "modes", "files"),
     [("deit-tiny-largest-channel", ("random_init", "zero"), 19), ("resnet50-most-activated-channel", ("zero",), 8)],
 )
-def test_the_shift_is_what_the_text_files_say(name: str, modes: tuple[str, ...], files: int, place: Path) -> None:
+def test_the_drop_is_what_the_text_files_say(name: str, modes: tuple[str, ...], files: int, place: Path) -> None:
     made = tiny_scale(f"waterbirds-{name}", place, mode=modes, split=("train",))
     by_file = made.rows.groupby("file", sort=False)
     assert len(by_file) == files

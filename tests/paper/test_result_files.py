@@ -10,7 +10,8 @@ import tiny
 import torch
 
 import spurious_memorization as sm
-from spurious_memorization.paper.arguments import ChannelStudy, ThresholdStudy, percent
+from spurious_memorization.paper.arguments import ChannelStudy, ThresholdStudy
+from spurious_memorization.paper.study_settings import channel_study, percent, threshold_study
 from spurious_memorization.paper.text_files import Modified, ResultFile, parse_result, result_files
 from spurious_memorization.studies.settings import parse_sizes
 
@@ -63,14 +64,15 @@ def test_an_empty_group_has_no_accuracy() -> None:
 
 @pytest.mark.parametrize("text", ["", "1.0, 2.0\nsomething\n1.0, 2.0\n", AS_IN_THE_README + "not, numbers\n"])
 def test_what_is_no_result_file_is_refused(text: str) -> None:
-    with pytest.raises(sm.UserError, match="this is no result file"):
+    with pytest.raises(sm.UserError, match="this is not a result file"):
         parse_result(text)
 
 
 def study_of(
     run: sm.Run, arguments: ChannelStudy | ThresholdStudy, *criterion: str
 ) -> tuple[sm.Study, str, ResultFile]:
-    settings = arguments.study(*criterion, 3)
+    of_channels = isinstance(arguments, ChannelStudy)
+    settings = channel_study(arguments, *criterion, 3) if of_channels else threshold_study(arguments, 3)
     result = sm.study(run, settings)
     ((name, content),) = result_files(run, result, settings.split[0]).items()
     return result, name, content
@@ -119,10 +121,10 @@ def test_a_most_activated_channel_file_has_a_part_for_each_group(run: sm.Run) ->
     for part in content.modified:
         assert len(part.channels) == 3
         assert [value for *_, value in part.channels] == sorted((v for *_, v in part.channels), reverse=True)
-        worst = sm.hardest_samples(model, data.train, part.group, 200, loss="cross_entropy_on_probabilities")
+        hardest = sm.hardest_samples(model, data.train, part.group, 200, loss="cross_entropy_on_probabilities")
         scores = sm.criteria.gradient(
             model,
-            worst,
+            hardest,
             select=sm.Selection(layers=("conv",), with_bias=False),
             loss="cross_entropy_on_probabilities",
         )
@@ -153,17 +155,17 @@ def test_fractions_reach_the_study_as_they_are(fraction: float) -> None:
 
 
 def test_each_part_of_the_papers_selection_has_a_flag_of_its_own(run: sm.Run) -> None:
-    """The preset only chooses among settings: stated one by one they give the same study."""
+    """The preset only chooses among settings: given one by one, they make the same study."""
     common = {"epoch": "3", "split": ("train",), "controls": 0, "cross_fit": False}
     weights = {"criterion": ("weight_norm",), "unit": "weight", "size": ("20%",), "edit": ("random_noise:std=0.1",)}
     preset = sm.study(run, sm.StudySettings(**common, **weights, preset="paper"))
-    stated = {
+    options = {
         "layers": ("conv",),
         "threshold_everywhere": True,
         "noise": "uniform",
         "loss": "cross_entropy_on_probabilities",
     }
-    by_flag = sm.study(run, sm.StudySettings(**common, **weights, **stated))
+    by_flag = sm.study(run, sm.StudySettings(**common, **weights, **options))
     assert preset.variants()["digest"].tolist() == by_flag.variants()["digest"].tolist()
     assert preset.results().equals(by_flag.results())
     channels = {"criterion": ("weight_norm",), "size": ("3",)}

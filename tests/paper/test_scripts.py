@@ -19,9 +19,10 @@ from torch import nn
 
 import spurious_memorization as sm
 from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
-from spurious_memorization.paper.arguments import Pretraining, training_of
+from spurious_memorization.paper.arguments import Pretraining
 from spurious_memorization.paper.text_files import read_result
-from spurious_memorization.training.settings import TrainSettings
+from spurious_memorization.paper.training_settings import training_of
+from spurious_memorization.training.recipes import TrainSettings
 
 Capture = pytest.CaptureFixture[str]
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
@@ -38,14 +39,14 @@ def waterbirds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def script(capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> tiny.Said:
+def script(capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> tiny.Printed:
     """Run a script in this process, from the working directory."""
     monkeypatch.setattr(sys, "argv", [f"scripts/{name}.py", *map(str, arguments)])
     capsys.readouterr()
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
     printed = capsys.readouterr()
-    return tiny.Said(int(caught.value.code or 0), printed.out, printed.err)
+    return tiny.Printed(int(caught.value.code or 0), printed.out, printed.err)
 
 
 @pytest.mark.slow
@@ -54,7 +55,7 @@ def test_the_readmes_examples(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, *arguments: object) -> tiny.Said:
+    def run(name: str, *arguments: object) -> tiny.Printed:
         return script(capsys, monkeypatch, name, *arguments)
 
     data = ("--celeba_dataset_path=nowhere/celeba", f"--waterbird_dataset_path={waterbirds}")
@@ -83,7 +84,7 @@ def test_the_readmes_examples(
     assert largest.status == 0, largest.err
     said = " ".join(largest.err.split())
     assert f"{ERM} has no epoch_40" in said
-    assert "taking its last one, after 2" in said
+    assert "using its last one, after 2" in said
     file = STUDIED / "zero_global_top3_largest_neuron.txt"
     assert file.read_text() in largest.out
     content = read_result(file)
@@ -97,7 +98,7 @@ def test_the_readmes_examples(
     assert [part.group for part in content.modified] == [0, 1, 2, 3]
     assert all(len(part.channels) == 3 and len(part.after) == 1 for part in content.modified)
     studies = sm.Run(ERM).path / "studies"
-    assert len(list(studies.glob("*/effects.parquet"))) == 2  # a proper run beside the files
+    assert len(list(studies.glob("*/effects.parquet"))) == 2  # a run with studies, next to the result files
 
 
 def test_threshold_and_fine_tuning_chain_and_errors_are_one_line(
@@ -105,7 +106,7 @@ def test_threshold_and_fine_tuning_chain_and_errors_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, *arguments: object) -> tiny.Said:
+    def run(name: str, *arguments: object) -> tiny.Printed:
         return script(capsys, monkeypatch, name, *arguments)
 
     arch = ("--experiment_arch=test_resnet", f"--waterbird_dataset_path={waterbirds}")
@@ -129,7 +130,7 @@ def test_threshold_and_fine_tuning_chain_and_errors_are_one_line(
     assert (run_of.record.settings["lr"], run_of.record.settings["batch_size"]) == (2e-4, 100)
     assert run_of.epochs() == [0, 1]
     for wrong, message in (
-        (("--modification_mode=rewind",), "modification_mode rewind needs row_back_n_epochs from 1 up"),
+        (("--modification_mode=rewind",), "modification_mode rewind needs row_back_n_epochs of at least 1"),
         (("--modification_mode=rewind", "--row_back_n_epochs=3"), "needs the checkpoint of epoch -1"),
         (("--modification_mode=nonsense",), "--modification-mode"),
         (("--top_k=5000",), "size 5000"),
@@ -137,7 +138,7 @@ def test_threshold_and_fine_tuning_chain_and_errors_are_one_line(
     ):
         assert message in run("StudyChannelwiseLargestNeuronExperiments", *arch, *wrong).error
     unnamed = run("SpuriousCorrelationPretrainingErm", "--experiment_dataset=celeba").error
-    assert "where is celeba? Name its folder with --celeba_dataset_path" in unnamed
+    assert "the folder of celeba is not given: name it with --celeba_dataset_path" in unnamed
 
 
 class Theirs(nn.Module):
@@ -231,8 +232,8 @@ def test_published_weights_below_experiments_come_first(tmp_path: Path) -> None:
     (tmp_path / "deit_tiny_patch16_224-a1311bcf.pth").touch()
     (tmp_path / "resnet50-19c8e357.pth").touch()
 
-    def weights(**stated: Any) -> str | None:
-        flags = Pretraining(**stated)
+    def weights(**flags_given: Any) -> str | None:
+        flags = Pretraining(**flags_given)
         chosen = training_of(flags, TrainSettings(model=flags.experiment_arch), tmp_path)
         return chosen.weights if "weights" in chosen.model_fields_set else None
 

@@ -78,7 +78,7 @@ def test_shifts_are_those_of_the_effects_and_results(page: Page, studied: sm.Stu
         of = stored.loc[tuple(row[key] for key in keys)]
         for name in (
             "n", "accuracy_before", "accuracy_after", "accuracy_change", "accuracy_change_low", "accuracy_change_high", "margin_change", "n_controls",
-            "n_as_large", "tested_accuracy_change", "control_low", "control_median", "control_high", "norm_ratio",
+            "n_controls_as_large", "tested_accuracy_change", "control_low", "control_median", "control_high", "norm_ratio",
         ):  # fmt: skip
             expected = of[columns.get(name, name)]
             if pd.isna(expected):

@@ -1,4 +1,4 @@
-"""Effects: accuracy changes beside fairlearn's, verdicts beside the pure functions; and pseudo-minorities."""
+"""Effects: accuracy changes compared with fairlearn's, verdicts with the pure functions; and pseudo-minorities."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from outcome_cases import by_group, cases
 import spurious_memorization as sm
 from spurious_memorization.datasets.pseudo_minority import with_pseudo_minority
 from spurious_memorization.engine.outcomes import Block
-from spurious_memorization.statistics.intervals import paired_interval
-from spurious_memorization.statistics.verdicts import answers, influence, memorization, selectivity
+from spurious_memorization.statistics.intervals import difference_of_means, paired_interval
+from spurious_memorization.statistics.permutation import influence, selectivity
+from spurious_memorization.statistics.verdicts import answer_questions
 
 QUICK = settings(max_examples=25, deadline=None)
 
@@ -34,7 +35,9 @@ def test_effects_are_differences_of_two_metric_frames(case, n_controls):
     matched = [sm.edits.zero(u) for u in units[1:]]
     matched = [edit.on(edit.units, matched_to=selected.digest()) for edit in matched[:n_controls]]
     edits = (selected, *matched, *(sm.edits.zero(u) for u in units[1 + len(matched) :]))
-    table = sm.effects(sm.Outcomes(edits, before.index, before, after, "plain"), samples)
+    table = sm.effects(
+        sm.Outcomes(edits=edits, index=before.index, before=before, after=after, engine="plain"), samples
+    )
     accuracy_changes = [by_group(samples, row) - by_group(samples, before.predicted[0]) for row in after.predicted]
     names = [samples.dataset.groups.names[g] for g in accuracy_changes[0].index]
     assert sorted(set(table["edit"])) == [i for i, edit in enumerate(edits) if edit.matched_to is None]
@@ -49,20 +52,30 @@ def test_effects_are_differences_of_two_metric_frames(case, n_controls):
             np.testing.assert_allclose(here["control_low"], others.min(0))
             np.testing.assert_allclose(here["control_high"], others.max(0))
             np.testing.assert_allclose(here["control_median"], np.median(others, 0), atol=1e-12)
-            assert here["n_as_large"].tolist() == (others <= accuracy_changes[0].to_numpy() + 1e-9).sum(0).tolist()
+            assert (
+                here["n_controls_as_large"].tolist()
+                == (others <= accuracy_changes[0].to_numpy() + 1e-9).sum(0).tolist()
+            )
         else:
             assert here[["control_low", "control_median", "control_high"]].isna().all(axis=None)
-            assert (here["n_as_large"] == 0).all()
+            assert (here["n_controls_as_large"] == 0).all()
 
 
 def test_effects_by_hand():
     data = sm.from_tensors(torch.zeros(6, 1), [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1], classes=("no", "yes"))
     index, zeros = np.arange(6), np.zeros((1, 6), np.float32)
-    before = Block(np.array([-1]), index, np.array([[0, 0, 1, 1, 1, 0]], np.int16), zeros, zeros)
-    after = Block(np.array([0]), index, np.array([[0, 1, 0, 0, 1, 1]], np.int16), zeros, zeros + 2)
-    table = sm.effects(sm.Outcomes((sm.edits.zero(unit(0)),), index, before, after, "plain"), data.train).set_index(
-        "group"
+    before = Block(
+        edits=np.array([-1]), index=index, predicted=np.array([[0, 0, 1, 1, 1, 0]], np.int16), loss=zeros, margin=zeros
     )
+    after = Block(
+        edits=np.array([0]),
+        index=index,
+        predicted=np.array([[0, 1, 0, 0, 1, 1]], np.int16),
+        loss=zeros,
+        margin=zeros + 2,
+    )
+    outcomes = sm.Outcomes(edits=(sm.edits.zero(unit(0)),), index=index, before=before, after=after, engine="plain")
+    table = sm.effects(outcomes, data.train).set_index("group")
     assert list(table.index) == ["no with 0", "yes with 0", "yes with 1"]  # nobody is "no with 1"
     assert table["n"].tolist() == [3, 1, 2]
     assert table["accuracy_before"].tolist() == pytest.approx([2 / 3, 1, 1 / 2])
@@ -78,7 +91,7 @@ def test_nothing_but_controls():
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2)
     )
-    with pytest.raises(sm.UserError, match="no edit to show"):
+    with pytest.raises(sm.UserError, match="all edits are controls"):
         sm.effects(sm.evaluate(model, [], data.train), data.train)
 
 
@@ -117,10 +130,17 @@ def outcomes(edits: list[sm.Edit], samples: sm.Samples, margin: np.ndarray, afte
 
     def block_of(numbers: np.ndarray, margins: np.ndarray) -> Block:
         predicted = np.where(margins > 0, samples.y, (samples.y + 1) % 3).astype(np.int16)
-        return Block(numbers, samples.index, predicted, np.abs(margins), margins.astype(np.float32))
+        return Block(
+            edits=numbers,
+            index=samples.index,
+            predicted=predicted,
+            loss=np.abs(margins),
+            margin=margins.astype(np.float32),
+        )
 
     before = block_of(np.array([-1]), margin[None])
-    return sm.Outcomes(tuple(edits), samples.index, before, block_of(np.arange(len(edits)), after), "plain")
+    edited = block_of(np.arange(len(edits)), after)
+    return sm.Outcomes(edits=tuple(edits), index=samples.index, before=before, after=edited, engine="plain")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -132,32 +152,34 @@ def test_verdicts_are_what_the_pure_functions_say(seed):
     samples, names = data.train, list(data.groups.names)
     assert data.minority == (1, 2, 5)
     right = train.after.predicted == samples.y
-    drops = (train.before.predicted[0] == samples.y).astype(float) - right
+    changes = right - (train.before.predicted[0] == samples.y).astype(float)
     margin, lost = train.before.margin[0], train.before.margin[0] - train.after.margin
     lost_unseen = test.before.margin[0] - test.after.margin
     for position, controls in ((60, slice(0, 60)), (121, slice(61, 121))):
         here = table[table["edit"] == position].set_index("group")
         present = [g for g in range(6) if (samples.g == g).any()]
         assert list(here.index) == [names[g] for g in present]
-        accuracy_changes = np.array([[drop[samples.g == g].mean() for g in present] for drop in drops])
+        accuracy_changes = np.array([[change[samples.g == g].mean() for g in present] for change in changes])
         p, adjusted = influence(accuracy_changes[position], accuracy_changes[controls])
         np.testing.assert_allclose(here["p"], p)
         np.testing.assert_allclose(here["p_adjusted"], adjusted)
-        np.testing.assert_allclose(here["p"], (1 + here["n_as_large"]) / 61)
-        for g, drop, p_one in zip(present, accuracy_changes[position], adjusted, strict=True):
+        np.testing.assert_allclose(here["p"], (1 + here["n_controls_as_large"]) / 61)
+        for g, change, p_one in zip(present, accuracy_changes[position], adjusted, strict=True):
             row, chosen, member = here.loc[names[g]], None, samples.g == g
             if g in data.minority:
                 of_label = member | ((samples.y == g // 2) & np.isin(samples.g, data.majority))
-                chosen = selectivity(drops[position][of_label], member[of_label], margin[of_label], seed=seed)
+                chosen = selectivity(changes[position][of_label], member[of_label], margin[of_label], seed=seed)
                 stated = (row["difference"], row["p_selective"], row["overlap"])
                 assert stated == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
             else:
                 assert row[["difference", "p_selective", "overlap"]].isna().all()
-            contrast = memorization(lost[position, member], lost_unseen[position, data.test.g == g])
+            contrast = difference_of_means(lost[position, member], lost_unseen[position, data.test.g == g])
             bounds = (row["contrast"], row["contrast_low"], row["contrast_high"])
             assert bounds == pytest.approx((contrast.value, contrast.low, contrast.high), nan_ok=True, rel=1e-5)
-            assert row["n_unseen"] == contrast.n_unseen == (data.test.g == g).sum()
-            told = answers(drop, p_one, 60, math.nan, chosen, contrast)
+            assert row["n_unseen"] == contrast.n_second == (data.test.g == g).sum()
+            told = answer_questions(
+                change, p_one, n_controls=60, norm_ratio=math.nan, selective=chosen, contrast=contrast
+            )
             assert (row["influential"], row["selective"], row["memorizing"]) == (
                 told.influential, told.selective, told.memorizing
             )  # fmt: skip
@@ -179,23 +201,22 @@ def test_what_was_not_measured_is_not_told():
     group = data.groups.names[2]
     assert table.loc[(60, group), "verdict"] == "critical"
     few = sm.effects(
-        sm.Outcomes(tuple(edits[50:61]), *part_of(found["train"], slice(50, 61)), "plain"), data.train
+        part_of(found["train"], edits, slice(50, 61)), data.train
     ).set_index("group")  # fmt: skip
     assert (few["n_controls"] == 10).all()
     assert (few["verdict"] == "no verdict").all()
-    assert few["reason"].str.contains("10 controls: 19 are needed").all()
+    assert few["reason"].str.contains("10 controls: at least 19 are needed").all()
     assert few["p"].notna().all()  # told all the same
-    alone = sm.effects(sm.Outcomes((edits[60],), *part_of(found["train"], slice(60, 61)), "plain"), data.train)
+    alone = sm.effects(part_of(found["train"], edits, slice(60, 61)), data.train)
     assert alone["p"].isna().all()
     assert (alone["verdict"] == "no verdict").all()
     assert alone["reason"].str.contains("0 controls").all()
 
 
-def part_of(whole: sm.Outcomes, rows: slice) -> tuple[np.ndarray, Block, Block]:
-    after = whole.after
-    numbers = np.arange(rows.stop - rows.start)
-    part = Block(numbers, after.index, after.predicted[rows], after.loss[rows], after.margin[rows])
-    return whole.index, whole.before, part
+def part_of(whole: sm.Outcomes, edits: list[sm.Edit], rows: slice) -> sm.Outcomes:
+    """The outcomes of some of the edits, numbered from 0."""
+    after = replace(whole.after.at(rows), edits=np.arange(rows.stop - rows.start))
+    return replace(whole, edits=tuple(edits[rows]), after=after)
 
 
 def test_only_some_of_the_samples():
@@ -212,7 +233,7 @@ def test_only_some_of_the_samples():
     lost = (found["train"].before.margin[0] - found["train"].after.margin[60])[where]
     row = here.set_index("group").loc[data.groups.names[2]]
     new = found["test"].before.margin[0] - found["test"].after.margin[60]
-    contrast = memorization(lost[some.g == 2], new[data.test.g == 2])
+    contrast = difference_of_means(lost[some.g == 2], new[data.test.g == 2])
     assert row["contrast_low"] == pytest.approx(contrast.low, rel=1e-5)
 
 
@@ -236,7 +257,7 @@ def test_a_label_without_a_majority_group_is_named():
 
 def test_unseen_samples_need_the_same_edits_and_data():
     data, edits, found = planted(2)
-    other = sm.Outcomes(tuple(edits[:60]), *part_of(found["test"], slice(0, 60)), "plain")
+    other = part_of(found["test"], edits, slice(0, 60))
     with pytest.raises(sm.UserError, match="the same edits and the same data set"):
         sm.effects(found["train"], data.train, unseen=(other, data.test))
     with pytest.raises(sm.UserError, match="the same edits and the same data set"):
@@ -303,7 +324,7 @@ def test_pseudo_minorities_depend_on_the_seed_and_are_even():
     assert drawn.min() >= 3
     assert drawn.max() <= 40
     pseudo = with_pseudo_minority(data, 0)
-    # what is studied beside them: the rest of their majority
+    # what is compared with them: the rest of their majority
     assert [pseudo.groups.names[g] for g in pseudo.majority] == ["0 with 0", "1 with 1"]
     assert len(pseudo.train.of_group("1 with a random draw (0)")) == 40
 

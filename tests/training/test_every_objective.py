@@ -59,10 +59,10 @@ def test_killed_and_resumed(text: str, squares: Path, trained: sm.Run, tmp_path:
     whole = sm.train(squares, tmp_path / "whole", stated)
     assert tiny.same_networks(resumed, whole)
     pd.testing.assert_frame_equal(resumed.history(), whole.history())
-    assert resumed.record.spent is not None
-    assert whole.record.spent is not None
-    assert resumed.record.spent.passes == whole.record.spent.passes
-    assert resumed.record.spent.passes_before == whole.record.spent.passes_before
+    assert resumed.record.training_cost is not None
+    assert whole.record.training_cost is not None
+    assert resumed.record.training_cost.sample_passes == whole.record.training_cost.sample_passes
+    assert resumed.record.training_cost.sample_passes_before == whole.record.training_cost.sample_passes_before
 
 
 @pytest.mark.parametrize("text", ["reweighting", "balanced-sampling", "subsampling", "group-dro"])

@@ -23,9 +23,9 @@ from ..criteria.weight_norms import weight_norm
 from ..datasets.pseudo_minority import with_pseudo_minority
 from ..datasets.samples import Dataset
 from ..engine.evaluate import engine_for
-from ..engine.outcomes import Engine
+from ..engine.protocol import Engine
 from ..studies.ablation import ablation
-from ..studies.examine import examine
+from ..studies.pipeline import study_in_memory
 from ..studies.settings import StudySettings
 from .networks import Family, accuracies, trained
 from .plants import plant_channels
@@ -137,7 +137,8 @@ def planted_trial(family: Family, seed: int, controls: int = 99) -> Record:
         name: len(known & set(top(scores(), len(known)))) / len(known) for name, scores in rankings.items()
     }
     settings = StudySettings(units=tuple(str(planted.units).split(",")), controls=controls, seed=seed)
-    found = examine(planted.model, planted.data, settings)
+    engine = engine_for(planted.model, planted.data.train)
+    found = study_in_memory(planted.model, planted.data, settings, engine=engine).effects()
     (row,) = _minority_rows(found).to_dict(orient="records")
     names = (
         "accuracy_change",
@@ -194,7 +195,7 @@ def _study_rows(
     settings = StudySettings(
         criterion=criterion, size=(size,), controls=controls, split=split, seed=seed, per_group=PER_GROUP
     )
-    found = examine(model, images, settings, engine=engine)
+    found = study_in_memory(model, images, settings, engine=engine).effects()
     return found[found["split"] == "train"]
 
 
@@ -206,7 +207,7 @@ def _minority_rows(found: pd.DataFrame) -> pd.DataFrame:
 
 def _gradient_record(model: nn.Module, images: Dataset, controls: int) -> Record:
     settings = StudySettings(criterion=("gradient",), size=(str(SIZE),), controls=controls, per_group=PER_GROUP)
-    rows = _minority_rows(examine(model, images, settings))
+    rows = _minority_rows(study_in_memory(model, images, settings, engine=engine_for(model, images.train)).effects())
     return {
         **{name: rows[name].dropna().astype(bool).tolist() for name in ("influential", "selective", "memorizing")},
         "verdicts": rows["verdict"].tolist(),

@@ -10,7 +10,8 @@ from rich.console import RenderableType
 
 from ..errors import UserError
 from ..paper.grids import grid_names, read_grid
-from ..paper.reproduce import ReproduceSettings, Reproduction, reproduce
+from ..paper.reproduce import Reproduction, reproduce
+from ..paper.settings import ReproduceSettings
 from ..reporting.paper import drops_tables, grids_table, mixed_table
 from ..reporting.tables import accuracy_table, verdict_table
 from ..training.settings import TrainExecution

@@ -6,7 +6,6 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ..studies.selected_sets import control_changes
 from .accuracy import ROWS, specification
 from .colors import BLUE, LINE, MUTED, ORANGE, PAPER
 from .figure import Figure, in_order, ranked
@@ -122,7 +121,7 @@ def _rows(studied: Studied) -> pd.DataFrame:
     whole = effects[[*about, "accuracy_change", "low", "high"]].assign(kind=WHOLE)
     beside = effects.loc[effects["n_controls"] > 0, [*about, "tested_accuracy_change"]].assign(kind=SELECTED)
     beside = beside.rename(columns={"tested_accuracy_change": "accuracy_change"})
-    controls = control_changes(studied.study.results(), studied.study.variants())
+    controls = studied.study.control_changes()
     controls["accuracy_change"] = controls["accuracy_change"].astype(float).round(12)
     counted = controls.groupby(["selected_set", "split", "group", "accuracy_change"], as_index=False).size()
     counted = counted.rename(columns={"size": "count", "group": "number"})
@@ -144,5 +143,12 @@ def _table(subjects: Subjects) -> pd.DataFrame:
         "accuracy_change_high",
         "margin_change",
     ]
-    columns += ["tested_accuracy_change", "control_low", "control_median", "control_high", "n_controls", "n_as_large"]
+    columns += [
+        "tested_accuracy_change",
+        "control_low",
+        "control_median",
+        "control_high",
+        "n_controls",
+        "n_controls_as_large",
+    ]
     return effects[[*KEYS, *columns, "norm_ratio"]]

@@ -69,7 +69,7 @@ COLUMNS: Mapping[str, Column] = {
     "control_median": Column("median", points),
     "control_high": Column("to", points),
     "n_controls": Column("controls", _whole),
-    "n_as_large": Column("that drop as far", _whole),
+    "n_controls_as_large": Column("that drop as far", _whole),
     "norm_ratio": Column("norm ratio", lambda value: f"{value:.2f}"),
     "drop": Column("drop", _plain_points),
     "p_adjusted": Column("adjusted p", _p),

@@ -12,7 +12,8 @@ import safetensors
 from pydantic import ValidationError
 
 from ..networks.units import short_name
-from ..studies.rankings import RankingSettings, ranking_file
+from ..studies.ranking_settings import RankingSettings
+from ..studies.rankings import ranking_file
 from .accuracy import ROWS, specification
 from .colors import BLUE, LINE, MUTED, ORANGE, PAPER
 from .figure import Figure, in_order, ranked

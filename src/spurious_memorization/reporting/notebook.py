@@ -11,7 +11,7 @@ from ..criteria.scores import Scores
 from ..datasets.samples import Dataset
 from ..runs.run import Run
 from ..statistics.intervals import wilson_interval
-from ..studies.pipeline import Study, studies_of
+from ..studies.study import Study, studies_of
 from .tables import edit_text, findings, selected_by
 
 

@@ -112,11 +112,11 @@ def _named_units(row: Mapping[str, Any]) -> str:
 
 
 def _accuracy_change(row: object) -> str:
-    accuracy_change, n_as_large = float(row.tested_accuracy_change), int(row.n_as_large)  # type: ignore[attr-defined]
+    accuracy_change, n_controls_as_large = float(row.tested_accuracy_change), int(row.n_controls_as_large)  # type: ignore[attr-defined]
     text = f"{100 * float(row.accuracy_change):+.1f}"  # type: ignore[attr-defined]
     if not int(row.n_controls):  # type: ignore[attr-defined]
         return text
-    if accuracy_change < 0 and n_as_large == 0:
+    if accuracy_change < 0 and n_controls_as_large == 0:
         text = f"[bold]▼ {text}[/bold]"
     low, high = float(row.control_low), float(row.control_high)  # type: ignore[attr-defined]
     own = "" if row.controls_on == "all" else f"{100 * accuracy_change:+.1f} | "  # type: ignore[attr-defined]

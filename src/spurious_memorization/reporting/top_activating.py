@@ -9,14 +9,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..console import progress, say
+from ..atomic import write_parquet
+from ..console import log, progress
 from ..controls.norms import norms_behind
 from ..datasets.samples import Dataset, Samples
 from ..errors import UserError
 from ..networks.forward import choose_device, logits, moved, working_copy
-from ..runs.run import Run, write_parquet
+from ..runs.run import Run
 from ..settings import Execution
-from ..studies.pipeline import Study
+from ..studies.study import Study
 
 IMAGES = 12
 """So many images are kept of each channel."""
@@ -51,14 +52,14 @@ def stored_top_activating(
     samples = data.samples("train")
     if len(samples) > LOOKED_AT:
         samples = samples.per_group(LOOKED_AT // len(set(samples.g.tolist())), settings["seed"])
-    say(f"images that excite {len(missing)} channels most: one pass over {len(samples)} training images")
+    log(f"images that excite {len(missing)} channels most: one pass over {len(samples)} training images")
     found = top_activating(run.network(study.record["epoch"]), samples, missing, execution=execution)
     frame = found if there.empty else pd.concat([there, found], ignore_index=True)
     try:
         with run.writing():
             write_parquet(file, frame)
     except UserError as error:
-        say(f"note: {file.name} is not kept for the next report: {error}")
+        log(f"note: {file.name} is not kept for the next report: {error}")
     return frame
 
 

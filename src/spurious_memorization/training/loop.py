@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..console import say
+from ..console import log
 from ..networks.forward import choose_device
-from ..runs.evaluate import measure_epoch
-from ..runs.run import Run, Spent
+from ..runs.evaluate import evaluate_epoch
+from ..runs.records import TrainingCost
+from ..runs.run import Run
 from .checkpoint import Checkpoint, Progress, restore_optimizer, store_checkpoint
 from .gradient_steps import GradientSteps
 from .objective import Objective, Training
@@ -51,7 +52,7 @@ def train_epochs(training: Training, objective: Objective[Any], checkpoint: Chec
     done = finish(0, 0, 0.0) if checkpoint is None else checkpoint.progress
     _store_cost(run, done)
     first, started = done.epoch + 1, time.monotonic()
-    with open_tracker(execution.log, run.path, config.model_dump()) as log:
+    with open_tracker(execution.log, run.path, config.model_dump()) as track:
         for epoch in range(first, config.epochs + 1):
             began = time.monotonic()
             objective.begin_epoch(epoch)
@@ -59,9 +60,9 @@ def train_epochs(training: Training, objective: Objective[Any], checkpoint: Chec
             trained = time.monotonic() - began
             done = finish(epoch, done.passes + objective.passes(epoch), done.seconds + trained)
             _store_cost(run, done)
-            log(({} if loss is None else {"loss": loss}) | _curves(run, epoch), epoch)
+            track(({} if loss is None else {"loss": loss}) | _curves(run, epoch), epoch)
             seconds = (time.monotonic() - started) / (epoch - first + 1)
-            say(_summary(run, epoch, config.epochs, loss, seconds))
+            log(_summary(run, epoch, config.epochs, loss, seconds))
 
 
 def pruned_run(run: Run) -> Run:
@@ -72,7 +73,7 @@ def pruned_run(run: Run) -> Run:
 def _store_epoch(run: Run, epoch: int, network: nn.Module, training: Training) -> None:
     """Measure a network on every split, and store its weights where the settings ask for them."""
     config = training.config
-    measure_epoch(
+    evaluate_epoch(
         run,
         epoch,
         network,
@@ -86,8 +87,8 @@ def _store_epoch(run: Run, epoch: int, network: nn.Module, training: Training) -
 
 
 def _store_cost(run: Run, done: Progress) -> None:
-    cost = run.record.spent or Spent()
-    run.save_spent(cost.model_copy(update={"passes": done.passes, "seconds": round(done.seconds, 3)}))
+    cost = run.record.training_cost or TrainingCost()
+    run.save_training_cost(cost.model_copy(update={"sample_passes": done.passes, "seconds": round(done.seconds, 3)}))
 
 
 def _curves(run: Run, epoch: int) -> dict[str, float]:

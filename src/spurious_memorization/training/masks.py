@@ -15,7 +15,8 @@ from ..datasets.samples import Samples
 from ..datasets.sources import Batch
 from ..errors import UserError
 from ..networks.names import LossName
-from ..networks.units import Selection, Units, short_name, sites, touched
+from ..networks.selection import Selection
+from ..networks.units import Units, short_name, sites, touched
 
 Mask = Literal["gradient", "magnitude-smallest", "magnitude-largest", "random", "none"]
 """How the units to prune are chosen."""

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..console import say
+from ..console import log
+from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
-from ..runs.run import Run, best_epoch
+from ..runs.epochs import best_epoch
+from ..runs.run import Run
 from .epoch_selection import history_on, val_halves
 from .find_objective import objective_from
 from .objective import objective_class
@@ -106,7 +108,7 @@ def mitigate(
         ```
     """
     settings, out = settings or MitigateSettings(), Path(out)
-    data = settings.read(Path(folder))
+    data = read_with_settings(Path(folder), settings)
     seeds = seeds_from(settings.seeds)
     _check_data(data, settings)
     shared = {
@@ -114,7 +116,7 @@ def mitigate(
     }
     erm_epochs = expanded(TrainSettings(**shared), data).epochs
     budget = Budget(samples=len(data.train), erm_epochs=erm_epochs, finetune_epochs=settings.finetune_epochs)
-    say(
+    log(
         f"ERM and {len(settings.objective)} objectives, {len(seeds)} seeds each, into {out}; a training may pass "
         f"{budget.total} samples, {budget.samples} of them per epoch"
     )

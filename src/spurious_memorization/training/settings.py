@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from ..datasets.settings import DataSettings
 from ..networks.names import LossName, Precision
-from ..runs.run import BestRule, DataSettings
+from ..runs.epochs import BestRule
 from ..settings import Execution
 from .find_objective import AnyObjective, objective_names
 from .names import Recipe

@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..console import say
+from ..console import log
+from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, own_transform
 from ..networks.weights import load_exactly, read_weights
-from ..runs.run import Run, RunRecord, Spent, StartRecord, data_record, run_and_epoch, versions
+from ..runs.epochs import run_and_epoch
+from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
+from ..runs.run import Run
 from .checkpoint import read_checkpoint, restore_network
 from .loop import pruned_run, train_epochs
 from .objective import Training, build_objective
@@ -56,7 +59,7 @@ def train(
     """
     run = Run(Path(out))
     settings = settings or TrainSettings()
-    data = settings.read(Path(folder))
+    data = read_with_settings(Path(folder), settings)
     config = expanded(settings, data)
     execution = execution or TrainExecution()
     _check_options(config, execution)
@@ -80,7 +83,7 @@ def train(
         best_by=config.best_by,
         versions=versions(),
         start=start_record(config) if checkpoint is None else run.record.start,
-        spent=cost_before(config) if checkpoint is None else None,
+        training_cost=cost_before(config) if checkpoint is None else None,
     )
     with run.writing():
         _announce(run, config, data, model)
@@ -124,21 +127,21 @@ def start_record(config: TrainSettings) -> StartRecord | None:
     return StartRecord(run=str(path), epoch=Run(path).choose_epoch(epoch))
 
 
-def cost_before(config: TrainSettings) -> Spent:
+def cost_before(config: TrainSettings) -> TrainingCost:
     """What other runs have cost on which this training depends: the one whose errors the objective uses, otherwise the
     one that `--from` names."""
     named = config.objective.other_run or config.start
     if named is None:
-        return Spent()
+        return TrainingCost()
     path, wanted = run_and_epoch(named)
     older = Run(path)
-    epoch, last, spent = older.choose_epoch(wanted), int(older.history()["epoch"].max()), older.record.spent
-    if spent is None or spent.passes_before is None or spent.seconds_before is None:
-        return Spent(passes_before=None, seconds_before=None)
+    epoch, last, cost = older.choose_epoch(wanted), int(older.history()["epoch"].max()), older.record.training_cost
+    if cost is None or cost.sample_passes_before is None or cost.seconds_before is None:
+        return TrainingCost(sample_passes_before=None, seconds_before=None)
     share = epoch / max(last, 1)
-    return Spent(
-        passes_before=spent.passes_before + round(share * spent.passes),
-        seconds_before=round(spent.seconds_before + share * spent.seconds, 3),
+    return TrainingCost(
+        sample_passes_before=cost.sample_passes_before + round(share * cost.sample_passes),
+        seconds_before=round(cost.seconds_before + share * cost.seconds, 3),
     )
 
 
@@ -165,7 +168,7 @@ def _announce(run: Run, config: TrainSettings, data: Dataset, model: nn.Module) 
             f"{checkpoints} checkpoints need {needed / 1e9:.1f} GB but {run.path} has {free / 1e9:.1f} GB: "
             "free some space, or keep fewer with --checkpoint-every"
         )
-    say(
+    log(
         f"training {config.model} on {data.name}: {len(data.train)} samples, {config.epochs} epochs, "
         f"{checkpoints} checkpoints ({size * checkpoints / 1e6:.0f} MB) into {run.path}"
     )

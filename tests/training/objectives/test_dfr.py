@@ -62,8 +62,8 @@ def test_dfr_as_a_run(squares: Path, tmp_path: Path, trained: sm.Run, data: sm.D
     before, after = run.state(0), run.state(1)
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"fc.weight", "fc.bias"}
     fitting, _ = sm.val_halves(data)
-    assert run.record.spent is not None
-    assert run.record.spent.passes == len(fitting)
+    assert run.record.training_cost is not None
+    assert run.record.training_cost.sample_passes == len(fitting)
     files = {name: (run.path / name).stat().st_mtime_ns for name in tiny.files_below(run.path)}
     again = sm.train(squares, run.path, settings("dfr", **{"from": f"{trained.path}@3"}), resume=True)
     assert files == {name: (again.path / name).stat().st_mtime_ns for name in tiny.files_below(run.path)}

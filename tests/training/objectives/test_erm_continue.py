@@ -18,8 +18,8 @@ def test_the_control_is_pruned_contrast_without_its_contrast(trained: sm.Run, sq
     control = sm.train(squares, tmp_path / "control", settings("erm-continue", **start))
     without = settings("pruned-contrast:contrast_weight=0,mask=none", **start)
     assert tiny.same_networks(control, sm.train(squares, tmp_path / "without", without))
-    assert control.record.spent is not None
-    assert (control.record.spent.passes, control.record.spent.passes_before) == (80, 80)
+    assert control.record.training_cost is not None
+    assert (control.record.training_cost.sample_passes, control.record.training_cost.sample_passes_before) == (80, 80)
     assert control.record.start is not None
     assert (control.record.start.run, control.record.start.epoch) == (str(trained.path), 2)
 

@@ -122,8 +122,8 @@ def test_the_gradient_mask_is_taken_on_the_worst_samples(
     assert any((mask == 0).any() for mask in expected.values())
     history = sm.Run(run.path / "pruned").history()
     assert sorted(history["epoch"].unique()) == [1]
-    assert run.record.spent is not None
-    assert run.record.spent.passes == 2 * 40 + 5
+    assert run.record.training_cost is not None
+    assert run.record.training_cost.sample_passes == 2 * 40 + 5
 
 
 def test_a_fixed_mask_stays(trained: sm.Run, squares: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from ...console import say
+from ...console import log
 from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
 from ...networks.features import features_and_logits, head_name
@@ -66,7 +66,7 @@ class Dfr(Objective[DfrSettings]):
             self.settings,
             training.config.seed,
         )
-        say(f"dfr: fitted on {len(fitting)} samples of val, inverse strength of the penalty {found.strength:g}")
+        log(f"dfr: fitted on {len(fitting)} samples of val, inverse strength of the penalty {found.strength:g}")
         add_biases(model, {f"{head_name(model)}.bias": torch.from_numpy(found.bias).to(head.weight)})
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(found.weight))

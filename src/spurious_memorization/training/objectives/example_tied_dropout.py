@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...datasets.sources import Inputs
-from ...networks.units import Selection, short_name, sites
+from ...networks.selection import Selection
+from ...networks.units import short_name, sites
 from ...seeds import derived_seed
 from ..objective import Objective, Training
 from ..objective_settings import ObjectiveSettings

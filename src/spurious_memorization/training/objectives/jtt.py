@@ -11,7 +11,8 @@ from pydantic import Field
 
 from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
-from ...runs.run import Run, run_and_epoch
+from ...runs.epochs import run_and_epoch
+from ...runs.run import Run
 from ..objective import Objective, Training
 from ..objective_settings import ObjectiveSettings
 

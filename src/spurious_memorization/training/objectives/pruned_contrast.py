@@ -19,7 +19,7 @@ from ...networks.features import features_and_logits
 from ...networks.losses import LOSSES
 from ...networks.names import LayerKind, LossName
 from ...networks.running_statistics import repeat_first_pass, statistics
-from ...networks.units import Selection
+from ...networks.selection import Selection
 from ...runs.run import Run
 from ...seeds import derived_seed
 from ..contrast import dense_pruned_contrast
