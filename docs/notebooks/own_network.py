@@ -24,7 +24,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import spurious_memorization as sm
-from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from spurious_memorization.datasets.settings import SynthbirdsSettings
+from spurious_memorization.datasets.synthbirds.make import make_synthbirds
 
 # %% [markdown]
 # ## Images
