@@ -19,7 +19,8 @@ from spurious_memorization.datasets.samples import Samples
 from spurious_memorization.engine.evaluate import engine_for, passes_needed
 from spurious_memorization.engine.outcomes import block_plan
 from spurious_memorization.settings import Execution
-from spurious_memorization.studies.blocks import Part, measured_blocks, ready_engine
+from spurious_memorization.studies.blocks import Part, announce_engine, measured_blocks
+from spurious_memorization.studies.store import FolderStore
 
 from . import measures, training
 from .images import make_images
@@ -218,10 +219,10 @@ def verdict(bench: Bench) -> None:
         ]
         table.add("  too long for this benchmark: on fewer images", " and ".join(str(len(p.samples)) for p in parts))
     expected = planned(parts)
-    engine = ready_engine(engine, parts, Execution())
+    engine = announce_engine(engine, parts, Execution())
     started = time.perf_counter()
     for part in parts:
-        for _ in measured_blocks(bench.scratch / "outcomes", part.label, engine, part):
+        for _ in measured_blocks(FolderStore(bench.scratch), f"outcomes/{part.label}", engine, part):
             pass
     seconds = time.perf_counter() - started
     networks = sum((len(edits) + 1) * len(samples) for _, edits, samples, _ in parts)

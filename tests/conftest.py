@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch: networks are tiny, and children are forked, which threads forbid
+# One thread per process, set before torch is imported. The networks are tiny, and some tests fork children, which threads
+# forbid. Results then don't depend on how many workers run the tests.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
 
 from pathlib import Path
 
@@ -14,7 +17,11 @@ import torch
 
 import spurious_memorization as sm
 
-torch.ones(1, requires_grad=True).sum().backward()  # before any torch.export, after which forked children can't
+pytest_plugins = ["browser", "golden_networks"]
+
+torch.set_num_threads(1)
+# The first backward pass starts threads of torch. After a `torch.export`, a forked child could not start them.
+torch.ones(1, requires_grad=True).sum().backward()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -67,7 +67,7 @@ COLUMNS = {
     "control_low",
     "control_median",
     "control_high",
-    "n_as_large",
+    "n_controls_as_large",
     "p",
     "p_adjusted",
     "difference",
@@ -109,13 +109,13 @@ def test_from_tensors_to_effects(data):
     assert (row["accuracy_before"], row["accuracy_after"], row["accuracy_change"]) == (1, 0, -1)
     assert row["low"] <= row["accuracy_change"] <= row["high"] < 0
     assert row["margin_change"] < -1
-    assert (row["n_controls"], row["n_as_large"], row["control_low"]) == (7, 0, 0)
+    assert (row["n_controls"], row["n_controls_as_large"], row["control_low"]) == (7, 0, 0)
     others = effects[effects["group"] != GROUP]
     assert (others["accuracy_change"] == 0).all()
-    assert (others["n_as_large"] == 7).all()  # a accuracy change of 0 is met by all
+    assert (others["n_controls_as_large"] == 7).all()  # a accuracy change of 0 is met by all
     assert row["p"] == 1 / 8 <= row["p_adjusted"]
     assert (effects["verdict"] == "no verdict").all()
-    assert effects["reason"].str.contains("7 controls: 19 are needed").all()
+    assert effects["reason"].str.contains("7 controls: at least 19 are needed").all()
 
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

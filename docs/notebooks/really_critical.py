@@ -20,7 +20,7 @@
 
 # %%
 import spurious_memorization as sm
-from spurious_memorization.calibration.plants import plant
+from spurious_memorization.calibration.plants import plant_channels
 from spurious_memorization.calibration.striped_images import striped_images
 from spurious_memorization.calibration.trials import PLANTED_COUNTS
 
@@ -33,18 +33,18 @@ from spurious_memorization.calibration.trials import PLANTED_COUNTS
 # many networks).
 
 # %%
-made = plant("resnet", striped_images(1, PLANTED_COUNTS["resnet"]), seed=1, m=2)
-model, data = made.model, made.data
-group = data.groups.names[made.group]
+planted = plant_channels("resnet", striped_images(1, PLANTED_COUNTS["resnet"]), seed=1, m=2)
+model, data = planted.model, planted.data
+group = data.groups.names[planted.group]
 data
 
 # %% [markdown]
 # The channels that hold the group, and what becomes of every group without them:
 
 # %%
-print(f"{made.units} hold {group!r}")
-print("training accuracy before", made.before)
-print("and without them        ", made.after)
+print(f"{planted.units} hold {group!r}")
+print("training accuracy before", planted.before)
+print("and without them        ", planted.after)
 
 # %% [markdown]
 # ## The question, asked of the known channels
@@ -75,7 +75,7 @@ def asked(settings: sm.StudySettings):
     return found[(found["split"] == "train") & (found["group_name"] == group)]
 
 
-known = asked(sm.StudySettings(units=tuple(str(made.units).split(","))))
+known = asked(sm.StudySettings(units=tuple(str(planted.units).split(","))))
 known[COLUMNS]
 
 # %% [markdown]

@@ -23,9 +23,9 @@ from .settings import Execution
 from .statistics.agreement import agreement
 from .statistics.effects import effects
 from .studies.ablation import ablation, ablation_map
-from .studies.examine import examine
-from .studies.pipeline import Study, study
+from .studies.pipeline import study, study_in_memory
 from .studies.settings import StudySettings, TraceSettings
+from .studies.study import Study
 from .training.epoch_selection import selected_epoch, val_halves
 from .training.loop import TrainExecution
 from .training.mitigate import MitigateSettings, Mitigation, mitigate
@@ -72,7 +72,6 @@ __all__ = [
     "edits",
     "effects",
     "evaluate",
-    "examine",
     "from_tensors",
     "hardest_samples",
     "import_network",
@@ -87,6 +86,7 @@ __all__ = [
     "reproduce",
     "selected_epoch",
     "study",
+    "study_in_memory",
     "top",
     "tracing_rules",
     "track_units",

@@ -13,8 +13,9 @@ from .reporting.draw import FigureSettings, draw
 from .reporting.page import report
 from .runs.run import Run
 from .settings import Settings
-from .studies.pipeline import Study, study
+from .studies.pipeline import study
 from .studies.settings import StudySettings
+from .studies.study import Study
 from .training.recipes import TrainSettings
 from .training.train import train
 

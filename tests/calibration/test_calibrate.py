@@ -13,22 +13,18 @@ from scipy import stats
 
 import spurious_memorization as sm
 from spurious_memorization.calibration import calibrate as module
-from spurious_memorization.calibration.calibrate import (
-    CalibrateSettings,
-    calibrate,
-    false_rate,
-    planned,
-    recalls,
-)
+from spurious_memorization.calibration.calibrate import calibrate, planned_trials
 from spurious_memorization.calibration.networks import FAMILIES, accuracies, small_network, trained
-from spurious_memorization.calibration.plants import plant
+from spurious_memorization.calibration.plants import plant_channels
+from spurious_memorization.calibration.rates import false_rate, false_rates, planted_verdicts, recalls
+from spurious_memorization.calibration.settings import CalibrateSettings
 from spurious_memorization.calibration.striped_images import COUNTS, striped_images
 from spurious_memorization.calibration.trials import PLANTED_COUNTS, TRIALS, run_trial
 
 SMALL = CalibrateSettings(networks=4, plants=2, described=0)
 
 
-def nulls(family: str, seed: int) -> dict:
+def nulls_record(family: str, seed: int) -> dict:
     return {
         "influential": [seed == 1, False, False, False],
         "selective": [False] * 4,
@@ -37,7 +33,7 @@ def nulls(family: str, seed: int) -> dict:
     }
 
 
-def planted(recall: float, *, accepted: bool = True) -> dict:
+def planted_record(recall: float, *, accepted: bool = True) -> dict:
     record = {"units": "a:1", "n_units": 1, "group": "lying with warm", "accepted": accepted}
     if not accepted:
         return record
@@ -51,14 +47,15 @@ def stored(tmp_path: Path) -> Path:
     out = tmp_path / "calibration"
     out.mkdir()
     (out / "calibration.json").write_text(json.dumps({"controls": 99}))
-    for trial in planned(SMALL):
-        record = nulls(trial.family, trial.seed) if trial.kind == "exact_nulls" else planted(0.5 + trial.seed / 2)
+    for trial in planned_trials(SMALL):
+        is_null = trial.kind == "exact_nulls"
+        record = nulls_record(trial.family, trial.seed) if is_null else planted_record(0.5 + trial.seed / 2)
         (out / trial.file).write_text(json.dumps(record))
     return out
 
 
 def test_trials_are_of_both_families_and_of_different_networks():
-    trials = planned(CalibrateSettings(networks=50, plants=16, described=6, seed=7))
+    trials = planned_trials(CalibrateSettings(networks=50, plants=16, described=6, seed=7))
     assert len(set(trials)) == len(trials) == 50 + 16 + 3 * 6
     assert {trial.kind for trial in trials} == set(TRIALS)
     for kind in TRIALS:
@@ -94,19 +91,19 @@ def test_rates_where_all_networks_are_alike():
 def test_stored_records_are_not_run_again(stored: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "run_trial", None)
     records = calibrate(stored, SMALL)
-    rates = module.false_rates(records)
+    rates = false_rates(records)
     assert rates["influential"].value == pytest.approx(1 / 16)
     assert rates["selective"].value == 0
     assert rates["memorizing"].value == pytest.approx(0.25)
     table = recalls(records).set_index(["family", "criterion"])
     assert table.loc[("all", "ablation"), "plants"] == 2
     assert table.loc[("all", "ablation"), "recall"] == pytest.approx(0.75)
-    assert module.planted_verdicts(records) == {"memorizing": 2}
+    assert planted_verdicts(records) == {"memorizing": 2}
 
 
 def test_a_missing_record_alone_is_run(stored: Path, monkeypatch: pytest.MonkeyPatch):
     asked = []
-    monkeypatch.setattr(module, "run_trial", lambda *trial: asked.append(trial) or nulls(trial[1], trial[2]))
+    monkeypatch.setattr(module, "run_trial", lambda *trial: asked.append(trial) or nulls_record(trial[1], trial[2]))
     (stored / "exact_nulls_deit_0002.json").unlink()
     calibrate(stored, SMALL, workers=1)
     assert asked == [("exact_nulls", "deit", 2, 99)]
@@ -126,7 +123,7 @@ def test_the_command_prints_rates_recall_and_verdicts(stored: Path, capsys: pyte
 
 
 def test_rejected_plants_are_told_and_left_out(stored: Path, capsys: pytest.CaptureFixture[str]):
-    (stored / "planted_deit_0000.json").write_text(json.dumps(planted(0, accepted=False)))
+    (stored / "planted_deit_0000.json").write_text(json.dumps(planted_record(0, accepted=False)))
     said = tiny.spurmem(capsys, "calibrate", "--out", stored, "--networks", 4, "--plants", 2, "--described", 0)
     assert "1 of 2 plants were accepted" in said.out
     assert "1 were not and are left out" in said.out
@@ -166,22 +163,22 @@ def test_images_have_the_counts_and_the_minority_asked_for():
 @pytest.mark.parametrize(("family", "seed", "m"), [("resnet", 7, 3), ("deit", 0, 4)])
 def test_planted_channels_do_what_is_said_of_them(family, seed, m):
     data = striped_images(seed, PLANTED_COUNTS[family])
-    made = plant(family, data, seed, m)
-    assert len(made.units) == m
-    planted_group = data.groups.names[made.group]
-    assert made.is_accepted
-    assert made.data.minority == (made.group,)
-    assert made.before == accuracies(made.model, data.train)
-    without = sm.edits.edited(made.model, sm.edits.zero(made.units))
-    assert made.after == accuracies(without, data.train)
-    assert made.before[planted_group] >= 0.95
-    assert made.after[planted_group] <= 0.2
+    planted = plant_channels(family, data, seed, m)
+    assert len(planted.units) == m
+    planted_group = data.groups.names[planted.group]
+    assert planted.is_accepted
+    assert planted.data.minority == (planted.group,)
+    assert planted.before == accuracies(planted.model, data.train)
+    without = sm.edits.edited(planted.model, sm.edits.zero(planted.units))
+    assert planted.after == accuracies(without, data.train)
+    assert planted.before[planted_group] >= 0.95
+    assert planted.after[planted_group] <= 0.2
     # The same images of the group that were never seen are as wrong as before.
-    assert accuracies(made.model, data.test)[planted_group] <= 0.3
-    (name,) = made.units.by_name()
-    raw = made.model.get_parameter(name).detach().flatten(1).norm(dim=1)
+    assert accuracies(planted.model, data.test)[planted_group] <= 0.3
+    (name,) = planted.units.by_name()
+    raw = planted.model.get_parameter(name).detach().flatten(1).norm(dim=1)
     low, high = raw.quantile(0.25), raw.quantile(0.75)
-    assert all(low <= raw[index] <= high for _, index in made.units)
+    assert all(low <= raw[index] <= high for _, index in planted.units)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ import spurious_memorization as sm
 from spurious_memorization.controls.matched_sets import matched_rankings
 from spurious_memorization.controls.norms import folded_norms, norms_of_units, stage_of
 from spurious_memorization.engine.prefix import program
-from spurious_memorization.statistics.verdicts import influence
+from spurious_memorization.statistics.permutation import influence
 
 QUICK = settings(max_examples=30, deadline=None)
 SEEDS = st.integers(0, 2**32)
@@ -441,7 +441,7 @@ def test_random_units_are_as_likely_first_as_any(size):
         for name, strengths in STRENGTHS.items():
             strength = strengths(rng)
             drops = [sum(strength[unit] for unit in units) for units in sets]
-            p[name].append(float(influence(drops[0], np.array(drops[1:])[:, None])[0][0]))
+            p[name].append(float(influence(-drops[0], -np.array(drops[1:])[:, None])[0][0]))
     for name, values in p.items():
         for bound in (0.05, 0.2):
             assert (np.array(values) <= bound + 1e-9).sum() <= stats.binom.ppf(0.9999, 500, bound), (name, bound)

@@ -11,12 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import tiny
-from browser import Opened, chromium, opened
-from test_report import file, hostile
+from browser import Opened, opened
 
 import spurious_memorization as sm
-
-__all__ = ["chromium", "file", "hostile"]
 
 NAMES = ("class 0 with color 0", "class 0 with color 1", "class 1 with color 0", "class 1 with color 1")
 

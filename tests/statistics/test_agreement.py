@@ -109,7 +109,7 @@ def test_a_study_in_memory_is_what_its_parts_say():
     torch.manual_seed(0)
     model, data = MODEL.eval(), images()
     units = "0:3,3:5"
-    found = sm.examine(model, data, sm.StudySettings(units=units.split(","), controls=19))
+    found = sm.study_in_memory(model, data, sm.StudySettings(units=units.split(","), controls=19)).effects()
     edit = sm.edits.zero(sm.parse_units(model, units))
     edits = [edit, *sm.matched_controls(model, edit, 19)]
     train, test = (sm.evaluate(model, edits, samples) for samples in (data.train, data.test))
@@ -139,8 +139,8 @@ def test_a_study_in_memory_is_what_its_parts_say():
 def test_rewind_in_memory_needs_an_older_network():
     settings = sm.StudySettings(units=("0:3",), controls=0, edit=("rewind:epochs=1", "mean"))
     with pytest.raises(sm.UserError, match="rewind needs the state dict"):
-        sm.examine(MODEL, images(), settings)
-    found = sm.examine(MODEL, images(), settings, older=MODEL.state_dict())
+        sm.study_in_memory(MODEL, images(), settings)
+    found = sm.study_in_memory(MODEL, images(), settings, older=MODEL.state_dict()).effects()
     same = found[found["kind"] == "rewind"]
     assert (same["accuracy_change"] == 0).all()
     assert set(found["kind"]) == {"rewind", "mean"}

@@ -8,15 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_counts import QUICK, by_group, cases
+from outcome_cases import by_group, cases
 
 import spurious_memorization as sm
 from spurious_memorization.datasets.pseudo_minority import with_pseudo_minority
 from spurious_memorization.engine.outcomes import Block
-from spurious_memorization.statistics.intervals import paired_interval
-from spurious_memorization.statistics.verdicts import answers, influence, memorization, selectivity
+from spurious_memorization.statistics.intervals import difference_of_means, paired_interval
+from spurious_memorization.statistics.permutation import influence, selectivity
+from spurious_memorization.statistics.verdicts import answer_questions
+
+QUICK = settings(max_examples=25, deadline=None)
 
 
 def unit(number: int) -> sm.Units:
@@ -47,10 +50,13 @@ def test_effects_are_differences_of_two_metric_frames(case, n_controls):
             np.testing.assert_allclose(here["control_low"], others.min(0))
             np.testing.assert_allclose(here["control_high"], others.max(0))
             np.testing.assert_allclose(here["control_median"], np.median(others, 0), atol=1e-12)
-            assert here["n_as_large"].tolist() == (others <= accuracy_changes[0].to_numpy() + 1e-9).sum(0).tolist()
+            assert (
+                here["n_controls_as_large"].tolist()
+                == (others <= accuracy_changes[0].to_numpy() + 1e-9).sum(0).tolist()
+            )
         else:
             assert here[["control_low", "control_median", "control_high"]].isna().all(axis=None)
-            assert (here["n_as_large"] == 0).all()
+            assert (here["n_controls_as_large"] == 0).all()
 
 
 def test_effects_by_hand():
@@ -76,7 +82,7 @@ def test_nothing_but_controls():
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2)
     )
-    with pytest.raises(sm.UserError, match="no edit to show"):
+    with pytest.raises(sm.UserError, match="all edits are controls"):
         sm.effects(sm.evaluate(model, [], data.train), data.train)
 
 
@@ -130,32 +136,34 @@ def test_verdicts_are_what_the_pure_functions_say(seed):
     samples, names = data.train, list(data.groups.names)
     assert data.minority == (1, 2, 5)
     right = train.after.predicted == samples.y
-    drops = (train.before.predicted[0] == samples.y).astype(float) - right
+    changes = right - (train.before.predicted[0] == samples.y).astype(float)
     margin, lost = train.before.margin[0], train.before.margin[0] - train.after.margin
     lost_unseen = test.before.margin[0] - test.after.margin
     for position, controls in ((60, slice(0, 60)), (121, slice(61, 121))):
         here = table[table["edit"] == position].set_index("group")
         present = [g for g in range(6) if (samples.g == g).any()]
         assert list(here.index) == [names[g] for g in present]
-        accuracy_changes = np.array([[drop[samples.g == g].mean() for g in present] for drop in drops])
+        accuracy_changes = np.array([[change[samples.g == g].mean() for g in present] for change in changes])
         p, adjusted = influence(accuracy_changes[position], accuracy_changes[controls])
         np.testing.assert_allclose(here["p"], p)
         np.testing.assert_allclose(here["p_adjusted"], adjusted)
-        np.testing.assert_allclose(here["p"], (1 + here["n_as_large"]) / 61)
-        for g, drop, p_one in zip(present, accuracy_changes[position], adjusted, strict=True):
+        np.testing.assert_allclose(here["p"], (1 + here["n_controls_as_large"]) / 61)
+        for g, change, p_one in zip(present, accuracy_changes[position], adjusted, strict=True):
             row, chosen, member = here.loc[names[g]], None, samples.g == g
             if g in data.minority:
                 of_label = member | ((samples.y == g // 2) & np.isin(samples.g, data.majority))
-                chosen = selectivity(drops[position][of_label], member[of_label], margin[of_label], seed=seed)
+                chosen = selectivity(changes[position][of_label], member[of_label], margin[of_label], seed=seed)
                 stated = (row["difference"], row["p_selective"], row["overlap"])
                 assert stated == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
             else:
                 assert row[["difference", "p_selective", "overlap"]].isna().all()
-            contrast = memorization(lost[position, member], lost_unseen[position, data.test.g == g])
+            contrast = difference_of_means(lost[position, member], lost_unseen[position, data.test.g == g])
             bounds = (row["contrast"], row["contrast_low"], row["contrast_high"])
             assert bounds == pytest.approx((contrast.value, contrast.low, contrast.high), nan_ok=True, rel=1e-5)
-            assert row["n_unseen"] == contrast.n_unseen == (data.test.g == g).sum()
-            told = answers(drop, p_one, 60, math.nan, chosen, contrast)
+            assert row["n_unseen"] == contrast.n_second == (data.test.g == g).sum()
+            told = answer_questions(
+                change, p_one, n_controls=60, norm_ratio=math.nan, selective=chosen, contrast=contrast
+            )
             assert (row["influential"], row["selective"], row["memorizing"]) == (
                 told.influential, told.selective, told.memorizing
             )  # fmt: skip
@@ -181,7 +189,7 @@ def test_what_was_not_measured_is_not_told():
     ).set_index("group")  # fmt: skip
     assert (few["n_controls"] == 10).all()
     assert (few["verdict"] == "no verdict").all()
-    assert few["reason"].str.contains("10 controls: 19 are needed").all()
+    assert few["reason"].str.contains("10 controls: at least 19 are needed").all()
     assert few["p"].notna().all()  # told all the same
     alone = sm.effects(sm.Outcomes((edits[60],), *part_of(found["train"], slice(60, 61)), "plain"), data.train)
     assert alone["p"].isna().all()
@@ -210,7 +218,7 @@ def test_only_some_of_the_samples():
     lost = (found["train"].before.margin[0] - found["train"].after.margin[60])[where]
     row = here.set_index("group").loc[data.groups.names[2]]
     new = found["test"].before.margin[0] - found["test"].after.margin[60]
-    contrast = memorization(lost[some.g == 2], new[data.test.g == 2])
+    contrast = difference_of_means(lost[some.g == 2], new[data.test.g == 2])
     assert row["contrast_low"] == pytest.approx(contrast.low, rel=1e-5)
 
 

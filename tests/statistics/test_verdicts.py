@@ -9,25 +9,39 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from max_statistic import step_down
+from numpy.typing import ArrayLike
 from scipy import stats
 from statsmodels.stats.weightstats import CompareMeans
 
-from spurious_memorization.statistics.verdicts import (
-    MIN_CONTROLS,
-    Answers,
-    Contrast,
-    Selectivity,
-    answers,
-    influence,
-    memorization,
-    selectivity,
-)
+from spurious_memorization.statistics import permutation
+from spurious_memorization.statistics.intervals import Difference, difference_of_means
+from spurious_memorization.statistics.permutation import Selectivity
+from spurious_memorization.statistics.verdicts import MIN_CONTROLS, Answers, answer_questions
 
 QUICK = settings(max_examples=40, deadline=None)
 SEEDS = st.integers(0, 2**32)
 
 
 # 1. influence
+
+
+def influence(selected: ArrayLike, controls: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """The test, of drops."""
+    return permutation.influence(-np.asarray(selected, float), -np.asarray(controls, float))
+
+
+def selectivity(drop: ArrayLike, *arguments: object, **options: object) -> Selectivity:
+    """The test, of drops."""
+    return permutation.selectivity(-np.asarray(drop, float), *arguments, **options)  # type: ignore[arg-type]
+
+
+def selective(difference: float, p: float, overlap: float, n_minority: int, n_majority: int) -> Selectivity:
+    return Selectivity(difference=difference, p=p, overlap=overlap, n_minority=n_minority, n_majority=n_majority)
+
+
+def contrasted(value: float, low: float, high: float, n_first: int, n_second: int) -> Difference:
+    return Difference(value=value, low=low, high=high, n_first=n_first, n_second=n_second)
 
 
 def drawn_drops(seed: int, n: int, questions: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,23 +80,6 @@ def test_p_of_one_question_is_scipys(seed, n, levels):
     p, adjusted = influence(selected, controls)
     assert p[0] == pytest.approx(scipys_p(np.append(selected, controls)))
     assert adjusted[0] == p[0]
-
-
-def step_down(selected: np.ndarray, controls: np.ndarray) -> list[float]:
-    """The same, question by question from the most significant one."""
-    z = [[0.0] * len(selected) for _ in range(len(controls) + 1)]
-    for q, column in enumerate(np.vstack([selected, controls]).T):
-        middle, spread = np.mean(column), np.std(column)
-        for row, value in enumerate(column):
-            z[row][q] = (value - middle) / spread if spread > 1e-9 else 0.0
-    left, adjusted, so_far = set(range(len(selected))), [0.0] * len(selected), 0.0
-    while left:
-        q = max(left, key=lambda question: z[0][question])
-        reached = sum(max(row[other] for other in left) >= z[0][q] - 1e-9 for row in z)
-        so_far = max(so_far, reached / len(z))
-        adjusted[q] = so_far
-        left.remove(q)
-    return adjusted
 
 
 def scipys_p(values: np.ndarray) -> float:
@@ -416,27 +413,27 @@ def test_within_strata_selectivity_meets_its_level(accuracy_change):
 def test_the_contrast_is_that_of_statsmodels(seed, n, m, level):
     rng = np.random.default_rng(seed)
     train, unseen = rng.normal(1, 3, n), rng.exponential(1, m)
-    found = memorization(train, unseen, level)
+    found = difference_of_means(train, unseen, level)
     low, high = CompareMeans.from_data(train, unseen).tconfint_diff(alpha=1 - level, usevar="unequal")
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
     assert found.value == pytest.approx(train.mean() - unseen.mean())
-    assert (found.n_train, found.n_unseen) == (n, m)
-    assert memorization(train, unseen) == memorization(train, unseen, 0.95)
-    back = memorization(unseen, train, level)
+    assert (found.n_first, found.n_second) == (n, m)
+    assert difference_of_means(train, unseen) == difference_of_means(train, unseen, 0.95)
+    back = difference_of_means(unseen, train, level)
     assert (back.value, back.low, back.high) == pytest.approx((-found.value, -found.high, -found.low))
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (1, 5), (5, 1), (0, 9), (9, 0)])
 def test_too_few_samples_have_no_contrast(n, m):
-    found = memorization(np.arange(n), np.arange(m))
+    found = difference_of_means(np.arange(n), np.arange(m))
     assert all(math.isnan(value) for value in (found.value, found.low, found.high))
-    assert (found.n_train, found.n_unseen) == (n, m)
+    assert (found.n_first, found.n_second) == (n, m)
 
 
 def test_contrasts_without_spread():
-    assert memorization([2, 2, 2], [0.5, 0.5]) == Contrast(1.5, 1.5, 1.5, 3, 2)
-    assert memorization([0, 0], [0, 0, 0]) == Contrast(0, 0, 0, 2, 3)
-    one_sided = memorization([0, 1, 2], [5, 5, 5, 5])
+    assert difference_of_means([2, 2, 2], [0.5, 0.5]) == contrasted(1.5, 1.5, 1.5, 3, 2)
+    assert difference_of_means([0, 0], [0, 0, 0]) == contrasted(0, 0, 0, 2, 3)
+    one_sided = difference_of_means([0, 1, 2], [5, 5, 5, 5])
     low, high = CompareMeans.from_data([0, 1, 2], [5, 5, 5, 5]).tconfint_diff(usevar="unequal")
     assert (one_sided.low, one_sided.high) == pytest.approx((low, high))
 
@@ -446,19 +443,19 @@ def test_contrasts_cover():
     number and spread: a rate of 0.08 would be found with probability 0.98."""
     rng = np.random.default_rng(0)
     for n, m, spread in ((8, 100, 1.0), (100, 8, 3.0), (12, 12, 0.3)):
-        wrong = sum(memorization(rng.normal(size=n), rng.normal(0, spread, m)).low > 0 for _ in range(500))
+        wrong = sum(difference_of_means(rng.normal(size=n), rng.normal(0, spread, m)).low > 0 for _ in range(500))
         assert stats.binom.ppf(0.0001, 500, 0.025) <= wrong <= stats.binom.ppf(0.9999, 500, 0.025)
 
 
 # the verdict
 
-YES = Selectivity(0.4, 0.001, 1.0, 20, 80)
-CONTRAST = Contrast(1.0, 0.2, 1.8, 20, 20)
+YES = selective(0.4, 0.001, 1.0, 20, 80)
+CONTRAST = contrasted(1.0, 0.2, 1.8, 20, 20)
 
 
 def changed(**changes: object) -> Answers:
     stated = {
-        "drop": 0.5,
+        "accuracy_change": -0.5,
         "p_influential": 0.01,
         "n_controls": 99,
         "norm_ratio": 1.0,
@@ -466,36 +463,36 @@ def changed(**changes: object) -> Answers:
         "contrast": CONTRAST,
         **changes,
     }
-    return answers(**stated)  # type: ignore[arg-type]
+    return answer_questions(**stated)  # type: ignore[arg-type]
 
 
 CASES = [
     ({}, (True, True, True), "memorizing", ""),
-    ({"contrast": Contrast(1, -0.1, 2, 9, 9)}, (True, True, False), "critical", ""),
-    ({"contrast": Contrast(1, 0.0, 2, 9, 9)}, (True, True, False), "critical", ""),
+    ({"contrast": contrasted(1, -0.1, 2, 9, 9)}, (True, True, False), "critical", ""),
+    ({"contrast": contrasted(1, 0.0, 2, 9, 9)}, (True, True, False), "critical", ""),
     ({"contrast": None}, (True, True, None), "critical", ""),
     (
-        {"contrast": memorization([1, 2], [1])},
+        {"contrast": difference_of_means([1, 2], [1])},
         (True, True, None),
         "critical",
         "no unseen samples of this group were measured",
     ),
-    ({"contrast": memorization([1, 2], []), "selective": None}, (True, None, None), "influential", ""),
+    ({"contrast": difference_of_means([1, 2], []), "selective": None}, (True, None, None), "influential", ""),
     ({"selective": None}, (True, None, True), "influential", ""),
-    ({"selective": Selectivity(0.4, 0.06, 1.0, 20, 80)}, (True, False, True), "influential", ""),
-    ({"selective": Selectivity(0.4, 0.05, 1.0, 20, 80)}, (True, True, True), "memorizing", ""),
-    ({"selective": Selectivity(0.049, 0.001, 1.0, 20, 80)}, (True, False, True), "influential", ""),
-    ({"selective": Selectivity(0.05, 0.001, 1.0, 20, 80)}, (True, True, True), "memorizing", ""),
-    ({"selective": Selectivity(0.15 - 0.1, 0.001, 1.0, 20, 80)}, (True, True, True), "memorizing", ""),
-    ({"selective": Selectivity(0.4, 0.001, 0.5, 20, 80)}, (True, True, True), "memorizing", ""),
+    ({"selective": selective(0.4, 0.06, 1.0, 20, 80)}, (True, False, True), "influential", ""),
+    ({"selective": selective(0.4, 0.05, 1.0, 20, 80)}, (True, True, True), "memorizing", ""),
+    ({"selective": selective(0.049, 0.001, 1.0, 20, 80)}, (True, False, True), "influential", ""),
+    ({"selective": selective(0.05, 0.001, 1.0, 20, 80)}, (True, True, True), "memorizing", ""),
+    ({"selective": selective(0.15 - 0.1, 0.001, 1.0, 20, 80)}, (True, True, True), "memorizing", ""),
+    ({"selective": selective(0.4, 0.001, 0.5, 20, 80)}, (True, True, True), "memorizing", ""),
     (
-        {"selective": Selectivity(0.4, 0.001, 0.49, 20, 80)},
+        {"selective": selective(0.4, 0.001, 0.49, 20, 80)},
         (True, None, True),
         "influential",
         "only 49% of the group have majority samples of their label and margin",
     ),
     (
-        {"selective": Selectivity(math.nan, math.nan, 0.0, 0, 0)},
+        {"selective": selective(math.nan, math.nan, 0.0, 0, 0)},
         (True, None, True),
         "influential",
         "only 0% of the group have majority samples",
@@ -503,17 +500,27 @@ CASES = [
     ({"p_influential": 0.05}, (True, True, True), "memorizing", ""),
     ({"p_influential": 0.0501}, (False, True, True), "selective", ""),
     ({"p_influential": 0.3, "selective": None}, (False, None, True), "none", ""),
-    ({"p_influential": 0.3, "selective": Selectivity(0, 1, 1, 9, 9)}, (False, False, True), "none", ""),
-    ({"drop": 0.0}, (False, True, True), "selective", ""),  # controls that gain don't make it influential
-    ({"drop": -0.2, "selective": None}, (False, None, True), "none", ""),
-    ({"p_influential": math.nan}, (None, True, True), "no verdict", "no samples of this group on the controls' side"),
-    ({"n_controls": 18}, (None, True, True), "no verdict", "18 controls: 19 are needed"),
+    ({"p_influential": 0.3, "selective": selective(0, 1, 1, 9, 9)}, (False, False, True), "none", ""),
+    ({"accuracy_change": -0.0}, (False, True, True), "selective", ""),  # controls that gain don't make it influential
+    ({"accuracy_change": 0.2, "selective": None}, (False, None, True), "none", ""),
+    (
+        {"p_influential": math.nan},
+        (None, True, True),
+        "no verdict",
+        "the controls were measured on no sample of this group",
+    ),
+    ({"n_controls": 18}, (None, True, True), "no verdict", "18 controls: at least 19 are needed"),
     ({"n_controls": 19, "p_influential": 0.05}, (True, True, True), "memorizing", ""),
-    ({"n_controls": 0, "p_influential": math.nan}, (None, True, True), "no verdict", "0 controls: 19 are needed"),
+    (
+        {"n_controls": 0, "p_influential": math.nan},
+        (None, True, True),
+        "no verdict",
+        "0 controls: at least 19 are needed",
+    ),
     ({"norm_ratio": math.nan}, (True, True, True), "memorizing", ""),
     ({"norm_ratio": 0.5}, (True, True, True), "memorizing", ""),
     ({"norm_ratio": 2.0}, (True, True, True), "memorizing", ""),
-    ({"norm_ratio": 0.49}, (None, True, True), "no verdict", "their norm is 0.49 times the selected set's"),
+    ({"norm_ratio": 0.49}, (None, True, True), "no verdict", "their norm is 0.49 times the norm of the selected set"),
     ({"norm_ratio": 2.1}, (None, True, True), "no verdict", "no matched controls: their norm is 2.1 times"),
 ]
 
@@ -530,7 +537,7 @@ def test_answers(changes, expected, verdict, reason):
 
 
 def test_several_reasons_are_all_given():
-    found = changed(n_controls=3, selective=Selectivity(0, 1, 0.1, 1, 1), contrast=memorization([1], []))
+    found = changed(n_controls=3, selective=selective(0, 1, 0.1, 1, 1), contrast=difference_of_means([1], []))
     assert found.reason.count("; ") == 2
     assert found.verdict == "no verdict"
 
@@ -539,7 +546,7 @@ def test_several_reasons_are_all_given():
 @pytest.mark.parametrize("selective", [True, False, None])
 @pytest.mark.parametrize("memorizing", [True, False, None])
 def test_the_verdict_is_the_strongest_word(influential, selective, memorizing):
-    verdict = Answers(influential, selective, memorizing).verdict
+    verdict = Answers(influential=influential, selective=selective, memorizing=memorizing).verdict
     assert (verdict == "no verdict") == (influential is None)
     assert (verdict in ("critical", "memorizing")) == bool(influential and selective)
     assert (verdict == "memorizing") == bool(influential and selective and memorizing)

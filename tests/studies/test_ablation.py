@@ -15,8 +15,10 @@ import torch
 
 import spurious_memorization as sm
 from spurious_memorization.studies import ablation_map as ablation_module
-from spurious_memorization.studies import blocks as blocks_module
-from spurious_memorization.studies.ablation_map import AblationSettings, beside_others, stored_ablation
+from spurious_memorization.studies import store as store_module
+from spurious_memorization.studies.ablation_map import stored_ablation_map, with_others_of_label
+from spurious_memorization.studies.ranking_settings import RankingSettings
+from spurious_memorization.studies.store import FolderStore
 
 MINORITY = ("class 0 with color 1", "class 1 with color 0")
 
@@ -105,7 +107,7 @@ def test_screening_says_what_it_leaves_out(run: sm.Run, data: sm.Dataset, capsys
     said = tiny.spurmem(capsys, "trace", run.path, "--criterion", "ablation", "--screen", "4", "--show", "9")
     n = sm.criteria.weight_norm(model).n
     assert said.status == 0
-    assert f"the first 4 of {n} channels by taylor: {n - 4} left out" in said.err
+    assert f"the first 4 of {n} channels by taylor; {n - 4} left out" in said.err
     (record,) = run.path.glob("ablations/*/ablation.json")
     assert json.loads(record.read_text())["left_out"] == n - 4
 
@@ -119,15 +121,15 @@ def test_single_weights_of_a_whole_network_are_refused(data: sm.Dataset) -> None
 
 
 def test_samples_are_the_groups_and_as_many_others_of_their_labels(data: sm.Dataset) -> None:
-    chosen = beside_others(data.train, MINORITY, seed=0)
+    chosen = with_others_of_label(data.train, MINORITY, seed=0)
     counts = np.bincount(chosen.g, minlength=4)
     assert counts.tolist() == [4, 4, 4, 4]
     assert np.bincount(data.train.g).tolist() == [16, 4, 4, 16]
-    one = beside_others(data.train, MINORITY[:1], seed=0)
+    one = with_others_of_label(data.train, MINORITY[:1], seed=0)
     assert np.bincount(one.g, minlength=4).tolist() == [4, 4, 0, 0]
-    every = beside_others(data.train, data.groups.names, seed=0)
+    every = with_others_of_label(data.train, data.groups.names, seed=0)
     assert len(every) == len(data.train)
-    assert not np.array_equal(chosen.index, beside_others(data.train, MINORITY, seed=1).index)
+    assert not np.array_equal(chosen.index, with_others_of_label(data.train, MINORITY, seed=1).index)
 
 
 def test_trace_stores_map_and_rankings_and_a_study_reads_them(
@@ -150,12 +152,12 @@ def test_trace_stores_map_and_rankings_and_a_study_reads_them(
 
 
 def test_killed_midway_it_continues(run: sm.Run, data: sm.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = AblationSettings(select=sm.Selection(), epoch=3, groups=MINORITY)
-    whole = sm.ablation_map(run.network(3), beside_others(data.train, MINORITY, 0))
+    ranking = RankingSettings(criterion="ablation", select=sm.Selection(), epoch=3, ablated_with=MINORITY)
+    whole = sm.ablation_map(run.network(3), with_others_of_label(data.train, MINORITY, 0))
     monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_A_BLOCK", 5)
 
     def child() -> None:
-        original, calls = blocks_module.write_parquet, []
+        original, calls = store_module.write_parquet, []
 
         def last(file: Path, frame: pd.DataFrame) -> None:
             calls.append(file)
@@ -163,19 +165,19 @@ def test_killed_midway_it_continues(run: sm.Run, data: sm.Dataset, monkeypatch: 
                 os.kill(os.getpid(), signal.SIGKILL)
             original(file, frame)
 
-        blocks_module.write_parquet = last
-        stored_ablation(run, run.network(3), data, settings)
+        store_module.write_parquet = last
+        stored_ablation_map(run.network(3), data, ranking, FolderStore(run.path))
 
     assert tiny.in_child(child) == -signal.SIGKILL
     (outcomes,) = run.path.glob("ablations/*/outcomes")
     before = {file.name: file.stat().st_mtime_ns for file in outcomes.glob("*.parquet")}
     assert len(before) == 2
-    frame = stored_ablation(run, run.network(3), data, settings)
+    frame = stored_ablation_map(run.network(3), data, ranking, FolderStore(run.path))
     assert all((outcomes / name).stat().st_mtime_ns == time for name, time in before.items())
     counts = ["tensor", "index", "group", "n", "correct_before", "correct_after"]
     pd.testing.assert_frame_equal(frame[counts], whole[counts])
     np.testing.assert_allclose(frame["margin_after"], whole["margin_after"], rtol=1e-4, atol=1e-4)
-    pd.testing.assert_frame_equal(stored_ablation(run, run.network(3), data, settings), frame)
+    pd.testing.assert_frame_equal(stored_ablation_map(run.network(3), data, ranking, FolderStore(run.path)), frame)
 
 
 def test_without_a_minority_a_group_is_asked_for(

@@ -1,4 +1,3 @@
-# ruff: noqa: F811  (fixtures of another module are arguments here)
 """The research code's answers on fine-tuning with pruning, met with the settings of the recipe `paper-pruning`."""
 
 from __future__ import annotations
@@ -8,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from test_golden import TOLERANCE, Golden, close, golden, resnet, vit  # noqa: F401  # the fixtures are used by name
+from golden_networks import TOLERANCE, Golden, close
 from torch import Tensor
 
 import spurious_memorization as sm

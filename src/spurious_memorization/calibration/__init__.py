@@ -1,1 +1,1 @@
-"""How far the tool itself can be trusted: planted truth that it should find, and nulls where it should find nothing."""
+"""How often the tool's own verdicts are right: networks with planted channels, and nulls where nothing can be found."""

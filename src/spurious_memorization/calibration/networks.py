@@ -1,4 +1,4 @@
-"""Small networks of two families, trained in seconds."""
+"""Small networks of two families, which train in seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAMILIES: tuple[Family, ...] = ("resnet", "deit")
 
 
 def small_network(family: Family, seed: int) -> nn.Module:
-    """A ResNet of four blocks or a DeiT of four, with random weights."""
+    """A ResNet or DeiT of four blocks, with random weights."""
     torch.manual_seed(seed)
     if family == "resnet":
         block: Any = BasicBlock
@@ -43,7 +43,7 @@ def trained(family: Family, samples: Samples, seed: int, epochs: int = 10, lr: f
 
 
 def accuracies(model: nn.Module, samples: Samples) -> dict[str, float]:
-    """Accuracy of each group that has samples."""
+    """Accuracy of each group that has samples, by group name."""
     with torch.no_grad():
         right = np.concatenate([(model(batch.inputs).argmax(1) == batch.y).numpy() for batch in samples.batches(200)])
     names = samples.dataset.groups.names

@@ -1,4 +1,4 @@
-"""Small images with a planted spurious correlation, as tensors: quick enough to train many networks on."""
+"""Small images with a spurious correlation, as tensors. Many networks can be trained on them quickly."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ COUNTS: Mapping[str, tuple[int, int, int, int]] = {
     "val": (100, 100, 100, 100),
     "test": (60, 60, 60, 60),
 }
-"""Images of each group in each split."""
+"""Images per group in each split."""
 
 
 def striped_images(
     seed: int, counts: Mapping[str, tuple[int, int, int, int]] = COUNTS, *, noise: float = 1.5
 ) -> Dataset:
-    """Noisy stripes: their direction is the label, the tint of the image the attribute, by far the easier clue.
+    """Images of noisy stripes. The label is their direction; the attribute is the tint, which is far easier to see.
 
     Arguments:
-        seed: of every draw.
-        counts: images of each group in each split.
-        noise: standard deviation of the noise of each pixel; the stripes have an amplitude of 0.5.
+        seed: seed of every draw.
+        counts: images per group in each split.
+        noise: standard deviation of the noise per pixel; the stripes have an amplitude of 0.5.
     """
     rng = np.random.default_rng([seed, 0xCA11B])
     splits = [split for split, here in counts.items() for n in here for _ in range(n)]

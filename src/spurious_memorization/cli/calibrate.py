@@ -9,14 +9,9 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from ..calibration.calibrate import (
-    DESCRIPTIVE,
-    CalibrateSettings,
-    calibrate,
-    false_rates,
-    planted_verdicts,
-    recalls,
-)
+from ..calibration.calibrate import DESCRIPTIVE, calibrate
+from ..calibration.rates import false_rates, planted_verdicts, recalls
+from ..calibration.settings import CalibrateSettings
 from ..reporting.calibration import described_table, false_rate_table, planted_lines, recall_table
 from .app import Answer
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..networks.units import UnitKind
+from ..networks.names import UnitKind
 from ..runs.edited import save_edited
 from ..runs.run import Run
 from ..settings import Execution

@@ -9,14 +9,15 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 from ..criteria.scores import top
-from ..datasets.pseudo_minority import with_pseudo_minority
-from ..networks.forward import choose_device
 from ..reporting.tables import ablation_table, ranking_table
 from ..runs.run import Run
 from ..settings import Execution
-from ..studies.ablation_map import ablation_folder, stored_ablation
-from ..studies.rankings import ranking_file, stored_ranking
-from ..studies.settings import TraceSettings, rankings_of
+from ..studies.ablation_map import map_frame_name, stored_ablation_map
+from ..studies.network import network_of_run
+from ..studies.rankings import ranking_file, ranking_scores
+from ..studies.rules import rankings_of
+from ..studies.settings import TraceSettings
+from ..studies.store import FolderStore
 from .app import Answer
 
 
@@ -37,25 +38,27 @@ def trace_command(
         data: where the run's data are now, if they were moved
     """
     settings, execution, opened = settings or TraceSettings(), execution or Execution(), Run(run)
-    samples = opened.read_data(data)
-    if settings.pseudo_minority is not None:
-        samples = with_pseudo_minority(samples, settings.pseudo_minority)
-    epoch = opened.choose_epoch(settings.epoch)
-    model = opened.network(epoch).to(choose_device(execution.device))
+    network = network_of_run(
+        opened,
+        opened.read_data(data),
+        opened.choose_epoch(settings.epoch),
+        pseudo_minority=settings.pseudo_minority,
+        execution=execution,
+    )
+    store = FolderStore(opened.path)
     text: list[RenderableType] = []
     facts: list[dict[str, Any]] = []
     with opened.writing():
-        for ranking in rankings_of(settings, model, samples, epoch):
-            scores = stored_ranking(opened, model, samples, ranking, execution)
+        for ranking in rankings_of(settings, network.model, network.data, network.epoch):
+            scores = ranking_scores(network, ranking, store, execution)
             units = top(scores, min(show, scores.n_measured))
-            text.append(ranking_table(scores, units, f"{ranking.label}, epoch {epoch}"))
-            if ranking.ablation is not None:
-                text[-1] = ablation_table(
-                    stored_ablation(opened, model, samples, ranking.ablation), units, ranking.label
-                )
             first = [{"unit": name, "index": i, "score": float(scores[name].flatten()[i])} for name, i in units]
             file = str(ranking_file(opened, ranking))
             facts.append({"ranking": ranking.model_dump(mode="json"), "file": file, "first": first})
-            if ranking.ablation is not None:
-                facts[-1]["map"] = str(ablation_folder(opened, ranking.ablation) / "map.parquet")
+            if ranking.criterion == "ablation":
+                frame = stored_ablation_map(network.model, network.data, ranking, store, execution)
+                text.append(ablation_table(frame, units, ranking.label))
+                facts[-1]["map"] = str(opened.path / f"{map_frame_name(ranking)}.parquet")
+            else:
+                text.append(ranking_table(scores, units, f"{ranking.label}, epoch {network.epoch}"))
     return Answer(text, {"rankings": facts})

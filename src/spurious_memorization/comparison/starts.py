@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ..errors import UserError
 from ..runs.run import Run
-from ..studies.pipeline import studies_of
+from ..studies.study import studies_of
 from .compare import Comparison
 from .methods import Member, kind_of, seed_of, stated_start
 

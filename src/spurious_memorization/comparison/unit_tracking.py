@@ -25,9 +25,13 @@ from ..settings import Execution
 from ..statistics.agreement import agreement, first_units
 from ..statistics.counts import count
 from ..studies.ablation import single_edits
-from ..studies.pipeline import Study
-from ..studies.rankings import RankingSettings, ranking_file, stored_ranking
-from ..studies.settings import StudySettings, parse_sizes, rules_of
+from ..studies.network import network_of_run
+from ..studies.ranking_settings import RankingSettings
+from ..studies.rankings import ranking_file, ranking_scores
+from ..studies.rules import rules_of
+from ..studies.settings import StudySettings, parse_sizes
+from ..studies.store import FolderStore
+from ..studies.study import Study
 from .compare import Comparison, compare
 from .epochs import CHOSEN_BY
 from .methods import Member
@@ -262,8 +266,7 @@ def _traced(
         first = _scores(origin.run, origin.data, ranking, execution)
         k = first_units(first, parse_sizes(origin.settings.size, origin.settings.unit))
         for rule, epoch in epochs.items():
-            ablation = ranking.ablation and ranking.ablation.model_copy(update={"epoch": epoch})
-            anew = ranking.model_copy(update={"epoch": epoch, "ablation": ablation})
+            anew = ranking.model_copy(update={"epoch": epoch})
             pair = agreement({"start": first, "anew": _scores(run, origin.data, anew, execution)}, k)
             if pair.empty:
                 notes.append(
@@ -279,8 +282,8 @@ def _scores(run: Run, data: Dataset, ranking: RankingSettings, execution: Execut
     if file.is_file():
         return read_scores(file)
     with run.writing():
-        model = run.network(ranking.epoch).to(choose_device(execution.device))
-        return stored_ranking(run, model, data, ranking, execution)
+        network = network_of_run(run, data, ranking.epoch, execution=execution)
+        return ranking_scores(network, ranking, FolderStore(run.path), execution)
 
 
 def _chosen_epochs(found: Comparison, member: Member) -> dict[str, int]:

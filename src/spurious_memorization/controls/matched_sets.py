@@ -1,4 +1,4 @@
-"""Controls: the same edit on units drawn at random, matched to the selected ones in place and norm."""
+"""Control sets: random units that match the selected ones in place and folded norm, for the same edit."""
 
 from __future__ import annotations
 
@@ -20,48 +20,51 @@ Reach = Literal["tensor", "stage", "network"]
 REACHES: tuple[Reach, ...] = ("tensor", "stage", "network")
 
 
-@dataclass(frozen=True, eq=False)
-class Matched:
-    """Random rankings that are matched to a selected one, position by position.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MatchedRankings:
+    """Random rankings that match one or several selected rankings, position by position.
 
     Arguments:
-        rankings: the controls; the first k units of each match the first k selected ones.
-        reach: how far from the selected units' own tensors some had to be drawn.
-        same_tensor: share of the controls' units that are of the selected unit's own tensor.
-        norm_ratios: for each selected ranking, the median over the controls of their root-mean-square folded norm over
-            that of its units.
+        rankings: the controls; the first k units of each match the first k selected units.
+        reach: how far from the selected unit's own tensor units had to be drawn.
+        same_tensor: share of the controls' units that are in the selected unit's own tensor.
+        norm_ratios: for each selected ranking, the median over the controls of this ratio: root-mean-square folded norm
+            of the control's units over that of the selected units.
+        log_norms: logarithms of the folded norms of the controls' units, [controls, positions], and of the selected
+            units, [rankings, positions].
+        is_own: whether a control's unit is in the selected unit's own tensor, [controls, positions].
     """
 
     rankings: Sequence[Units]
     reach: Reach
     same_tensor: float
     norm_ratios: tuple[float, ...]
-    _log_norms: tuple[NDArray[np.float64], NDArray[np.float64]]
-    _is_own: NDArray[np.bool_]
+    log_norms: tuple[NDArray[np.float64], NDArray[np.float64]]
+    is_own: NDArray[np.bool_]
 
-    def first(self, n: int) -> Matched:
-        """The same for the first `n` units."""
-        of_controls, of_selected = (values[:, :n] for values in self._log_norms)
+    def first(self, n: int) -> MatchedRankings:
+        """The same for the first `n` units of each ranking."""
+        of_controls, of_selected = (values[:, :n] for values in self.log_norms)
         return replace(
             self,
             rankings=[ranking.first(n) for ranking in self.rankings],
-            same_tensor=float(self._is_own[:, :n].mean()) if len(self.rankings) else 0.0,
+            same_tensor=float(self.is_own[:, :n].mean()) if len(self.rankings) else 0.0,
             norm_ratios=_ratios(of_controls, of_selected),
         )
 
 
 def matched_controls(model: nn.Module, edit: Edit | Units, n: int = 99, *, seed: int = 0) -> list[Edit]:
-    """The same edit on `n` random sets of as many units, from the same tensors and nearest in folded norm.
+    """The same edit on `n` random sets with the same number of units, from the same tensors and with similar norms.
 
     Arguments:
         model: the network, which stays as it is.
-        edit: the edit on the selected units; units alone stand for zeroing them.
+        edit: the edit on the selected units; units without an edit are zeroed.
         n: number of controls.
         seed: of the draws.
 
     Returns:
-        Edits that name `edit` as what they are matched to; fewer than `n` where the network has too few other units,
-        with a warning.
+        Edits whose `matched_to` names `edit`. There are fewer than `n`, with a warning, if the network has too few
+        other units.
 
     Raises:
         UserError: the network lacks a selected unit.
@@ -82,19 +85,19 @@ def matched_controls(model: nn.Module, edit: Edit | Units, n: int = 99, *, seed:
     ]
 
 
-def matched_rankings(model: nn.Module, selected: Sequence[Units], n: int, *, seed: int = 0) -> Matched:
+def matched_rankings(model: nn.Module, selected: Sequence[Units], n: int, *, seed: int = 0) -> MatchedRankings:
     """`n` random rankings that are matched to one or several selected rankings of the same tensors.
 
-    Control k has, at each position, a unit that no other control has there: the n units nearest in folded norm to the
-    selected one, shuffled. They come from its own tensor as far as that has enough of them, then from the stage (in a
-    transformer: the block), then from the whole network. So every selected unit and its controls' units take part
-    once, and a unit picked at random is as likely first among them as any other. Distinct sets are not enough for that:
-    drawn over and over from few units, no control would have the effect of one strong unit that is selected.
+    At each position the n units nearest in folded norm to the selected unit are shuffled and dealt out, one to each
+    control. They come from the selected unit's own tensor. If it has too few units, they come from the stage (in a
+    transformer: the block), and then from the whole network. So each unit takes part only once per position, and a
+    unit selected at random is equally likely to be the strongest among them. Distinct sets would not be enough: drawn
+    repeatedly from few units, no control would show the effect of a single strong unit that is selected.
 
     Arguments:
-        selected: rankings with the same tensor at each position; controls are matched to their mean log norm, and
-            hold none of their units.
-        n: number of controls; fewer are given where the network has too few other units.
+        selected: rankings with the same tensor at each position. Controls match their mean log norm and contain none of
+            their units.
+        n: number of controls; fewer are returned if the network has too few other units.
         seed: of the draws.
 
     Raises:
@@ -102,7 +105,7 @@ def matched_rankings(model: nn.Module, selected: Sequence[Units], n: int, *, see
     """
     first = selected[0]
     for units in selected:
-        touched(model, units)  # refuses units that the network lacks
+        touched(model, units)  # raises an error for units that the network lacks
     if first.kind == "weight":
         return _of_weights(model, selected, n, seed)
     there = where_units_are(model, first)
@@ -131,19 +134,22 @@ def matched_rankings(model: nn.Module, selected: Sequence[Units], n: int, *, see
         chosen[:, position] = _without_repeats(rng, pool, chosen[:, :position])
     rankings = [Units(first.kind, tuple(tensors), place[row], index[row], first.with_bias) for row in chosen]
     tensor_of = np.array([tensors.index(first.names[p]) for p in first.place])
-    return Matched(
-        rankings,
-        REACHES[furthest],
-        float((place[chosen] == tensor_of).mean()) if n else 0.0,
-        _ratios(log_norms[chosen], log_norms[own]),
-        (log_norms[chosen], log_norms[own]),
-        place[chosen] == tensor_of,
+    return MatchedRankings(
+        rankings=rankings,
+        reach=REACHES[furthest],
+        same_tensor=float((place[chosen] == tensor_of).mean()) if n else 0.0,
+        norm_ratios=_ratios(log_norms[chosen], log_norms[own]),
+        log_norms=(log_norms[chosen], log_norms[own]),
+        is_own=place[chosen] == tensor_of,
     )
 
 
 def _without_repeats(rng: np.random.Generator, pool: NDArray[np.int64], before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A different unit of the pool for each control [controls], none that this control has already in `before`
-    [controls, positions]."""
+    """A different unit of the pool for each control, [controls]; none that the control already has.
+
+    Arguments:
+        before: units that the controls have already, [controls, positions].
+    """
     drawn = rng.permutation(pool)
     n = len(before)
     while len(wrong := _wrong(before, drawn[:n])):
@@ -154,7 +160,7 @@ def _without_repeats(rng: np.random.Generator, pool: NDArray[np.int64], before: 
 
 
 def _wrong(before: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Controls that have a unit twice, or are the same set as one before."""
+    """Controls that have a unit twice, or are the same set as an earlier control."""
     sets = np.sort(np.column_stack([before, drawn]), axis=1)
     is_first = np.zeros(len(drawn), bool)
     is_first[np.unique(sets, axis=0, return_index=True)[1]] = True
@@ -164,10 +170,12 @@ def _wrong(before: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.in
 FEW_WEIGHTS = 64
 
 
-def _of_weights(model: nn.Module, selected: Sequence[Units], n: int, seed: int) -> Matched:
-    """Controls of single weights: drawn from those of the same tensor that are near a selected one in the order of
-    folded norms. Few weights take part once, as channels do; of many, where a tensor has too few others, controls are
-    drawn from all of its weights."""
+def _of_weights(model: nn.Module, selected: Sequence[Units], n: int, seed: int) -> MatchedRankings:
+    """Controls of single weights, drawn from the weights of the same tensor that are near a selected weight in norm.
+
+    If few weights are selected, each weight takes part once per position, as channels do. If many are selected and a
+    tensor has too few others near them, controls are drawn from all of its weights.
+    """
     first = selected[0]
     there = {name: site for name, site in where_units_are(model, first).items() if name in first.by_name()}
     norms = {name: values.flatten().numpy() for name, values in norms_of(model, there, "weight").items()}
@@ -198,11 +206,18 @@ def _of_weights(model: nn.Module, selected: Sequence[Units], n: int, seed: int) 
         log_norms[:, here] = np.log(values[np.concatenate([own[:, here], drawn[:, here]])] + 1e-12)
     rankings = [Units(first.kind, first.names, first.place, row, first.with_bias) for row in drawn]
     parts = log_norms[len(selected) :], log_norms[: len(selected)]
-    return Matched(rankings, "tensor", 1.0, _ratios(*parts), parts, np.ones(drawn.shape, bool))
+    return MatchedRankings(
+        rankings=rankings,
+        reach="tensor",
+        same_tensor=1.0,
+        norm_ratios=_ratios(*parts),
+        log_norms=parts,
+        is_own=np.ones(drawn.shape, bool),
+    )
 
 
 def _near(positions: NDArray[np.int64], width: int, n: int) -> NDArray[np.bool_]:
-    """Which of n places are at most `width` from one of these positions, [n]."""
+    """Which of n places are at most `width` away from one of these positions, [n]."""
     edges = np.zeros(n + 1, np.int64)
     np.add.at(edges, np.clip(positions - width, 0, n), 1)
     np.add.at(edges, np.clip(positions + width, 0, n), -1)

@@ -1,4 +1,4 @@
-"""Norms of units after their batch norm is folded in: how loud a unit is, and what its controls are matched on."""
+"""Folded norms: the weight norm of each unit times the factor of the batch norm behind it. Controls match in it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..networks.units import Selection, Site, UnitKind, Units, sites
+from ..networks.names import UnitKind
+from ..networks.units import Selection, Site, Units, sites
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def folded_norms(model: nn.Module, unit: UnitKind = "channel", *, select: Selection | None = None) -> dict[str, Tensor]:
-    """L2 norm of every unit's weights times the factor of the batch norm behind its layer; biases don't count.
+    """L2 norm of every unit's weights, times the factor of the batch norm behind its layer. Biases do not count.
 
-    A batch norm is behind a layer if it is the next module in the order of the network's modules and has as many
-    channels. Without one the folded norm is the plain one.
+    A batch norm is behind a layer if it is the next module in the order of the network's modules and has the same
+    number of channels. Without a batch norm the folded norm is the plain norm.
 
     Arguments:
         model: the network.
         unit: kind of the units.
-        select: which of them; those that `unit` names, the classifier head's left out, if not given.
+        select: which of them; if not given, all units of the kind `unit` except those of the classifier head.
 
     Returns:
         {tensor name: norms}, of the shapes of `Scores`; float64.
@@ -36,7 +37,7 @@ def folded_norms(model: nn.Module, unit: UnitKind = "channel", *, select: Select
 
 
 def norms_of(model: nn.Module, there: Mapping[str, Site], unit: UnitKind) -> dict[str, Tensor]:
-    """Folded norms of the units of some sites; as for `folded_norms`."""
+    """Folded norms of the units of these sites, as for `folded_norms`."""
     factors = norm_factors(model)
     parameters = {name: value.detach().cpu().double() for name, value in model.named_parameters()}
 
@@ -58,7 +59,7 @@ def norms_of(model: nn.Module, there: Mapping[str, Site], unit: UnitKind) -> dic
 
 
 def norms_of_units(model: nn.Module, units: Units) -> NDArray[np.float64]:
-    """Folded norm of each of some units, [units]."""
+    """Folded norm of each of these units, [units]."""
     there = where_units_are(model, units)
     named = {name: there[name] for name in units.by_name()}
     norms = {name: values.flatten().numpy() for name, values in norms_of(model, named, units.kind).items()}
@@ -66,7 +67,7 @@ def norms_of_units(model: nn.Module, units: Units) -> NDArray[np.float64]:
 
 
 def where_units_are(model: nn.Module, units: Units) -> dict[str, Site]:
-    """Every tensor with units of this kind, those that the units name included."""
+    """Every tensor with units of this kind, including the tensors of these units."""
     if units.kind != "weight":
         return sites(model, Selection(unit=units.kind, with_bias=units.with_bias))
     parameters = dict(model.named_parameters())
@@ -75,7 +76,7 @@ def where_units_are(model: nn.Module, units: Units) -> dict[str, Site]:
 
 
 def norm_factors(model: nn.Module) -> dict[str, Tensor]:
-    """{weight name: what the batch norm behind the layer multiplies each output channel with, [channels]}."""
+    """{weight name: factor by which the batch norm behind the layer multiplies each output channel, [channels]}."""
     found = {}
     for name, norm in norms_behind(model).items():
         if norm.running_var is None:
@@ -98,14 +99,16 @@ def norms_behind(model: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def stage_of(tensor: str) -> str:
-    """The stage of a convolutional network, or the block of a transformer, that a tensor belongs to: "layer3" of
-    "layer3.0.conv2.weight", "blocks.5" of "blocks.5.attn.qkv.weight"."""
+    """The stage of a convolutional network, or the block of a transformer, to which a tensor belongs.
+
+    For "layer3.0.conv2.weight" it is "layer3", for "blocks.5.attn.qkv.weight" it is "blocks.5".
+    """
     first, *others = tensor.split(".")
     return f"{first}.{others[0]}" if others and others[0].isdecimal() and not re.search(r"\d", first) else first
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    """It computes by itself; a batch norm with an activation of its own inside counts too."""
+    """Whether the module computes by itself. A batch norm with an activation of its own inside counts, too."""
     return isinstance(module, _BatchNorm | nn.Linear) or (
         next(module.children(), None) is None and not isinstance(module, nn.Identity)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,9 +10,9 @@ from torch import nn
 
 from ..datasets.samples import Samples
 from ..networks.forward import device_of, logits, moved, working_copy
-from ..networks.losses import LOSSES, LossName
-
-Order = Literal["highest_loss", "lowest_loss"]
+from ..networks.losses import LOSSES
+from ..networks.names import LossName
+from .names import Order
 
 
 def hardest_samples(

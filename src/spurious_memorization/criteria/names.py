@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+Order = Literal["highest_loss", "lowest_loss"]
+"""Which samples are the hardest ones."""
+
+Preset = Literal["standard", "paper"]
+"""Named choices of settings; `criteria.presets` expands them."""
+
 CRITERION_NAMES = ("weight_norm", "gradient", "taylor", "ablation", "random")
 
 SYNONYMS = {"magnitude": "weight_norm"}

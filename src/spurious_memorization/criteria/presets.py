@@ -10,11 +10,10 @@ from typing import Literal
 
 from torch import nn
 
-from ..networks.losses import LossName
-from ..networks.units import Selection, UnitKind, sites
+from ..networks.names import LayerKind, LossName, UnitKind
+from ..networks.units import Selection, sites
 from ..settings import Settings
-
-Preset = Literal["standard", "paper"]
+from .names import Preset
 
 _PAPER_LEFT_OUT = ("*bn*", "*downsample*", "*fc*")
 
@@ -58,7 +57,7 @@ def tracing_rules(preset: Preset, criterion: str, unit: UnitKind, model: nn.Modu
             noise="normal",
             every_group=False,
         )
-    layers: Literal["conv", "linear"] = "linear" if unit != "channel" and is_transformer(model) else "conv"
+    layers: LayerKind = "linear" if unit != "channel" and is_transformer(model) else "conv"
     left_out = _PAPER_LEFT_OUT if unit == "channel" and criterion == "weight_norm" else ()
     return TracingRules(
         select=Selection(unit=unit, layers=(layers,), exclude=left_out, with_bias=False),

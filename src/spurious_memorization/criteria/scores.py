@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ..atomic import atomic_write
 from ..errors import UserError
-from ..networks.units import UnitKind, Units, short_name
+from ..networks.names import UnitKind
+from ..networks.units import Units, short_name
 from ..networks.weights import read_state
 
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from ..console import progress
 from ..datasets.samples import Samples
 from ..edits.edit import Edit
-from ..networks.forward import Precision
-from ..networks.losses import LossName
+from ..networks.names import LossName, Precision
 from ..settings import Execution
 from .outcomes import Engine, Outcomes, assemble, block_plan
 from .plain import plain_engine

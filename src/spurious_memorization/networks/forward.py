@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..datasets.sources import Inputs
 from ..errors import UserError
-
-Precision = Literal["float32", "bf16"]
+from .names import Precision
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-
-LossName = Literal["cross_entropy", "cross_entropy_on_probabilities"]
+from .names import LossName
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

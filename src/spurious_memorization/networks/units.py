@@ -7,7 +7,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,8 +17,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..settings import Settings
 from .build import head_names
-
-UnitKind = Literal["channel", "head", "weight"]
+from .names import LayerKind, UnitKind
 
 _LAYERS = {"conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d), "linear": (nn.Linear,)}
 _SEPARATE_PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("query", "key", "value"))
@@ -33,7 +31,7 @@ class Selection(Settings):
     """
 
     unit: UnitKind = Field("channel", description="channel, head or weight")
-    layers: tuple[Literal["conv", "linear"], ...] = Field(("conv", "linear"), description="kinds of layer")
+    layers: tuple[LayerKind, ...] = Field(("conv", "linear"), description="kinds of layer")
     tensors: tuple[str, ...] = Field((), description="glob patterns of tensors to keep, as 'layer3.*'; all where empty")
     exclude: tuple[str, ...] = Field((), description="glob patterns of tensors to leave out")
     with_bias: bool = Field(True, description="a channel or head takes its bias along, in scores and edits")

@@ -16,7 +16,7 @@ from ..datasets.synthbirds.make import SynthbirdsSettings
 from ..edits.edit import parse_edit
 from ..errors import UserError
 from ..settings import Settings
-from ..studies.rankings import needs_group
+from ..studies.ranking_settings import needs_samples
 from ..studies.settings import StudySettings, parse_sizes
 from ..training.recipes import TrainSettings, replaced
 from .arguments import starts_pretrained
@@ -153,6 +153,6 @@ def _folder(name: str) -> Traversable:
 
 def _edited(settings: StudySettings) -> int:
     edits = sum(settings.repeats if parse_edit(text).is_random else 1 for text in settings.edit)
-    groups = 4 if needs_group(settings.criterion[0]) else 1
+    groups = 4 if needs_samples(settings.criterion[0]) else 1
     splits = sum(split in SPLITS for split in settings.split)
     return edits * groups * splits * len(parse_sizes(settings.size, settings.unit))

@@ -14,8 +14,9 @@ from ..datasets.synthbirds.make import make_synthbirds
 from ..errors import UserError
 from ..runs.run import Run
 from ..settings import Settings
-from ..studies.pipeline import Study, study
+from ..studies.pipeline import study
 from ..studies.settings import StudySettings, Words
+from ..studies.study import Study
 from ..training.loop import TrainExecution
 from ..training.recipes import Recipe
 from ..training.train import train

@@ -17,8 +17,9 @@ from ..atomic import write_text
 from ..criteria.scores import read_scores, top
 from ..errors import UserError
 from ..runs.run import Run
-from ..studies.pipeline import Study
-from ..studies.rankings import RankingSettings, ranking_file
+from ..studies.ranking_settings import RankingSettings
+from ..studies.rankings import ranking_file
+from ..studies.study import Study
 
 _HEADING = "modified neurons name, index and value"
 _OF_GROUP = "model modified based on gradient from loss with only group {}s samples"

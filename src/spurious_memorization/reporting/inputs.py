@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import UserError
 from ..runs.run import Run
-from ..studies.pipeline import Study, studies_of
+from ..studies.study import Study, studies_of
 from .wording import with_names
 
 

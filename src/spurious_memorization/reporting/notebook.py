@@ -9,7 +9,7 @@ from typing import Any
 from ..criteria.scores import Scores
 from ..datasets.samples import Dataset
 from ..runs.run import Run
-from ..studies.pipeline import Study, studies_of
+from ..studies.study import Study, studies_of
 from .findings import findings
 from .tables.dataset_tables import group_counts_table
 from .tables.run_tables import accuracy_table

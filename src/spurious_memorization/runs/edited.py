@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..atomic import atomic_folder
-from ..datasets.samples import Dataset
-from ..edits.apply import channel_means, edited
-from ..edits.edit import Edit, EditSpec, parse_edit
+from ..edits.apply import edited
+from ..edits.edit import Edit, parse_edit
+from ..edits.tensors import tensors_of_edit
 from ..errors import UserError
-from ..networks.units import Selection, UnitKind, parse_units
+from ..networks.names import UnitKind
+from ..networks.units import Selection, parse_units
 from ..settings import Execution
 from .evaluate import measure_epoch
 from .run import Run, versions
 
 
-def tensors_for(
-    run: Run, model: nn.Module, data: Dataset, spec: EditSpec, epoch: int, unit: UnitKind
-) -> Mapping[str, Tensor]:
-    """The numbers that an edit puts in: an older checkpoint's for `rewind`, means over the training samples for `mean`.
+def older_state(run: Run, epoch: int) -> Callable[[int], Mapping[str, Tensor]]:
+    """A function that gives the state dict of a run's network a number of epochs before `epoch`.
 
-    Raises:
-        UserError: the run has no checkpoint that much older; the edit is `mean` and the units are single weights.
+    The function raises a `UserError` if the run has no checkpoint of that epoch.
     """
-    if spec.kind == "mean":
-        if unit == "weight":
-            raise UserError("edit mean is for channels and heads: choose another edit for single weights")
-        return channel_means(model, data.train)
-    if spec.kind != "rewind":
-        return {}
-    older = epoch - int(spec.parameters["epochs"])
-    if older not in run.epochs():
-        raise UserError(
-            f"rewind by {spec.parameters['epochs']} epochs from epoch {epoch} needs the checkpoint of epoch {older}, "
-            f"which {run.path} doesn't have: rewind by fewer"
-        )
-    return run.state(older)
+
+    def state(epochs_back: int) -> Mapping[str, Tensor]:
+        older = epoch - epochs_back
+        if older not in run.epochs():
+            raise UserError(
+                f"rewind by {epochs_back} epochs from epoch {epoch} needs the checkpoint of epoch {older}, "
+                f"which {run.path} doesn't have: rewind by fewer"
+            )
+        return run.state(older)
+
+    return state
 
 
 def save_edited(
@@ -74,7 +70,8 @@ def save_edited(
     data, number = run.read_data(data_folder), run.choose_epoch(epoch)
     model, spec = run.network(number), parse_edit(edit)
     chosen = parse_units(model, units, Selection(unit=unit))
-    change = Edit(spec.kind, chosen, spec.parameters, tensors_for(run, model, data, spec, number, unit), seed)
+    put_in = tensors_of_edit(spec, unit, model, data, older_state(run, number))
+    change = Edit(spec.kind, chosen, spec.parameters, put_in, seed)
     result = edited(model, change)
     measured_with = {name: run.record.settings[name] for name in ("loss", "precision")}
     settings: dict[str, Any] = {

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..datasets.samples import Dataset, Samples
-from ..networks.forward import Precision, autocast, choose_device, logits, moved, working_copy
-from ..networks.losses import LOSSES, LossName
+from ..networks.forward import autocast, choose_device, logits, moved, working_copy
+from ..networks.losses import LOSSES
+from ..networks.names import LossName, Precision
 from ..settings import Execution
 from .run import HISTORY_COLUMNS, Run
 

@@ -12,8 +12,7 @@ from ..atomic import atomic_folder
 from ..console import say
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, head_names
-from ..networks.forward import Precision
-from ..networks.losses import LossName
+from ..networks.names import LossName, Precision
 from ..networks.weights import StateDict, Weights, load_exactly, read_weights
 from ..settings import Execution
 from ..training.train import with_transform

@@ -1,4 +1,4 @@
-"""Counts per group from outcomes: exact, and summable over parts of the samples."""
+"""Counts per group from outcomes. They are exact and can be summed over parts of the samples."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def count(before: Block, after: Block, samples: Samples) -> pd.DataFrame:
     Arguments:
         before: outcomes of the network before any edit: one row.
         after: outcomes of edited networks on the same samples.
-        samples: those to count, all among the outcomes' samples.
+        samples: the samples to count; outcomes must exist for all of them.
 
     Returns:
-        One row an edit and group: edit (its position), group, and the columns of `COUNTS`. Losses and margins are sums.
+        One row per edit and group: edit (its position), group, and the columns of `COUNTS`. Losses and margins are
+        sums.
 
     Raises:
         UserError: a sample is not among the outcomes' samples.

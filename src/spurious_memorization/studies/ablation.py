@@ -1,8 +1,6 @@
-"""Ablation: the measured effect of each unit alone."""
+"""Ablation: the measured effect of each unit alone, in memory."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,8 +16,7 @@ from ..edits.edit import Edit, zero
 from ..engine.evaluate import evaluate
 from ..engine.outcomes import Block
 from ..errors import UserError
-from ..networks.forward import Precision
-from ..networks.losses import LossName
+from ..networks.names import LossName, Precision
 from ..networks.units import Selection, Units, sites
 from ..settings import Execution
 
@@ -41,7 +38,7 @@ def ablation(
         batch: the samples, usually of one group.
         select: the units to score; every channel but the classifier head's if not given.
         loss: name of the loss of the screening.
-        screen: measure only so many units, the first by `taylor`; the others score minus infinity.
+        screen: measure only this number of units, the first by `taylor`; the others score minus infinity.
 
     Returns:
         Scores of every unit.
@@ -71,12 +68,12 @@ def ablation_map(
         samples: where it is measured.
         select: the units; every channel but the classifier head's if not given.
         loss: name of the loss of the screening.
-        screen: measure only so many units, the first by `taylor` on the samples.
+        screen: measure only this number of units, the first by `taylor` on the samples.
         precision: "float32" or "bf16".
         execution: device, workers, batch size; changes no result.
 
     Returns:
-        One row a unit and group that has samples: tensor, index, group, n, correct_before, correct_after,
+        One row per unit and group that has samples: tensor, index, group, n, correct_before, correct_after,
         margin_before, margin_after (sums), accuracy change (of accuracy), margin_change (of the mean margin).
 
     Raises:
@@ -90,7 +87,7 @@ def ablation_map(
     """
     units = ablated_units(model, samples, select or Selection(), loss=loss, screen=screen)
     outcomes = evaluate(model, single_edits(units), samples, loss=loss, precision=precision, execution=execution)
-    return map_of(units, [sums(outcomes.before, outcomes.after, samples)], samples)
+    return map_frame(units, sums(outcomes.before, outcomes.after, samples), samples)
 
 
 def ablated_units(
@@ -143,9 +140,8 @@ def sums(before: Block, after: Block, samples: Samples) -> NDArray[np.float64]:
     return np.stack([part.astype(np.float64) @ member for part in parts], axis=-1)
 
 
-def map_of(units: Units, parts: Sequence[NDArray[np.float64]], samples: Samples) -> pd.DataFrame:
-    """The table of `ablation_map` from sums over parts of the samples."""
-    total = np.sum(parts, axis=0)
+def map_frame(units: Units, total: NDArray[np.float64], samples: Samples) -> pd.DataFrame:
+    """The table of `ablation_map` from sums, [units, groups, SUMS]."""
     groups = np.flatnonzero(total[0, :, 0] > 0) if len(total) else np.zeros(0, int)
     names = np.array(samples.dataset.groups.names)[groups]
     columns = dict(zip(SUMS, np.moveaxis(total[:, groups].reshape(-1, len(SUMS)), 1, 0), strict=True))

@@ -1,10 +1,9 @@
-"""Outcomes measured block by block and stored, so that stopped work continues where it was."""
+"""Outcomes measured block by block and kept in a store, so that stopped work continues where it was."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,39 +16,53 @@ from ..edits.edit import Edit
 from ..engine.evaluate import compiled_where_it_pays, passes_needed
 from ..engine.outcomes import Block, Engine, block_plan
 from ..errors import UserError
-from ..runs.run import write_parquet
 from ..settings import Execution
+from .store import Store
 
 OUTCOME_COLUMNS = ("variant", "sample", "predicted", "loss", "margin")
 
-SLOWER = 1.2
-"""So many times the seconds of float32 are not chance."""
+CLEARLY_SLOWER = 1.2
+"""From this ratio on, a longer time than that of float32 is no chance."""
 
 
 class Part(NamedTuple):
-    """Edits to measure on some samples, with a label for what is said and the number under which each is stored
-    (counted from 0 if not given)."""
+    """Edits to measure on some samples.
+
+    Arguments:
+        label: for what is logged.
+        edits: to measure.
+        samples: on which.
+        numbers: under which the edits are stored, [edits]; counted from 0 if None.
+    """
 
     label: str
     edits: Sequence[Edit]
     samples: Samples
     numbers: NDArray[np.int64] | None = None
 
+    @property
+    def variants(self) -> NDArray[np.int64]:
+        """The number of each edit, [edits]."""
+        return np.arange(len(self.edits)) if self.numbers is None else self.numbers
 
-def ready_engine(engine: Engine, parts: Sequence[Part], execution: Execution) -> Engine:
-    """The engine for this work, compiled where that pays, after saying what it will do: how many edited networks on
-    how many images, by which path, how much of the computation that saves against full passes, about how long; and
-    where another precision than float32 is chosen, whether float32 would be faster, which is measured."""
-    needed = sum(passes_needed(engine, edits, len(samples)) for _, edits, samples, _ in parts)
-    full = sum((len(edits) + 1) * len(samples) for _, edits, samples, _ in parts)
+
+def announce_engine(engine: Engine, parts: Sequence[Part], execution: Execution) -> Engine:
+    """Log what will be measured and about how long it takes; give the engine, compiled if that pays.
+
+    The log names the number of edited networks and images, the path of the engine, the share of the computation that
+    it saves compared with full passes, and the time. If another precision than float32 is chosen, the log also says
+    whether float32 would be faster; that is measured.
+    """
+    needed = sum(passes_needed(engine, part.edits, len(part.samples)) for part in parts)
+    full = sum((len(part.edits) + 1) * len(part.samples) for part in parts)
     a_pass = engine.pass_seconds(parts[0].samples)
     exact = a_pass if engine.exact_seconds is None else engine.exact_seconds(parts[0].samples)
     engine = compiled_where_it_pays(engine, needed, execution)
-    for label, edits, samples, _ in parts:
-        say(f"{label}: {len(edits)} on {len(samples)} images")
+    for part in parts:
+        say(f"{part.label}: {len(part.edits)} on {len(part.samples)} images")
     saved, seconds = max(0, 1 - needed / full), needed * a_pass
     say(f"engine: {engine.path}; {saved:.0%} of the computation saved, about {duration(seconds)}")
-    if a_pass > SLOWER * exact:
+    if a_pass > CLEARLY_SLOWER * exact:
         say(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")
     return engine
 
@@ -61,49 +74,55 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def measured_blocks(folder: Path, name: str, engine: Engine, part: Part) -> Iterator[tuple[Block, Block]]:
-    """Run or read every block; give, for each part of the samples, the outcomes before and after the edits.
+def measured_blocks(store: Store, name: str, engine: Engine, part: Part) -> Iterator[tuple[Block, Block]]:
+    """Measure every block, or read it from the store.
 
     Arguments:
-        folder: where blocks are stored, as NAME_00000.parquet and so on.
-        part: what to measure; what is stored and given has its numbers of the edits.
+        store: where blocks are kept as frames NAME_00000 and so on.
+        name: of these blocks.
+        engine: for the network.
+        part: what to measure.
+
+    Yields:
+        For each block, the outcomes before any edit and those after the edits, under the part's numbers.
 
     Raises:
         UserError: a stored block is broken.
     """
-    label, edits, samples, stated = part
-    numbers = np.arange(len(edits)) if stated is None else stated
-    steps = list(block_plan(len(edits), len(samples)))
-    shares = engine.shares(edits)
+    steps = list(block_plan(len(part.edits), len(part.samples)))
+    shares = engine.shares(part.edits)
     work = np.cumsum([(1 + shares[max(0, rows.start) : rows.stop].sum()) * len(columns) for rows, columns in steps])
-    started, skipped, told = time.monotonic(), 0.0, False
+    started, skipped, is_logged = time.monotonic(), 0.0, False
 
     def blocks() -> Iterator[tuple[range, Block]]:
-        nonlocal skipped, told
-        for number, (rows, columns) in enumerate(progress(steps, len(steps), label)):
-            file = folder / f"{name}_{number:05d}.parquet"
-            here = samples.part(columns)
-            if file.is_file():
-                block = _read_block(file, rows, here)
+        nonlocal skipped, is_logged
+        for number, (rows, columns) in enumerate(progress(steps, len(steps), part.label)):
+            key = f"{name}_{number:05d}"
+            here = part.samples.part(columns)
+            frame = store.frame(key)
+            if frame is not None:
+                block = _block_of(frame, rows, here, key)
                 skipped = float(work[number])
             else:
-                block = engine.run(edits, rows, here)
-                write_parquet(file, _block_frame(block, numbers))
-                if not told and number + 1 < len(steps):
+                block = engine.run(part.edits, rows, here)
+                store.save_frame(key, _frame_of(block, part.variants))
+                if not is_logged and number + 1 < len(steps):
                     rate = (work[number] - skipped) / (time.monotonic() - started)
-                    say(f"{label}: about {duration((work[-1] - work[number]) / rate)} to go")
-                    told = True
+                    say(f"{part.label}: about {duration((work[-1] - work[number]) / rate)} to go")
+                    is_logged = True
             yield rows, block
 
-    yield from beside_before(blocks(), numbers)
+    yield from paired_with_unedited(blocks(), part.variants)
 
 
-def beside_before(blocks: Iterable[tuple[range, Block]], numbers: NDArray[np.int64]) -> Iterator[tuple[Block, Block]]:
+def paired_with_unedited(
+    blocks: Iterable[tuple[range, Block]], variants: NDArray[np.int64]
+) -> Iterator[tuple[Block, Block]]:
     """The outcomes before any edit and those after, for each block of edits, in the order of `block_plan`.
 
     Arguments:
-        blocks: the range of edits and the outcomes of each; -1 stands for no edit.
-        numbers: under which the edits are given.
+        blocks: the range of edits and the outcomes of each block; -1 stands for the unedited network.
+        variants: numbers under which the edits are given, [edits].
     """
     before: Block | None = None
     for rows, block in blocks:
@@ -111,18 +130,18 @@ def beside_before(blocks: Iterable[tuple[range, Block]], numbers: NDArray[np.int
             before = _rows(block, slice(0, 1))
             block = _rows(block, slice(1, None))
         if before is not None and len(block.edits):
-            yield before, Block(numbers[block.edits], block.index, block.predicted, block.loss, block.margin)
+            yield before, Block(variants[block.edits], block.index, block.predicted, block.loss, block.margin)
 
 
 def _rows(block: Block, rows: slice) -> Block:
     return Block(block.edits[rows], block.index, block.predicted[rows], block.loss[rows], block.margin[rows])
 
 
-def _block_frame(block: Block, numbers: NDArray[np.int64]) -> pd.DataFrame:
-    variants = np.where(block.edits < 0, -1, numbers[block.edits])
+def _frame_of(block: Block, variants: NDArray[np.int64]) -> pd.DataFrame:
+    numbers = np.where(block.edits < 0, -1, variants[block.edits])
     columns = (
-        np.repeat(variants, len(block.index)).astype(np.int32),
-        np.tile(block.index, len(variants)).astype(np.int32),
+        np.repeat(numbers, len(block.index)).astype(np.int32),
+        np.tile(block.index, len(numbers)).astype(np.int32),
         block.predicted.ravel(),
         block.loss.ravel(),
         block.margin.ravel(),
@@ -130,11 +149,10 @@ def _block_frame(block: Block, numbers: NDArray[np.int64]) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(OUTCOME_COLUMNS, columns, strict=True)))
 
 
-def _read_block(file: Path, rows: range, part: Samples) -> Block:
+def _block_of(frame: pd.DataFrame, rows: range, part: Samples, key: str) -> Block:
     try:
-        frame = pd.read_parquet(file)
         shape = (len(rows), len(part))
         arrays = [frame[name].to_numpy().reshape(shape) for name in ("predicted", "loss", "margin")]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{file} is broken: delete it and run the same command again") from error
+    except (ValueError, KeyError) as error:
+        raise UserError(f"outcomes {key} are broken: delete this file and run the same command again") from error
     return Block(np.array(rows), part.index, *arrays)

@@ -1,4 +1,4 @@
-"""The plan of a study: every edited network, the selected ones first, then their controls."""
+"""The plan of a study: every edited network. The selected sets come first, then their controls."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..controls.matched_sets import Matched, matched_rankings
+from ..controls.matched_sets import MatchedRankings, matched_rankings
 from ..controls.norms import norms_of_units
 from ..edits.edit import Edit, EditSpec
 from ..errors import UserError
 from ..networks.units import Units
 from ..seeds import derived_seed
-from .selection import Ranked
+from .selection import SelectedUnits
 
 UNITS_LISTED = 64
 
-ALIKE = 1.5
+SIMILAR = 1.5
 """Rankings whose folded norms differ by less than this factor at each position share their controls."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Pool:
-    """Controls that one or several selected rankings share.
+    """The controls that one or several rankings share.
 
     Arguments:
         units: of every control, for each size.
-        halves: of the samples on which they are measured.
+        halves: the halves of the samples on which they are measured.
         matched: how well they match.
-        place: of each ranking among those that share them.
+        place: position of each ranking among those that share the controls.
     """
 
     units: Mapping[int | float, Sequence[Units]]
     halves: frozenset[int]
-    matched: Mapping[int | float, Matched]
+    matched: Mapping[int | float, MatchedRankings]
     place: Mapping[int, int]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Variant:
     """One edited network of a study.
 
@@ -52,41 +52,42 @@ class Variant:
         edit: what is done to the network.
         family: "selected", or "random" for a control.
         selected_set: number of the selected set (criterion, group, size and edit); -1 for a control.
-        pool: number of the pool of controls that a tested set is compared with, or that a control is of; -1 for none.
-        halves: of the samples on which it is measured.
-        half: on which its units were selected; None for all.
-        size: as asked for, a count or a fraction.
+        pool: number of the pool of controls with which a tested set is compared, or to which a control belongs; -1 for
+            none.
+        halves: the halves of the samples on which it is measured.
+        half: the half on which its units were selected; None for all samples.
+        size: as in the settings, a count or a fraction.
         repeat: of a random edit, from 0.
-        control: number of the control, -1 for selected.
+        control: number of the control; -1 for a selected set.
         norm_ratio: of the controls to a tested set; nan otherwise.
-        same_tensor: share of their units that are of its own tensors; nan otherwise.
-        criterion, group, rule: how the units were chosen.
+        same_tensor: share of the controls' units that are in the set's own tensors; nan otherwise.
+        criterion, group, rule: how the units were selected.
     """
 
     edit: Edit
     family: str
-    selected_set: int
+    selected_set: int = -1
     pool: int
     halves: frozenset[int]
-    half: int | None
+    half: int | None = None
     size: int | float
     repeat: int
-    control: int
-    norm_ratio: float
-    same_tensor: float
+    control: int = -1
+    norm_ratio: float = math.nan
+    same_tensor: float = math.nan
     criterion: str
     group: str | None
     rule: str
 
     @property
     def part(self) -> str:
-        """Name of what is measured together: the family and, where it is one only, the half of the samples."""
+        """Name of the part in which it is measured: the family and, if it is only one, the half of the samples."""
         return self.family if len(self.halves) == 2 else f"{self.family}_{min(self.halves)}"
 
 
 def plan(
     model: nn.Module,
-    ranked: Sequence[Ranked],
+    ranked: Sequence[SelectedUnits],
     specs: Sequence[EditSpec],
     tensors: Mapping[str, Mapping[str, Tensor]],
     *,
@@ -94,17 +95,17 @@ def plan(
     controls: int,
     seed: int,
 ) -> list[Variant]:
-    """Every edited network of a study, the selected ones first.
+    """Every edited network of a study, the selected sets first.
 
-    Controls are whole random rankings: control k of size 2 holds control k of size 1. Rankings with the same tensors
-    and about the same norms share them, and so do all edits.
+    Controls are whole random rankings: control k of size 2 contains control k of size 1. Rankings with the same tensors
+    and similar norms share their controls. All edits share them, too.
 
     Arguments:
         ranked: the selected units of each ranking.
         specs: the edits.
-        tensors: for each edit that needs them (by its text), the numbers that it puts in.
+        tensors: for each edit (by its text), the tensors that it puts in.
         repeats: of random edits.
-        controls: random rankings a pool.
+        controls: number of random rankings per pool.
         seed: of all draws.
     """
     pools = pools_of(model, ranked, controls, seed) if controls else []
@@ -128,40 +129,35 @@ def plan(
                 ratio, same = matched.norm_ratios[pools[pool].place[place]], matched.same_tensor
             selected += [
                 Variant(
-                    edit,
-                    "selected",
-                    number,
-                    pool,
-                    ranking.measured_halves,
-                    ranking.half,
-                    size,
-                    repeat,
-                    -1,
-                    ratio,
-                    same,
-                    ranking.criterion,
-                    ranking.group,
-                    ranking.rule[size],
+                    edit=edit,
+                    family="selected",
+                    selected_set=number,
+                    pool=pool,
+                    halves=ranking.measured_halves,
+                    half=ranking.half,
+                    size=size,
+                    repeat=repeat,
+                    norm_ratio=ratio,
+                    same_tensor=same,
+                    criterion=ranking.criterion,
+                    group=ranking.group,
+                    rule=ranking.rule[size],
                 )
                 for repeat, edit in edits(units, spec, "edit")
             ]
     matched_to = {(v.pool, v.size, str(v.edit)): v.edit.digest() for v in reversed(selected) if v.pool >= 0}
     drawn = [
         Variant(
-            edit.on(edit.units, matched_to=matched_to[number, size, str(spec)]),
-            "random",
-            -1,
-            number,
-            pool.halves,
-            None,
-            size,
-            repeat,
-            control,
-            math.nan,
-            math.nan,
-            "random",
-            None,
-            f"random, matched, from the {pool.matched[size].reach}",
+            edit=edit.on(edit.units, matched_to=matched_to[number, size, str(spec)]),
+            family="random",
+            pool=number,
+            halves=pool.halves,
+            size=size,
+            repeat=repeat,
+            control=control,
+            criterion="random",
+            group=None,
+            rule=f"random, matched, from the {pool.matched[size].reach}",
         )
         for number, pool in enumerate(pools)
         for (size, sets), spec in product(pool.units.items(), specs)
@@ -171,15 +167,15 @@ def plan(
     return selected + drawn
 
 
-def pools_of(model: nn.Module, ranked: Sequence[Ranked], n: int, seed: int) -> list[Pool]:
+def pools_of(model: nn.Module, ranked: Sequence[SelectedUnits], n: int, seed: int) -> list[Pool]:
     """The controls of all tested rankings."""
     shared: list[list[int]] = []
     log_norms = [_log_norms(model, ranking) if ranking.is_tested else np.zeros(0) for ranking in ranked]
     for place, ranking in enumerate(ranked):
         if not ranking.is_tested:
             continue
-        alike = (members for members in shared if _alike(ranked[members[0]], ranking))
-        near = (m for m in alike if np.abs(log_norms[m[0]] - log_norms[place]).max() < np.log(ALIKE))
+        candidates = (members for members in shared if _same_tensors(ranked[members[0]], ranking))
+        near = (m for m in candidates if np.abs(log_norms[m[0]] - log_norms[place]).max() < np.log(SIMILAR))
         members = next(near, None)
         if members is None:
             shared.append([place])
@@ -188,26 +184,23 @@ def pools_of(model: nn.Module, ranked: Sequence[Ranked], n: int, seed: int) -> l
     return [_pool(model, ranked, members, n, seed) for members in shared]
 
 
-def _pool(model: nn.Module, ranked: Sequence[Ranked], members: Sequence[int], n: int, seed: int) -> Pool:
+def _pool(model: nn.Module, ranked: Sequence[SelectedUnits], members: Sequence[int], n: int, seed: int) -> Pool:
     first = ranked[members[0]]
-    largest = max(first.units.values(), key=len)
-    matched: dict[int | float, Matched] = {}
+    largest = first.largest
+    matched: dict[int | float, MatchedRankings] = {}
     units: dict[int | float, Sequence[Units]] = {}
     is_nested = all(_is_prefix(of_size, largest) for of_size in first.units.values())
-    whole = matched_rankings(model, [_longest(ranked[m]) for m in members], n, seed=seed) if is_nested else None
+    whole = matched_rankings(model, [ranked[m].largest for m in members], n, seed=seed) if is_nested else None
     for size, of_size in first.units.items():
         here = whole or matched_rankings(model, [ranked[m].units[size] for m in members], n, seed=seed)
         matched[size] = here.first(len(of_size))
         units[size] = matched[size].rankings
     halves = frozenset().union(*(ranked[m].measured_halves for m in members))
-    return Pool(units, halves, matched, {member: place for place, member in enumerate(members)})
+    place = {member: position for position, member in enumerate(members)}
+    return Pool(units=units, halves=halves, matched=matched, place=place)
 
 
-def _longest(ranking: Ranked) -> Units:
-    return max(ranking.units.values(), key=len)
-
-
-def _alike(one: Ranked, other: Ranked) -> bool:
+def _same_tensors(one: SelectedUnits, other: SelectedUnits) -> bool:
     """Whether two rankings name the same tensors at each position, for each size."""
     return one.units.keys() == other.units.keys() and all(
         len(units) == len(other.units[size]) and _tensors(units) == _tensors(other.units[size])
@@ -219,13 +212,13 @@ def _tensors(units: Units) -> list[str]:
     return [units.names[place] for place in units.place]
 
 
-def _log_norms(model: nn.Module, ranking: Ranked) -> NDArray[np.float64]:
+def _log_norms(model: nn.Module, ranking: SelectedUnits) -> NDArray[np.float64]:
     """Logarithm of the folded norm of each of a ranking's units."""
-    return np.log(norms_of_units(model, _longest(ranking)) + 1e-12)
+    return np.log(norms_of_units(model, ranking.largest) + 1e-12)
 
 
 def variants_frame(variants: Sequence[Variant], *, epoch: int, selected_on: str, precision: str) -> pd.DataFrame:
-    """`variants.parquet`: one row an edited network, numbered in the order of the plan."""
+    """`variants.parquet`: one row per edited network, numbered in the order of the plan."""
     rows = [
         {
             "variant": number,
@@ -267,11 +260,11 @@ def _is_prefix(units: Units, longer: Units) -> bool:
     )
 
 
-def check_memory(ranked: Sequence[Ranked], controls: int, limit: int = 4_000_000_000) -> None:
-    """Refuse a plan whose units, all of which are held at once, would take more memory than `limit` bytes.
+def check_memory(ranked: Sequence[SelectedUnits], controls: int, limit: int = 4_000_000_000) -> None:
+    """Check that the units of all controls, which are held at once, fit into `limit` bytes.
 
     Raises:
-        UserError: they would; a number of controls that fits is named.
+        UserError: they do not fit; the message names a number of controls that does.
     """
     of_one_set = sum(16 * len(units) for ranking in ranked for units in ranking.units.values())
     needed = of_one_set * (controls + 1)

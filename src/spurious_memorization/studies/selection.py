@@ -13,20 +13,21 @@ from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..networks.units import Selection, Units, parse_units
 from ..seeds import derived_seed
-from .rankings import RankingSettings, on_half
+from .ranking_settings import RankingSettings
 from .settings import StudySettings, parse_sizes
 
 
-@dataclass(frozen=True, eq=False)
-class Ranked:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SelectedUnits:
     """The selected units of one ranking, for each size.
 
     Arguments:
         criterion, group: of the ranking.
         units: of each size.
-        rule: how they were chosen, in words, for each size.
-        half: of the samples that they were selected on; None for all, or where no samples were looked at.
-        is_tested: they get controls and verdicts; otherwise they are only shown.
+        rule: in words, how they were selected, for each size.
+        half: the half of the samples on which they were selected; None for all samples, or for a criterion that needs
+            none.
+        is_tested: whether they get controls and verdicts; otherwise they are only shown.
     """
 
     criterion: str
@@ -38,93 +39,88 @@ class Ranked:
 
     @property
     def measured_halves(self) -> frozenset[int]:
-        """Halves of the samples on which these units are measured: those that they were not selected on."""
+        """The halves of the samples on which these units are measured: those on which they were not selected."""
         return frozenset((0, 1)) if self.half is None else frozenset([1 - self.half])
 
+    @property
+    def largest(self) -> Units:
+        """The units of the largest size."""
+        return max(self.units.values(), key=len)
 
-def ranked_units(
+
+def select_units(
     model: nn.Module,
     data: Dataset,
     settings: StudySettings,
     rankings: Sequence[RankingSettings],
     rules: TracingRules,
     scores_of: Callable[[RankingSettings], Scores],
-) -> list[Ranked]:
-    """The selected units of every ranking of a study; where verdicts are wanted of a criterion that looks at samples,
-    also by each half of them.
+) -> list[SelectedUnits]:
+    """The selected units of every ranking of a study.
+
+    If a criterion needs samples and verdicts are wanted, units are also selected by each half of the samples.
 
     Arguments:
-        scores_of: traces a ranking, or has it.
+        scores_of: gives the scores of a ranking.
 
     Raises:
-        UserError: the network lacks a stated unit, a size is larger than the network.
+        UserError: the network lacks a given unit, or has fewer units than a size.
     """
     if settings.units:
         units = parse_units(model, settings.units, Selection(unit=settings.unit, with_bias=rules.select.with_bias))
-        return [Ranked("given", None, {len(units): units}, {len(units): "given"})]
+        return [SelectedUnits(criterion="given", group=None, units={len(units): units}, rule={len(units): "given"})]
     sizes = parse_sizes(settings.size, settings.unit)
     return [
-        select(
-            model,
-            scores_of(ranking),
-            sizes,
-            criterion=ranking.criterion,
-            group=ranking.group,
-            everywhere=rules.threshold_everywhere and ranking.criterion == "weight_norm",
-            smallest=settings.smallest,
-            dropout_p=settings.dropout_p,
-            seed=settings.seed,
-            half=ranking.half,
-            is_tested=ranking.half is not None or not (settings.cross_fit and ranking.looks_at_samples),
-        )
+        _first_units(model, scores_of(ranking), sizes, ranking, settings, rules)
         for whole in rankings
         for ranking in _with_halves(whole, data, settings)
     ]
 
 
 def _with_halves(ranking: RankingSettings, data: Dataset, settings: StudySettings) -> list[RankingSettings]:
-    """A ranking and, for verdicts, the same by each half of the samples, where the group has samples in both."""
-    if not (settings.cross_fit and settings.controls and ranking.looks_at_samples):
+    """A ranking and, for verdicts, the same ranking by each half of the samples, if the group has two samples."""
+    if not (settings.cross_fit and settings.controls and ranking.needs_samples):
         return [ranking]
     samples = data.samples(ranking.split)
-    there = samples if ranking.group is None else samples.of_group(ranking.group)
-    return [ranking, *(on_half(ranking, half) for half in (0, 1))] if len(there) > 1 else [ranking]
+    samples = samples if ranking.group is None else samples.of_group(ranking.group)
+    return [ranking, *(ranking.on_half(half) for half in (0, 1))] if len(samples) > 1 else [ranking]
 
 
-def select(
+def _first_units(
     model: nn.Module,
     scores: Scores,
     sizes: Sequence[int | float],
-    *,
-    criterion: str,
-    group: str | None,
-    everywhere: bool,
-    smallest: bool,
-    dropout_p: float,
-    seed: int,
-    half: int | None = None,
-    is_tested: bool = True,
-) -> Ranked:
-    """The selected units of every size of one ranking.
-
-    Arguments:
-        half, is_tested: as of `Ranked`.
-        everywhere: select single weights by a threshold applied to every parameter.
-        smallest: select the smallest scores.
-        spare: probability with which a selected weight is spared.
+    ranking: RankingSettings,
+    settings: StudySettings,
+    rules: TracingRules,
+) -> SelectedUnits:
+    """The first units of a ranking, for each size.
 
     Raises:
-        UserError: a size is larger than the network, or all of its units are spared.
+        UserError: a size is larger than the network, or `dropout_p` leaves no unit.
     """
-    units, rules = {}, {}
+    largest = not settings.smallest
+    by_global_threshold = rules.threshold_everywhere and ranking.criterion == "weight_norm"
+    which = "largest" if largest else "smallest"
+    units, rule = {}, {}
     for size in sizes:
         n = count_of(scores, size)
-        chosen = (
-            by_threshold(model, scores, n, largest=not smallest) if everywhere else top(scores, n, largest=not smallest)
+        first = (
+            by_threshold(model, scores, n, largest=largest) if by_global_threshold else top(scores, n, largest=largest)
         )
-        units[size] = random_dropout(chosen, dropout_p, derived_seed(seed, "dropout_p", size)) if dropout_p else chosen
-        if not len(units[size]):
-            raise UserError(f"size {size}: all {n} selected units are spared: lower --spare, or select more")
-        which = "smallest" if smallest else "largest"
-        rules[size] = f"{which} {n} of {scores.n} by {criterion}" + (f" on {group}" if group else "")
-    return Ranked(criterion, group, units, rules, half, is_tested)
+        if settings.dropout_p:
+            first = random_dropout(first, settings.dropout_p, derived_seed(settings.seed, "dropout", size))
+        if not len(first):
+            raise UserError(f"size {size}: --dropout-p leaves none of the {n} selected units: lower it, or select more")
+        units[size] = first
+        rule[size] = f"{which} {n} of {scores.n} by {ranking.criterion}" + (
+            f" on {ranking.group}" if ranking.group else ""
+        )
+    return SelectedUnits(
+        criterion=ranking.criterion,
+        group=ranking.group,
+        units=units,
+        rule=rule,
+        half=ranking.half,
+        is_tested=ranking.half is not None or not (settings.cross_fit and ranking.needs_samples),
+    )

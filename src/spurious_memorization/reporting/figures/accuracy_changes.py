@@ -6,7 +6,6 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ...studies.selected_sets import control_changes
 from ..findings import FOUND
 from ..inputs import FinishedStudy, ReportInputs
 from ..tables.columns import table_of
@@ -133,7 +132,7 @@ def _rows(study: FinishedStudy) -> pd.DataFrame:
     whole = effects[[*about, "accuracy_change", "low", "high"]].assign(kind=WHOLE)
     tested = effects.loc[effects["n_controls"] > 0, [*about, "tested_accuracy_change"]].assign(kind=SELECTED)
     tested = tested.rename(columns={"tested_accuracy_change": "accuracy_change"})
-    controls = control_changes(study.study.results(), study.study.variants())
+    controls = study.study.control_changes()
     controls["accuracy_change"] = controls["accuracy_change"].astype(float).round(12)
     counted = controls.groupby(["selected_set", "split", "group", "accuracy_change"], as_index=False).size()
     counted = counted.rename(columns={"size": "count", "group": "number"})
@@ -155,5 +154,5 @@ def _numbers(inputs: ReportInputs) -> pd.DataFrame:
         "accuracy_change_high",
         "margin_change",
     ]
-    columns += ["tested_accuracy_change", "control_low", "control_median", "control_high", "n_controls", "n_as_large"]
+    columns += ["tested_accuracy_change", "control_low", "control_median", "control_high", "n_controls", "n_controls_as_large"]
     return effects[[*KEYS, *columns, "norm_ratio"]]

@@ -12,7 +12,8 @@ import safetensors
 from pydantic import ValidationError
 
 from ...networks.units import short_name
-from ...studies.rankings import RankingSettings, ranking_file
+from ...studies.ranking_settings import RankingSettings
+from ...studies.rankings import ranking_file
 from ..inputs import FinishedStudy, ReportInputs
 from ..tables.columns import table_of
 from ..wording import group_title

@@ -19,7 +19,7 @@ from ...datasets.sources import Images
 from ...errors import UserError
 from ...runs.run import Run
 from ...settings import Execution
-from ...studies.pipeline import Study
+from ...studies.study import Study
 from ..inputs import FinishedStudy, ReportInputs
 from .top_activating import stored_top_activating
 

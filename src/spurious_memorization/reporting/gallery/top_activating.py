@@ -16,7 +16,7 @@ from ...errors import UserError
 from ...networks.forward import choose_device, logits, moved, working_copy
 from ...runs.run import Run, write_parquet
 from ...settings import Execution
-from ...studies.pipeline import Study
+from ...studies.study import Study
 
 MAX_IMAGES = 12
 """Images that are kept for each channel."""

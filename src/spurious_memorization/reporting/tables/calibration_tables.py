@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from ...calibration.calibrate import Rate
+from ...calibration.rates import Rate
 from .number_formats import interval
 from .table import Column, Row, Table
 

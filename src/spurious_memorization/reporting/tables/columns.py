@@ -37,7 +37,7 @@ _COLUMNS = {
         Column(name="control_median", heading="median", kind="points"),
         Column(name="control_high", heading="to", kind="points"),
         Column(name="n_controls", heading="controls", kind="count"),
-        Column(name="n_as_large", heading="controls that lose as much", kind="count"),
+        Column(name="n_controls_as_large", heading="controls that lose as much", kind="count"),
         Column(name="norm_ratio", heading="norm ratio", kind="decimal"),
         Column(name="p_adjusted", heading="adjusted p", kind="p"),
         Column(name="influential", heading="influential", kind="yes_no"),

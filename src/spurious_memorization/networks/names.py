@@ -1,0 +1,17 @@
+"""Names that settings choose among. This module imports no torch, so that command-line settings can use it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Precision = Literal["float32", "bf16"]
+"""Floating-point type of a network's forward pass."""
+
+LossName = Literal["cross_entropy", "cross_entropy_on_probabilities"]
+"""Losses of single samples; `networks.losses` has the functions."""
+
+UnitKind = Literal["channel", "head", "weight"]
+"""Kinds of units; `networks.units` describes them."""
+
+LayerKind = Literal["conv", "linear"]
+"""Kinds of layers that have units."""

@@ -1,0 +1,101 @@
+"""The network that a study edits, with its data and its older checkpoints: of a run, or of a user's own program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ..datasets.pseudo_minority import with_pseudo_minority
+from ..datasets.samples import Dataset
+from ..edits.edit import EditSpec
+from ..edits.tensors import tensors_of_edit
+from ..errors import UserError
+from ..networks.forward import choose_device
+from ..networks.names import UnitKind
+from ..runs.edited import older_state
+from ..runs.run import Run
+from ..settings import Execution
+
+StateOfOlder = Callable[[int], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StudiedNetwork:
+    """A network with what its edits need.
+
+    Arguments:
+        model: the network.
+        data: the data set.
+        epoch: of the network; 0 where there is no run.
+        older: gives the state dict of the network a number of epochs earlier, for `rewind`.
+        run: where the network comes from; None if it belongs to a user's own program.
+    """
+
+    model: nn.Module
+    data: Dataset
+    epoch: int = 0
+    older: StateOfOlder
+    run: Run | None = field(default=None)
+
+    def tensors_of(self, spec: EditSpec, unit: UnitKind) -> Mapping[str, Tensor]:
+        """The tensors that an edit puts in; see `tensors_of_edit`."""
+        return tensors_of_edit(spec, unit, self.model, self.data, self.older)
+
+
+def network_of_run(
+    run: Run,
+    data: Dataset,
+    epoch: int,
+    *,
+    pseudo_minority: int | None = None,
+    execution: Execution | None = None,
+) -> StudiedNetwork:
+    """A run's network of one epoch.
+
+    Arguments:
+        run: whose network it is.
+        data: on which it is studied, usually the run's own.
+        epoch: of the network.
+        pseudo_minority: seed of the random subsets of the majority that replace the minority groups; None for none.
+        execution: names the device.
+
+    Raises:
+        UserError: the run has no checkpoint of this epoch.
+    """
+    return StudiedNetwork(
+        model=run.network(epoch).to(choose_device((execution or Execution()).device)),
+        data=data if pseudo_minority is None else with_pseudo_minority(data, pseudo_minority),
+        epoch=epoch,
+        older=older_state(run, epoch),
+        run=run,
+    )
+
+
+def network_in_memory(model: nn.Module, data: Dataset, older: Mapping[str, Tensor] | None = None) -> StudiedNetwork:
+    """A user's own network.
+
+    Arguments:
+        model: the network.
+        data: the data set.
+        older: state dict of an older checkpoint, for `rewind`.
+    """
+
+    def older_checkpoint(_: int) -> Mapping[str, Tensor]:
+        if older is None:
+            raise UserError("rewind needs the state dict of an older checkpoint: pass it as `older`")
+        return older
+
+    return StudiedNetwork(model=model, data=data, older=older_checkpoint)
+
+
+def network_of_other_run(place: str, network: StudiedNetwork, epoch: str, execution: Execution) -> StudiedNetwork:
+    """The network of another run, on the data of this one, such as the network of another seed.
+
+    Raises:
+        UserError: there is no such run or epoch.
+    """
+    other = Run(Path(place))
+    return network_of_run(other, network.data, other.choose_epoch(epoch), execution=execution)

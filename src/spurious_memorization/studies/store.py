@@ -1,0 +1,164 @@
+"""Where a study keeps what it measures: in a folder, or in memory. The pipeline does not know which."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from ..atomic import write_text
+from ..criteria.scores import Scores, read_scores, save_scores
+from ..errors import UserError
+from ..runs.run import write_parquet
+
+Record = dict[str, Any]
+
+
+class Store(Protocol):
+    """Named frames, records and scores. What was not saved is None. Names may hold slashes."""
+
+    def below(self, name: str) -> Store:
+        """The part of the store whose names begin with `name/`."""
+        ...
+
+    def frame(
+        self, name: str, *, columns: Sequence[str] | None = None, variants: Sequence[int] | None = None
+    ) -> pd.DataFrame | None:
+        """A frame; only these columns, and only the rows of these variants, if given."""
+        ...
+
+    def frame_names(self, folder: str) -> list[str]:
+        """Names of the frames in a folder of the store, in order."""
+        ...
+
+    def save_frame(self, name: str, frame: pd.DataFrame) -> None: ...
+
+    def record(self, name: str) -> Record | None: ...
+
+    def save_record(self, name: str, record: Record) -> None: ...
+
+    def scores(self, name: str) -> Scores | None: ...
+
+    def save_scores(self, name: str, scores: Scores) -> None: ...
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """A store in a folder: frames as Parquet, records as JSON, scores as safetensors. Each file appears whole or not
+    at all.
+
+    Arguments:
+        path: of the folder; it is made when something is saved.
+    """
+
+    path: Path
+
+    def below(self, name: str) -> FolderStore:
+        return FolderStore(self.path / name)
+
+    def frame(
+        self, name: str, *, columns: Sequence[str] | None = None, variants: Sequence[int] | None = None
+    ) -> pd.DataFrame | None:
+        """A frame; see `Store`.
+
+        Raises:
+            UserError: the file is broken.
+        """
+        file = self.path / f"{name}.parquet"
+        if not file.is_file():
+            return None
+        try:
+            return _read(file, columns, variants)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{file} is broken: delete it and run the same command again") from error
+
+    def frame_names(self, folder: str) -> list[str]:
+        return sorted(f"{folder}/{file.stem}" for file in (self.path / folder).glob("*.parquet"))
+
+    def save_frame(self, name: str, frame: pd.DataFrame) -> None:
+        write_parquet(self.path / f"{name}.parquet", frame)
+
+    def record(self, name: str) -> Record | None:
+        """A record; see `Store`.
+
+        Raises:
+            UserError: the file is broken.
+        """
+        file = self.path / f"{name}.json"
+        if not file.is_file():
+            return None
+        try:
+            record: Record = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} is broken: delete it and run the same command again") from error
+        return record
+
+    def save_record(self, name: str, record: Record) -> None:
+        write_text(self.path / f"{name}.json", json.dumps(record, indent=2) + "\n")
+
+    def scores(self, name: str) -> Scores | None:
+        file = self.scores_file(name)
+        return read_scores(file) if file.is_file() else None
+
+    def save_scores(self, name: str, scores: Scores) -> None:
+        save_scores(self.scores_file(name), scores)
+
+    def scores_file(self, name: str) -> Path:
+        """Where scores of this name are."""
+        return self.path / f"{name}.safetensors"
+
+
+class MemoryStore:
+    """A store in memory. It is gone with the process.
+
+    Frames are kept as Parquet, so that they come back with the same types as from a folder.
+    """
+
+    def __init__(self) -> None:
+        self._frames: dict[str, bytes] = {}
+        self._records: dict[str, Record] = {}
+        self._scores: dict[str, Scores] = {}
+        self._prefix = ""
+
+    def below(self, name: str) -> MemoryStore:
+        part = copy.copy(self)
+        part._prefix = f"{self._prefix}{name}/"
+        return part
+
+    def frame(
+        self, name: str, *, columns: Sequence[str] | None = None, variants: Sequence[int] | None = None
+    ) -> pd.DataFrame | None:
+        content = self._frames.get(self._prefix + name)
+        return None if content is None else _read(io.BytesIO(content), columns, variants)
+
+    def frame_names(self, folder: str) -> list[str]:
+        start = f"{self._prefix}{folder}/"
+        names = [name for name in self._frames if name.startswith(start) and "/" not in name.removeprefix(start)]
+        return sorted(name.removeprefix(self._prefix) for name in names)
+
+    def save_frame(self, name: str, frame: pd.DataFrame) -> None:
+        self._frames[self._prefix + name] = frame.to_parquet()
+
+    def record(self, name: str) -> Record | None:
+        record = self._records.get(self._prefix + name)
+        return None if record is None else copy.deepcopy(record)
+
+    def save_record(self, name: str, record: Record) -> None:
+        self._records[self._prefix + name] = copy.deepcopy(record)
+
+    def scores(self, name: str) -> Scores | None:
+        return self._scores.get(self._prefix + name)
+
+    def save_scores(self, name: str, scores: Scores) -> None:
+        self._scores[self._prefix + name] = scores
+
+
+def _read(file: Path | io.BytesIO, columns: Sequence[str] | None, variants: Sequence[int] | None) -> pd.DataFrame:
+    rows = None if variants is None else [("variant", "in", list(variants))]
+    return pd.read_parquet(file, columns=None if columns is None else list(columns), filters=rows)

@@ -1,0 +1,155 @@
+"""A study: its settings, what was measured, and the answers. It is read from a run's folder or from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import UserError
+from ..runs.run import Run
+from .selected_sets import SelectedSet, control_subset, selected_sets
+from .store import FolderStore, Record, Store
+
+
+class Study:
+    """A study. `study` and `study_in_memory` make one.
+
+    Arguments:
+        place: its folder, RUN/studies/NAME, or the store that holds it.
+
+    Example:
+        ```python
+        result = sm.Study("runs/first/studies/mine")
+        result.effects().query("minority and split == 'train'")
+        ```
+    """
+
+    def __init__(self, place: str | Path | Store) -> None:
+        self.store: Store = FolderStore(Path(place)) if isinstance(place, str | Path) else place
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Study) and self.store == other.store
+
+    def __hash__(self) -> int:
+        return hash(self.store)
+
+    def __repr__(self) -> str:
+        return f"<Study {self.name}>"
+
+    @property
+    def path(self) -> Path:
+        """Its folder.
+
+        Raises:
+            UserError: the study is in memory.
+        """
+        if not isinstance(self.store, FolderStore):
+            raise UserError("a study in memory has no folder: make it of a run with `study`")
+        return self.store.path
+
+    @property
+    def name(self) -> str:
+        """The name of its folder; "in memory" where it has none."""
+        return self.store.path.name if isinstance(self.store, FolderStore) else "in memory"
+
+    @property
+    def exists(self) -> bool:
+        """Whether it was begun."""
+        return self.store.record("study") is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is finished."""
+        return self.store.frame("effects", columns=["selected_set"]) is not None
+
+    @property
+    def record(self) -> Record:
+        """`study.json`: settings, rankings with all their settings, epoch, and the path of the engine.
+
+        Raises:
+            UserError: there is no such study.
+        """
+        record = self.store.record("study")
+        if record is None:
+            raise UserError(f"there is no study {self.name!r}: `spurmem study` makes one")
+        return record
+
+    def variants(self) -> pd.DataFrame:
+        """One row per edited network."""
+        return self._frame("variants")
+
+    def results(self) -> pd.DataFrame:
+        """Counts: one row per variant, split, subset, half and group."""
+        return self._frame("results")
+
+    def effects(self) -> pd.DataFrame:
+        """Accuracy changes compared with controls, and verdicts: one row per selected set, split and group."""
+        return self._frame("effects")
+
+    def other_epochs(self) -> pd.DataFrame | None:
+        """The same edits in other epochs: one row per selected set, epoch, split and group; None if not asked for."""
+        return self.store.frame("other_epochs")
+
+    def agreement(self) -> pd.DataFrame | None:
+        """How far rankings agree: one row per pair; None for single weights, and if the units were given."""
+        return self.store.frame("agreement")
+
+    def outcomes(self, split: str, part: str = "selected", *, variants: Sequence[int] | None = None) -> pd.DataFrame:
+        """Predicted class, loss and margin: one row per variant and sample. Variant -1 is the unedited network.
+
+        Arguments:
+            split: of the samples.
+            part: "selected" or "random"; with "_0" or "_1" what was measured on one half of the samples.
+            variants: numbers of the only variants to read, from all parts, together with the unedited network.
+
+        Raises:
+            UserError: nothing of this part was measured on the split.
+        """
+        parts = (
+            (part,) if variants is None else ("selected", "selected_0", "selected_1", "random", "random_0", "random_1")
+        )
+        names = [
+            name
+            for name in self.store.frame_names("outcomes")
+            if name.rpartition("_")[0] in [f"outcomes/{split}_{one}" for one in parts]
+        ]
+        if not names:
+            raise UserError(f"study {self.name!r} has no outcomes of {part!r} on {split!r}")
+        wanted = None if variants is None else [-1, *variants]
+        frames = [self.store.frame(name, variants=wanted) for name in names]
+        rows = pd.concat([frame for frame in frames if frame is not None], ignore_index=True)
+        return rows if variants is None else rows.drop_duplicates(["variant", "sample"], ignore_index=True)
+
+    def selected_sets(self) -> list[SelectedSet]:
+        """The selected sets, in the order of the plan."""
+        return selected_sets(self.variants())
+
+    def control_changes(self) -> pd.DataFrame:
+        """Accuracy change of every control, as it is compared with each selected set.
+
+        Returns:
+            One row per selected set, control, split and group: selected_set, control, split, group, accuracy_change.
+        """
+        frames = []
+        for split, counted in self.results().groupby("split", sort=False):
+            of_controls = counted[counted["subset"] == control_subset(counted)]
+            for one in self.selected_sets():
+                changes = one.control_changes(of_controls)
+                if len(changes):
+                    rows = changes.stack().rename("accuracy_change").rename_axis(["control", "group"]).reset_index()
+                    frames.append(rows.assign(selected_set=one.number, split=split))
+        columns = ["selected_set", "control", "split", "group", "accuracy_change"]
+        return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+    def _frame(self, name: str) -> pd.DataFrame:
+        frame = self.store.frame(name)
+        if frame is None:
+            raise UserError(f"study {self.name!r} has no {name} yet: run the same command again to finish it")
+        return frame
+
+
+def studies_of(run: Run) -> list[Study]:
+    """The studies that a run holds, finished or not, by name."""
+    return [Study(file.parent) for file in sorted(run.path.glob("studies/*/study.json"))]

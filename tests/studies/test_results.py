@@ -1,0 +1,100 @@
+"""The plan of a study, and its counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from study_oracle import (
+    MINORITY,
+    edited_by_hand,
+    every_outcome,
+    means_by_hand,
+    measured_halves,
+)
+from torch import nn
+
+import spurious_memorization as sm
+
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+
+
+def test_the_plan(whole: sm.Study) -> None:
+    """Criteria that look at samples select on all samples, to be shown, and on each half, to be tested."""
+    variants = whole.variants()
+    assert variants["variant"].tolist() == list(range(len(variants)))
+    selected = variants[variants["family"] == "selected"]
+    folds = selected.groupby(["criterion", "group"], dropna=False)["fold"].unique()
+    assert {key: sorted(values) for key, values in folds.items() if key[0] == "gradient"} == {
+        ("gradient", group): [-1, 0, 1] for group in MINORITY
+    }
+    weight_norm = selected[selected["criterion"] == "weight_norm"]
+    assert (weight_norm["fold"] == -1).all()
+    assert (weight_norm["pool"] >= 0).all()
+    assert ((selected["fold"] == -1) == (selected["pool"] == -1))[selected["criterion"] == "gradient"].all()
+    # 3 rankings (magnitude; gradient on two minority groups) x 2 sizes x 3 edits
+    assert selected["selected_set"].nunique() == 18
+    assert len(selected) == 6 + 3 * 12
+    assert selected.groupby("selected_set")[["criterion", "size", "kind", "parameters"]].nunique().eq(1).all(axis=None)
+    controls = variants[variants["family"] == "random"]
+    assert set(controls["pool"]) == set(selected["pool"]) - {-1}
+    assert controls.groupby(["pool", "size", "kind"]).size().eq(3).all()
+    assert len(controls) == 18 * controls["pool"].nunique()
+    assert (controls["selected_set"] == -1).all()
+    tested = selected[selected["pool"] >= 0]
+    assert tested[["norm_ratio", "same_tensor"]].notna().all(axis=None)
+    assert variants.drop(tested.index)[["norm_ratio", "same_tensor"]].isna().all(axis=None)
+
+
+def test_units_are_selected_on_one_half(whole: sm.Study, trained: sm.Run, squares: Path) -> None:
+    data, network = sm.read_data(squares), trained.network(3)
+    for row in whole.variants().query("family == 'selected' and kind == 'zero'").itertuples():
+        if row.criterion == "weight_norm":
+            scores = sm.criteria.weight_norm(network)
+        else:
+            samples = data.train.of_half(None if row.fold == -1 else row.fold, 0)
+            scores = sm.criteria.gradient(network, sm.hardest_samples(network, samples, row.group, 200))
+        assert row.units == str(sm.top(scores, int(row.size)))
+
+
+def test_results_are_what_edited_copies_of_the_network_answer(whole: sm.Study, trained: sm.Run, squares: Path) -> None:
+    data = sm.read_data(squares)
+    variants, results = whole.variants(), whole.results()
+    halves, where = data.halves(0), measured_halves(whole.variants())
+    means = means_by_hand(trained.network(3), data.train.batch().inputs)
+    checked = 0
+    for split in ("train", "test"):
+        samples = data.samples(split)
+        batch = samples.batch()
+        with torch.no_grad():
+            before = trained.network(3)(batch.inputs)
+        outcomes = every_outcome(whole, split)
+        for row in variants.itertuples():
+            with torch.no_grad():
+                after = edited_by_hand(trained, row, means)(batch.inputs)
+            stored = outcomes[outcomes["variant"] == row.variant]
+            half = sorted(where[row.variant])
+            assert stored["part"].unique().tolist() == [f"{row.family}_{half[0]}" if len(half) == 1 else row.family]
+            measured = np.isin(halves[samples.index], half)
+            assert stored["sample"].tolist() == samples.index[measured].tolist()
+            losses = nn.functional.cross_entropy(after, batch.y, reduction="none").numpy()
+            np.testing.assert_allclose(stored["loss"], losses[measured], atol=1e-4, rtol=1e-4)
+            counts = results[(results["variant"] == row.variant) & (results["split"] == split)]
+            assert counts["subset"].unique().tolist() == ["all"]
+            counts = counts.set_index(["half", "group"])
+            assert sorted({h for h, _ in counts.index}) == half
+            right_before, right_after = ((out.argmax(1) == batch.y).numpy() for out in (before, after))
+            for h, group in counts.index:
+                here = (samples.g == group) & (halves[samples.index] == h)
+                stated = counts.loc[(h, group)]
+                assert stated["n"] == here.sum()
+                assert stated["correct_before"] == right_before[here].sum()
+                assert stated["correct_after"] == right_after[here].sum()
+                assert stated["became_wrong"] == (right_before & ~right_after)[here].sum()
+                assert stated["became_right"] == (~right_before & right_after)[here].sum()
+                assert stated["loss_after"] == pytest.approx(losses[here].sum(), rel=1e-3, abs=1e-3)
+                checked += 1
+    assert checked == sum(map(len, where.values())) * 2 * 4 == len(results)
+    assert (results["correct_after"] != results["correct_before"]).any()

@@ -1,0 +1,75 @@
+"""A report, read back from its file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+class Page(HTMLParser):
+    """What is in a page: its tables, its script's data, and every element."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.tables: dict[str, list[dict[str, Any]]] = {}
+        self.shown: dict[str, list[dict[str, str]]] = {}
+        self.elements: Counter[str] = Counter()
+        self.attributes: Counter[str] = Counter()
+        self.text = ""
+        self._table = ""
+        self._names: list[str] = []
+        self._within = ""
+        self._json = ""
+        self.feed(file.read_text(encoding="utf-8"))
+        self.data = json.loads(self._json)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.elements[tag] += 1
+        self.attributes.update(list(found))
+        if tag == "table":
+            self._table, self._names = found["data-figure"] or "", []
+            self.tables[self._table], self.shown[self._table] = [], []
+        elif tag == "th":
+            self._names.append(found["data-column"] or "")
+        elif tag == "tr" and self._names:
+            chosen = {name.removeprefix("data-"): value for name, value in attrs}
+            self.tables[self._table].append(chosen)
+            self.shown[self._table].append({})
+        elif tag == "td":
+            name = self._names[len(self.shown[self._table][-1])]
+            self.shown[self._table][-1][name] = ""
+            if found.get("data-value") is not None:
+                self.tables[self._table][-1][name] = json.loads(found["data-value"] or "")
+        self._within = "json" if found.get("type") == "application/json" else tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = ""
+        if tag == "table":
+            self._table = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within == "json":
+            self._json += data
+        elif self._within == "td":
+            row = self.shown[self._table][-1]
+            name = list(row)[-1]
+            row[name] += data
+            self.tables[self._table][-1].setdefault(name, row[name])
+        elif self._within not in ("script", "style"):
+            self.text += data
+
+    def rows(self, name: str) -> pd.DataFrame:
+        """The rows that a figure draws."""
+        columns = self.data["figures"][name]["rows"]
+        return pd.DataFrame(
+            {
+                name: values if isinstance(values, list) else [values["levels"][code] for code in values["codes"]]
+                for name, values in columns.items()
+            }
+        )
