@@ -15,8 +15,10 @@ from .engine.outcomes import Outcomes
 from .errors import UserError
 from .networks.units import Selection, Units, parse_units
 from .paper.reproduce import ReproduceSettings, Reproduction, reproduce
-from .reporting.draw import FigureSettings, draw
-from .reporting.page import report
+from .reporting.figures.write_figures import draw_figures
+from .reporting.notebook import load_ipython_extension
+from .reporting.page.write_page import report
+from .reporting.settings import FigureSettings
 from .runs.importing import ImportSettings, import_network
 from .runs.run import Run
 from .settings import Execution
@@ -68,13 +70,14 @@ __all__ = [
     "compare",
     "count_of",
     "criteria",
-    "draw",
+    "draw_figures",
     "edits",
     "effects",
     "evaluate",
     "from_tensors",
     "hardest_samples",
     "import_network",
+    "load_ipython_extension",
     "matched_controls",
     "mitigate",
     "nt_xent",

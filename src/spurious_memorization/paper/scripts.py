@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..reporting.draw import FigureSettings, draw
+from ..reporting.figures.write_figures import draw_figures
+from ..reporting.settings import FigureSettings
 from ..runs.run import Run
 from ..settings import Execution
 from ..studies.pipeline import study
@@ -61,7 +62,7 @@ def fine_tune(arguments: Finetuning, execution: TrainExecution | None = None) ->
 
 def draw_curves(run: Run) -> None:
     """Draw accuracy per group and epoch into the run, as `accuracy.png`."""
-    draw("accuracy", [run.path], run.path, FigureSettings(format="png"))
+    draw_figures("accuracy", [run.path], run.path, FigureSettings(format="png"))
 
 
 def study_channels(arguments: ChannelStudy, criterion: str, execution: Execution | None = None) -> list[Path]:

@@ -69,7 +69,8 @@ def _strongest(found: pd.DataFrame) -> str:
 def _how_many(found: pd.DataFrame, decided: pd.DataFrame, undecided: pd.DataFrame) -> str:
     memorizing = int((found["verdict"] == "memorizing").sum())
     first = found.loc[found["difference"].idxmax()]
-    contrast = f"{format_value(first['contrast'], 'signed')} {interval(first['contrast_low'], first['contrast_high'], 'signed')}"
+    spread = interval(first["contrast_low"], first["contrast_high"], "signed")
+    contrast = f"{format_value(first['contrast'], 'signed')} {spread}"
     parts = [f"{len(found)} of {len(decided)} tests {_was(len(found))} critical"]
     if memorizing:
         parts.append(f"{memorizing} of them {_was(memorizing)} also memorizing")

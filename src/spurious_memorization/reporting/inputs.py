@@ -24,7 +24,7 @@ class FinishedStudy:
     @property
     def place(self) -> dict[str, str]:
         """The columns by which a reader chooses the study."""
-        return {"run": str(self.run.path), "study": self.study.path.name}
+        return {"run": str(self.run.path), "study": self.study.name}
 
     def effects(self) -> pd.DataFrame:
         """`effects.parquet` with the columns of `place`; criterion and edit are in words, group is a name."""
@@ -75,9 +75,7 @@ def read_inputs(runs: Sequence[str | Path], study: str | None = None) -> ReportI
     for run in opened:
         _ = run.record  # raises an error if the directory is no run
         latest = sorted(studies_of(run), key=lambda one: (one.path / "study.json").stat().st_mtime, reverse=True)
-        found += [
-            FinishedStudy(run=run, study=one) for one in latest if one.is_complete and study in (None, one.path.name)
-        ]
+        found += [FinishedStudy(run=run, study=one) for one in latest if one.is_complete and study in (None, one.name)]
     if study is not None and not found:
         raise UserError(f"no finished study {study!r} in {', '.join(map(str, runs))}: `spurmem study` makes one")
     return ReportInputs(runs=opened, studies=tuple(found))

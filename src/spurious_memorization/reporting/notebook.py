@@ -40,7 +40,7 @@ def dataset_html(data: Dataset) -> str:
 def run_html(run: Run) -> str:
     """Accuracy of every group in the last measured epoch, and what else the run holds."""
     record, history = run.record, run.history()
-    epochs, studies = run.epochs(), [study.path.name for study in studies_of(run)]
+    epochs, studies = run.epochs(), [study.name for study in studies_of(run)]
     lines = [
         f"{record.network.model}, origin {record.origin}, {len(epochs)} epochs, last {epochs[-1] if epochs else '-'}",
         f"studies: {', '.join(studies) or 'none yet'}",
@@ -69,9 +69,9 @@ def scores_html(scores: Scores) -> str:
 def study_html(study: Study) -> str:
     """The finding in two sentences, and the verdict on each selected set and minority group."""
     if not study.is_complete:
-        return _html(f"Study {study.path.name}", None, ["not finished: the same command continues it"])
+        return _html(f"Study {study.name}", None, ["not finished: the same command continues it"])
     effects = study.effects()
-    return _html(f"Study {study.path.name}", summary_table(effects), findings(effects))
+    return _html(f"Study {study.name}", summary_table(effects), findings(effects))
 
 
 def _html(title: str, table: Table | None, lines: Sequence[str] = ()) -> str:

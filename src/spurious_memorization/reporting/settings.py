@@ -27,4 +27,4 @@ class FigureSettings(Settings):
     size: str | None = Field(None, description="size of the selected sets; all if not given")
     group: str | None = Field(None, description="name of one group; all if not given")
     map: str | None = Field(None, description="the ablation map, as the report writes it; the first one if not given")
-    format: FigureFormat = Field("svg", description="svg, png or pdf for the chart; latex, markdown or csv for its table")
+    format: FigureFormat = Field("svg", description="svg, png or pdf: the chart; latex, markdown or csv: its table")

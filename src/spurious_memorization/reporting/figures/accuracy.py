@@ -53,7 +53,9 @@ def accuracy(inputs: ReportInputs) -> Figure:
         name="accuracy",
         alt=f"Line charts of accuracy over the epochs in train, val and test, one panel per group. {_in_words(rows)}",
         chart=specification(chart),
-        rows=rows[["run", "group", "panel", "panel_place", "split", "epoch", "accuracy", "low", "high", "correct", "n"]],
+        rows=rows[
+            ["run", "group", "panel", "panel_place", "split", "epoch", "accuracy", "low", "high", "correct", "n"]
+        ],
         table=table_of(
             table,
             "Accuracy of each group over the epochs",
@@ -156,7 +158,9 @@ def _in_words(rows: pd.DataFrame) -> str:
     lines = []
     for panel, here in last.groupby("panel", sort=False):
         values = here.set_index("split")["accuracy"]
-        lines.append(f"{panel}: " + ", ".join(f"{s} {format_value(values[s], 'percent')}" for s in SPLITS if s in values))
+        lines.append(
+            f"{panel}: " + ", ".join(f"{s} {format_value(values[s], 'percent')}" for s in SPLITS if s in values)
+        )
     return f"After the last epoch: {'; '.join(lines)}." if lines else ""
 
 

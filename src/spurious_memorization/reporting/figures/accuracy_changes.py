@@ -103,7 +103,15 @@ def verdicts(inputs: ReportInputs) -> Figure | None:
     answers = ["influential", "selective", "memorizing"]
     for name in answers:
         asked[name] = [None if pd.isna(value) else bool(value) for value in asked[name]]
-    columns = ["verdict", "tested_accuracy_change", "p_adjusted", "influential", "difference", "p_selective", "selective"]
+    columns = [
+        "verdict",
+        "tested_accuracy_change",
+        "p_adjusted",
+        "influential",
+        "difference",
+        "p_selective",
+        "selective",
+    ]
     columns += ["contrast", "contrast_low", "contrast_high", "memorizing", "reason", "found"]
     return Figure(
         name="verdicts",
@@ -144,15 +152,8 @@ def _rows(study: FinishedStudy) -> pd.DataFrame:
 def _numbers(inputs: ReportInputs) -> pd.DataFrame:
     effects = inputs.effects()
     effects = effects.rename(columns={"low": "accuracy_change_low", "high": "accuracy_change_high"})
-    columns = [
-        "units",
-        "n",
-        "accuracy_before",
-        "accuracy_after",
-        "accuracy_change",
-        "accuracy_change_low",
-        "accuracy_change_high",
-        "margin_change",
-    ]
-    columns += ["tested_accuracy_change", "control_low", "control_median", "control_high", "n_controls", "n_controls_as_large"]
+    columns = ["units", "n", "accuracy_before", "accuracy_after"]
+    columns += ["accuracy_change", "accuracy_change_low", "accuracy_change_high", "margin_change"]
+    columns += ["tested_accuracy_change", "control_low", "control_median", "control_high"]
+    columns += ["n_controls", "n_controls_as_large"]
     return effects[[*KEYS, *columns, "norm_ratio"]]

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ...networks.units import short_name
 from ...studies.ranking_settings import RankingSettings
 from ...studies.rankings import ranking_file
+from ..findings import tested_split
 from ..inputs import FinishedStudy, ReportInputs
 from ..tables.columns import table_of
 from ..wording import group_title
@@ -167,25 +168,26 @@ def layer_names(study: FinishedStudy) -> list[str]:
 
 def _rows(study: FinishedStudy) -> pd.DataFrame:
     effects = study.effects()
-    split = "train" if (effects["split"] == "train").any() else effects["split"].iloc[0]
+    split = tested_split(effects)
     asked = effects[(effects["split"] == split) & effects["minority"]]
-    variants = study.study.variants()
-    whole = variants[(variants["family"] == "selected") & (variants["fold"] == -1) & (variants["repeat"] == 0)]
     about = effects.drop_duplicates("selected_set").set_index("selected_set")
     found = []
-    for chosen in whole[whole["units"].notna()].itertuples():
-        verdicts = asked.loc[asked["selected_set"] == chosen.selected_set, "verdict"]
+    for one in study.study.selected_sets():
+        chosen = one.about
+        if not isinstance(chosen["units"], str):
+            continue
+        verdicts = asked.loc[asked["selected_set"] == one.number, "verdict"]
         best = next((v for v in ("memorizing", "critical", "influential", "selective") if v in set(verdicts)), None)
         by_layer: dict[str, list[str]] = {}
-        for unit in chosen.units.split(","):
+        for unit in chosen["units"].split(","):
             by_layer.setdefault(unit.rpartition(":")[0], []).append(unit)
-        first = about.loc[chosen.selected_set]
+        first = about.loc[one.number]
         found += [
             {
                 **study.place,
                 "edit": first["edit"],
                 "criterion": first["criterion"],
-                "size": chosen.size,
+                "size": chosen["size"],
                 "layer": layer,
                 "n_in_layer": len(units),
                 "units": ", ".join(units),

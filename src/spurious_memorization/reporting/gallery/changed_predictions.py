@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,9 @@ from ...datasets.sources import Images
 from ...errors import UserError
 from ...runs.run import Run
 from ...settings import Execution
+from ...studies.selected_sets import SelectedSet
 from ...studies.study import Study
+from ..findings import tested_split
 from ..inputs import FinishedStudy, ReportInputs
 from .top_activating import stored_top_activating
 
@@ -135,20 +136,18 @@ def gallery_items(finished: FinishedStudy, data: Dataset, execution: Execution |
     study = finished.study
     pseudo = study.record["settings"]["pseudo_minority"]
     data = data if pseudo is None else with_pseudo_minority(data, pseudo)
-    effects, variants = finished.effects(), study.variants()
-    split = "train" if (effects["split"] == "train").any() else str(effects["split"].iloc[0])
-    selected = variants[(variants["family"] == "selected") & (variants["fold"] == -1) & (variants["repeat"] == 0)]
-    selected = selected[selected["units"].notna()]
-    controls = {row.variant: _control(row, variants) for row in selected.itertuples()}
-    wanted = [-1, *selected["variant"], *(number for number in controls.values() if number is not None)]
-    predictions = _predictions(study, split, wanted)
-    units_of = variants.set_index("variant")["units"]
+    effects, units_of = finished.effects(), study.variants().set_index("variant")["units"]
+    split = tested_split(effects)
+    listed = [one for one in study.selected_sets() if isinstance(one.about["units"], str)]
+    controls = {one.number: _first_control(one) for one in listed}
+    variants = [*(int(one.about["variant"]) for one in listed), *filter(None, controls.values())]
+    predictions = _predictions(study, split, variants)
     about = effects.drop_duplicates("selected_set").set_index("selected_set")
-    found_images = _top_activating(finished, data, selected, controls, units_of, execution)
+    images = _top_activating(finished, data, listed, [units_of[variant] for variant in variants], execution)
     found = []
-    for row in selected.itertuples():
-        first, control = about.loc[row.selected_set], controls[row.variant]
-        changed = _changed(data, predictions, row.variant, row.units)
+    for one in listed:
+        row, first, control = one.about, about.loc[one.number], controls[one.number]
+        changed = _changed(data, predictions, int(row["variant"]), row["units"])
         of_control, control_samples = None, set()
         if control is not None and control in predictions:
             of_control = _changed(data, predictions, control, units_of[control])
@@ -156,15 +155,15 @@ def gallery_items(finished: FinishedStudy, data: Dataset, execution: Execution |
         channels = [*changed.units, *(of_control.units if of_control else ())]
         found.append(
             GalleryItem(
-                place={**finished.place, "edit": first["edit"], "criterion": first["criterion"], "size": row.size},
-                unit=row.unit,
+                place={**finished.place, "edit": first["edit"], "criterion": first["criterion"], "size": row["size"]},
+                unit=row["unit"],
                 split=split,
                 data=data,
                 selected=changed,
                 control=of_control,
                 n_changed_on_control_samples=len(set(changed.sample.tolist()) & control_samples),
-                top_activating={unit: found_images[unit] for unit in channels if unit in found_images},
-                n_searched=found_images.n_searched,
+                top_activating={unit: images[unit] for unit in channels if unit in images},
+                n_searched=images.n_searched,
             )
         )
     return sorted(found, key=lambda item: -item.n_minority)
@@ -179,56 +178,39 @@ class _TopActivating(dict[str, list[tuple[int, float]]]):
 def _top_activating(
     finished: FinishedStudy,
     data: Dataset,
-    selected: pd.DataFrame,
-    controls: Mapping[int, int | None],
-    units_of: pd.Series,
+    listed: Sequence[SelectedSet],
+    unit_lists: Sequence[object],
     execution: Execution | None,
 ) -> _TopActivating:
-    rows = [*selected["variant"], *(number for number in controls.values() if number is not None)]
-    units = list(
-        dict.fromkeys(unit for row in rows if isinstance(units_of[row], str) for unit in units_of[row].split(","))
-    )
-    activating = _TopActivating()
-    if not units or (selected["unit"] != "channel").any():
-        return activating
+    """Top-activating images of every channel in the lists; of none if other units than channels were selected."""
+    units = list(dict.fromkeys(unit for text in unit_lists if isinstance(text, str) for unit in text.split(",")))
+    images = _TopActivating()
+    if not units or any(one.about["unit"] != "channel" for one in listed):
+        return images
     frame = stored_top_activating(finished.run, finished.study, data, units, execution)
-    activating.n_searched = int(frame["n_seen"].max())
+    images.n_searched = int(frame["n_searched"].max())
     for unit, here in frame.groupby("unit", sort=False):
-        activating[str(unit)] = list(zip(here["sample"].tolist(), here["activation"].tolist(), strict=True))
-    return activating
+        images[str(unit)] = list(zip(here["sample"].tolist(), here["activation"].tolist(), strict=True))
+    return images
 
 
-def _control(row: Any, variants: pd.DataFrame) -> int | None:
-    """The first control that was drawn for a selected set."""
-    tested = variants[(variants["selected_set"] == row.selected_set) & (variants["pool"] >= 0)]
-    if tested.empty:
+def _first_control(one: SelectedSet) -> int | None:
+    """The variant of the control that was drawn first; None without controls."""
+    pools = one.tested.loc[one.tested["pool"] >= 0, "pool"]
+    if pools.empty:
         return None
-    drawn = variants[
-        (variants["family"] == "random")
-        & (variants["pool"] == tested["pool"].iloc[0])
-        & (variants["size"] == row.size)
-        & (variants["kind"] == row.kind)
-        & (variants["parameters"] == row.parameters)
-        & (variants["control"] == 0)
-        & (variants["repeat"] == 0)
-    ]
-    return None if drawn.empty else int(drawn["variant"].iloc[0])
+    drawn = one.controls(pools.iloc[0])
+    first = drawn[(drawn["control"] == 0) & (drawn["repeat"] == 0)]
+    return None if first.empty else int(first["variant"].iloc[0])
 
 
 def _predictions(study: Study, split: str, variants: Sequence[int]) -> dict[int, pd.Series]:
-    """Predicted class of each sample, for some variants."""
-    folder = study.path / "outcomes"
-    files = [*folder.glob(f"{split}_selected*.parquet"), *folder.glob(f"{split}_random*.parquet")]
-    columns = ["variant", "sample", "predicted"]
-    wanted = [("variant", "in", list(variants))]
-    frame = pd.concat([pd.read_parquet(file, columns=columns, filters=wanted) for file in sorted(files)])
-    frame = frame.drop_duplicates(["variant", "sample"])
-    return {int(number): rows.set_index("sample")["predicted"] for number, rows in frame.groupby("variant")}
+    """Predicted class of each sample, for some variants and for the unedited network (-1)."""
+    outcomes = study.outcomes(split, variants=variants)
+    return {int(number): rows.set_index("sample")["predicted"] for number, rows in outcomes.groupby("variant")}
 
 
-def _changed(
-    data: Dataset, predictions: Mapping[int, pd.Series], variant: int, units: str
-) -> ChangedPredictions:
+def _changed(data: Dataset, predictions: Mapping[int, pd.Series], variant: int, units: str) -> ChangedPredictions:
     after = predictions[variant].sort_index()
     before = predictions[-1].reindex(after.index)
     index = after.index[before != after].to_numpy(np.int64)

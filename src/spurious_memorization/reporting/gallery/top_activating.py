@@ -22,10 +22,11 @@ MAX_IMAGES = 12
 """Images that are kept for each channel."""
 
 MAX_SEARCHED = 5000
-"""Training images that are searched. Of a larger training split, each group gives an equal share, drawn with the study's
-seed."""
+"""Training images that are searched. Of a larger training split, each group gives an equal share.
 
-COLUMNS = ["unit", "sample", "activation", "n_seen"]
+The share is drawn with the study's seed."""
+
+COLUMNS = ["unit", "sample", "activation", "n_searched"]
 
 
 def stored_top_activating(
@@ -42,7 +43,7 @@ def stored_top_activating(
         execution: device, workers, batch size.
 
     Returns:
-        One row per channel and image, the largest activation first: unit, sample, activation, n_seen.
+        One row per channel and image, the largest activation first: unit, sample, activation, n_searched.
     """
     file = study.path / "top-activating.parquet"
     there = pd.read_parquet(file) if file.is_file() else pd.DataFrame(columns=COLUMNS)
@@ -80,7 +81,7 @@ def top_activating(
         execution: device, workers, batch size.
 
     Returns:
-        One row per channel and sample, the largest activation first: unit, sample, activation, n_seen.
+        One row per channel and sample, the largest activation first: unit, sample, activation, n_searched.
     """
     execution = execution or Execution()
     network = working_copy(model, choose_device(execution.device))

@@ -41,8 +41,8 @@ def report(
     """Write the report of one or several runs: a self-contained HTML file.
 
     The page shows stored results. Only one thing is calculated: the top-activating training images of the shown
-    channels. They are stored as `top-activating.parquet` in the study's folder. If the data are gone, the page shows the
-    reason instead of the images.
+    channels. They are stored as `top-activating.parquet` in the study's folder. If the data are gone, the page gives
+    the reason instead of the images.
 
     Arguments:
         runs: their directories.

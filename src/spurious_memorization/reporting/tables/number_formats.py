@@ -8,8 +8,18 @@ from typing import Any, Literal
 import pandas as pd
 
 Kind = Literal[
-    "text", "yes_no", "count", "amount", "percent", "percent_number", "points", "points_2", "decimal", "signed",
-    "score", "p"
+    "text",
+    "yes_no",
+    "count",
+    "amount",
+    "percent",
+    "percent_number",
+    "points",
+    "points_2",
+    "decimal",
+    "signed",
+    "score",
+    "p",
 ]
 """What a column holds:
 

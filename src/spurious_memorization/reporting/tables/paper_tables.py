@@ -59,7 +59,11 @@ def _drops_table(rows: pd.DataFrame, split: str) -> Table:
         lines.append(
             {
                 **{name: first[name] for name in ("selected_by", "edit", "size", "repeats")},
-                **{f"{name}: {key}": by_group.get(name, {}).get(key) for name in names for key in ("drop", "low", "high")},
+                **{
+                    f"{name}: {key}": by_group.get(name, {}).get(key)
+                    for name in names
+                    for key in ("drop", "low", "high")
+                },
             }
         )
     before = rows.drop_duplicates("group").set_index("group_name")["before"]

@@ -124,4 +124,3 @@ def ablation_table(effects: pd.DataFrame, units: Units, label: str) -> Table:
 
 def _margin_detail(group: str) -> Callable[[Row], str]:
     return lambda row: f"({format_value(row[f'{group}: margin_change'], 'signed')})"
-

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from ...studies.study import Study
 from ..findings import FOUND, tested_split
 from ..wording import with_names
-from .number_formats import format_value, interval, p_text
+from .number_formats import MISSING, format_value, interval, p_text
 from .table import Column, Row, Table
 
 MAX_SUMMARY_ROWS = 24
@@ -36,6 +37,7 @@ def summary_table(effects: pd.DataFrame) -> Table:
     n_tests, edits = len(tests), tests["edit"].nunique()
     controlled = (tests["n_controls"] > 0).any()
     tests["change"] = tests["tested_accuracy_change"].where(tests["n_controls"] > 0, tests["accuracy_change"])
+    tests["controls_range"] = [_controls_range(row) for row in tests.to_dict(orient="records")]
     tests["found"] = tests["verdict"].isin(FOUND)
     if n_tests > MAX_SUMMARY_ROWS:
         first = tests.sort_values(["found", "p_adjusted"], ascending=[False, True], kind="stable")
@@ -44,7 +46,7 @@ def summary_table(effects: pd.DataFrame) -> Table:
     columns += [
         Column(name="group_name", heading="group"),
         Column(name="change", heading="accuracy change", kind="points"),
-        Column(name="control_median", heading="controls", kind="points", detail=_controls_range),
+        Column(name="controls_range", heading="controls"),
         Column(name="p_adjusted", heading="p", kind="p"),
         Column(name="verdict", heading="verdict", strong="found"),
     ]
@@ -53,13 +55,14 @@ def summary_table(effects: pd.DataFrame) -> Table:
         n_controls = int(tests["n_controls"].max())
         caption += [
             "They are measured on samples that did not select the units.",
-            f"Controls: median and range of {n_controls} matched random sets. p: adjusted over sizes and groups.",
+            f"Controls: the range of {n_controls} matched random sets. p: adjusted over sizes and groups.",
         ]
     if n_tests > len(tests):
         caption.append(f"{len(tests)} of {n_tests} tests are shown, those with the smallest p.")
     what = "Minority groups" if tests["minority"].any() else "Groups"
+    same_edit = f", edit {tests['edit'].iloc[0]}" if edits == 1 else ""
     return Table(
-        title=f"{what} in {split}{f', edit {tests['edit'].iloc[0]}' if edits == 1 else ''}",
+        title=f"{what} in {split}{same_edit}",
         rows=tests,
         columns=tuple(columns),
         caption=" ".join(caption),
@@ -67,7 +70,7 @@ def summary_table(effects: pd.DataFrame) -> Table:
 
 
 def _controls_range(row: Row) -> str:
-    return interval(row["control_low"], row["control_high"], "points") if row["n_controls"] else ""
+    return interval(row["control_low"], row["control_high"], "points").strip("()") or MISSING
 
 
 def accuracy_change_table(effects: pd.DataFrame, split: str) -> Table:
@@ -204,3 +207,17 @@ def other_epochs_table(rows: pd.DataFrame, effects: pd.DataFrame, split: str) ->
             *(Column(name=name, heading=name, kind="points") for name in groups),
         ),
     )
+
+
+def all_study_tables(study: Study) -> list[Table]:
+    """Every table of a finished study except its summary: accuracy changes, verdicts, other epochs, agreement."""
+    effects, agreement, epochs = study.effects(), study.agreement(), study.other_epochs()
+    splits = list(dict.fromkeys(effects["split"]))
+    controlled = set(effects.loc[effects["n_controls"] > 0, "split"])
+    tables = [accuracy_change_table(effects, split) for split in splits]
+    tables += [verdict_table(effects, split) for split in splits if split in controlled]
+    if epochs is not None:
+        tables += [other_epochs_table(epochs, effects, split) for split in splits]
+    if agreement is not None and len(agreement):
+        tables.append(agreement_table(agreement))
+    return tables
