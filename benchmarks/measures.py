@@ -20,8 +20,9 @@ import spurious_memorization as sm
 from spurious_memorization.datasets.samples import Samples
 from spurious_memorization.engine.evaluate import engine_for
 from spurious_memorization.engine.outcomes import Engine
-from spurious_memorization.networks.forward import Precision
-from spurious_memorization.networks.units import Selection, sites
+from spurious_memorization.networks.names import Precision
+from spurious_memorization.networks.selection import Selection
+from spurious_memorization.networks.units import sites
 
 
 def trained_resnet50(samples: Samples, steps: int = 40) -> nn.Module:

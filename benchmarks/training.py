@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 import spurious_memorization as sm
-from spurious_memorization.networks.forward import Precision, autocast, moved
+from spurious_memorization.networks.forward import autocast, moved
+from spurious_memorization.networks.names import Precision
 from spurious_memorization.training.objectives.masks import kept
 from spurious_memorization.training.objectives.pruned_contrast import finetuning_loss
 from spurious_memorization.training.objectives.settings import PrunedContrastSettings

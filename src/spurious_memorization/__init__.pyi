@@ -13,8 +13,10 @@ from .edits.edit import Edit
 from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
 from .errors import UserError
-from .networks.units import Selection, Units, parse_units
-from .paper.reproduce import ReproduceSettings, Reproduction, reproduce
+from .networks.selection import Selection
+from .networks.units import Units, parse_units
+from .paper.reproduce import Reproduction, reproduce
+from .paper.settings import ReproduceSettings
 from .reporting.figures.write_figures import draw_figures
 from .reporting.notebook import load_ipython_extension
 from .reporting.page.write_page import report

@@ -1,4 +1,4 @@
-"""What long work says while it runs: lines and progress bars, on standard error."""
+"""Messages and progress bars of long work, on standard error."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ T = TypeVar("T")
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def say(line: str) -> None:
-    """Print one line for the person who waits."""
+def log(line: str) -> None:
+    """Print one line of progress for the user."""
     console.print(line, markup=False)
 
 
 def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """Iterate with a progress bar; without one where standard error is no terminal, or one that can't redraw a line."""
+    """Iterate and show a progress bar. No bar is shown if standard error is not a terminal that can redraw a line."""
     if not console.is_interactive:
         yield from items
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from .console import say
+from .console import log
 from .datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
 from .reporting.figures.write_figures import draw_figures
 from .reporting.page.write_page import report
@@ -65,15 +65,15 @@ def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo
         UserError: the folder can't be written, or holds a demo with other settings.
     """
     settings, out = settings or DemoSettings(), Path(out)
-    say("1/4 drawing images of two kinds of birds on land and water")
+    log("1/4 drawing images of two kinds of birds on land and water")
     birds = SynthbirdsSettings(
         train=settings.train, val=settings.val, test=settings.test, image_size=settings.image_size, seed=settings.seed
     )
     make_synthbirds(out / "birds", birds)
-    say("2/4 training a ResNet-18 on them")
+    log("2/4 training a ResNet-18 on them")
     training = TrainSettings(model="resnet18", epochs=settings.epochs, augment=False, seed=settings.seed)
     run = train(out / "birds", out / "run", training, resume=True)
-    say("3/4 editing the network's first channels, beside matched random channels")
+    log("3/4 editing the network's first channels, beside matched random channels")
     plan = StudySettings(
         criterion=("weight_norm", "gradient"),
         size=("1", "3"),
@@ -83,6 +83,6 @@ def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo
         seed=settings.seed,
     )
     result = study(run, plan)
-    say("4/4 writing the report and its figures")
+    log("4/4 writing the report and its figures")
     figures = draw_figures("all", [run.path], out / "figures", FigureSettings(format="png"))
     return Demo(out / "birds", run, result, tuple(figures), report([run.path]))

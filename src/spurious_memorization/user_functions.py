@@ -11,7 +11,7 @@ from typing import Any
 from .errors import UserError, first_line
 
 
-def named_function(name: str) -> Callable[..., Any]:
+def load_user_function(name: str) -> Callable[..., Any]:
     """The function that `module:function` names; modules in the working directory are found too.
 
     Raises:

@@ -154,7 +154,7 @@ def test_many_images(folder: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) 
     said: list[str] = []
     monkeypatch.setattr(check_module, "CHUNK", chunk)
     monkeypatch.setattr(check_module, "LONG_SECONDS", 0)
-    monkeypatch.setattr(check_module, "say", said.append)
+    monkeypatch.setattr(check_module, "log", said.append)
     (folder / "images/17.png").write_bytes(b"broken")
     assert list(check(folder).broken) == ["images/17.png"]
     assert said[0].startswith("decoding 30 images, which takes about")

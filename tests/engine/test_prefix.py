@@ -37,7 +37,8 @@ from spurious_memorization.engine.prefix.traced import Traced, traced
 from spurious_memorization.networks.build import NetworkSettings, build
 from spurious_memorization.networks.forward import logits, working_copy
 from spurious_memorization.networks.losses import margin
-from spurious_memorization.networks.units import Selection, Units, sites
+from spurious_memorization.networks.selection import Selection
+from spurious_memorization.networks.units import Units, sites
 
 NETWORKS = ("resnet18", "resnet50", "deit_tiny", "convnext_atto", pytest.param("regnety_002", marks=pytest.mark.slow))
 KINDS = ("zero", "mean", "random_init", "random_noise", "rewind", f"{__name__}:turned")

@@ -88,7 +88,7 @@ def test_scales_change_only_what_they_state(scale: str) -> None:
     smaller = read_scale(scale)
     assert smaller is not None
     for name in grid_names():
-        full, grid = read_grid(name), smaller.of(read_grid(name))
+        full, grid = read_grid(name), smaller.apply_to(read_grid(name))
         assert isinstance(grid, Grid)
         assert grid.training.recipe == "paper-script"
         assert grid.training.model == smaller.networks[full.training.model]
@@ -106,7 +106,7 @@ def test_a_part_of_a_grid() -> None:
     assert [s.edit for s in grid.only(("zero",), ("test",)).studies] == [("zero",)]
     assert len(grid.only(("zero", "rewind"), ()).studies) == 4
     assert grid.only((), ()) == grid
-    with pytest.raises(sm.UserError, match="there is no such study here: choose among random_init on test"):
+    with pytest.raises(sm.UserError, match="this grid has no such study: choose among random_init on test"):
         grid.only(("mean",), ())
-    with pytest.raises(sm.UserError, match="no study 'waterbirds-resnet-threshold' here: do you mean"):
+    with pytest.raises(sm.UserError, match="no study 'waterbirds-resnet-threshold': did you mean"):
         read_grid("waterbirds-resnet-threshold")

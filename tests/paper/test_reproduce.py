@@ -13,7 +13,8 @@ import tiny
 
 import spurious_memorization as sm
 from spurious_memorization.paper.grids import grid_names, read_grid
-from spurious_memorization.paper.reproduce import ReproduceSettings, Reproduction, reproduce
+from spurious_memorization.paper.reproduce import Reproduction, reproduce
+from spurious_memorization.paper.settings import ReproduceSettings
 from spurious_memorization.reporting.paper import drops_tables
 
 Capture = pytest.CaptureFixture[str]

@@ -10,7 +10,8 @@ import tiny
 import torch
 
 import spurious_memorization as sm
-from spurious_memorization.paper.arguments import ChannelStudy, ThresholdStudy, percent
+from spurious_memorization.paper.arguments import ChannelStudy, ThresholdStudy
+from spurious_memorization.paper.study_settings import channel_study, percent, threshold_study
 from spurious_memorization.paper.text_files import Modified, ResultFile, parse_result, result_files
 from spurious_memorization.studies.settings import parse_sizes
 
@@ -63,14 +64,15 @@ def test_an_empty_group_has_no_accuracy() -> None:
 
 @pytest.mark.parametrize("text", ["", "1.0, 2.0\nsomething\n1.0, 2.0\n", AS_IN_THE_README + "not, numbers\n"])
 def test_what_is_no_result_file_is_refused(text: str) -> None:
-    with pytest.raises(sm.UserError, match="this is no result file"):
+    with pytest.raises(sm.UserError, match="this is not a result file"):
         parse_result(text)
 
 
 def study_of(
     run: sm.Run, arguments: ChannelStudy | ThresholdStudy, *criterion: str
 ) -> tuple[sm.Study, str, ResultFile]:
-    settings = arguments.study(*criterion, 3)
+    of_channels = isinstance(arguments, ChannelStudy)
+    settings = channel_study(arguments, *criterion, 3) if of_channels else threshold_study(arguments, 3)
     result = sm.study(run, settings)
     ((name, content),) = result_files(run, result, settings.split[0]).items()
     return result, name, content

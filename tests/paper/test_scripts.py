@@ -19,8 +19,9 @@ from torch import nn
 
 import spurious_memorization as sm
 from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
-from spurious_memorization.paper.arguments import Pretraining, training_of
+from spurious_memorization.paper.arguments import Pretraining
 from spurious_memorization.paper.text_files import read_result
+from spurious_memorization.paper.training_settings import training_of
 from spurious_memorization.training.recipes import TrainSettings
 
 Capture = pytest.CaptureFixture[str]
@@ -83,7 +84,7 @@ def test_the_readmes_examples(
     assert largest.status == 0, largest.err
     said = " ".join(largest.err.split())
     assert f"{ERM} has no epoch_40" in said
-    assert "taking its last one, after 2" in said
+    assert "using its last one, after 2" in said
     file = STUDIED / "zero_global_top3_largest_neuron.txt"
     assert file.read_text() in largest.out
     content = read_result(file)
@@ -129,7 +130,7 @@ def test_threshold_and_fine_tuning_chain_and_errors_are_one_line(
     assert (run_of.record.settings["lr"], run_of.record.settings["batch_size"]) == (2e-4, 100)
     assert run_of.epochs() == [0, 1]
     for wrong, message in (
-        (("--modification_mode=rewind",), "modification_mode rewind needs row_back_n_epochs from 1 up"),
+        (("--modification_mode=rewind",), "modification_mode rewind needs row_back_n_epochs of at least 1"),
         (("--modification_mode=rewind", "--row_back_n_epochs=3"), "needs the checkpoint of epoch -1"),
         (("--modification_mode=nonsense",), "--modification-mode"),
         (("--top_k=5000",), "size 5000"),
@@ -137,7 +138,7 @@ def test_threshold_and_fine_tuning_chain_and_errors_are_one_line(
     ):
         assert message in run("StudyChannelwiseLargestNeuronExperiments", *arch, *wrong).error
     unnamed = run("SpuriousCorrelationPretrainingErm", "--experiment_dataset=celeba").error
-    assert "where is celeba? Name its folder with --celeba_dataset_path" in unnamed
+    assert "the folder of celeba is not given: name it with --celeba_dataset_path" in unnamed
 
 
 class Theirs(nn.Module):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..atomic import write_text
-from ..console import progress, say
+from ..console import log, progress
 from ..errors import UserError
 from ..runs.run import check_same_settings
 from .networks import FAMILIES, Family
@@ -59,7 +59,7 @@ def calibrate(
     trials = planned_trials(settings)
     missing = [trial for trial in trials if not (out / trial.file).is_file()]
     if missing:
-        say(f"{len(missing)} of {len(trials)} trials to run, in {out}: each trains a small network and studies it")
+        log(f"{len(missing)} of {len(trials)} trials to run, in {out}: each trains a small network and studies it")
     for trial, record in _run(missing, settings.controls, workers or os.cpu_count() or 1):
         write_text(out / trial.file, json.dumps(record, indent=1) + "\n")
     rows = [{**trial._asdict(), **_read(out / trial.file)} for trial in trials]

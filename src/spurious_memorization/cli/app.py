@@ -20,7 +20,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from .. import __version__
-from ..console import say
+from ..console import log
 from ..errors import UserError, first_line
 
 PIPED_WIDTH = 140
@@ -124,10 +124,10 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
     except (UserError, CycloptsError, ValidationError) as error:
         if debug:
             raise
-        say(f"spurmem: {_one_line(error)}")
+        log(f"spurmem: {_one_line(error)}")
         status = 2
     except KeyboardInterrupt:
-        say("spurmem: interrupted; the same command continues where it was")
+        log("spurmem: interrupted; the same command continues where it was")
         status = 130
     raise SystemExit(status if isinstance(status, int) else 0)
 
@@ -163,4 +163,4 @@ def _unknown_command(word: str) -> str:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    say(f"note: {' '.join(str(message).split())}")
+    log(f"note: {' '.join(str(message).split())}")

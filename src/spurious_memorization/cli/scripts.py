@@ -1,18 +1,20 @@
-"""The programs in `scripts/`: the commands of the research code of You et al. (2025), under its flags."""
+"""The programs in `scripts/`: the commands of the research code of You et al. (2025), with its flags."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from ..paper.arguments import ChannelStudy, Finetuning, Pretraining, ThresholdStudy
-from ..paper.scripts import fine_tune, pretrain, study_channels, study_threshold
 from ..settings import Execution
 from ..training.loop import TrainExecution
 from .app import Answer
 from .train import finished
+
+if TYPE_CHECKING:
+    from ..runs.run import Run
 
 
 def pretraining_erm(
@@ -20,11 +22,13 @@ def pretraining_erm(
     arguments: Annotated[Pretraining | None, Parameter(name="*")] = None,
     execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Train by ERM into experiments/ARCH_DATASET_group_unbalanced_erm/, which studies and fine-tuning read.
+    """Train by ERM into experiments/ARCH_DATASET_group_unbalanced_erm/. Studies and fine-tuning start from there.
 
     Flags may be written with - or _.
     """
-    return finished([pretrain(arguments or Pretraining(), execution)])
+    from ..paper.scripts import pretrain
+
+    return _trained(pretrain(arguments or Pretraining(), execution))
 
 
 def finetuning_pruning(
@@ -32,11 +36,13 @@ def finetuning_pruning(
     arguments: Annotated[Finetuning | None, Parameter(name="*")] = None,
     execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Fine-tune with pruning, from the ERM training into experiments/ARCH_DATASET_group_unbalanced_mag_0.01/.
+    """Fine-tune the network of ERM training with pruning, into experiments/ARCH_DATASET_group_unbalanced_mag_0.01/.
 
     Flags may be written with - or _.
     """
-    return finished([fine_tune(arguments or Finetuning(), execution)])
+    from ..paper.scripts import fine_tune
+
+    return _trained(fine_tune(arguments or Finetuning(), execution))
 
 
 def largest_neuron(
@@ -48,6 +54,8 @@ def largest_neuron(
 
     Flags may be written with - or _.
     """
+    from ..paper.scripts import study_channels
+
     return _written(study_channels(arguments or ChannelStudy(), "weight_norm", execution))
 
 
@@ -61,6 +69,8 @@ def most_activated_neuron(
 
     Flags may be written with - or _.
     """
+    from ..paper.scripts import study_channels
+
     return _written(study_channels(arguments or ChannelStudy(), "gradient", execution))
 
 
@@ -73,7 +83,18 @@ def largest_neuron_by_threshold(
 
     Flags may be written with - or _.
     """
+    from ..paper.scripts import study_threshold
+
     return _written(study_threshold(arguments or ThresholdStudy(), execution))
+
+
+def _trained(run: Run) -> Answer:
+    """The answer of a training. Accuracy per group and epoch is drawn into the run, as `accuracy.png`."""
+    from ..reporting.figures.write_figures import draw_figures
+    from ..reporting.settings import FigureSettings
+
+    draw_figures("accuracy", [run.path], run.path, FigureSettings(format="png"))
+    return finished([run])
 
 
 def _written(files: list[Path]) -> Answer:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..console import say
+from ..console import log
 from ..controls.norms import norms_of_units
 from ..criteria.scores import Scores, read_scores
 from ..datasets.pseudo_minority import with_pseudo_minority
@@ -18,8 +18,9 @@ from ..edits.edit import zero
 from ..engine.evaluate import evaluate
 from ..errors import UserError
 from ..networks.forward import choose_device
-from ..networks.losses import LossName
-from ..networks.units import Selection, Units, parse_units, short_name
+from ..networks.names import LossName
+from ..networks.selection import Selection
+from ..networks.units import Units, parse_units, short_name
 from ..runs.run import Run
 from ..settings import Execution
 from ..statistics.agreement import agreement, first_units
@@ -112,7 +113,7 @@ def track_units(
     places = {run.path.resolve(): run for run in (*of_seed.values(), *(run for run, _ in starts.values()))}
     studied = {place: _Studied.of(run, name, found.data) for place, run in places.items()}
     notes: list[str] = []
-    say(f"following study {name} through {len(found.members)} runs")
+    log(f"following study {name} through {len(found.members)} runs")
     known: dict[tuple[Path, int], pd.DataFrame] = {}
     units, traces = [], []
     for member in found.members:

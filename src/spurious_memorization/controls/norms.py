@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..networks.names import UnitKind
-from ..networks.units import Selection, Site, Units, sites
+from ..networks.selection import Selection
+from ..networks.units import Site, Units, sites
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 

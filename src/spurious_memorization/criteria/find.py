@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..studies.ablation import ablation
-from ..user_functions import named_function
+from ..user_functions import load_user_function
 from .gradients import gradient, taylor
 from .names import criterion_name
 from .random_scores import random
@@ -39,4 +39,4 @@ def find_criterion(name: str) -> Criterion:
         return CRITERIA[name]
     if ":" not in name:
         raise UserError(f"unknown criterion {name!r}: choose among {', '.join(CRITERIA)}, or module:function")
-    return named_function(name)
+    return load_user_function(name)

@@ -10,7 +10,7 @@ from ..datasets.sources import Batch
 from ..networks.forward import device_of, logits, moved, working_copy
 from ..networks.losses import LOSSES
 from ..networks.names import LossName
-from ..networks.units import Selection
+from ..networks.selection import Selection
 from .reduce import l2_norm, reduce_units
 from .scores import Scores
 

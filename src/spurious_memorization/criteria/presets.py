@@ -11,7 +11,8 @@ from typing import Literal
 from torch import nn
 
 from ..networks.names import LayerKind, LossName, UnitKind
-from ..networks.units import Selection, sites
+from ..networks.selection import Selection
+from ..networks.units import sites
 from ..settings import Settings
 from .names import Preset
 

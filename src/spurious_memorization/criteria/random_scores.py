@@ -7,7 +7,8 @@ from torch import nn
 
 from ..datasets.samples import Samples
 from ..datasets.sources import Batch
-from ..networks.units import Selection, sites
+from ..networks.selection import Selection
+from ..networks.units import sites
 from .scores import Scores
 
 

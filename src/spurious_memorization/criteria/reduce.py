@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..networks.units import Selection, Site, sites
+from ..networks.selection import Selection
+from ..networks.units import Site, sites
 from .scores import Scores
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from ..datasets.samples import Samples
 from ..datasets.sources import Batch
-from ..networks.units import Selection
+from ..networks.selection import Selection
 from .reduce import l2_norm, reduce_units
 from .scores import Scores
 

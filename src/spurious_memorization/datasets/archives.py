@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from ..console import console, say
+from ..console import console, log
 from ..errors import UserError
 from .tables import AnnotatedTable, leads_outside
 
@@ -79,7 +79,7 @@ def place(
     if out is None:
         raise UserError(f"{source} is an archive: say with --out DIR where to unpack it")
     if out.is_dir() and read_table(out) is not None:
-        say(f"{out} holds {what} already: nothing to unpack")
+        log(f"{out} holds {what} already: nothing to unpack")
         return out
     extract(source, out, unwrap=True)
     try:
@@ -124,7 +124,7 @@ def extract(archive: Path, target: Path, unwrap: bool = False) -> None:
     if magic.startswith(b"7z\xbc\xaf"):
         raise UserError(f"{archive} is a 7z archive: unpack it with 7-Zip and name the folder")
     _clear(target)
-    say(f"unpacking {archive} into {target}")
+    log(f"unpacking {archive} into {target}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
@@ -267,7 +267,7 @@ def _fetch(url: str, part: Path) -> None:
         if announced is None:
             raise UserError(f"{url} can't be fetched safely: the server doesn't say how large the file is")
         total = start + int(announced)
-        say(f"fetching {url} ({total / 1e6:.0f} MB{f', {start / 1e6:.0f} MB of it are here' if start else ''})")
+        log(f"fetching {url} ({total / 1e6:.0f} MB{f', {start / 1e6:.0f} MB of it are here' if start else ''})")
         try:
             with part.open("ab" if start else "wb") as out, _bytes_bar("fetching", total) as advance:
                 while chunk := response.read(CHUNK):

@@ -19,7 +19,7 @@ import platformdirs
 import torchvision
 from numpy.typing import NDArray
 
-from ..console import say
+from ..console import log
 from ..errors import UserError
 from .transforms import ImageTransform, Pixels
 
@@ -208,4 +208,4 @@ _said = mmap.mmap(-1, 1)
 def _say_once(line: str) -> None:
     if not _said[0]:
         _said[0] = 1
-        say(line)
+        log(line)

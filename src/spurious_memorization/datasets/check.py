@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..console import progress, say
+from ..console import log, progress
 from ..datasets import celeba, waterbirds
 from ..errors import UserError
 from .folder import assemble, attribute_column, read_table
@@ -236,7 +236,7 @@ def _inspected(
     seconds = (perf_counter() - start) / TRIED * len(paths) / workers
     verb = "decoding" if decode else "comparing"
     if seconds > LONG_SECONDS:
-        say(f"{verb} {len(paths)} images, which takes about {seconds / 60:.1f} minutes")
+        log(f"{verb} {len(paths)} images, which takes about {seconds / 60:.1f} minutes")
 
     def results(pool: ThreadPoolExecutor) -> Iterator[tuple[str, str | None, bytes | None]]:
         for first in range(0, len(paths), CHUNK):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import Field
 
-from ..console import say
+from ..console import log
 from ..errors import UserError
 from ..settings import Settings
 from .generated import BALANCED, begin_folder, finish_folder, planted, save_images, waterbirds_table
@@ -244,7 +244,7 @@ def _choose_backgrounds(plan: pd.DataFrame, backgrounds: dict[str, list[str]], s
         if len(pool) < len(rows):
             raise UserError(f"only {len(pool)} images of {name} in the Places folder: it needs {len(rows)} or more")
         if len(pool) < needed:
-            say(f"only {len(pool)} images of {name} for {needed} birds: backgrounds repeat, within a split alone")
+            log(f"only {len(pool)} images of {name} for {needed} birds: backgrounds repeat, within a split alone")
         start = 0
         for number, members in enumerate(rows):
             later = len(rows) - number - 1

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..atomic import atomic_write, write_text
-from ..console import progress, say
+from ..console import log, progress
 from ..errors import UserError
 from .samples import SPLITS
 from .tables import TABLE_FILES, DatasetDescription, read_frame, write_own_table
@@ -84,7 +84,7 @@ def save_images(
         return
     seconds = len(missing) * seconds_each
     duration = f"{seconds / 60:.0f} min" if seconds > 90 else f"{max(seconds, 1):.0f} s"
-    say(f"{label}: {len(missing)} images into {out}, about {duration}")
+    log(f"{label}: {len(missing)} images into {out}, about {duration}")
     for row in progress(missing, len(missing), label):
         image = draw(row)
         with atomic_write(out / row.path, flush=False) as temporary:

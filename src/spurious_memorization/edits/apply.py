@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ..datasets.samples import Samples
 from ..errors import UserError, first_line
 from ..networks.forward import device_of, logits, moved, working_copy
-from ..networks.units import Selection, sites, touched
+from ..networks.selection import Selection
+from ..networks.units import sites, touched
 from ..networks.weights import add_biases
-from ..user_functions import named_function
+from ..user_functions import load_user_function
 from .edit import KINDS, Edit
 
 
@@ -166,7 +167,7 @@ def find_kind(kind: str) -> Callable[..., Any]:
     """
     if ":" not in kind:
         raise UserError(f"unknown edit {kind!r}: choose among {', '.join(KINDS)}, or module:function")
-    return named_function(kind)
+    return load_user_function(kind)
 
 
 def _set_biases(model: nn.Module, edit: Edit, result: dict[str, Tensor], parameters: Mapping[str, Tensor]) -> None:

@@ -12,8 +12,9 @@ from torch import nn
 from ..datasets.samples import Samples
 from ..edits.apply import edited_tensors
 from ..edits.edit import Edit
-from ..networks.forward import Precision, autocast, choose_device, logits, moved, working_copy
-from ..networks.losses import LOSSES, LossName, margin
+from ..networks.forward import autocast, choose_device, logits, moved, working_copy
+from ..networks.losses import LOSSES, margin
+from ..networks.names import LossName, Precision
 from ..settings import Execution
 from .outcomes import Block, Engine
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..datasets.transforms import ImageTransform
 from ..errors import UserError, first_line
 from ..settings import Settings
-from ..user_functions import named_function
+from ..user_functions import load_user_function
 from .weights import load_exactly
 
 PAPER_NETWORKS = {
@@ -131,7 +131,7 @@ def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) 
 
 
 def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) -> nn.Module:
-    factory = named_function(settings.model)
+    factory = load_user_function(settings.model)
     takes_classes = "num_classes" in inspect.signature(factory).parameters
     model = factory(num_classes=settings.n_classes) if takes_classes else factory()
     if not isinstance(model, nn.Module):

@@ -11,30 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..settings import Settings
 from .build import head_names
-from .names import LayerKind, UnitKind
+from .names import UnitKind
+from .selection import Selection
 
 _LAYERS = {"conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d), "linear": (nn.Linear,)}
 _SEPARATE_PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("query", "key", "value"))
-
-
-class Selection(Settings):
-    """Which units of a network are considered. By default every convolution and linear layer but the classifier head.
-
-    A channel is an output filter of a convolution or an output row of a linear layer; a head is an attention head, its
-    rows of q, k and v; a weight is one number.
-    """
-
-    unit: UnitKind = Field("channel", description="channel, head or weight")
-    layers: tuple[LayerKind, ...] = Field(("conv", "linear"), description="kinds of layer")
-    tensors: tuple[str, ...] = Field((), description="glob patterns of tensors to keep, as 'layer3.*'; all where empty")
-    exclude: tuple[str, ...] = Field((), description="glob patterns of tensors to leave out")
-    with_bias: bool = Field(True, description="a channel or head takes its bias along, in scores and edits")
 
 
 @dataclass(frozen=True, eq=False)

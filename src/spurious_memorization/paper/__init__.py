@@ -1,1 +1,1 @@
-"""The paper's own studies: its commands, its result files, its grids, and one call that reproduces each."""
+"""The studies of You et al. (2025): their commands, result files and grids, and one call that reproduces each study."""

@@ -1,12 +1,12 @@
-"""Where the paper's commands keep things: folders that chain, the research code's epochs, and its checkpoints."""
+"""The folders of the paper's commands, the epochs of the research code, and its checkpoints."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
-from ..console import say
+from ..console import log
 from ..errors import UserError
 from ..runs.importing import ImportSettings, import_network
 from ..runs.run import Run
@@ -21,77 +21,86 @@ WEIGHT_FILES = {
     "deit_base": "deit_base_patch16_224-b5f2ef4d.pth",
     "deit_large": "jx_vit_large_patch16_224_in21k-606da67d.pth",
 }
-"""Published weights, under the names by which they are kept below `experiments/`."""
+"""File names of published weights below `experiments/`."""
 
 STUDIED_EPOCH = 40
-"""`epoch_40` of the research code, which counts from 0: the network after 41 epochs."""
+"""The research code's `epoch_40`. It counts from 0, so this is the network after 41 epochs."""
 
 CELEBA_EPOCH = 19
-"""That from which fine-tuning starts on CelebA."""
+"""The epoch, counted from 0, from which fine-tuning starts on CelebA."""
 
 PRUNED_FRACTION = 0.01
-"""Share of the weights that fine-tuning prunes."""
+"""Fraction of the weights that fine-tuning prunes."""
 
 REWINDS = (5, 10)
 _CHECKPOINT = re.compile(r"epoch_(\d+)_checkpoints\.pth\.tar")
-_MARK = "run.json"
+_RUN_FILE = "run.json"
 
 
 def erm_folder(experiments: Path, arch: str, dataset: str) -> Path:
-    """The run of ERM training, which studies and fine-tuning read; the threshold study's files stand there too."""
+    """Folder of the run of ERM training, which all others read. It also holds the threshold study's files."""
     return experiments / f"{arch}_{dataset}_group_unbalanced_erm"
 
 
 def channel_folder(experiments: Path, arch: str, dataset: str, split: str) -> Path:
-    """Where the channel studies' files on one split stand."""
+    """Folder of the channel studies' result files for one split."""
     return experiments / f"{arch}_{dataset}_{split}_group_unbalanced_erm"
 
 
 def fine_tuning_folder(experiments: Path, arch: str, dataset: str) -> Path:
-    """The run of fine-tuning with pruning."""
+    """Folder of the run of fine-tuning with pruning."""
     return experiments / f"{arch}_{dataset}_group_unbalanced_mag_{PRUNED_FRACTION}"
 
 
-def stored_epoch(run: Run, theirs: int = STUDIED_EPOCH) -> int:
-    """The epoch of a run that the research code calls `theirs`, or the last one, with a word about it.
+def stored_epoch(run: Run, research_epoch: int = STUDIED_EPOCH) -> int:
+    """The epoch of a run that corresponds to an epoch of the research code.
+
+    If the run has no such epoch, its last one is used and a message is logged.
+
+    Arguments:
+        run: run of ERM training.
+        research_epoch: the research code's count, which starts at 0.
 
     Raises:
         UserError: the run has no checkpoint.
     """
-    if theirs + 1 in run.epochs():
-        return theirs + 1
+    if research_epoch + 1 in run.epochs():
+        return research_epoch + 1
     last = run.choose_epoch("last")
-    say(
-        f"{run.path} has no epoch_{theirs} (the research code counts from 0: it is the network after {theirs + 1} "
-        f"epochs of training): taking its last one, after {last}"
+    log(
+        f"{run.path} has no epoch_{research_epoch} (the network after {research_epoch + 1} epochs of training; the "
+        f"research code counts from 0): using its last one, after {last}"
     )
     return last
 
 
 def research_checkpoints(folder: Path) -> dict[int, Path]:
-    """The research code's checkpoints in a folder, by its count of epochs."""
+    """The research code's checkpoints in a folder, by their epoch, counted from 0."""
     return {int(m[1]): file for file in folder.glob("*.pth.tar") if (m := _CHECKPOINT.fullmatch(file.name))}
 
 
 def opened_run(
     folder: Path, arch: str, data: Path | None, image_size: int | None, execution: Execution | None = None
 ) -> Run:
-    """The run in a folder. Checkpoints of the research code that stand there are first imported beside themselves:
-    the one that is studied and those to which the paper's grids rewind.
+    """Open the run in a folder.
+
+    If the folder holds checkpoints of the research code instead, they are imported into the same folder first: the one
+    that is studied, and those to which the paper's grids rewind.
 
     Arguments:
-        folder: of ERM training.
-        arch: architecture of checkpoints that are to be imported.
-        data, image_size: data folder and image size that an import needs.
+        folder: folder of ERM training.
+        arch: architecture of the checkpoints.
+        data, image_size: data folder and image size, needed for an import.
+        execution: device, workers and batch size of an import.
 
     Raises:
-        UserError: there is neither a run nor such a checkpoint, or the import fails.
+        UserError: the folder holds neither a run nor such a checkpoint, or the import fails.
     """
     run, imported = Run(folder), folder.with_name(f".{folder.name}.imported")
     if run.exists:
         return run
-    there = research_checkpoints(folder)
-    if not there:
+    checkpoints = research_checkpoints(folder)
+    if not checkpoints:
         raise UserError(
             f"{folder} holds no network: train one with scripts/SpuriousCorrelationPretrainingErm.py, "
             "or put checkpoints of the research code there (epoch_40_checkpoints.pth.tar)"
@@ -99,18 +108,19 @@ def opened_run(
     if not Run(imported).exists:
         if data is None:
             raise UserError(f"the checkpoints in {folder} need their data: name the data set's folder")
-        files = tuple(there[epoch] for epoch in _worth_importing(there))
+        files = tuple(checkpoints[epoch] for epoch in _epochs_to_import(checkpoints))
         settings = ImportSettings(
             model=arch, weights=files, image_size=image_size, loss="cross_entropy_on_probabilities"
         )
         import_network(data, imported, settings, execution=execution)
-    for entry in sorted(imported.iterdir(), key=lambda entry: entry.name == _MARK):  # what makes it a run comes last
+    # A folder with run.json is a run, so this file is moved last.
+    for entry in sorted(imported.iterdir(), key=lambda entry: entry.name == _RUN_FILE):
         entry.rename(folder / entry.name)
     imported.rmdir()
     return run
 
 
-def _worth_importing(there: Iterable[int]) -> list[int]:
-    studied = STUDIED_EPOCH if STUDIED_EPOCH in there else max(there)
+def _epochs_to_import(available: Collection[int]) -> list[int]:
+    studied = STUDIED_EPOCH if STUDIED_EPOCH in available else max(available)
     wanted = [*(studied - back for back in (*REWINDS, 0)), CELEBA_EPOCH]
-    return [epoch for epoch in wanted if epoch in there]
+    return [epoch for epoch in wanted if epoch in available]

@@ -1,4 +1,4 @@
-"""The grids of You et al. (2025) as settings files, one a study, data set and network, and smaller scales of them."""
+"""The grids of You et al. (2025), one settings file per study, data set and network, and their smaller scales."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ from ..settings import Settings
 from ..studies.ranking_settings import needs_samples
 from ..studies.settings import StudySettings, parse_sizes
 from ..training.recipes import TrainSettings, replaced
-from .arguments import starts_pretrained
-
-ScaleName = Literal["full", "small", "tiny"]
+from .settings import ScaleName
+from .training_settings import starts_pretrained
 
 
 class Grid(Settings):
     """One settings file: a study of the paper on one data set with one network.
 
     Arguments:
-        about: what the paper's code does here, in a sentence.
-        dataset: that it needs.
-        epoch: of the network that is studied or fine-tuned, as the research code counts, from 0.
-        training: of the network by ERM.
-        studies: of that network.
-        fine_tuning: of that network; None for none.
+        about: what the paper's code does here, in one sentence.
+        dataset: the data set that it needs.
+        epoch: epoch of the network that is studied or fine-tuned, counted from 0 as in the research code.
+        training: settings of training the network by ERM.
+        studies: settings of the studies of that network.
+        fine_tuning: settings of fine-tuning that network; None if the grid has no fine-tuning.
     """
 
     about: str
@@ -45,19 +44,23 @@ class Grid(Settings):
 
     @property
     def n_edited(self) -> int:
-        """Edited networks that are measured, each on the samples of one split."""
+        """Number of edited networks that are measured, each on the samples of one split."""
         return sum(_edited(settings) for settings in self.studies)
 
     @property
     def starts_pretrained(self) -> bool:
-        """ERM training starts from published weights."""
+        """Whether ERM training starts from published weights."""
         return starts_pretrained(self.training)
 
     def only(self, modes: tuple[str, ...], splits: tuple[str, ...]) -> Grid:
-        """The studies of these kinds of edit, on these splits; all where none are named.
+        """The grid with the studies of these kinds of edit on these splits only.
+
+        Arguments:
+            modes: kinds of edit; all if empty.
+            splits: splits; all if empty.
 
         Raises:
-            UserError: there is no such study here.
+            UserError: the grid has no such study.
         """
         kept = tuple(
             settings
@@ -66,20 +69,20 @@ class Grid(Settings):
         )
         if (modes or splits) and not kept:
             has = {f"{parse_edit(settings.edit[0]).kind} on {settings.split[0]}" for settings in self.studies}
-            raise UserError(f"there is no such study here: choose among {', '.join(sorted(has)) or 'none'}")
+            raise UserError(f"this grid has no such study: choose among {', '.join(sorted(has)) or 'none'}")
         return self.model_copy(update={"studies": kept})
 
 
 class Scale(Settings):
-    """What makes a grid smaller: generated images, a smaller network of the same family, fewer epochs.
+    """A smaller version of the grids: generated images, a smaller network of the same family, fewer epochs.
 
     Arguments:
-        images: that are drawn where no data folder is named.
-        networks: {network of the paper: the one in its place}.
-        training: settings in place of the grid's; of ERM.
-        fine_tuning: the same of fine-tuning.
-        rewinds: {epochs of the paper: epochs in their place}.
-        repeats: at most so many of each random edit; None for the grid's.
+        images: images that are generated if no data folder is given.
+        networks: {network of the paper: network to use instead}.
+        training: settings of ERM training that replace the grid's.
+        fine_tuning: settings of fine-tuning that replace the grid's.
+        rewinds: {epochs to go back in the paper: epochs to use instead}.
+        repeats: largest number of repeats of a random edit; None for the grid's number.
     """
 
     images: SynthbirdsSettings
@@ -89,7 +92,7 @@ class Scale(Settings):
     rewinds: dict[int, int] = Field(default_factory=dict)
     repeats: int | None = None
 
-    def of(self, grid: Grid) -> Grid:
+    def apply_to(self, grid: Grid) -> Grid:
         """The grid at this scale."""
         network = self.networks[grid.training.model]
         fine_tuning = grid.fine_tuning and replaced(grid.fine_tuning, **{**self.fine_tuning, "model": network})
@@ -116,7 +119,7 @@ class Scale(Settings):
 
 
 def grid_names() -> list[str]:
-    """Names of all settings files, in order."""
+    """Names of all grids, in alphabetical order."""
     return sorted(file.name.removesuffix(".yaml") for file in _folder("grids").iterdir() if file.name.endswith(".yaml"))
 
 
@@ -125,24 +128,24 @@ def read_grid(name: str) -> Grid:
     """The grid of this name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no grid of this name.
     """
     names = grid_names()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
-        hint = f"do you mean {close[0]}? " if close else ""
-        raise UserError(f"the paper has no study {name!r} here: {hint}`spurmem reproduce --list` shows all")
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError(f"there is no study {name!r}: {hint}`spurmem reproduce --list` shows all names")
     return Grid(**_read(_folder("grids") / f"{name}.yaml"))
 
 
 @cache
 def read_scale(name: ScaleName) -> Scale | None:
-    """The scale of this name; None for full, which changes nothing."""
+    """The scale of this name; None for full, which leaves the grid as it is."""
     return None if name == "full" else Scale(**_read(_folder("scales") / f"{name}.yaml"))
 
 
 def _read(file: Traversable) -> dict[str, Any]:
-    """The entries of a file but those that begin with a dot: they only stand for what several others share."""
+    """The entries of a file without those that begin with a dot, which hold what several others share."""
     entries: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return {name: value for name, value in entries.items() if not name.startswith(".")}
 

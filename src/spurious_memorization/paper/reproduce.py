@@ -1,4 +1,4 @@
-"""A study of the paper in one call: train what is missing, run, average the repeats, subtract."""
+"""Reproduce a study of the paper in one call: train, run the grid, and compute the drops."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import Field
 
 from ..datasets.synthbirds.make import make_synthbirds
 from ..errors import UserError
 from ..runs.run import Run
-from ..settings import Settings
 from ..studies.pipeline import study
-from ..studies.settings import StudySettings, Words
+from ..studies.settings import StudySettings
 from ..studies.study import Study
 from ..training.loop import TrainExecution
-from ..training.recipes import Recipe
 from ..training.train import train
-from .arguments import fine_tuning_of, training_of
 from .folders import (
     EXPERIMENTS,
     channel_folder,
@@ -30,46 +26,30 @@ from .folders import (
     research_checkpoints,
     stored_epoch,
 )
-from .grids import Grid, ScaleName, read_grid, read_scale
+from .grids import Grid, read_grid, read_scale
+from .settings import ReproduceSettings
 from .text_files import file_name, read_result, write_result_files
+from .training_settings import fine_tuning_of, training_of
 
 MIXED_SPLITS = ("train", "test")
+"""Splits of the wrong comparison: accuracy before on the first, accuracy after on the second."""
 
 
-class ReproduceSettings(Settings):
-    """What of a grid is run, at which scale, and what a training is given in place of the grid's settings."""
-
-    scale: ScaleName = Field("full", description="full; or small or tiny, on generated images")
-    mode: Words = Field((), description="only these edits: zero, random_init, random_noise, rewind; all if not given")
-    split: Words = Field((), description="only these splits: train, test; all if not given")
-    controls: int = Field(
-        0, ge=0, description="matched random controls of each ranking, for verdicts; the paper has none"
-    )
-    compare_across_splits: bool = Field(
-        False, description="show, as wrong, accuracy before on train against after on test"
-    )
-    recipe: Recipe | None = Field(None, description="of ERM training, in place of paper-script: paper-readme")
-    epochs: int | None = Field(None, ge=0, description="of ERM training, in place of the recipe's")
-    weights: str | None = Field(None, description="starting weights: none, timm or a file, in place of the recipe's")
-    image_size: int | None = Field(None, ge=1, description="side of the input in pixels")
-    seed: int | None = Field(None, ge=0, description="of training and every draw")
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Reproduction:
-    """What was reproduced.
+    """A reproduced study.
 
     Arguments:
-        grid: as it was run.
-        run: the network's.
-        epoch: of it that was studied.
-        rows: one row a result file, group that channels were selected on, and group: split, kind, parameters, size,
-            criterion, traced_on, group, group_name, minority, n, before, after (mean over repeats), drop (before minus
-            after), low, high (its 95 % interval), repeats, file. Accuracies and drops are those of the file's lines.
-        mixed: accuracy of the same selected sets before on train and after on test, beside each split with itself;
-            None if not asked for.
-        studies: of the run.
-        fine_tuned: the run of fine-tuning; None where there is none.
+        grid: the grid that was run.
+        run: run of the studied network.
+        epoch: epoch of the run that was studied.
+        rows: one row per result file, selected set and group: split, kind, parameters, size, criterion, traced_on,
+            group, group_name, minority, n, before, after (mean over repeats), drop (before minus after), low and high
+            (95 % interval of the drop), repeats, file. Accuracies and drops are read from the file.
+        mixed: the wrong comparison, accuracy before on train with accuracy after on test, with both splits' own
+            values for the same selected sets; None if it was not requested.
+        studies: the studies of the run.
+        fine_tuned: run of fine-tuning; None if the grid has no fine-tuning.
     """
 
     grid: Grid
@@ -89,17 +69,19 @@ def reproduce(
     *,
     execution: TrainExecution | None = None,
 ) -> Reproduction:
-    """Reproduce one study of the paper on one data set with one network. A stopped call continues where it was.
+    """Reproduce one study of the paper on one data set with one network.
+
+    If the call is stopped, the same call continues.
 
     Arguments:
-        name: of the study's settings file, such as "waterbirds-resnet50-largest-channel".
-        data: folder of the data set; at a smaller scale images are drawn if it isn't given.
-        out: folder of runs and result files; `experiments/`, or `experiments/SCALE/`, if not given.
-        settings: scale, edits, splits, controls, and what training is given in place of the grid's settings.
+        name: name of the grid, such as "waterbirds-resnet50-largest-channel".
+        data: folder of the data set. At a smaller scale, images are generated if it is not given.
+        out: folder of runs and result files; `experiments/` or `experiments/SCALE/` if not given.
+        settings: scale, edits, splits, controls, and changes to the grid's training settings.
         execution: device, workers, batch size.
 
     Raises:
-        UserError: there is no such study, the data aren't named, a run there has other settings.
+        UserError: there is no such study, the data folder is not given, or a run in `out` has other settings.
 
     Example:
         ```python
@@ -111,7 +93,7 @@ def reproduce(
     scale = read_scale(settings.scale)
     out = Path(out) if out is not None else EXPERIMENTS / settings.scale if scale else EXPERIMENTS
     grid = read_grid(name).only(settings.mode, settings.split)
-    grid = scale.of(grid) if scale else grid
+    grid = scale.apply_to(grid) if scale else grid
     if data is None and scale is None:
         raise UserError(f"{name} needs {grid.dataset}: name its folder with --data, or try --scale small")
     folder = Path(data) if data is not None else out / "synthbirds"
@@ -121,15 +103,16 @@ def reproduce(
     epoch = stored_epoch(run, grid.epoch) if scale is None else run.choose_epoch("last")
     rows: list[dict[str, Any]] = []
     mixed, studies = [], []
-    for stated in grid.studies:
-        wanted = _wanted(stated, epoch, settings)
-        split = wanted.split[0]
-        place = run.path if wanted.unit == "weight" else channel_folder(out, grid.training.model, grid.dataset, split)
-        result = study(run, wanted, data_folder=folder, execution=execution)
+    for of_grid in grid.studies:
+        study_settings = _adjusted(of_grid, epoch, settings)
+        split = study_settings.split[0]
+        is_channels = study_settings.unit != "weight"
+        place = channel_folder(out, grid.training.model, grid.dataset, split) if is_channels else run.path
+        result = study(run, study_settings, data_folder=folder, execution=execution)
         write_result_files(run, result, split, place)
         rows += _rows(result, split, place)
         studies.append(result)
-        if wanted.split == MIXED_SPLITS:
+        if study_settings.split == MIXED_SPLITS:
             mixed.append(_mixed(result.effects()))
     fine_tuned = None
     if grid.fine_tuning is not None:
@@ -137,11 +120,19 @@ def reproduce(
         place = fine_tuning_folder(out, tuning.model, grid.dataset)
         fine_tuned = train(folder, place, tuning, resume=True, execution=execution)
     across = pd.concat(mixed, ignore_index=True) if mixed else None
-    return Reproduction(grid, run, epoch, pd.DataFrame(rows), across, tuple(studies), fine_tuned)
+    return Reproduction(
+        grid=grid,
+        run=run,
+        epoch=epoch,
+        rows=pd.DataFrame(rows),
+        mixed=across,
+        studies=tuple(studies),
+        fine_tuned=fine_tuned,
+    )
 
 
 def _trained(grid: Grid, data: Path, out: Path, settings: ReproduceSettings, execution: TrainExecution) -> Run:
-    """The network's run: trained with the grid's settings, or brought in from elsewhere."""
+    """The network's run: an imported one if the folder holds it, else one trained with the grid's settings."""
     folder = erm_folder(out, grid.training.model, grid.dataset)
     run = Run(folder)
     if research_checkpoints(folder) or (run.exists and run.record.origin != "train"):
@@ -149,25 +140,25 @@ def _trained(grid: Grid, data: Path, out: Path, settings: ReproduceSettings, exe
     return train(data, folder, training_of(settings, grid.training, out), resume=True, execution=execution)
 
 
-def _wanted(stated: StudySettings, epoch: int, settings: ReproduceSettings) -> StudySettings:
-    """A study of the grid, of this epoch, with what a user adds."""
-    across = settings.compare_across_splits and stated.split == MIXED_SPLITS[:1]
+def _adjusted(of_grid: StudySettings, epoch: int, settings: ReproduceSettings) -> StudySettings:
+    """Settings of a study of the grid, with the epoch and the user's changes."""
+    across = settings.compare_across_splits and of_grid.split == MIXED_SPLITS[:1]
     changes = {
         "epoch": str(epoch),
-        "split": MIXED_SPLITS if across else stated.split,
+        "split": MIXED_SPLITS if across else of_grid.split,
         "controls": settings.controls,
         "cross_fit": settings.controls > 0,
-        "seed": stated.seed if settings.seed is None else settings.seed,
+        "seed": of_grid.seed if settings.seed is None else settings.seed,
     }
-    return stated.model_copy(update=changes)
+    return of_grid.model_copy(update=changes)
 
 
 def _rows(result: Study, split: str, place: Path) -> Iterator[dict[str, Any]]:
-    """The rows of `Reproduction.rows` of one study: lines of its result files, beside the intervals of its effects."""
-    effects, stated = result.effects(), result.record["settings"]
+    """The rows of `Reproduction.rows` for one study: values of its result files, and intervals of its effects."""
+    effects, settings = result.effects(), result.record["settings"]
     effects = effects[effects["split"] == split]
     for (kind, parameters, size), chosen in effects.groupby(["kind", "parameters", "size"], sort=False):
-        file = place / file_name(stated, kind, parameters, size)
+        file = place / file_name(settings, kind, parameters, size)
         content = read_result(file)
         sets = chosen.groupby("selected_set", sort=False)
         for modified, drops, (_, of_set) in zip(content.modified, content.drops(), sets, strict=True):
@@ -194,9 +185,14 @@ def _rows(result: Study, split: str, place: Path) -> Iterator[dict[str, Any]]:
 
 
 def _mixed(effects: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy before on train against after on test, which mixes what differs between the splits with what the edit
-    does: the columns of a selected set and group, train_before, train_after, test_before, test_after, drop (before on
-    train minus after on test), gap (before on train minus before on test)."""
+    """The wrong comparison: accuracy before on train with accuracy after on test.
+
+    It mixes the difference between the splits with the effect of the edit.
+
+    Returns:
+        One row per selected set and group: the columns that identify them, train_before, train_after, test_before,
+        test_after, drop (train_before minus test_after) and gap (train_before minus test_before).
+    """
     keys = ["selected_set", "criterion", "traced_on", "kind", "parameters", "size", "group", "group_name", "minority"]
     values = ["accuracy_before", "accuracy_after"]
     train, test = (effects[effects["split"] == split].set_index(keys)[values] for split in MIXED_SPLITS)

@@ -1,4 +1,4 @@
-"""The result files of the research code of You et al. (2025): their names and exact form, from a study's counts."""
+"""The result files of the research code of You et al. (2025): their names and exact format, from a study's counts."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ class Modified:
     """One selected set of a result file.
 
     Arguments:
-        channels: parameter name, index and value (norm of the weights or of their gradient) of each; none for weights.
-        group: whose hardest samples they were selected on; None where no samples were looked at.
-        after: accuracy of each group, one entry a repeat.
+        channels: parameter name, index and value of each channel, where the value is the norm of its weights or of
+            their gradient; empty for single weights.
+        group: index of the group whose hardest samples they were selected on; None if the criterion needs no samples.
+        after: accuracy per group after the edit, one entry per repeat.
     """
 
     channels: tuple[Channel, ...]
@@ -46,18 +47,18 @@ class Modified:
 
 @dataclass(frozen=True)
 class ResultFile:
-    """The content of a result file: accuracy of each group before, and what was modified.
+    """The content of a result file: accuracy per group before the edit, and what was modified.
 
     Arguments:
-        before: accuracy of each group.
-        modified: one entry, or one for each group that channels were selected on.
+        before: accuracy per group before the edit.
+        modified: one entry; if channels were selected on a group's samples, one entry per group.
     """
 
     before: Accuracies
     modified: tuple[Modified, ...]
 
     def text(self) -> str:
-        """As the research code writes it: accuracies with four decimals."""
+        """The text as the research code writes it, with four decimals per accuracy."""
         lines = [_accuracies(self.before), _HEADING]
         for one in self.modified:
             lines += [f"{name}, {index}, {value!r}" for name, index, value in one.channels]
@@ -66,21 +67,23 @@ class ResultFile:
         return "\n".join(lines) + "\n"
 
     def drops(self) -> list[NDArray[np.float64]]:
-        """For each entry of `modified` the first line minus the column means of its repeats, [groups]: what that
-        code's README tells its readers to report."""
+        """Drop per group, shape [groups], for each entry of `modified`.
+
+        It is the first line minus the mean over repeats, as the research code's README tells its readers to report.
+        """
         before = np.array(self.before)
         return [before - np.array(one.after).mean(axis=0) for one in self.modified]
 
 
 def parse_result(text: str) -> ResultFile:
-    """Read what `ResultFile.text` writes.
+    """Read the text of a result file.
 
     Raises:
-        UserError: a line has another form.
+        UserError: a line has another format.
     """
     lines = text.splitlines()
     if len(lines) < 3 or lines[1] != _HEADING:
-        raise UserError(f"this is no result file: its second line must be {_HEADING!r}")
+        raise UserError(f"this is not a result file: its second line must be {_HEADING!r}")
     modified: list[Modified] = []
     channels: list[Channel] = []
     after: list[Accuracies] = []
@@ -93,13 +96,13 @@ def parse_result(text: str) -> ResultFile:
             after.clear()
 
     for line in lines[2:]:
-        parts = line.split(", ")
+        values = line.split(", ")
         if match := _GROUP_LINE.fullmatch(line):
             close()
             group = int(match[1])
-        elif len(parts) == 3 and not re.match(r"[\d.]|nan", parts[0]):
+        elif len(values) == 3 and not re.match(r"[\d.]|nan", values[0]):
             close()
-            channels.append((parts[0], int(parts[1]), float(parts[2])))
+            channels.append((values[0], int(values[1]), float(values[2])))
         else:
             after.append(_numbers(line))
     close()
@@ -107,17 +110,17 @@ def parse_result(text: str) -> ResultFile:
 
 
 def read_result(file: Path) -> ResultFile:
-    """Read a result file; errors as for `parse_result`."""
+    """Read a result file; errors are those of `parse_result`."""
     return parse_result(file.read_text(encoding="utf-8"))
 
 
 def result_files(run: Run, study: Study, split: str) -> dict[str, ResultFile]:
-    """The result files of a study on one split, by their names: one for each size and edit.
+    """The result files of a study for one split, by file name: one file per size and edit.
 
     Arguments:
-        run: that the study is of.
-        study: by magnitude or by gradient, with any number of sizes and edits.
-        split: that was measured.
+        run: the run that was studied.
+        study: a study by weight norm or by gradient, with any number of sizes and edits.
+        split: a split that was measured.
     """
     record = study.record
     rankings = [RankingSettings(**ranking) for ranking in record["rankings"]]
@@ -128,20 +131,20 @@ def result_files(run: Run, study: Study, split: str) -> dict[str, ResultFile]:
     files: dict[str, ResultFile] = {}
     for (kind, parameters, size), chosen in variants.groupby(["kind", "parameters", "size"], sort=False):
         name = file_name(record["settings"], kind, parameters, size)
-        parts = []
+        modified = []
         for ranking in rankings:
             own = chosen[chosen["group"].isna() if ranking.group is None else chosen["group"] == ranking.group]
             own = own.sort_values("repeat")
             group = None if ranking.group is None else run.record.data.groups.index(ranking.group)
             after = tuple(_of_groups(sums.loc[variant], "correct_after") for variant in own["variant"])
-            parts.append(Modified(_channels(run, ranking, record["settings"], size), group, after))
+            modified.append(Modified(_channels(run, ranking, record["settings"], size), group, after))
         before = _of_groups(sums.loc[chosen["variant"].iloc[0]], "correct_before")
-        files[name] = ResultFile(before, tuple(parts))
+        files[name] = ResultFile(before, tuple(modified))
     return files
 
 
 def write_result_files(run: Run, study: Study, split: str, folder: Path) -> list[Path]:
-    """Write the result files of a study on one split into a folder; give their paths."""
+    """Write the result files of a study for one split into a folder, and return their paths."""
     written = []
     for name, content in result_files(run, study, split).items():
         write_text(folder / name, content.text())
@@ -150,15 +153,15 @@ def write_result_files(run: Run, study: Study, split: str, folder: Path) -> list
 
 
 def file_name(settings: Mapping[str, Any], kind: str, parameters: str, size: str) -> str:
-    """Name of the result file of one edit and size.
+    """Name of the result file for one edit and size.
 
     Arguments:
-        settings: of the study, as it stores them.
-        kind, parameters, size: as in `variants.parquet` and `effects.parquet`.
+        settings: settings of the study, as it stores them.
+        kind, parameters, size: values from `variants.parquet` or `effects.parquet`.
     """
-    stated = json.loads(parameters)
-    how = f"_std{stated['std']}" if "std" in stated else ""
-    how += f"_{stated['epochs']}epochs_back" if "epochs" in stated else ""
+    options = json.loads(parameters)
+    how = f"_std{options['std']}" if "std" in options else ""
+    how += f"_{options['epochs']}epochs_back" if "epochs" in options else ""
     if settings["unit"] == "weight":
         share = float(size.removesuffix("%")) / 100
         return f"{kind}_{share}{how}_global_{'smallest' if settings['smallest'] else 'largest'}_neuron.txt"
@@ -186,6 +189,6 @@ def _accuracies(values: Sequence[float]) -> str:
 
 def _numbers(line: str) -> Accuracies:
     try:
-        return tuple(float(part) for part in line.split(", "))
+        return tuple(float(value) for value in line.split(", "))
     except ValueError as error:
-        raise UserError(f"this is no result file: {line!r} should hold accuracies") from error
+        raise UserError(f"this is not a result file: {line!r} must hold accuracies") from error

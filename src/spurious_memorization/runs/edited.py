@@ -14,7 +14,8 @@ from ..edits.edit import Edit, parse_edit
 from ..edits.tensors import tensors_of_edit
 from ..errors import UserError
 from ..networks.names import UnitKind
-from ..networks.units import Selection, parse_units
+from ..networks.selection import Selection
+from ..networks.units import parse_units
 from ..settings import Execution
 from .evaluate import measure_epoch
 from .run import Run, versions

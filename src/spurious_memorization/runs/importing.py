@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from ..atomic import atomic_folder
-from ..console import say
+from ..console import log
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, head_names
 from ..networks.names import LossName, Precision
@@ -92,7 +92,7 @@ def import_network(
         versions=versions(),
     )
     with atomic_folder(run.path) as folder_of_it:
-        say(f"importing {len(models)} epochs of {settings.model}, measured on {len(data)} samples, into {run.path}")
+        log(f"importing {len(models)} epochs of {settings.model}, measured on {len(data)} samples, into {run.path}")
         unfinished = Run(folder_of_it)
         unfinished.create(record)
         for epoch, model in sorted(zip(epochs, models, strict=True), key=lambda pair: pair[0]):
@@ -112,7 +112,7 @@ def _epochs(settings: ImportSettings, loaded: list[Weights]) -> list[int]:
         epochs = [int(m[1]) for m in named if m] if all(named) else list(range(1, len(files) + 1))
         if all(named) and any(weights.research for weights in loaded):
             epochs = [epoch + 1 for epoch in epochs]
-            say("the research code counts epochs from 0: its epoch_0 is stored as epoch 1, after one epoch of training")
+            log("the research code counts epochs from 0: its epoch_0 is stored as epoch 1, after one epoch of training")
     if len(epochs) != len(files) or len(set(epochs)) != len(epochs) or min(epochs) < 0:
         raise UserError(
             f"{len(files)} weight files need as many different epochs from 0, not {epochs}: give them with --epochs"

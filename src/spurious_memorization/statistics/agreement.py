@@ -13,7 +13,7 @@ from torch import nn
 from ..controls.norms import folded_norms
 from ..criteria.scores import Scores, count_of, top
 from ..criteria.weight_norms import weight_norm
-from ..networks.units import Selection
+from ..networks.selection import Selection
 
 AGREEMENT_UNITS = 20
 """Number of first units that are compared by default."""

@@ -17,7 +17,8 @@ from ..engine.evaluate import evaluate
 from ..engine.outcomes import Block
 from ..errors import UserError
 from ..networks.names import LossName, Precision
-from ..networks.units import Selection, Units, sites
+from ..networks.selection import Selection
+from ..networks.units import Units, sites
 from ..settings import Execution
 
 MAX_UNITS = 1_000_000

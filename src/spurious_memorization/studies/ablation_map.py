@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from ..console import say
+from ..console import log
 from ..datasets.samples import Dataset, Samples
 from ..engine.evaluate import engine_for
 from ..networks.units import sites
@@ -47,7 +47,7 @@ def stored_ablation_map(
     units = ablated_units(model, samples, ranking.select, loss=ranking.loss, screen=ranking.screen)
     n = sum(site.n for site in sites(model, ranking.select).values())
     if len(units) < n:
-        say(f"ablation of the first {len(units)} of {n} {ranking.select.unit}s by taylor; {n - len(units)} left out")
+        log(f"ablation of the first {len(units)} of {n} {ranking.select.unit}s by taylor; {n - len(units)} left out")
     part = Part(f"ablation, {ranking.split}", single_edits(units), samples)
     engine = engine_for(model, samples, loss=ranking.loss, precision=ranking.precision, execution=execution)
     record = store_of_map.record("ablation")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..console import progress, say
+from ..console import log, progress
 from ..datasets.samples import Samples
 from ..edits.edit import Edit
 from ..engine.evaluate import compiled_where_it_pays, passes_needed
@@ -59,11 +59,11 @@ def announce_engine(engine: Engine, parts: Sequence[Part], execution: Execution)
     exact = a_pass if engine.exact_seconds is None else engine.exact_seconds(parts[0].samples)
     engine = compiled_where_it_pays(engine, needed, execution)
     for part in parts:
-        say(f"{part.label}: {len(part.edits)} on {len(part.samples)} images")
+        log(f"{part.label}: {len(part.edits)} on {len(part.samples)} images")
     saved, seconds = max(0, 1 - needed / full), needed * a_pass
-    say(f"engine: {engine.path}; {saved:.0%} of the computation saved, about {duration(seconds)}")
+    log(f"engine: {engine.path}; {saved:.0%} of the computation saved, about {duration(seconds)}")
     if a_pass > CLEARLY_SLOWER * exact:
-        say(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")
+        log(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")
     return engine
 
 
@@ -108,7 +108,7 @@ def measured_blocks(store: Store, name: str, engine: Engine, part: Part) -> Iter
                 store.save_frame(key, _frame_of(block, part.variants))
                 if not is_logged and number + 1 < len(steps):
                     rate = (work[number] - skipped) / (time.monotonic() - started)
-                    say(f"{part.label}: about {duration((work[-1] - work[number]) / rate)} to go")
+                    log(f"{part.label}: about {duration((work[-1] - work[number]) / rate)} to go")
                     is_logged = True
             yield rows, block
 

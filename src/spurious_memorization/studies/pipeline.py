@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor, nn
 
-from ..console import say
+from ..console import log
 from ..criteria.scores import Scores
 from ..datasets.pseudo_minority import with_pseudo_minority
 from ..datasets.samples import Dataset
@@ -159,7 +159,7 @@ def _study(
         check_same_settings(stored, record, f"study {result.name}")
         execution = execution.model_copy(update={"compile": path.endswith("compiled")})
     if result.is_complete:
-        say(f"study {result.name} is finished: reading its results")
+        log(f"study {result.name} is finished: reading its results")
         return result
 
     tensors = {str(spec): network.tensors_of(spec, settings.unit) for spec in specs}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..criteria.names import Order
 from ..networks.names import LossName, Precision
-from ..networks.units import Selection
+from ..networks.selection import Selection
 from ..settings import Settings
 
 

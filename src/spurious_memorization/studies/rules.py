@@ -8,8 +8,8 @@ from ..criteria.presets import TracingRules, tracing_rules
 from ..datasets.samples import SPLITS, Dataset
 from ..edits.edit import KINDS, EditSpec, parse_edit
 from ..errors import UserError
-from ..networks.units import Selection
-from ..user_functions import named_function
+from ..networks.selection import Selection
+from ..user_functions import load_user_function
 from .ranking_settings import RankingSettings, needs_samples
 from .settings import StudySettings, TraceSettings
 
@@ -99,7 +99,7 @@ def parse_edits(settings: StudySettings, rules: TracingRules) -> list[EditSpec]:
     specs = [parse_edit(text) for text in settings.edit]
     for spec in specs:
         if spec.kind not in KINDS:
-            named_function(spec.kind)
+            load_user_function(spec.kind)
     noise = settings.noise or rules.noise
     return [
         EditSpec(spec.kind, {**spec.parameters, "noise": noise})

@@ -11,7 +11,8 @@ from ..criteria.presets import TracingRules
 from ..criteria.scores import Scores, by_threshold, count_of, random_dropout, top
 from ..datasets.samples import Dataset
 from ..errors import UserError
-from ..networks.units import Selection, Units, parse_units
+from ..networks.selection import Selection
+from ..networks.units import Units, parse_units
 from ..seeds import derived_seed
 from .ranking_settings import RankingSettings
 from .settings import StudySettings, parse_sizes

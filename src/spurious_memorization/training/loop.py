@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import nn
 from torch.optim import Optimizer
 
-from ..console import progress, say
+from ..console import log, progress
 from ..datasets.samples import Dataset, Samples
 from ..datasets.sources import Batch
 from ..errors import UserError
@@ -81,7 +81,7 @@ def train_epochs(
         _note_spent(run, done)
         accelerator.log({"loss": loss, **_curves(run, epoch)}, step=epoch)
         seconds = (time.monotonic() - started) / (epoch - first + 1)
-        say(_summary(run, epoch, config.epochs, loss, seconds))
+        log(_summary(run, epoch, config.epochs, loss, seconds))
     accelerator.end_training()
 
 

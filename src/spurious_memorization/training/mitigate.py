@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from ..console import say
+from ..console import log
 from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..runs.run import Run, best_epoch
@@ -123,7 +123,7 @@ def mitigate(
     }
     erm = expanded(TrainSettings(**shared), data)
     budget = Budget(len(data.train), erm.epochs, settings.finetune_epochs)
-    say(
+    log(
         f"ERM and {len(settings.objective)} objectives, {len(seeds)} seeds each, into {out}; a training may pass "
         f"{budget.total} samples, {budget.samples} of them an epoch"
     )

@@ -9,9 +9,7 @@ from torch import nn
 
 from ..criteria.presets import is_transformer, tracing_rules
 from ..datasets.samples import Dataset
-from ..networks.forward import Precision
-from ..networks.losses import LossName
-from ..networks.units import UnitKind
+from ..networks.names import LossName, Precision, UnitKind
 from ..runs.run import BestRule, DataSettings
 from .objectives.settings import (
     AnyObjective,

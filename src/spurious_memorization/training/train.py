@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..console import say
+from ..console import log
 from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, own_transform
@@ -167,7 +167,7 @@ def _announce(run: Run, config: TrainSettings, data: Dataset, model: nn.Module) 
             f"{checkpoints} checkpoints need {needed / 1e9:.1f} GB but {run.path} has {free / 1e9:.1f} GB: "
             "free some space, or keep fewer with --checkpoint-every"
         )
-    say(
+    log(
         f"training {config.model} on {data.name}: {len(data.train)} samples, {config.epochs} epochs, "
         f"{checkpoints} checkpoints ({size * checkpoints / 1e6:.0f} MB) into {run.path}"
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, fx
 
-from ...console import say
+from ...console import log
 from ...errors import first_line
 from ..silence import quiet
 
@@ -27,7 +27,7 @@ def compiled(modules: Sequence[fx.GraphModule], example: Tensor) -> list[Run]:
         with quiet(), torch.no_grad():
             compiling[0](example)
     except Exception as error:
-        say(f"running without torch.compile, which fails here: {first_line(error)}")
+        log(f"running without torch.compile, which fails here: {first_line(error)}")
         torch.compiler.reset()
         return list(modules)
     return compiling

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from ...datasets.samples import Samples
 from ...edits.edit import Edit
-from ...networks.forward import Precision, choose_device, moved, working_copy
-from ...networks.losses import LOSSES, LossName, margin
+from ...networks.forward import choose_device, moved, working_copy
+from ...networks.losses import LOSSES, margin
+from ...networks.names import LossName, Precision
 from ...settings import Execution
 from ..cpu.memory import reused_memory
 from ..outcomes import Block, Engine

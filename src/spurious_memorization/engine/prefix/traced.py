@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 from ...edits.apply import edited_tensors
 from ...edits.edit import Edit
 from ...errors import first_line
-from ...networks.forward import Precision, logits
-from ...networks.units import UnitKind, short_name
+from ...networks.forward import logits
+from ...networks.names import Precision, UnitKind
+from ...networks.units import short_name
 from ..cpu.fused import fused
 from ..cpu.winograd import Winograd, winograd_layers
 from .changes import Prepared, are_few, as_run, patched, prepare

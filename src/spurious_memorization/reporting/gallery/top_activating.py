@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ...console import progress, say
+from ...console import log, progress
 from ...controls.norms import norms_behind
 from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
@@ -54,14 +54,14 @@ def stored_top_activating(
     samples = data.samples("train")
     if len(samples) > MAX_SEARCHED:
         samples = samples.per_group(MAX_SEARCHED // len(set(samples.g.tolist())), settings["seed"])
-    say(f"finding the top-activating images of {len(missing)} channels: one pass over {len(samples)} training images")
+    log(f"finding the top-activating images of {len(missing)} channels: one pass over {len(samples)} training images")
     found = top_activating(run.network(study.record["epoch"]), samples, missing, execution=execution)
     frame = found if there.empty else pd.concat([there, found], ignore_index=True)
     try:
         with run.writing():
             write_parquet(file, frame)
     except UserError as error:
-        say(f"note: {file.name} is not stored for the next report: {error}")
+        log(f"note: {file.name} is not stored for the next report: {error}")
     return frame
 
 

@@ -32,7 +32,7 @@ _COLUMNS = {
         Column(name="accuracy_change_low", heading="95 % from", kind="points"),
         Column(name="accuracy_change_high", heading="to", kind="points"),
         Column(name="margin_change", heading="margin change", kind="signed"),
-        Column(name="tested_accuracy_change", heading="accuracy change on controls' samples", kind="points"),
+        Column(name="tested_accuracy_change", heading="change on controls' samples", kind="points"),
         Column(name="control_low", heading="controls from", kind="points"),
         Column(name="control_median", heading="median", kind="points"),
         Column(name="control_high", heading="to", kind="points"),

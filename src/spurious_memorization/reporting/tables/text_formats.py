@@ -9,6 +9,7 @@ from .cells import Grid
 _LATEX = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    | {"<": "$<$", ">": "$>$", "▼": r"$\blacktriangledown$"}
 )
 _MARKDOWN = str.maketrans({"|": r"\|", "\n": " "})
 

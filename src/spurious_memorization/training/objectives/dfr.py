@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...console import say
+from ...console import log
 from ...datasets.samples import Samples
 from ...errors import UserError
 from ...networks.features import features_and_logits, head_name
-from ...networks.forward import Precision, autocast, choose_device, moved, working_copy
+from ...networks.forward import autocast, choose_device, moved, working_copy
+from ...networks.names import Precision
 from ...networks.weights import add_biases
 from ...settings import Execution
 from ..epoch_selection import val_halves
@@ -141,7 +142,7 @@ def refitted(
         settings,
         seed,
     )
-    say(f"dfr: fitted on {len(fitting)} samples of val, inverse strength of the penalty {found.strength:g}")
+    log(f"dfr: fitted on {len(fitting)} samples of val, inverse strength of the penalty {found.strength:g}")
     add_biases(result, {f"{name}.bias": torch.from_numpy(found.bias).float()})
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(found.weight))

@@ -12,8 +12,9 @@ from ...criteria.weight_norms import weight_norm
 from ...datasets.samples import Samples
 from ...datasets.sources import Batch
 from ...errors import UserError
-from ...networks.losses import LossName
-from ...networks.units import Selection, Units, short_name, sites, touched
+from ...networks.names import LossName
+from ...networks.selection import Selection
+from ...networks.units import Units, short_name, sites, touched
 from .settings import Mask
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...criteria.hardest import Order
+from ...criteria.names import Order
 from ...datasets.samples import Samples
 from ...datasets.sources import Inputs
 from ...networks.features import features_and_logits
-from ...networks.losses import LOSSES, LossName
+from ...networks.losses import LOSSES
+from ...networks.names import LossName
 from ...networks.running_statistics import repeat_first_pass, statistics
-from ...networks.units import Selection
+from ...networks.selection import Selection
 from ...runs.run import Run
 from ...seeds import derived_seed
 from .contrast import dense_pruned_contrast

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, TypeAdapter
 
-from ...criteria.hardest import Order
+from ...criteria.names import Order
 from ...settings import Settings
 
 By = Literal["class", "group"]

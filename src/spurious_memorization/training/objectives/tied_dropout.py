@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...datasets.sources import Inputs
-from ...networks.units import Selection, short_name, sites
+from ...networks.selection import Selection
+from ...networks.units import short_name, sites
 from ...seeds import derived_seed
 from .objective import Objective, Training
 from .settings import ExampleTiedDropoutSettings

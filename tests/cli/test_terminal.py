@@ -1,4 +1,4 @@
-"""What a newcomer meets in a terminal: narrow, without colors, dumb, piped, in the wrong folder, with a typo."""
+"""What a new user sees in a terminal: without colors, piped, with a typo, with a wrong value."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 import tiny
 from rich.console import Console
-from rich.table import Table
 
 import spurious_memorization as sm
 from spurious_memorization import console as waiting
-from spurious_memorization.cli.narrow import fitting
 
 Capture = pytest.CaptureFixture[str]
 
@@ -146,33 +144,3 @@ def test_no_bar_where_a_line_can_not_be_drawn_again(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(waiting, "console", Console(file=stream, force_terminal=True))
     assert list(waiting.progress([1, 2], 2, "work")) == [1, 2]
     assert stream.getvalue() == ""
-
-
-def wide_table() -> Table:
-    table = Table(title="A title", caption="A caption")
-    for number in range(12):
-        table.add_column(f"a heading {number}", justify="right")
-    for row in range(2):
-        table.add_row(*(f"{row}{number}.{number}{row}43 [dim](p = 0.0{number})[/dim]" for number in range(12)))
-    return table
-
-
-@pytest.mark.parametrize("width", [20, 60, 80, 100, 200])
-def test_no_number_is_cut_in_a_narrow_terminal(width: int) -> None:
-    stream = io.StringIO()
-    console = Console(file=stream, width=width, highlight=False)
-    for part in fitting(wide_table(), console):
-        console.print(part)
-    shown = stream.getvalue()
-    assert "…" not in shown
-    assert max(map(len, shown.splitlines())) <= width
-    for row in range(2):
-        for number in range(12):
-            assert f"{row}{number}.{number}{row}43" in shown
-    assert "A title" in shown
-    assert "A caption" in shown
-
-
-def test_a_table_that_fits_stays_a_table() -> None:
-    table = wide_table()
-    assert list(fitting(table, Console(width=300))) == [table]

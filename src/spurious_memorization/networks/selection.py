@@ -1,0 +1,22 @@
+"""Settings that select the units of a network. This module imports no torch: command-line settings use it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ..settings import Settings
+from .names import LayerKind, UnitKind
+
+
+class Selection(Settings):
+    """Which units of a network are considered. By default every convolution and linear layer but the classifier head.
+
+    A channel is an output filter of a convolution or an output row of a linear layer; a head is an attention head, its
+    rows of q, k and v; a weight is one number.
+    """
+
+    unit: UnitKind = Field("channel", description="channel, head or weight")
+    layers: tuple[LayerKind, ...] = Field(("conv", "linear"), description="kinds of layer")
+    tensors: tuple[str, ...] = Field((), description="glob patterns of tensors to keep, as 'layer3.*'; all where empty")
+    exclude: tuple[str, ...] = Field((), description="glob patterns of tensors to leave out")
+    with_bias: bool = Field(True, description="a channel or head takes its bias along, in scores and edits")
