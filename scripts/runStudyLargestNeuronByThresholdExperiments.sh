@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run from the project's root. WATERBIRDS and CELEBA name the data folders; what is given here is added as further flags.
+# Run this in the project's root. WATERBIRDS and CELEBA name the data folders. Further flags are passed on.
 set -e
 "${PYTHON:-python}" scripts/StudyLargestNeuronByThresholdExperiments.py \
     --experiment_dataset="waterbirds" \

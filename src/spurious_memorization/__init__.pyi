@@ -21,7 +21,8 @@ from .reporting.figures.write_figures import draw_figures
 from .reporting.notebook import load_ipython_extension
 from .reporting.page.write_page import report
 from .reporting.settings import FigureSettings
-from .runs.importing import ImportSettings, import_network
+from .runs.import_settings import ImportSettings
+from .runs.importing import import_network
 from .runs.run import Run
 from .settings import Execution
 from .statistics.agreement import agreement
@@ -30,6 +31,7 @@ from .studies.ablation import ablation, ablation_map
 from .studies.pipeline import study, study_in_memory
 from .studies.settings import StudySettings, TraceSettings
 from .studies.study import Study
+from .studies.tracing import Ranking, trace
 from .training.epoch_selection import selected_epoch, val_halves
 from .training.loop import TrainExecution
 from .training.mitigate import MitigateSettings, Mitigation, mitigate
@@ -50,6 +52,7 @@ __all__ = [
     "MitigateSettings",
     "Mitigation",
     "Outcomes",
+    "Ranking",
     "ReproduceSettings",
     "Reproduction",
     "Run",
@@ -93,6 +96,7 @@ __all__ = [
     "study",
     "study_in_memory",
     "top",
+    "trace",
     "tracing_rules",
     "track_units",
     "train",

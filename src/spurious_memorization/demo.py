@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import Field
 
 from .console import log
-from .datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from .datasets.settings import SynthbirdsSettings
+from .datasets.synthbirds.make import make_synthbirds
 from .reporting.figures.write_figures import draw_figures
 from .reporting.page.write_page import report
 from .reporting.settings import FigureSettings

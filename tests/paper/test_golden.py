@@ -64,9 +64,9 @@ def test_golden_gradient_by_group(resnet):
         rules = resnet.rules("gradient", "channel")
         worst_key = next(key for key in expected if key.startswith("worst_"))
         n = int(re.fullmatch(r"worst_(\d+)_sample_ids", worst_key)[1])
-        worst = sm.hardest_samples(resnet.model, resnet.data.train, group=int(group), n=n, loss=rules.loss)
-        assert worst.index.tolist() == expected[worst_key]
-        scores = sm.criteria.gradient(resnet.model, worst, select=rules.select, loss=rules.loss)
+        hardest = sm.hardest_samples(resnet.model, resnet.data.train, group=int(group), n=n, loss=rules.loss)
+        assert hardest.index.tolist() == expected[worst_key]
+        scores = sm.criteria.gradient(resnet.model, hardest, select=rules.select, loss=rules.loss)
         for key, value in expected.items():
             if match := re.fullmatch(r"top(\d+)", key):
                 assert_same_channels(named(scores, sm.top(scores, int(match[1]))), value)
@@ -124,16 +124,16 @@ def test_standard_considers_downsample_and_linears_where_golden_magnitude_does_n
 
 
 def test_standard_loss_is_cross_entropy_on_logits_where_golden_softmaxes_twice(resnet):
-    worst = sm.hardest_samples(resnet.model, resnet.data.train, group=0, n=7)
+    hardest = sm.hardest_samples(resnet.model, resnet.data.train, group=0, n=7)
     paper, standard = (
         resnet.rules("gradient", "channel"),
         sm.tracing_rules("standard", "gradient", "channel", resnet.model),
     )
-    double = sm.criteria.gradient(resnet.model, worst, select=paper.select, loss=paper.loss)
-    plain = sm.criteria.gradient(resnet.model, worst, select=standard.select, loss=standard.loss)
+    double = sm.criteria.gradient(resnet.model, hardest, select=paper.select, loss=paper.loss)
+    plain = sm.criteria.gradient(resnet.model, hardest, select=standard.select, loss=standard.loss)
     model = TinyResNet()
     model.load_state_dict(resnet.model.state_dict())
-    batch = worst.batch()
+    batch = hardest.batch()
     nn.functional.cross_entropy(model.eval()(batch.inputs), batch.y).backward()
     expected = model.conv1.weight.grad.flatten(1).norm(dim=1)
     torch.testing.assert_close(plain["conv1.weight"], expected, rtol=1e-4, atol=1e-6)

@@ -121,10 +121,10 @@ def test_a_most_activated_channel_file_has_a_part_for_each_group(run: sm.Run) ->
     for part in content.modified:
         assert len(part.channels) == 3
         assert [value for *_, value in part.channels] == sorted((v for *_, v in part.channels), reverse=True)
-        worst = sm.hardest_samples(model, data.train, part.group, 200, loss="cross_entropy_on_probabilities")
+        hardest = sm.hardest_samples(model, data.train, part.group, 200, loss="cross_entropy_on_probabilities")
         scores = sm.criteria.gradient(
             model,
-            worst,
+            hardest,
             select=sm.Selection(layers=("conv",), with_bias=False),
             loss="cross_entropy_on_probabilities",
         )
@@ -155,17 +155,17 @@ def test_fractions_reach_the_study_as_they_are(fraction: float) -> None:
 
 
 def test_each_part_of_the_papers_selection_has_a_flag_of_its_own(run: sm.Run) -> None:
-    """The preset only chooses among settings: stated one by one they give the same study."""
+    """The preset only chooses among settings: given one by one, they make the same study."""
     common = {"epoch": "3", "split": ("train",), "controls": 0, "cross_fit": False}
     weights = {"criterion": ("weight_norm",), "unit": "weight", "size": ("20%",), "edit": ("random_noise:std=0.1",)}
     preset = sm.study(run, sm.StudySettings(**common, **weights, preset="paper"))
-    stated = {
+    options = {
         "layers": ("conv",),
         "threshold_everywhere": True,
         "noise": "uniform",
         "loss": "cross_entropy_on_probabilities",
     }
-    by_flag = sm.study(run, sm.StudySettings(**common, **weights, **stated))
+    by_flag = sm.study(run, sm.StudySettings(**common, **weights, **options))
     assert preset.variants()["digest"].tolist() == by_flag.variants()["digest"].tolist()
     assert preset.results().equals(by_flag.results())
     channels = {"criterion": ("weight_norm",), "size": ("3",)}

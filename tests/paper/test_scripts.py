@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 import spurious_memorization as sm
-from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from spurious_memorization.datasets.settings import SynthbirdsSettings
+from spurious_memorization.datasets.synthbirds.make import make_synthbirds
 from spurious_memorization.paper.arguments import Pretraining
 from spurious_memorization.paper.text_files import read_result
 from spurious_memorization.paper.training_settings import training_of
@@ -39,14 +40,14 @@ def waterbirds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def script(capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> tiny.Said:
+def script(capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> tiny.Printed:
     """Run a script in this process, from the working directory."""
     monkeypatch.setattr(sys, "argv", [f"scripts/{name}.py", *map(str, arguments)])
     capsys.readouterr()
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
     printed = capsys.readouterr()
-    return tiny.Said(int(caught.value.code or 0), printed.out, printed.err)
+    return tiny.Printed(int(caught.value.code or 0), printed.out, printed.err)
 
 
 @pytest.mark.slow
@@ -55,7 +56,7 @@ def test_the_readmes_examples(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, *arguments: object) -> tiny.Said:
+    def run(name: str, *arguments: object) -> tiny.Printed:
         return script(capsys, monkeypatch, name, *arguments)
 
     data = ("--celeba_dataset_path=nowhere/celeba", f"--waterbird_dataset_path={waterbirds}")
@@ -98,7 +99,7 @@ def test_the_readmes_examples(
     assert [part.group for part in content.modified] == [0, 1, 2, 3]
     assert all(len(part.channels) == 3 and len(part.after) == 1 for part in content.modified)
     studies = sm.Run(ERM).path / "studies"
-    assert len(list(studies.glob("*/effects.parquet"))) == 2  # a proper run beside the files
+    assert len(list(studies.glob("*/effects.parquet"))) == 2  # a run with studies, next to the result files
 
 
 def test_threshold_and_fine_tuning_chain_and_errors_are_one_line(
@@ -106,7 +107,7 @@ def test_threshold_and_fine_tuning_chain_and_errors_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, *arguments: object) -> tiny.Said:
+    def run(name: str, *arguments: object) -> tiny.Printed:
         return script(capsys, monkeypatch, name, *arguments)
 
     arch = ("--experiment_arch=test_resnet", f"--waterbird_dataset_path={waterbirds}")
@@ -232,8 +233,8 @@ def test_published_weights_below_experiments_come_first(tmp_path: Path) -> None:
     (tmp_path / "deit_tiny_patch16_224-a1311bcf.pth").touch()
     (tmp_path / "resnet50-19c8e357.pth").touch()
 
-    def weights(**stated: Any) -> str | None:
-        flags = Pretraining(**stated)
+    def weights(**flags_given: Any) -> str | None:
+        flags = Pretraining(**flags_given)
         chosen = training_of(flags, TrainSettings(model=flags.experiment_arch), tmp_path)
         return chosen.weights if "weights" in chosen.model_fields_set else None
 

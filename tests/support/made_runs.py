@@ -1,4 +1,4 @@
-"""Runs written by hand: drawn answers instead of a training."""
+"""Runs without a training: their predictions are random."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import yaml
 from PIL import Image
 
 import spurious_memorization as sm
+from spurious_memorization.datasets.settings import DataSettings
 from spurious_memorization.networks.build import NetworkSettings
-from spurious_memorization.runs.run import DataSettings, RunRecord, Spent, data_record, versions
+from spurious_memorization.runs.records import RunRecord, TrainingCost, data_record, versions
 
 COUNTS = {"train": (40, 6, 9, 45), "val": (14, 12, 11, 13), "test": (20, 24, 16, 10)}
 
@@ -23,7 +24,12 @@ SETTINGS = {"model": "tiny_networks:small_convnet", "objective": {"name": "erm"}
 
 
 def make_data(folder: Path, counts: Mapping[str, tuple[int, ...]] = COUNTS) -> Path:
-    """Gray images of 2 classes x 2 colors, so many of each group in each split."""
+    """Gray images of 2 classes x 2 colors.
+
+    Arguments:
+        folder: where they are written.
+        counts: number of images per group, for each split.
+    """
     folder.mkdir(parents=True)
     rows = []
     for split, numbers in counts.items():
@@ -45,26 +51,26 @@ def make_run(
     *,
     seed: int = 0,
     epochs: int = 3,
-    spent: Spent | None = None,
+    training_cost: TrainingCost | None = None,
     options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> sm.Run:
-    """A run whose answers are drawn: each sample is right with a probability of its epoch, split and group."""
+    """A run with random predictions. A sample is right with a probability that depends on epoch, split and group."""
     data, run = sm.read_data(folder), sm.Run(path)
-    stated = {**SETTINGS, "seed": seed, "objective": {"name": objective, **(options or {})}, **settings}
+    given = {**SETTINGS, "seed": seed, "objective": {"name": objective, **(options or {})}, **settings}
     network = NetworkSettings(model="tiny_networks:small_convnet", n_classes=2, image_size=8)
     run.create(
         RunRecord(
             origin="train",
             data=data_record(data, folder, DataSettings()),
             network=network,
-            settings=stated,
+            settings=given,
             best_by="average",
             versions=versions(),
-            spent=spent,
+            training_cost=training_cost,
         )
     )
-    rng = np.random.default_rng([seed, *map(ord, str(stated))])
+    rng = np.random.default_rng([seed, *map(ord, str(given))])
     history = []
     for epoch in range(epochs + 1):
         for split in data.splits:

@@ -59,8 +59,8 @@ def make_images(folder: Path, *, classes: int = 2, attributes: int = 2, train: i
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command printed, and its exit status."""
+class Printed:
+    """The output of a command, and its exit status."""
 
     status: int
     out: str
@@ -68,7 +68,7 @@ class Said:
 
     @property
     def error(self) -> str:
-        """The one line of an error; fails where it isn't one."""
+        """The error message. The assertion fails if it is not one line, or if there is a traceback."""
         lines = self.err.splitlines()
         assert self.status == 2, self
         assert "Traceback" not in self.err
@@ -76,14 +76,14 @@ class Said:
         return lines[-1]
 
 
-def spurmem(capsys: pytest.CaptureFixture[str], *arguments: object) -> Said:
+def spurmem(capsys: pytest.CaptureFixture[str], *arguments: object) -> Printed:
     """Run a command in this process."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as caught:
         main([str(argument) for argument in arguments])
     printed = capsys.readouterr()
     assert isinstance(caught.value.code, int)
-    return Said(caught.value.code, printed.out, printed.err)
+    return Printed(caught.value.code, printed.out, printed.err)
 
 
 def in_child(function: Callable[[], Any]) -> int:

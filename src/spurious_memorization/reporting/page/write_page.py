@@ -15,7 +15,8 @@ import vl_convert
 from markupsafe import Markup
 
 from ...atomic import write_text
-from ...runs.run import Run, versions
+from ...runs.records import versions
+from ...runs.run import Run
 from ...settings import Execution
 from ..figures.all_figures import FIGURES
 from ..figures.colors import CONFIG

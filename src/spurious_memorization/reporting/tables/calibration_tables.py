@@ -91,9 +91,10 @@ def planted_lines(records: pd.DataFrame) -> list[str]:
     accepted = rows[rows["accepted"].astype(bool)]
     counts = ", ".join(f"{verdict} {n}" for verdict, n in accepted["verdict"].value_counts().items())
     rejected = len(rows) - len(accepted)
+    left_out = f" The other {rejected} {'is' if rejected == 1 else 'are'} left out." if rejected else ""
     return [
         f"{len(accepted)} of {len(rows)} plants were accepted: ablating them costs the planted group its accuracy, and "
-        f"no other group more than one point.{f' The other {rejected} are left out.' if rejected else ''}",
+        f"no other group more than one point.{left_out}",
         f"Verdicts on the planted sets: {counts or 'none'}.",
     ]
 
