@@ -200,7 +200,7 @@ def test_named_minorities_belong_to_their_attribute(tmp_path: Path) -> None:
         ("imagesize: 8", "imagesize"),
         ("image_size: 0", "image_size"),
         ("image_size: [", "not valid YAML"),
-        ("just words", "must hold entries"),
+        ("just words", "must contain entries"),
         ("classes: [finch]", "column 'y' contains gull, which is none of finch"),
         ("group_name: '{label} of {kind}'", "group_name"),
         ("interpolation: sharpest", "interpolation"),

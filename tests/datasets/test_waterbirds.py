@@ -150,7 +150,9 @@ def test_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         address = f"http://127.0.0.1:{server.server_address[1]}"
         try:
             monkeypatch.setattr(waterbirds, "URL", f"{address}/gone.tar.gz")
-            with pytest.raises(UserError, match=rf"404.*get {FOLDER}\.tar\.gz from another source.*prepare waterbirds .*--out"):
+            with pytest.raises(
+                UserError, match=rf"404.*get {FOLDER}\.tar\.gz from another source.*prepare waterbirds .*--out"
+            ):
                 prepare_waterbirds(None, out)
             (served / "page.tar.gz").write_text("<html>moved</html>")
             monkeypatch.setattr(waterbirds, "URL", f"{address}/page.tar.gz")

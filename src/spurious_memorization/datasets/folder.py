@@ -104,9 +104,7 @@ def read_table(folder: Path) -> AnnotatedTable:
         UserError: the folder is missing, empty, or in no known layout.
     """
     if not folder.is_dir():
-        raise UserError(
-            f"data folder {folder} does not exist: create one by `spurmem data make` or `data prepare`"
-        )
+        raise UserError(f"data folder {folder} does not exist: create one by `spurmem data make` or `data prepare`")
     table = waterbirds.read_table(folder) or celeba.read_table(folder) or read_own_table(folder)
     if table is None:
         raise UserError(
