@@ -11,7 +11,6 @@ from ..paper.arguments import ChannelStudy, Finetuning, Pretraining, ThresholdSt
 from ..settings import Execution
 from ..training.loop import TrainExecution
 from .app import Answer
-from .train import finished
 
 if TYPE_CHECKING:
     from ..runs.run import Run
@@ -91,6 +90,7 @@ def largest_neuron_by_threshold(
 def _trained(run: Run) -> Answer:
     """The answer of a training. Accuracy per group and epoch is drawn into the run, as `accuracy.png`."""
     from ..reporting.draw import FigureSettings, draw
+    from .train import finished
 
     draw("accuracy", [run.path], run.path, FigureSettings(format="png"))
     return finished([run])
