@@ -200,7 +200,7 @@ def verdict(bench: Bench) -> None:
     edit = sm.edits.zero(units)
     controls = sm.matched_controls(model, edit, 99)
     engines = {precision: engine_for(model, train, precision=precision) for precision in PRECISIONS}
-    a_pass, precision = min((engine.pass_seconds(train), precision) for precision, engine in engines.items())
+    a_pass, precision = min((engine.seconds_per_pass(train), precision) for precision, engine in engines.items())
     engine = engines[precision]
 
     def planned(parts: list[Part]) -> float:

@@ -15,9 +15,17 @@ from spurious_memorization.cli.app import app
 ROOT = Path(__file__).parent.parent
 INTRODUCTION = """# Commands
 
-Every command takes `--help`, `--json` for machine-readable results on standard output, `--config FILE` for its options
-in YAML (flags override it) and `--debug` for the traceback of an error. Exit status 0 is success, 1 a check that found
-something wrong, 2 an error that you can mend, 130 an interrupt.
+After this page you can call every command with its options.
+
+Every command takes these options:
+
+- `--help` prints the options of the command.
+- `--json` prints machine-readable results on standard output.
+- `--config FILE` reads options from a YAML file. Flags override it.
+- `--debug` shows the traceback of an error.
+
+The exit status is 0 for success, 1 for a check that found a problem, 2 for an error that you can fix, and 130 for an
+interrupt.
 """
 
 
@@ -31,13 +39,13 @@ def commands_page() -> str:
 
 
 def build() -> int:
-    """Write the page of commands, then the site; exit status 1 also where only a warning was said."""
+    """Write the page of commands, then the site; a warning gives exit status 1, too."""
     (ROOT / "docs" / "commands.md").write_text(commands_page(), encoding="utf-8")
     call = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
-    said = done.stdout + done.stderr
-    print(said, end="")
-    return done.returncode or int("warning" in said.lower() or "griffe:" in said)
+    output = done.stdout + done.stderr
+    print(output, end="")
+    return done.returncode or int("warning" in output.lower() or "griffe:" in output)
 
 
 if __name__ == "__main__":

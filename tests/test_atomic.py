@@ -17,7 +17,7 @@ import torch
 
 from spurious_memorization.atomic import atomic_folder, atomic_write, write_text
 from spurious_memorization.errors import UserError
-from spurious_memorization.runs.run import write_parquet
+from spurious_memorization.atomic import write_parquet
 
 
 def test_a_file_appears_whole_with_the_usual_rights(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import pytest
 
 import spurious_memorization as sm
 from spurious_memorization.cli.app import app
+from spurious_memorization.datasets.settings import SynthbirdsSettings
+from spurious_memorization.datasets.synthbirds.make import make_synthbirds
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "commands.md"})
@@ -100,5 +102,7 @@ def test_notebooks_run(notebook):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if "my_images" in "".join(blocks(page, "python")):
+        make_synthbirds(tmp_path / "my_images", SynthbirdsSettings(train=80, val=16, test=16, image_size=32))
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), {})

@@ -11,8 +11,8 @@
 # %% [markdown]
 # # Your own network and images in ten minutes
 #
-# A folder of images, a network of your own, and the question which of its channels memorize the minority. Put your
-# folder in the place of the drawn one, and your network in the place of `Birds`: nothing else changes.
+# After this notebook you can look for the channels of your own network that memorize a minority group of your own
+# images. Replace the folder of drawn images by your folder, and `Birds` by your network. Nothing else changes.
 
 # %%
 import tempfile
@@ -24,13 +24,14 @@ from torch import nn
 from torch.nn import functional as F
 
 import spurious_memorization as sm
-from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from spurious_memorization.datasets.settings import SynthbirdsSettings
+from spurious_memorization.datasets.synthbirds.make import make_synthbirds
 
 # %% [markdown]
 # ## Images
 #
-# Drawn birds of two kinds on land and water: in training 95 % are on their usual background. Your own images need a
-# table `metadata.csv` with the columns `path,y,a,split` beside them.
+# These are drawn birds of two kinds on land and water. In training, 95 % are on their usual background. For your own
+# images you need a table `metadata.csv` in their folder, with the columns `path,y,a,split`.
 
 # %%
 folder = Path(tempfile.mkdtemp()) / "birds"
@@ -41,7 +42,7 @@ data
 # %% [markdown]
 # ## A network
 #
-# Any `nn.Module` that gives logits, trained by any loop. Batches have `inputs`, `y` and `index`.
+# Any `nn.Module` that returns logits works, trained by any loop. Batches have `inputs`, `y` and `index`.
 
 
 # %%
@@ -77,14 +78,14 @@ model = model.eval()
 # %% [markdown]
 # ## Does it memorize its minority?
 #
-# `sm.evaluate` without an edit measures the network as it is; `before.predicted` are its answers. A minority that is
-# right in training and wrong in test has been memorized.
+# `sm.evaluate` without an edit measures the network as it is. `before.predicted` holds its predictions. A minority
+# group that is right in training and wrong in test has been memorized.
 
 # %%
 accuracy = {}
 for samples in (data.train, data.test):
-    right = sm.evaluate(model, [], samples).before.predicted[0] == samples.y
-    accuracy[samples.split] = {name: right[samples.g == g].mean() for g, name in enumerate(data.groups.names)}
+    correct = sm.evaluate(model, [], samples).before.predicted[0] == samples.y
+    accuracy[samples.split] = {name: correct[samples.g == g].mean() for g, name in enumerate(data.groups.names)}
 data.counts().assign(**{f"accuracy in {split}": list(of.values()) for split, of in accuracy.items()})
 
 # %% [markdown]
@@ -92,14 +93,15 @@ data.counts().assign(**{f"accuracy in {split}": list(of.values()) for split, of 
 
 # %%
 group = data.groups.names[data.minority[0]]
-worst = sm.hardest_samples(model, data.train, group=group, n=200)
-scores = sm.criteria.gradient(model, worst)
+hardest = sm.hardest_samples(model, data.train, group=group, n=200)
+scores = sm.criteria.gradient(model, hardest)
 scores
 
 # %% [markdown]
-# ## What becomes of every group without the first three?
+# ## What happens to every group without the first three channels?
 #
-# Beside 99 controls: the same edit on random channels of the same layers and about the same norm.
+# The effect is compared with 99 controls: the same edit on random channels of the same layers with about the same
+# norm.
 
 # %%
 units = sm.top(scores, 3)
@@ -111,12 +113,13 @@ found[
 ]
 
 # %% [markdown]
-# These p-values flatter the criterion, since the channels were selected on the same samples. The whole job selects on
-# one half and tests on the other (controls are measured on at most 50 images a group, which is quicker):
+# These p-values favor the criterion, because the channels were selected on the same samples. A whole study selects on
+# one half and tests on the other. Here the controls are measured on at most 50 images per group, which is faster.
 
 # %%
-examined = sm.examine(model, data, sm.StudySettings(criterion=("gradient",), size=("3",), per_group=50))
-minority = examined[examined["minority"] & (examined["split"] == "train")]
+study = sm.study_in_memory(model, data, sm.StudySettings(criterion=("gradient",), size=("3",), per_group=50))
+effects = study.effects()
+minority = effects[effects["minority"] & (effects["split"] == "train")]
 minority[
     [
         "criterion",
@@ -134,7 +137,7 @@ minority[
 # %% [markdown]
 # ## What next
 #
-# - `sm.train` and `sm.study` do the same with a run directory: every epoch kept, everything resumable, one command each
-#   (`spurmem train`, `spurmem study`).
-# - A network that was trained elsewhere becomes a run by `sm.import_network`.
-# - [Is my channel really critical?](really_critical.py) tells what the verdicts are made of.
+# - `sm.train` and `sm.study` do the same with a run directory. Every epoch is kept, and stopped work continues. Each
+#   is one command (`spurmem train`, `spurmem study`).
+# - `sm.import_network` makes a run of a network that was trained elsewhere.
+# - [Is my channel really critical?](really_critical.py) explains how a verdict is made.

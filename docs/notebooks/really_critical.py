@@ -11,12 +11,14 @@
 # %% [markdown]
 # # Is my channel really critical?
 #
-# Some channel was zeroed, and the minority lost accuracy. That is easily seen and says little. This notebook asks the
-# question of three sets of channels in one network whose answer is known:
+# After this notebook you can test whether your own channel is critical, and explain each part of the verdict.
 #
-# 1. channels that were *made* to hold the minority by heart,
-# 2. channels that were picked by chance,
-# 3. channels that a criterion puts first.
+# A channel was zeroed, and the minority lost accuracy. This alone says little. This notebook tests three sets of
+# channels in a network for which the answer is known:
+#
+# 1. channels that were *trained* to memorize the minority,
+# 2. random channels,
+# 3. channels that a criterion ranks first.
 
 # %%
 import spurious_memorization as sm
@@ -27,10 +29,10 @@ from spurious_memorization.calibration.trials import PLANTED_COUNTS
 # %% [markdown]
 # ## A network with a known answer
 #
-# The images are noisy stripes: their direction is the label, the tint is the spurious attribute. A small ResNet is
-# trained on the majority alone, so that it fails on the minority. Then two channels of one layer are trained to mend
-# the training images of one minority group and to leave all other images alone (`spurmem calibrate` does this with
-# many networks).
+# The images are noisy stripes. Their direction is the label, their tint is the spurious attribute. A small ResNet is
+# trained on the majority alone, so it fails on the minority. Then two channels of one layer are trained to fix the
+# predictions on the training images of one minority group, and to leave all other images unchanged. `spurmem
+# calibrate` does this with many networks.
 
 # %%
 planted = plant_channels("resnet", striped_images(1, PLANTED_COUNTS["resnet"]), seed=1, m=2)
@@ -39,7 +41,7 @@ group = data.groups.names[planted.group]
 data
 
 # %% [markdown]
-# The channels that hold the group, and what becomes of every group without them:
+# These channels hold the group. The accuracies show what happens to every group without them:
 
 # %%
 print(f"{planted.units} hold {group!r}")
@@ -47,12 +49,14 @@ print("training accuracy before", planted.before)
 print("and without them        ", planted.after)
 
 # %% [markdown]
-# ## The question, asked of the known channels
+# ## The known channels
 #
-# `sm.examine` zeroes the set beside 99 controls: channels of the same layer with about the same norm, drawn at random.
-# Three answers make the verdict: does the group lose more than with the controls (influential)? More than majority
-# samples of the same label and margin (selective)? And do its training samples lose more margin than unseen ones
-# (memorizing)?
+# `sm.study_in_memory` zeroes the set and compares it with 99 controls: random channels of the same layer with about
+# the same norm. Three answers make the verdict:
+#
+# - *influential*: does the group lose more than with the controls?
+# - *selective*: does it lose more than majority samples of the same label and margin?
+# - *memorizing*: do its training samples lose more margin than unseen ones?
 
 # %%
 COLUMNS = [
@@ -69,54 +73,54 @@ COLUMNS = [
 ]
 
 
-def asked(settings: sm.StudySettings):
+def verdicts(settings: sm.StudySettings):
     """The verdicts on the planted group in training."""
-    found = sm.examine(model, data, settings)
-    return found[(found["split"] == "train") & (found["group_name"] == group)]
+    effects = sm.study_in_memory(model, data, settings).effects()
+    return effects[(effects["split"] == "train") & (effects["group_name"] == group)]
 
 
-known = asked(sm.StudySettings(units=tuple(str(planted.units).split(","))))
+known = verdicts(sm.StudySettings(units=tuple(str(planted.units).split(","))))
 known[COLUMNS]
 
 # %% [markdown]
-# ## The same, asked of channels picked by chance
+# ## Random channels
 #
-# The controls are the yardstick: a set that was picked by chance does what they do.
+# The controls are the reference: a random set has about the same effect as they have.
 
 # %%
-by_chance = asked(sm.StudySettings(criterion=("random",), size=("2",), seed=3))
-by_chance[["size", *COLUMNS]]
+random_sets = verdicts(sm.StudySettings(criterion=("random",), size=("2",), seed=3))
+random_sets[["size", *COLUMNS]]
 
 # %% [markdown]
-# None of these is critical. Had one of them cost the group a sample or two, its accuracy change alone would have looked like a
-# find; beside the controls' range it doesn't.
+# None of these is critical. If one of them had cost the group a sample or two, its accuracy change alone would look
+# like a finding. Compared with the range of the controls, it doesn't.
 
 # %%
-assert not by_chance["verdict"].isin(["critical", "memorizing"]).any()
+assert not random_sets["verdict"].isin(["critical", "memorizing"]).any()
 
 # %% [markdown]
-# ## And of what a criterion puts first
+# ## The first channels of a criterion
 #
-# `taylor` estimates from one gradient what zeroing a channel does to the hardest samples. Does its order begin with the
-# known channels?
+# `taylor` uses one gradient to estimate the effect of zeroing a channel on the hardest samples. Does it rank the
+# known channels first?
 
 # %%
 scores = sm.criteria.taylor(model, sm.hardest_samples(model, data.train, group=group))
 scores
 
 # %% [markdown]
-# Units are selected on one half of the samples and tested on the other, so that no sample judges channels that were
-# chosen because of it. The accuracy change is that of the channels selected on all samples.
+# Units are selected on one half of the samples and tested on the other. So no sample is used to test channels that
+# were selected with it. The accuracy change is that of the channels selected on all samples.
 
 # %%
-by_taylor = asked(sm.StudySettings(criterion=("taylor",), group=(group,), size=("2",)))
+by_taylor = verdicts(sm.StudySettings(criterion=("taylor",), group=(group,), size=("2",)))
 by_taylor[["size", *COLUMNS]]
 
 # %% [markdown]
-# ## What to take home
+# ## Summary
 #
-# A accuracy change becomes a finding by what it is compared with. Ask `sm.examine` (or `spurmem study`) the same of your own
-# channel: `sm.StudySettings(units=("layer3.0.conv2:17",))`.
+# An accuracy change is a finding only if it is compared with controls. Test your own channel with
+# `sm.study_in_memory` (or `spurmem study`): `sm.StudySettings(units=("layer3.0.conv2:17",))`.
 
 # %%
 assert (known["verdict"] == "memorizing").all()

@@ -19,7 +19,8 @@ from .paper.reproduce import Reproduction, reproduce
 from .paper.settings import ReproduceSettings
 from .reporting.draw import FigureSettings, draw
 from .reporting.page import report
-from .runs.importing import ImportSettings, import_network
+from .runs.importing import import_network
+from .runs.import_settings import ImportSettings
 from .runs.run import Run
 from .settings import Execution
 from .statistics.agreement import agreement
@@ -28,6 +29,7 @@ from .studies.ablation import ablation, ablation_map
 from .studies.pipeline import study, study_in_memory
 from .studies.settings import StudySettings, TraceSettings
 from .studies.study import Study
+from .studies.tracing import Ranking, trace
 from .training.epoch_selection import selected_epoch, val_halves
 from .training.loop import TrainExecution
 from .training.mitigate import MitigateSettings, Mitigation, mitigate
@@ -48,6 +50,7 @@ __all__ = [
     "MitigateSettings",
     "Mitigation",
     "Outcomes",
+    "Ranking",
     "ReproduceSettings",
     "Reproduction",
     "Run",
@@ -90,6 +93,7 @@ __all__ = [
     "study",
     "study_in_memory",
     "top",
+    "trace",
     "tracing_rules",
     "track_units",
     "train",

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that are written atomically: a reader sees all of their content, or nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -18,19 +22,20 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`, and rename it to `path` when the block ends without an error.
 
     Arguments:
-        flush: make sure that the content is on the disk before the rename, so that a power cut can't leave an empty
-            file; without it thousands of small files that can be made again are written quickly.
+        path: the file to write.
+        flush: flush the content to the disk before the rename, so that a power cut can't leave an empty file. Without
+            it, thousands of small files are written faster. Use that only for files that can be made again.
 
     Raises:
-        UserError: the disk is full, or the folder can't be written. Nothing is left behind, and a file that stood
-            at `path` before stays as it was.
+        UserError: the disk is full, or the folder can't be written. Nothing is left behind. An earlier file at `path`
+            stays as it was.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise _mendable(error, path) from error
+        raise _user_error(error, path) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -39,12 +44,12 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise _mendable(error, path) from error
+        raise _user_error(error, path) from error
     except UserError:
         raise
     except Exception as error:
-        if refused := _system_error(temporary):
-            raise _mendable(refused, path) from error
+        if reason := _system_error(temporary):
+            raise _user_error(reason, path) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -55,7 +60,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`, and rename it to `path` when the block ends without an error.
 
     Raises:
-        UserError: `path` holds something already, or can't be written. Nothing is left behind.
+        UserError: `path` is a file or a folder with content, or can't be written. Nothing is left behind.
     """
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -63,7 +68,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise _mendable(error, path) from error
+        raise _user_error(error, path) from error
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -71,15 +76,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             path.rmdir()
         temporary.rename(path)
     except OSError as error:
-        raise _mendable(error, path) from error
+        raise _user_error(error, path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path` atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a frame to `path` as Parquet, atomically."""
+    with atomic_write(path) as temporary:
+        frame.to_parquet(temporary)
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -88,7 +99,7 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def _system_error(file: Path) -> OSError | None:
-    """Why the system lets nobody write on. Libraries like PyTorch and safetensors hide it in errors of their own."""
+    """The system's reason why a file can't grow. PyTorch and safetensors hide it in errors of their own."""
     try:
         with file.open("ab") as stream:
             stream.write(bytes(1 << 20))
@@ -103,7 +114,8 @@ def _umask() -> int:
     return current
 
 
-def _mendable(error: OSError, path: Path) -> UserError:
+def _user_error(error: OSError, path: Path) -> UserError:
+    """A message that says how to fix what the system refused."""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return UserError(

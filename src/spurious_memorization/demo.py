@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import Field
 
 from .console import log
-from .datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from .datasets.settings import SynthbirdsSettings
+from .datasets.synthbirds.make import make_synthbirds
 from .reporting.draw import FigureSettings, draw
 from .reporting.page import report
 from .runs.run import Run

@@ -1,15 +1,14 @@
-"""The one exception for what a user can mend."""
+"""The exception for errors that the user can fix."""
 
 
 class UserError(Exception):
-    """Something in the user's input, files or machine that the user can mend.
+    """Something in the user's input, files or machine is wrong, and the user can fix it.
 
-    The message is one line: what is wrong, then what would mend it. The command line prints it and exits with
-    status 2.
+    The message is one line: what is wrong, then what fixes it. The command line prints it and exits with status 2.
     """
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, for a one-line error of ours."""
+    """The first line of an exception's message, to be quoted in a one-line `UserError`."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(":") if lines else type(error).__name__

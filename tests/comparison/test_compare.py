@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score
 
 import spurious_memorization as sm
 from spurious_memorization.reporting.comparison import comparison_tables
-from spurious_memorization.runs.run import Spent
+from spurious_memorization.runs.records import TrainingCost
 from spurious_memorization.training.epoch_selection import val_halves
 
 RULES = ("worst_group_accuracy", "average")
@@ -37,10 +37,12 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("runs")
     for seed in range(3):
         name = f"seed_{seed}"
-        made_runs.make_run(place / "erm" / name, data, seed=seed, spent=Spent(passes=300, seconds=30 + seed))
-        before = Spent(passes=200, seconds=20, passes_before=300, seconds_before=30 + seed)
+        made_runs.make_run(
+            place / "erm" / name, data, seed=seed, training_cost=TrainingCost(sample_passes=300, seconds=30 + seed)
+        )
+        cost = TrainingCost(sample_passes=200, seconds=20, sample_passes_before=300, seconds_before=30 + seed)
         start = f"{place / 'erm' / name}@3"
-        made_runs.make_run(place / "continue" / name, data, "erm-continue", seed=seed, spent=before, start=start)
+        made_runs.make_run(place / "continue" / name, data, "erm-continue", seed=seed, training_cost=cost, start=start)
     for seed in (2, 0):
         made_runs.make_run(place / "dro" / f"seed_{seed}", data, "group-dro", seed=seed, options={"step": 0.01})
     made_runs.make_run(place / "jtt", data, "jtt", seed=7, options={"errors_of": f"{place / 'erm' / 'seed_0'}@1"})

@@ -1,4 +1,4 @@
-"""Controls: as many units, matched in place and folded norm; and these norms beside the engine's own folding."""
+"""Controls: the same number of units, matched in place and folded norm; and folded norms like the engine's own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 import spurious_memorization as sm
 from spurious_memorization.controls.matched_sets import matched_rankings
 from spurious_memorization.controls.norms import folded_norms, norms_of_units, stage_of
-from spurious_memorization.engine.prefix import program
+from spurious_memorization.engine.prefix.batch_norms import folded_weight
+from spurious_memorization.engine.prefix.export import export_program
 from spurious_memorization.statistics.permutation import influence
 
 QUICK = settings(max_examples=30, deadline=None)
@@ -49,9 +50,9 @@ def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             with torch.no_grad():
-                loud = torch.randn(len(module.weight), generator=generator).exp()
+                norm_of = torch.randn(len(module.weight), generator=generator).exp()
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator))
-                module.weight.mul_(loud.reshape(-1, *[1] * (module.weight.ndim - 1)))
+                module.weight.mul_(norm_of.reshape(-1, *[1] * (module.weight.ndim - 1)))
         if isinstance(module, nn.BatchNorm2d):
             module.running_var.copy_(torch.randn(module.num_features, generator=generator).exp())
             if module.weight is not None:
@@ -161,7 +162,7 @@ def test_rankings_that_share_their_controls(data, n, seed):
     alone = [matched_rankings(MODEL, [units_of(ranking)], n, seed=seed) for ranking in shared]
     assert len(matched.norm_ratios) == 3
     rms = [np.sqrt(np.mean(np.exp([2 * log_norms(u) for u in ranking]))) for ranking in shared]
-    for i in (1, 2):  # one set of controls, beside each ranking
+    for i in (1, 2):  # one set of controls, compared with each ranking
         assert matched.norm_ratios[i] / matched.norm_ratios[0] == pytest.approx(rms[0] / rms[i])
     if all(ranking == shared[0] for ranking in shared):
         assert [c.digest() for c in matched.rankings] == [c.digest() for c in alone[0].rankings]
@@ -326,7 +327,7 @@ def test_rankings_of_weights_share_their_controls():
         assert not {4, 5, 9} & set(control.index.tolist())
 
 
-def test_units_that_the_network_lacks_are_refused():
+def test_units_that_the_network_lacks_are_errors():
     for name, number in (("9.weight", 0), ("fc.weight", 0), ("stem.weight", 6)):
         units = sm.Units("channel", (name,), np.array([0]), np.array([number]))
         with pytest.raises(sm.UserError, match="the network has no channel"):
@@ -338,10 +339,10 @@ def test_units_that_the_network_lacks_are_refused():
 
 def folded_by_the_engine(model: nn.Module, example: Tensor) -> dict[str, Tensor]:
     """{weight name: norm of each row of the weight that the engine computes with}."""
-    traced = program.trace(model, example)
+    program = export_program(model, example)
     found = {}
-    for node, value in traced.constants().items():
-        if node.target is program.folded_weight:
+    for node, value in program.constants().items():
+        if node.target is folded_weight:
             (name,) = (str(n.target) for n in node.all_input_nodes[:1])
             found[name] = value.double().flatten(1).norm(dim=1)
         elif node.op == "get_attr" and value.ndim > 1 and str(node.target).endswith("weight"):

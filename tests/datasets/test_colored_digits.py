@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from spurious_memorization.datasets.colored_digits import COLORS, ColoredDigitsSettings, make_colored_digits
+from spurious_memorization.datasets.colored_digits import make_colored_digits
 from spurious_memorization.datasets.folder import read_data
+from spurious_memorization.datasets.settings import COLORS, ColoredDigitsSettings
 from spurious_memorization.datasets.sources import Images
 from spurious_memorization.errors import UserError
 

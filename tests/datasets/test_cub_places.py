@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from spurious_memorization.datasets.cub_places import CubPlacesSettings, is_waterbird, make_waterbirds
+from spurious_memorization.datasets.cub_places import is_waterbird, make_waterbirds
 from spurious_memorization.datasets.folder import read_data
+from spurious_memorization.datasets.settings import CubPlacesSettings
 from spurious_memorization.datasets.sources import Images
 from spurious_memorization.errors import UserError
 

@@ -13,9 +13,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from spurious_memorization.datasets.folder import read_data
+from spurious_memorization.datasets.settings import SynthbirdsSettings
 from spurious_memorization.datasets.synthbirds import make as synthbirds
 from spurious_memorization.datasets.synthbirds.drawing import draw_image
-from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from spurious_memorization.datasets.synthbirds.make import make_synthbirds
 from spurious_memorization.errors import UserError
 
 SMALL: dict[str, Any] = {"train": 40, "val": 8, "test": 12, "image_size": 16}

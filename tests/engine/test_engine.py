@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import spurious_memorization as sm
 from spurious_memorization.engine import outcomes as outcomes_module
 from spurious_memorization.engine.outcomes import assemble, block_plan
-from spurious_memorization.engine.plain import plain_engine
+from spurious_memorization.engine.plain import PlainEngine
 from spurious_memorization.networks.build import NetworkSettings, build
 from spurious_memorization.networks.losses import margin
 
@@ -153,19 +153,19 @@ def test_batch_size_changes_no_result(name):
 
 
 @pytest.mark.parametrize(
-    ("edits_a_block", "outcomes_a_block", "least_samples"), [(1, 4, 2), (2, 1000, 30), (64, 7, 7), (3, 30, 1)]
+    ("edits_per_block", "outcomes_per_block", "min_samples"), [(1, 4, 2), (2, 1000, 30), (64, 7, 7), (3, 30, 1)]
 )
-def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_a_block, outcomes_a_block, least_samples):
+def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_per_block, outcomes_per_block, min_samples):
     whole = sm.evaluate(model, edits, data.train)
-    monkeypatch.setattr(outcomes_module, "EDITS_A_BLOCK", edits_a_block)
-    monkeypatch.setattr(outcomes_module, "OUTCOMES_A_BLOCK", outcomes_a_block)
-    monkeypatch.setattr(outcomes_module, "MIN_SAMPLES_A_BLOCK", least_samples)
+    monkeypatch.setattr(outcomes_module, "EDITS_PER_BLOCK", edits_per_block)
+    monkeypatch.setattr(outcomes_module, "OUTCOMES_PER_BLOCK", outcomes_per_block)
+    monkeypatch.setattr(outcomes_module, "MIN_SAMPLES_PER_BLOCK", min_samples)
     plan = list(block_plan(len(edits), len(data.train)))
     cells = [(row, column) for rows, columns in plan for row in rows for column in columns]
     assert len(plan) > 1
     assert sorted(cells) == [(row, column) for row in range(-1, len(edits)) for column in range(len(data.train))]
     assert_same(sm.evaluate(model, edits, data.train), whole, 1e-5)
-    run = plain_engine(model).run
+    run = PlainEngine(model).run
     blocks = [run(edits, rows, data.train.part(columns)) for rows, columns in plan]
     order = np.random.default_rng(0).permutation(len(blocks))
     assert order.tolist() != sorted(order)

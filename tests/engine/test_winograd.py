@@ -1,4 +1,4 @@
-"""Winograd's convolutions beside PyTorch's own, in float64 and in networks."""
+"""Winograd's convolutions compared with PyTorch's own, in float64 and in networks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spurious_memorization.engine.cpu import winograd
-from spurious_memorization.engine.cpu.winograd import CHANNELS, Winograd
-from spurious_memorization.engine.prefix.traced import traced
+from spurious_memorization.engine.cpu.winograd import MIN_CHANNELS, Winograd
+from spurious_memorization.engine.prefix.network import segmented
 
 
 def layer(seed: int, inputs: int, outputs: int, *sizes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -53,35 +53,40 @@ def test_its_error_is_that_of_float32():
 
 def plain_net(first: nn.Module) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, CHANNELS, 1), first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 2)
+        nn.Conv2d(3, MIN_CHANNELS, 1),
+        first,
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(MIN_CHANNELS, 2),
     )
 
 
 @pytest.mark.parametrize(
-    ("convolution", "size", "ways"),
+    ("convolution", "size", "kernels"),
     [
-        (nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), 7, 1),
-        (nn.Conv2d(CHANNELS, CHANNELS, 3, padding="same"), 7, 0),  # of another kind for torch.export
-        (nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), 2, 0),  # a tile would be mostly empty
-        (nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, stride=2), 7, 0),
-        (nn.Conv2d(CHANNELS, CHANNELS, 3, padding=2, dilation=2), 7, 0),
-        (nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=2), 7, 0),
-        (nn.Conv2d(CHANNELS, CHANNELS, 5, padding=2), 9, 0),
-        (nn.Conv2d(CHANNELS, CHANNELS, 3), 9, 0),
+        (nn.Conv2d(MIN_CHANNELS, MIN_CHANNELS, 3, padding=1), 7, 1),
+        (nn.Conv2d(MIN_CHANNELS, MIN_CHANNELS, 3, padding="same"), 7, 0),  # another operation for torch.export
+        (nn.Conv2d(MIN_CHANNELS, MIN_CHANNELS, 3, padding=1), 2, 0),  # a tile would be mostly empty
+        (nn.Conv2d(MIN_CHANNELS, MIN_CHANNELS, 3, padding=1, stride=2), 7, 0),
+        (nn.Conv2d(MIN_CHANNELS, MIN_CHANNELS, 3, padding=2, dilation=2), 7, 0),
+        (nn.Conv2d(MIN_CHANNELS, MIN_CHANNELS, 3, padding=1, groups=2), 7, 0),
+        (nn.Conv2d(MIN_CHANNELS, MIN_CHANNELS, 5, padding=2), 9, 0),
+        (nn.Conv2d(MIN_CHANNELS, MIN_CHANNELS, 3), 9, 0),
     ],
 )
-def test_which_layers_run_so_and_that_the_network_answers_the_same(convolution, size, ways):
+def test_which_layers_use_the_kernel_and_that_logits_stay_equal(convolution, size, kernels):
     torch.manual_seed(0)
     net, x = plain_net(convolution).eval(), torch.randn(4, 3, size, size)
-    network = traced(net, x[:1], "float32")
-    assert len(network.ways) == ways
+    network = segmented(net, x[:1], "float32")
+    assert len(network.kernels) == kernels
     value = x
     with torch.no_grad():
-        for run in network.runs:
-            value = run(value)
+        for function in network.functions:
+            value = function(value)
         torch.testing.assert_close(value, net(x), rtol=1e-4, atol=1e-5)
 
 
-def test_in_bf16_none_runs_so():
-    net = plain_net(nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)).eval()
-    assert not traced(net, torch.randn(1, 3, 7, 7), "bf16").ways
+def test_no_layer_uses_the_kernel_in_bf16():
+    net = plain_net(nn.Conv2d(MIN_CHANNELS, MIN_CHANNELS, 3, padding=1)).eval()
+    assert not segmented(net, torch.randn(1, 3, 7, 7), "bf16").kernels

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 import spurious_memorization as sm
-from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from spurious_memorization.datasets.settings import SynthbirdsSettings
+from spurious_memorization.datasets.synthbirds.make import make_synthbirds
 from spurious_memorization.paper.arguments import Pretraining
 from spurious_memorization.paper.text_files import read_result
 from spurious_memorization.paper.training_settings import training_of

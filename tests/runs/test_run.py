@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 import spurious_memorization as sm
-from spurious_memorization.runs.run import check_same_settings
+from spurious_memorization.runs.records import check_same_settings
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:

@@ -130,10 +130,10 @@ def test_a_study_in_memory_is_what_its_parts_say():
         np.testing.assert_allclose(here[name].astype(float), expected[name].astype(float), atol=1e-5, err_msg=name)
     assert here["influential"].tolist() == expected["influential"].tolist()
     norms = folded_norms(model)
-    loud = [float(norms["0.weight"][3]), float(norms["3.weight"][5])]
+    norm_of = [float(norms["0.weight"][3]), float(norms["3.weight"][5])]
     drawn = [[float(norms[name][index]) for name, index in control.units] for control in edits[1:]]
     root = np.sqrt(np.square(drawn).mean(1))
-    assert here["norm_ratio"].iloc[0] == pytest.approx(np.median(root) / np.sqrt(np.square(loud).mean()))
+    assert here["norm_ratio"].iloc[0] == pytest.approx(np.median(root) / np.sqrt(np.square(norm_of).mean()))
 
 
 def test_rewind_in_memory_needs_an_older_network():

@@ -1,4 +1,4 @@
-"""Counts per group beside fairlearn's."""
+"""Counts per group, compared with fairlearn's."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_counts_add_up(case):
     pd.testing.assert_frame_equal(parts, table.drop(columns=["edit", "group"]))
 
 
-def test_samples_without_outcomes_are_refused():
+def test_samples_without_outcomes_are_errors():
     data = sm.from_tensors(torch.zeros(4, 1), [0, 1, 0, 1], [0, 0, 1, 1], ["train", "train", "test", "test"])
     rng = np.random.default_rng(0)
     before, after = (block(rng, edits, data.train.y) for edits in (range(-1, 0), range(1)))

@@ -1,4 +1,4 @@
-"""Effects: accuracy changes beside fairlearn's, verdicts beside the pure functions; and pseudo-minorities."""
+"""Effects: accuracy changes compared with fairlearn's, verdicts with the pure functions; and pseudo-minorities."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def test_effects_are_differences_of_two_metric_frames(case, n_controls):
     matched = [sm.edits.zero(u) for u in units[1:]]
     matched = [edit.on(edit.units, matched_to=selected.digest()) for edit in matched[:n_controls]]
     edits = (selected, *matched, *(sm.edits.zero(u) for u in units[1 + len(matched) :]))
-    table = sm.effects(sm.Outcomes(edits, before.index, before, after, "plain"), samples)
+    table = sm.effects(
+        sm.Outcomes(edits=edits, index=before.index, before=before, after=after, engine="plain"), samples
+    )
     accuracy_changes = [by_group(samples, row) - by_group(samples, before.predicted[0]) for row in after.predicted]
     names = [samples.dataset.groups.names[g] for g in accuracy_changes[0].index]
     assert sorted(set(table["edit"])) == [i for i, edit in enumerate(edits) if edit.matched_to is None]
@@ -62,11 +64,18 @@ def test_effects_are_differences_of_two_metric_frames(case, n_controls):
 def test_effects_by_hand():
     data = sm.from_tensors(torch.zeros(6, 1), [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1], classes=("no", "yes"))
     index, zeros = np.arange(6), np.zeros((1, 6), np.float32)
-    before = Block(np.array([-1]), index, np.array([[0, 0, 1, 1, 1, 0]], np.int16), zeros, zeros)
-    after = Block(np.array([0]), index, np.array([[0, 1, 0, 0, 1, 1]], np.int16), zeros, zeros + 2)
-    table = sm.effects(sm.Outcomes((sm.edits.zero(unit(0)),), index, before, after, "plain"), data.train).set_index(
-        "group"
+    before = Block(
+        edits=np.array([-1]), index=index, predicted=np.array([[0, 0, 1, 1, 1, 0]], np.int16), loss=zeros, margin=zeros
     )
+    after = Block(
+        edits=np.array([0]),
+        index=index,
+        predicted=np.array([[0, 1, 0, 0, 1, 1]], np.int16),
+        loss=zeros,
+        margin=zeros + 2,
+    )
+    outcomes = sm.Outcomes(edits=(sm.edits.zero(unit(0)),), index=index, before=before, after=after, engine="plain")
+    table = sm.effects(outcomes, data.train).set_index("group")
     assert list(table.index) == ["no with 0", "yes with 0", "yes with 1"]  # nobody is "no with 1"
     assert table["n"].tolist() == [3, 1, 2]
     assert table["accuracy_before"].tolist() == pytest.approx([2 / 3, 1, 1 / 2])
@@ -121,10 +130,17 @@ def outcomes(edits: list[sm.Edit], samples: sm.Samples, margin: np.ndarray, afte
 
     def block_of(numbers: np.ndarray, margins: np.ndarray) -> Block:
         predicted = np.where(margins > 0, samples.y, (samples.y + 1) % 3).astype(np.int16)
-        return Block(numbers, samples.index, predicted, np.abs(margins), margins.astype(np.float32))
+        return Block(
+            edits=numbers,
+            index=samples.index,
+            predicted=predicted,
+            loss=np.abs(margins),
+            margin=margins.astype(np.float32),
+        )
 
     before = block_of(np.array([-1]), margin[None])
-    return sm.Outcomes(tuple(edits), samples.index, before, block_of(np.arange(len(edits)), after), "plain")
+    edited = block_of(np.arange(len(edits)), after)
+    return sm.Outcomes(edits=tuple(edits), index=samples.index, before=before, after=edited, engine="plain")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -185,23 +201,22 @@ def test_what_was_not_measured_is_not_told():
     group = data.groups.names[2]
     assert table.loc[(60, group), "verdict"] == "critical"
     few = sm.effects(
-        sm.Outcomes(tuple(edits[50:61]), *part_of(found["train"], slice(50, 61)), "plain"), data.train
+        part_of(found["train"], edits, slice(50, 61)), data.train
     ).set_index("group")  # fmt: skip
     assert (few["n_controls"] == 10).all()
     assert (few["verdict"] == "no verdict").all()
     assert few["reason"].str.contains("10 controls: at least 19 are needed").all()
     assert few["p"].notna().all()  # told all the same
-    alone = sm.effects(sm.Outcomes((edits[60],), *part_of(found["train"], slice(60, 61)), "plain"), data.train)
+    alone = sm.effects(part_of(found["train"], edits, slice(60, 61)), data.train)
     assert alone["p"].isna().all()
     assert (alone["verdict"] == "no verdict").all()
     assert alone["reason"].str.contains("0 controls").all()
 
 
-def part_of(whole: sm.Outcomes, rows: slice) -> tuple[np.ndarray, Block, Block]:
-    after = whole.after
-    numbers = np.arange(rows.stop - rows.start)
-    part = Block(numbers, after.index, after.predicted[rows], after.loss[rows], after.margin[rows])
-    return whole.index, whole.before, part
+def part_of(whole: sm.Outcomes, edits: list[sm.Edit], rows: slice) -> sm.Outcomes:
+    """The outcomes of some of the edits, numbered from 0."""
+    after = replace(whole.after.at(rows), edits=np.arange(rows.stop - rows.start))
+    return replace(whole, edits=tuple(edits[rows]), after=after)
 
 
 def test_only_some_of_the_samples():
@@ -242,7 +257,7 @@ def test_a_label_without_a_majority_group_is_named():
 
 def test_unseen_samples_need_the_same_edits_and_data():
     data, edits, found = planted(2)
-    other = sm.Outcomes(tuple(edits[:60]), *part_of(found["test"], slice(0, 60)), "plain")
+    other = part_of(found["test"], edits, slice(0, 60))
     with pytest.raises(sm.UserError, match="the same edits and the same data set"):
         sm.effects(found["train"], data.train, unseen=(other, data.test))
     with pytest.raises(sm.UserError, match="the same edits and the same data set"):
@@ -309,7 +324,7 @@ def test_pseudo_minorities_depend_on_the_seed_and_are_even():
     assert drawn.min() >= 3
     assert drawn.max() <= 40
     pseudo = with_pseudo_minority(data, 0)
-    # what is studied beside them: the rest of their majority
+    # what is compared with them: the rest of their majority
     assert [pseudo.groups.names[g] for g in pseudo.majority] == ["0 with 0", "1 with 1"]
     assert len(pseudo.train.of_group("1 with a random draw (0)")) == 40
 

@@ -1,4 +1,4 @@
-"""Intervals beside those of statsmodels."""
+"""Intervals, compared with those of statsmodels."""
 
 from __future__ import annotations
 

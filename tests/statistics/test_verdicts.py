@@ -1,4 +1,4 @@
-"""The three questions, beside SciPy, statsmodels, exhaustive enumeration and simulated nulls."""
+"""The three questions, compared with SciPy, statsmodels, exhaustive enumeration and simulated nulls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ablation: beside networks edited by hand, stored and resumed in a run, and screened."""
+"""Ablation: compared with networks edited by hand, stored and resumed in a run, and screened."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_screening_says_what_it_leaves_out(run: sm.Run, data: sm.Dataset, capsys
     assert json.loads(record.read_text())["left_out"] == n - 4
 
 
-def test_single_weights_of_a_whole_network_are_refused(data: sm.Dataset) -> None:
+def test_single_weights_of_a_whole_network_are_errors(data: sm.Dataset) -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 1500), torch.nn.Linear(1500, 2))
     with pytest.raises(sm.UserError, match=r"an ablation of 1152000 weights would take as many edited networks: give"):
         sm.ablation_map(model, data.train, select=sm.Selection(unit="weight"))
@@ -154,7 +154,7 @@ def test_trace_stores_map_and_rankings_and_a_study_reads_them(
 def test_killed_midway_it_continues(run: sm.Run, data: sm.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     ranking = RankingSettings(criterion="ablation", select=sm.Selection(), epoch=3, ablated_with=MINORITY)
     whole = sm.ablation_map(run.network(3), with_others_of_label(data.train, MINORITY, 0))
-    monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_A_BLOCK", 5)
+    monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_PER_BLOCK", 5)
 
     def child() -> None:
         original, calls = store_module.write_parquet, []

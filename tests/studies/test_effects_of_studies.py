@@ -96,7 +96,7 @@ def test_norm_ratios_of_a_study(tested: sm.Study, wide: sm.Run) -> None:
     network = wide.network(6)
     norms = folded_norms(network)
 
-    def loud(units: str) -> float:
+    def norm_of(units: str) -> float:
         values = [float(norms[f"{name}.weight"][int(i)]) for name, i in (u.split(":") for u in units.split(","))]
         return math.sqrt(sum(value**2 for value in values) / len(values))
 
@@ -107,7 +107,7 @@ def test_norm_ratios_of_a_study(tested: sm.Study, wide: sm.Run) -> None:
         for row in rows.itertuples():
             drawn = controls[(controls["pool"] == row.pool) & (controls["kind"] == row.kind)]
             drawn = drawn[drawn["n_units"] == row.n_units]["units"]
-            ratio = np.median([loud(units) for units in drawn]) / loud(row.units)
+            ratio = np.median([norm_of(units) for units in drawn]) / norm_of(row.units)
             assert row.norm_ratio == pytest.approx(ratio)
             stated.append(ratio)
         assert effects.loc[number, "norm_ratio"].unique() == pytest.approx(max(stated, key=lambda r: abs(math.log(r))))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import spurious_memorization as sm
-from spurious_memorization.engine.prefix import engine as shared_module
+from spurious_memorization.engine.prefix import engine as prefix_module
 from spurious_memorization.studies.blocks import duration
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
@@ -22,12 +22,12 @@ CONV1, CONV2, HEAD = 16 * 16 * 8 * 3 * 9, 8 * 8 * 12 * 8 * 9, 12 * 2  # multipli
 
 
 def pass_takes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-    """Let a full pass of one sample take so many seconds, by type of its numbers."""
+    """Let a full pass of one sample take this number of seconds, by floating-point type."""
 
     def timed(network: Any, inputs: Tensor) -> float:
         return len(inputs) * seconds[str(network.dtype).removeprefix("torch.")]
 
-    monkeypatch.setattr(shared_module, "_seconds", timed)
+    monkeypatch.setattr(prefix_module, "_seconds_of_pass", timed)
 
 
 def plan(run: sm.Run, capsys: pytest.CaptureFixture[str], **changes: Any) -> tuple[sm.Study, list[str]]:
@@ -41,7 +41,7 @@ def plan(run: sm.Run, capsys: pytest.CaptureFixture[str], **changes: Any) -> tup
 
 
 def multiplications(units: str) -> int:
-    """What an edit of these channels needs for one sample, beside the network before any edit: a channel that is
+    """What an edit of these channels needs for one sample, in addition to the unedited network: a channel that is
     the only one of its layer is followed alone into the next; otherwise all from its layer on is calculated again."""
     layers = [unit.split(":")[0] for unit in units.split(",")]
     if all(layers.count(name) == 1 for name in layers):

@@ -40,19 +40,19 @@ def test_pseudo_minorities_are_studied_in_the_minoritys_place(run: sm.Run, squar
 
 
 @pytest.mark.parametrize("criterion", ["gradient", "ablation"])
-def test_rankings_of_a_real_group_beside_pseudo_minorities(criterion: str, run: sm.Run, tmp_path: Path) -> None:
+def test_rankings_of_a_real_group_with_pseudo_minorities(criterion: str, run: sm.Run, tmp_path: Path) -> None:
     """A majority group that lost some of its samples to a draw is not the whole one of the same name."""
     settings = small(criterion=(criterion,), group=("class 0 with color 0",), size=("1",), split=("train",))
     pseudo = settings.model_copy(update={"pseudo_minority": 1})
     fresh = sm.study(tiny.copied(run, tmp_path / "fresh"), pseudo)
     sm.study(run, settings)
-    beside = sm.study(run, pseudo)
-    same(beside, fresh)
+    with_pseudo = sm.study(run, pseudo)
+    same(with_pseudo, fresh)
 
     def stored(study: sm.Study) -> int:
         return sum(name.startswith(("rankings", "ablations")) for name in tiny.files_below(study.path.parent.parent))
 
-    assert stored(beside) == 2 * stored(fresh)
+    assert stored(with_pseudo) == 2 * stored(fresh)
 
 
 def test_pseudo_minorities_and_the_ablation_of_the_same_run(run: sm.Run, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from study_oracle import (
 )
 
 import spurious_memorization as sm
-from spurious_memorization.engine.outcomes import Engine
+from spurious_memorization.engine.protocol import Engine
 from spurious_memorization.studies import pipeline as study_module
 from spurious_memorization.studies import store as store_module
 
@@ -54,8 +53,9 @@ def test_what_was_lost_is_made_again(lost: str, run: sm.Run, whole: sm.Study, mo
 
     def counting(*arguments: object, **named: object) -> Engine:
         engine = original(*arguments, **named)
-        run = lambda edits, rows, samples: networks.extend(rows) or engine.run(edits, rows, samples)  # noqa: E731
-        return replace(engine, run=run)
+        run = engine.run
+        engine.run = lambda edits, rows, samples: networks.extend(rows) or run(edits, rows, samples)
+        return engine
 
     monkeypatch.setattr(study_module, "engine_for", counting)
     match lost:
@@ -135,9 +135,9 @@ def test_the_batch_size_changes_no_count(batch_size: int, run: sm.Run, whole: sm
 
 
 def test_small_blocks_change_nothing(run: sm.Run, whole: sm.Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spurious_memorization.engine.outcomes.OUTCOMES_A_BLOCK", 7)
-    monkeypatch.setattr("spurious_memorization.engine.outcomes.MIN_SAMPLES_A_BLOCK", 7)
-    monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_A_BLOCK", 5)
+    monkeypatch.setattr("spurious_memorization.engine.outcomes.OUTCOMES_PER_BLOCK", 7)
+    monkeypatch.setattr("spurious_memorization.engine.outcomes.MIN_SAMPLES_PER_BLOCK", 7)
+    monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_PER_BLOCK", 5)
     result = sm.study(run, small(edit=("zero", MEAN, REWIND)), name="whole")
     assert len(list((result.path / "outcomes").iterdir())) > 50
     counts = ["variant", "split", "group", "n", "correct_before", "correct_after", "became_wrong", "became_right"]

@@ -79,7 +79,7 @@ def test_several_random_edits_with_repeats(run: sm.Run) -> None:
         ({"criterion": ("weight_norm",), "size": ("1",), "controls": 10**9}, "such as --controls 249999999"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_leaves_the_name_free(
+def test_what_does_not_fit_is_an_error_and_leaves_the_name_free(
     changes: dict[str, Any], said: str, trained: sm.Run, tmp_path: Path
 ) -> None:
     run = tiny.copied(trained, tmp_path / "run")

@@ -14,8 +14,9 @@ import yaml
 from PIL import Image
 
 import spurious_memorization as sm
+from spurious_memorization.datasets.settings import DataSettings
 from spurious_memorization.networks.build import NetworkSettings
-from spurious_memorization.runs.run import DataSettings, RunRecord, Spent, data_record, versions
+from spurious_memorization.runs.records import RunRecord, TrainingCost, data_record, versions
 
 COUNTS = {"train": (40, 6, 9, 45), "val": (14, 12, 11, 13), "test": (20, 24, 16, 10)}
 
@@ -50,7 +51,7 @@ def make_run(
     *,
     seed: int = 0,
     epochs: int = 3,
-    spent: Spent | None = None,
+    training_cost: TrainingCost | None = None,
     options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> sm.Run:
@@ -66,7 +67,7 @@ def make_run(
             settings=given,
             best_by="average",
             versions=versions(),
-            spent=spent,
+            training_cost=training_cost,
         )
     )
     rng = np.random.default_rng([seed, *map(ord, str(given))])

@@ -28,7 +28,9 @@ def block(rng: np.random.Generator, edits: range, y: np.ndarray) -> Block:
     right = rng.random(shape) < 0.6
     predicted = np.where(right, y, rng.integers(0, 3, shape)).astype(np.int16)
     numbers = rng.normal(size=(2, *shape)).astype(np.float32)
-    return Block(np.array(edits), np.arange(len(y)), predicted, np.abs(numbers[0]), numbers[1])
+    return Block(
+        edits=np.array(edits), index=np.arange(len(y)), predicted=predicted, loss=np.abs(numbers[0]), margin=numbers[1]
+    )
 
 
 def by_group(samples: sm.Samples, predicted: np.ndarray) -> pd.Series:

@@ -36,10 +36,10 @@ def test_every_objective_within_the_budget(squares: Path, tmp_path: Path, capsys
     for name, runs in made.runs.items():
         assert [run.record.settings["seed"] for run in runs] == [0, 1]
         for run in runs:
-            spent = run.record.spent
-            assert spent is not None
-            assert spent.passes_before is not None
-            total = spent.passes + spent.passes_before
+            cost = run.record.training_cost
+            assert cost is not None
+            assert cost.sample_passes_before is not None
+            total = cost.sample_passes + cost.sample_passes_before
             chosen_on = 40 if name == "pruned-contrast" else 0  # the hardest samples, whose gradients choose the mask
             if name not in ("erm", "dfr", "jtt"):
                 assert total == 4 * 40 + chosen_on, name

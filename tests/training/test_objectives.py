@@ -241,8 +241,8 @@ def test_the_gradient_mask_is_taken_on_the_worst_samples(
     assert any((mask == 0).any() for mask in expected.values())
     history = sm.Run(run.path / "pruned").history()
     assert sorted(history["epoch"].unique()) == [1]
-    assert run.record.spent is not None
-    assert run.record.spent.passes == 2 * 40 + 5
+    assert run.record.training_cost is not None
+    assert run.record.training_cost.sample_passes == 2 * 40 + 5
 
 
 def test_a_fixed_mask_stays(trained: sm.Run, squares: Path, tmp_path: Path) -> None:
@@ -264,8 +264,8 @@ def test_the_control_is_pruned_contrast_without_its_contrast(trained: sm.Run, sq
     control = sm.train(squares, tmp_path / "control", settings("erm-continue", **start))
     without = settings("pruned-contrast:contrast_weight=0,mask=none", **start)
     assert tiny.same_networks(control, sm.train(squares, tmp_path / "without", without))
-    assert control.record.spent is not None
-    assert (control.record.spent.passes, control.record.spent.passes_before) == (80, 80)
+    assert control.record.training_cost is not None
+    assert (control.record.training_cost.sample_passes, control.record.training_cost.sample_passes_before) == (80, 80)
     assert control.record.start is not None
     assert (control.record.start.run, control.record.start.epoch) == (str(trained.path), 2)
 
@@ -368,8 +368,8 @@ def test_dfr_as_a_run(squares: Path, tmp_path: Path, trained: sm.Run, data: sm.D
     before, after = run.state(0), run.state(1)
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"fc.weight", "fc.bias"}
     fitting, _ = sm.val_halves(data)
-    assert run.record.spent is not None
-    assert run.record.spent.passes == len(fitting)
+    assert run.record.training_cost is not None
+    assert run.record.training_cost.sample_passes == len(fitting)
     files = {name: (run.path / name).stat().st_mtime_ns for name in tiny.files_below(run.path)}
     again = sm.train(squares, run.path, settings("dfr", **{"from": f"{trained.path}@3"}), resume=True)
     assert files == {name: (again.path / name).stat().st_mtime_ns for name in tiny.files_below(run.path)}
@@ -491,10 +491,10 @@ def test_killed_and_resumed(text: str, squares: Path, trained: sm.Run, tmp_path:
     whole = sm.train(squares, tmp_path / "whole", stated)
     assert tiny.same_networks(resumed, whole)
     pd.testing.assert_frame_equal(resumed.history(), whole.history())
-    assert resumed.record.spent is not None
-    assert whole.record.spent is not None
-    assert resumed.record.spent.passes == whole.record.spent.passes
-    assert resumed.record.spent.passes_before == whole.record.spent.passes_before
+    assert resumed.record.training_cost is not None
+    assert whole.record.training_cost is not None
+    assert resumed.record.training_cost.sample_passes == whole.record.training_cost.sample_passes
+    assert resumed.record.training_cost.sample_passes_before == whole.record.training_cost.sample_passes_before
 
 
 def test_bf16_and_workers(squares: Path, trained: sm.Run, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_best_epoch_by_each_rule(rule: Any, best: int) -> None:
             (5, 1, 10, 7, 8.0),
         ]
     )
-    from spurious_memorization.runs.run import best_epoch
+    from spurious_memorization.runs.epochs import best_epoch
 
     assert best_epoch(history, rule, [0, 1, 2, 3, 4, 5]) == best
     assert best_epoch(history, rule, [5]) == 5

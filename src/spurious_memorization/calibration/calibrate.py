@@ -15,7 +15,7 @@ import pandas as pd
 from ..atomic import write_text
 from ..console import log, progress
 from ..errors import UserError
-from ..runs.run import check_same_settings
+from ..runs.records import check_same_settings
 from .networks import FAMILIES, Family
 from .settings import CalibrateSettings
 from .trials import Record, run_trial

@@ -23,7 +23,7 @@ from ..criteria.weight_norms import weight_norm
 from ..datasets.pseudo_minority import with_pseudo_minority
 from ..datasets.samples import Dataset
 from ..engine.evaluate import engine_for
-from ..engine.outcomes import Engine
+from ..engine.protocol import Engine
 from ..studies.ablation import ablation
 from ..studies.pipeline import study_in_memory
 from ..studies.settings import StudySettings

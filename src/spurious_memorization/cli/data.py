@@ -13,9 +13,10 @@ from rich.text import Text
 
 from ..datasets.celeba import prepare_celeba
 from ..datasets.check import Report, check
-from ..datasets.colored_digits import ColoredDigitsSettings, make_colored_digits
-from ..datasets.cub_places import CubPlacesSettings, make_waterbirds
-from ..datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from ..datasets.colored_digits import make_colored_digits
+from ..datasets.cub_places import make_waterbirds
+from ..datasets.settings import ColoredDigitsSettings, CubPlacesSettings, SynthbirdsSettings
+from ..datasets.synthbirds.make import make_synthbirds
 from ..datasets.waterbirds import prepare_waterbirds
 from .app import Answer
 

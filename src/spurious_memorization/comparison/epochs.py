@@ -6,7 +6,8 @@ import pandas as pd
 
 from ..datasets.samples import Samples
 from ..errors import UserError
-from ..runs.run import BestRule, Run, best_epoch
+from ..runs.epochs import BestRule, best_epoch
+from ..runs.run import Run
 from ..training.epoch_selection import selection_history
 
 CHOSEN_BY: tuple[BestRule, ...] = ("worst_group_accuracy", "average")

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError
-from ..runs.run import Run, run_and_epoch
+from ..runs.epochs import run_and_epoch
+from ..runs.run import Run
 
 CONTROL = "erm-continue"
 """The objective that a repair must beat: the same training from the same checkpoint, without the repair."""

@@ -10,51 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, field_validator, model_validator
 
 from ..errors import UserError
-from ..settings import Settings
 from .generated import begin_folder, finish_folder, planted, save_images
 from .samples import SPLITS
+from .settings import COLORS, ColoredDigitsSettings, parse_digits
 from .tables import DatasetDescription
 
-COLORS = {
-    "red": (230, 60, 50),
-    "green": (70, 190, 80),
-    "blue": (70, 110, 240),
-    "yellow": (230, 205, 60),
-    "magenta": (215, 75, 200),
-    "cyan": (70, 205, 215),
-    "orange": (240, 140, 45),
-    "white": (225, 225, 225),
-}
 FULL_INK = 16.0
 """The largest value in a scan of `load_digits`."""
-
-
-class ColoredDigitsSettings(Settings):
-    """Which digits, in which colors."""
-
-    digits: str = Field("0..9", description="the classes: 3,5,8 or 0..9")
-    colors: int = Field(2, ge=2, le=len(COLORS), description="number of colors, the values of the attribute")
-    correlation: float = Field(
-        0.9, ge=0, le=1, description="share of each class's training images in its usual color (class mod colors)"
-    )
-    val_share: float = Field(0.1, ge=0, lt=1, description="share of each class's scans in val")
-    test_share: float = Field(0.2, ge=0, lt=1, description="share of each class's scans in test")
-    image_size: int = Field(32, ge=8, le=512, description="side of an image in pixels")
-    seed: int = Field(0, ge=0, description="seed of the split, the colors and their tints")
-
-    @field_validator("digits")
-    @classmethod
-    def _digits_listed(cls, digits: str) -> str:
-        return ",".join(map(str, _listed(digits)))
-
-    @model_validator(mode="after")
-    def _training_images_left(self) -> ColoredDigitsSettings:
-        if self.val_share + self.test_share >= 1:
-            raise ValueError("val_share and test_share must leave some images for training")
-        return self
 
 
 def make_colored_digits(out: Path, settings: ColoredDigitsSettings | None = None) -> pd.DataFrame:
@@ -84,7 +48,7 @@ def make_colored_digits(out: Path, settings: ColoredDigitsSettings | None = None
     """
     settings = settings or ColoredDigitsSettings()
     scans, labels = _scans()
-    digits = _listed(settings.digits)
+    digits = parse_digits(settings.digits)
     plan = _plan(labels, digits, settings)
     begin_folder(out, "colored-digits", settings.model_dump(mode="json"))
 
@@ -100,19 +64,6 @@ def make_colored_digits(out: Path, settings: ColoredDigitsSettings | None = None
         group_name="{attribute} {label}",
     )
     return finish_folder(out, plan[["path", "y", "a", "split"]], description)
-
-
-def _listed(digits: str) -> list[int]:
-    """The digits meant by "3,5,8" or "0..9", in order."""
-    named: set[int] = set()
-    for part in digits.split(","):
-        first, dots, last = part.strip().partition("..")
-        if not (first.isdecimal() and (last.isdecimal() if dots else True)):
-            raise ValueError("list digits as 3,5,8 or 0..9")
-        named.update(range(int(first), int(last if dots else first) + 1))
-    if len(named) < 2 or max(named) > 9:
-        raise ValueError("choose at least two digits among 0..9")
-    return sorted(named)
 
 
 def _scans() -> tuple[NDArray[np.float64], NDArray[np.int64]]:

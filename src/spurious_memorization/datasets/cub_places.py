@@ -15,13 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import Field
 
 from ..console import log
 from ..errors import UserError
-from ..settings import Settings
 from .generated import BALANCED, begin_folder, finish_folder, planted, save_images, waterbirds_table
 from .samples import SPLITS
+from .settings import CubPlacesSettings
 from .tables import leads_outside, read_frame
 
 WATERBIRDS = (
@@ -65,25 +64,6 @@ CUB_FILES = {
 }
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 NAMED_AT_MOST = 5
-
-
-class CubPlacesSettings(Settings):
-    """Where CUB and Places are, and what is made from them."""
-
-    cub: Path = Field(description="CUB-200-2011's folder (images.txt, images/, ... and segmentations/)")
-    places: Path = Field(
-        description="folder with the Places categories bamboo_forest, forest/broadleaf, ocean, lake/natural"
-    )
-    correlation: float = Field(
-        0.95, ge=0, le=1, description="share of each label's training images whose background matches the label"
-    )
-    val_share: float = Field(0.2, ge=0, lt=1, description="share of CUB's training images that go to val")
-    labels: Literal["species", "published"] = Field(
-        "species",
-        description="species: waterbirds by whole words; published: as in the published data set, where 'tern' within "
-        "Eastern Towhee, Western Meadowlark and Western Wood Pewee makes these waterbirds too",
-    )
-    seed: int = Field(0, ge=0, description="seed of the split, the matches and the backgrounds")
 
 
 def make_waterbirds(out: Path, settings: CubPlacesSettings) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from ..datasets import celeba, waterbirds
 from ..errors import UserError
 from .groups import Groups
 from .samples import Dataset
+from .settings import DataSettings
 from .sources import Images
 from .tables import AnnotatedTable, leads_outside, read_own_table, split_names
 from .transforms import ImageTransform
@@ -53,6 +54,11 @@ def read_data(
     """
     root = Path(folder)
     return assemble(root, read_table(root), attribute, image_size, minority, split_seed)
+
+
+def read_with_settings(folder: Path, settings: DataSettings) -> Dataset:
+    """Read a data folder with a command's settings. Errors are those of `read_data`."""
+    return read_data(folder, **{name: getattr(settings, name) for name in DataSettings.model_fields})
 
 
 def assemble(

@@ -1,1 +1,1 @@
-"""Edited networks on samples: network, edits and data in; outcomes out."""
+"""Outcomes of edited networks on samples: predicted class, loss and margin."""

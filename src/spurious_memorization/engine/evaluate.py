@@ -1,4 +1,4 @@
-"""Every edited network on every sample: the engine that fits the network, and the blocks that it runs."""
+"""Every edited network on every sample: chooses the engine that fits the network, and runs its blocks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from ..datasets.samples import Samples
 from ..edits.edit import Edit
 from ..networks.names import LossName, Precision
 from ..settings import Execution
-from .outcomes import Engine, Outcomes, assemble, block_plan
-from .plain import plain_engine
-from .prefix.engine import shared_engine
-from .prefix.program import Untraceable
+from .outcomes import Outcomes, assemble, block_plan
+from .plain import PlainEngine
+from .prefix.engine import prefix_engine
+from .prefix.program import NotExportable
+from .protocol import Engine
 
 
 def evaluate(
@@ -26,21 +27,22 @@ def evaluate(
     precision: Precision = "float32",
     execution: Execution | None = None,
 ) -> Outcomes:
-    """What every edited network answers on every sample, and the network before any edit.
+    """Compute the outcomes of every edited network on every sample, and those of the network before any edit.
 
     Arguments:
         model: the network, which stays as it is.
-        edits: the changes, each applied alone.
-        samples: where they are measured.
+        edits: the edits; each is applied alone.
+        samples: where the outcomes are measured.
         loss: name of the loss to record, as for `gradient`.
         precision: "float32" or "bf16".
         execution: device, workers, batch size; changes no result.
 
     Returns:
-        Predicted class, loss and margin for every edit and sample; `effects` makes shifts and verdicts of them.
+        Predicted class, loss and margin for every edit and sample. `effects` computes accuracy changes and verdicts
+        from them.
 
     Raises:
-        UserError: a image is missing or broken, an edit doesn't fit the network.
+        UserError: an image is missing or broken, or an edit does not fit the network.
 
     Example:
         ```python
@@ -52,7 +54,8 @@ def evaluate(
     engine = compiled_where_it_pays(engine, passes_needed(engine, edits, len(samples)), execution)
     plan = list(block_plan(len(edits), len(samples)))
     steps = progress(plan, len(plan), "edited networks")
-    return assemble(edits, [engine.run(edits, rows, samples.part(columns)) for rows, columns in steps], engine.path)
+    blocks = [engine.run(edits, rows, samples.part(columns)) for rows, columns in steps]
+    return assemble(edits, blocks, engine.description)
 
 
 def engine_for(
@@ -63,25 +66,50 @@ def engine_for(
     precision: Precision = "float32",
     execution: Execution | None = None,
 ) -> Engine:
-    """The shared-prefix engine, or the plain one where the network or its inputs don't allow the other; arguments as
-    for `evaluate`."""
+    """Choose the engine for a network: the prefix engine, or the plain one if torch.export cannot handle the network
+    or its inputs.
+
+    Arguments:
+        model: the network, which stays as it is.
+        samples: the first one is an example of the inputs.
+        loss: name of the loss to record.
+        precision: "float32" or "bf16".
+        execution: device, workers, batch size; changes no result.
+
+    Raises:
+        UserError: the device is not available, or an image is missing or broken.
+    """
     example = samples.part(range(1)).batch().inputs
     try:
         if not isinstance(example, Tensor):
-            raise Untraceable("its input is no single tensor")
-        return shared_engine(model, example, loss=loss, precision=precision, execution=execution)
-    except Untraceable as reason:
-        return plain_engine(model, loss=loss, precision=precision, execution=execution, why=str(reason))
+            raise NotExportable("its input is no single tensor")
+        return prefix_engine(model, example, loss=loss, precision=precision, execution=execution)
+    except NotExportable as reason:
+        return PlainEngine(model, loss=loss, precision=precision, execution=execution, reason=str(reason))
 
 
 def passes_needed(engine: Engine, edits: Sequence[Edit], n_samples: int) -> float:
-    """Full passes of one sample that all blocks need together: each block begins with the network before any edit."""
-    walks = sum(len(columns) for _, columns in block_plan(len(edits), n_samples))
-    return float(engine.shares(edits).sum()) * n_samples + walks
+    """Count the full forward passes of one sample that all blocks need together.
+
+    Each block also computes the network before any edit, which is one full pass per sample.
+
+    Arguments:
+        engine: from `engine_for`.
+        edits: all edits.
+        n_samples: number of samples.
+    """
+    unedited = sum(len(columns) for _, columns in block_plan(len(edits), n_samples))
+    return float(engine.pass_fractions(edits).sum()) * n_samples + unedited
 
 
 def compiled_where_it_pays(engine: Engine, passes: float, execution: Execution | None = None) -> Engine:
-    """The engine compiled, if so many full passes are worth it or the execution says so."""
+    """Compile the engine if that pays for this number of full forward passes, or if the execution asks for it.
+
+    Arguments:
+        engine: from `engine_for`.
+        passes: full forward passes of one sample, from `passes_needed`.
+        execution: its `compile` decides, where it is not None.
+    """
     wanted = (execution or Execution()).compile
-    pays = passes * engine.pass_work > engine.compile_from if wanted is None else wanted
-    return engine.compiled() if pays and engine.compiled is not None else engine
+    pays = engine.compiling_pays(passes) if wanted is None else wanted
+    return engine.compiled() if pays else engine

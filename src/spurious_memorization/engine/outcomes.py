@@ -1,32 +1,30 @@
-"""Outcomes: what each edited network answers on each sample."""
+"""Outcomes: predicted class, loss and margin of edited networks on samples, in blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets.samples import Samples
 from ..edits.edit import Edit
 
-EDITS_A_BLOCK = 256
-OUTCOMES_A_BLOCK = 32_768
-MIN_SAMPLES_A_BLOCK = 128
+EDITS_PER_BLOCK = 256
+OUTCOMES_PER_BLOCK = 32_768
+MIN_SAMPLES_PER_BLOCK = 128
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Block:
-    """Outcomes of some edits on some samples: the unit of work and of resuming.
+    """Outcomes of some edits on some samples. A block is the unit of work and of resuming.
 
     Arguments:
         edits: position of each edit in the list of edits, [edits]; -1 is the network before any edit.
         index: index of each sample in the data set, [samples].
         predicted: predicted class, [edits, samples].
-        loss: [edits, samples].
-        margin: true-class logit minus the best other, [edits, samples].
+        loss: loss of each sample, [edits, samples].
+        margin: logit of the true class minus the largest other logit, [edits, samples].
     """
 
     edits: NDArray[np.int64]
@@ -35,8 +33,18 @@ class Block:
     loss: NDArray[np.float32]
     margin: NDArray[np.float32]
 
+    def at(self, rows: slice) -> Block:
+        """The outcomes of some of the edits: a range of rows of the block."""
+        return Block(
+            edits=self.edits[rows],
+            index=self.index,
+            predicted=self.predicted[rows],
+            loss=self.loss[rows],
+            margin=self.margin[rows],
+        )
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Outcomes:
     """Outcomes of all edits on all samples, and of the network before any edit by the same computation.
 
@@ -44,63 +52,55 @@ class Outcomes:
         edits: the edits, in the order of the rows.
         index: index of each sample in the data set, [samples].
         before: the network before any edit: a block of one row.
-        after: one row an edit.
-        path: how the engine went: "shared prefix", or "plain" and why.
+        after: the edited networks: one row per edit.
+        engine: how they were computed: "shared prefix", or "plain" and the reason.
     """
 
     edits: tuple[Edit, ...]
     index: NDArray[np.int64]
     before: Block
     after: Block
-    path: str
-
-
-@dataclass(frozen=True, eq=False)
-class Engine:
-    """What runs a block.
-
-    Arguments:
-        run: takes all the edits of a study, the range of those to run now (-1: no edit), and the samples.
-        path: how, in words: "shared prefix", or "plain" and why.
-        shares: of each edit, the part of a full pass that it needs, [edits].
-        pass_seconds: measures, on some samples, how long a full pass takes for one.
-        exact_seconds: the same in float32, where another precision is chosen.
-        pass_work: multiplications of a full pass for one sample, where they are known.
-        compiled: gives the same engine compiled, where that can be.
-        compile_from: multiplications from which compiling pays; infinite where it never does.
-    """
-
-    run: Callable[[Sequence[Edit], range, Samples], Block]
-    path: str
-    shares: Callable[[Sequence[Edit]], NDArray[np.float64]]
-    pass_seconds: Callable[[Samples], float]
-    exact_seconds: Callable[[Samples], float] | None = None
-    pass_work: int = 0
-    compiled: Callable[[], Engine] | None = None
-    compile_from: float = inf
+    engine: str
 
 
 def block_plan(n_edits: int, n_samples: int) -> Iterator[tuple[range, range]]:
-    """Cut edits x samples into blocks: ranges of edit positions (from -1, the network before any edit) and of sample
-    positions. The plan depends on these two numbers alone, so that a stopped study finds its blocks again."""
-    samples = max(MIN_SAMPLES_A_BLOCK, OUTCOMES_A_BLOCK // min(n_edits + 1, EDITS_A_BLOCK))
-    for first_sample in range(0, n_samples, samples):
-        for first_edit in range(-1, n_edits, EDITS_A_BLOCK):
+    """Cut edits x samples into blocks.
+
+    The plan depends on these two numbers alone, so that a stopped study finds its blocks again.
+
+    Arguments:
+        n_edits: number of edits.
+        n_samples: number of samples.
+
+    Returns:
+        For each block: the range of edit positions, from -1 (the network before any edit), and the range of sample
+        positions.
+    """
+    n = max(MIN_SAMPLES_PER_BLOCK, OUTCOMES_PER_BLOCK // min(n_edits + 1, EDITS_PER_BLOCK))
+    for first_sample in range(0, n_samples, n):
+        for first_edit in range(-1, n_edits, EDITS_PER_BLOCK):
             yield (
-                range(first_edit, min(first_edit + EDITS_A_BLOCK, n_edits)),
-                range(first_sample, min(first_sample + samples, n_samples)),
+                range(first_edit, min(first_edit + EDITS_PER_BLOCK, n_edits)),
+                range(first_sample, min(first_sample + n, n_samples)),
             )
 
 
-def assemble(edits: Sequence[Edit], blocks: Sequence[Block], path: str) -> Outcomes:
-    """Put blocks together, whatever their order."""
+def assemble(edits: Sequence[Edit], blocks: Sequence[Block], engine: str) -> Outcomes:
+    """Put the blocks of a plan together, in whatever order they come.
+
+    Arguments:
+        edits: all edits of the plan.
+        blocks: every block of the plan.
+        engine: the engine's description.
+    """
     index = np.sort(np.unique(np.concatenate([block.index for block in blocks])))
     shape = (len(edits) + 1, len(index))
     predicted, loss = np.zeros(shape, np.int16), np.zeros(shape, np.float32)
     margins = np.zeros(shape, np.float32)
     for block in blocks:
-        where = np.ix_(block.edits + 1, np.searchsorted(index, block.index))
-        predicted[where], loss[where], margins[where] = block.predicted, block.loss, block.margin
+        cells = np.ix_(block.edits + 1, np.searchsorted(index, block.index))
+        predicted[cells], loss[cells], margins[cells] = block.predicted, block.loss, block.margin
     rows = np.arange(-1, len(edits))
-    before = Block(rows[:1], index, predicted[:1], loss[:1], margins[:1])
-    return Outcomes(tuple(edits), index, before, Block(rows[1:], index, predicted[1:], loss[1:], margins[1:]), path)
+    whole = Block(edits=rows, index=index, predicted=predicted, loss=loss, margin=margins)
+    before, after = whole.at(slice(0, 1)), whole.at(slice(1, None))
+    return Outcomes(edits=tuple(edits), index=index, before=before, after=after, engine=engine)

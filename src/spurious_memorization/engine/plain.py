@@ -3,66 +3,93 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from ..datasets.samples import Samples
+from ..datasets.sources import Inputs
 from ..edits.apply import edited_tensors
 from ..edits.edit import Edit
 from ..networks.forward import autocast, choose_device, logits, moved, working_copy
-from ..networks.losses import LOSSES, margin
 from ..networks.names import LossName, Precision
 from ..settings import Execution
-from .outcomes import Block, Engine
+from .outcomes import Block
+from .record import record_block
+
+TIMED_SAMPLES = 32
 
 
-def plain_engine(
-    model: nn.Module,
-    *,
-    loss: LossName = "cross_entropy",
-    precision: Precision = "float32",
-    execution: Execution | None = None,
-    why: str = "",
-) -> Engine:
-    """An engine that passes every sample through every edited network, batch by batch; arguments as for `evaluate`,
-    and why it is taken."""
-    execution = execution or Execution()
-    device = choose_device(execution.device)
-    network = working_copy(model, device)
+class PlainEngine:
+    """Passes every sample through every edited network, batch by batch.
 
-    def run(edits: Sequence[Edit], rows: range, samples: Samples) -> Block:
-        shape = (len(rows), len(samples))
-        predicted, losses = np.zeros(shape, np.int16), np.zeros(shape, np.float32)
-        margins = np.zeros(shape, np.float32)
-        start = 0
-        with torch.no_grad(), autocast(device, precision):
-            for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
-                inputs, y = moved(batch.inputs, device), batch.y.to(device)
-                here = slice(start, start + len(y))
-                for position, row in enumerate(rows):
-                    changed = edited_tensors(network, edits[row]) if row >= 0 else {}
-                    output = logits(network, inputs, changed)
-                    predicted[position, here] = output.argmax(1).cpu().numpy()
-                    losses[position, here] = LOSSES[loss](output, y).cpu().numpy()
-                    margins[position, here] = margin(output, y).cpu().numpy()
-                start += len(y)
-        return Block(np.array(rows), samples.index, predicted, losses, margins)
+    Arguments:
+        model: the network, which stays as it is.
+        loss: name of the loss to record.
+        precision: "float32" or "bf16".
+        execution: device, workers, batch size; changes no result.
+        reason: why this engine is used, for its description.
 
-    def pass_seconds(samples: Samples, precision: Precision = precision) -> float:
-        batch = samples.part(range(min(execution.eval_batch_size, 32))).batch()
-        inputs = moved(batch.inputs, device)
-        with torch.no_grad(), autocast(device, precision):
+    Raises:
+        UserError: the device is not available.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: LossName = "cross_entropy",
+        precision: Precision = "float32",
+        execution: Execution | None = None,
+        reason: str = "",
+    ) -> None:
+        self.loss = loss
+        self.precision = precision
+        self.execution = execution or Execution()
+        self.device = choose_device(self.execution.device)
+        self.network = working_copy(model, self.device)
+        self.description = f"plain: {reason}" if reason else "plain"
+        self.pass_multiplications = 0
+
+    def run(self, edits: Sequence[Edit], rows: range, samples: Samples) -> Block:
+        """Compute one block; see `Engine.run`."""
+
+        def logits_of(inputs: Inputs) -> Iterator[tuple[int, Tensor]]:
+            for row in rows:
+                changed = edited_tensors(self.network, edits[row]) if row >= 0 else {}
+                yield row, logits(self.network, inputs, changed)
+
+        with torch.no_grad(), autocast(self.device, self.precision):
+            return record_block(
+                rows,
+                samples,
+                logits_of,
+                loss=self.loss,
+                batch_size=self.execution.eval_batch_size,
+                workers=self.execution.workers or 0,
+                device=self.device,
+            )
+
+    def pass_fractions(self, edits: Sequence[Edit]) -> NDArray[np.float64]:
+        """Every edit needs a full forward pass: ones, [edits]."""
+        return np.ones(len(edits))
+
+    def seconds_per_pass(self, samples: Samples, precision: Precision | None = None) -> float:
+        """Measure a full forward pass of one sample, in this precision or in the engine's own."""
+        batch = samples.part(range(min(self.execution.eval_batch_size, TIMED_SAMPLES))).batch()
+        inputs = moved(batch.inputs, self.device)
+        with torch.no_grad(), autocast(self.device, precision or self.precision):
             started = time.perf_counter()
-            logits(network, inputs).sum().item()  # waits for an accelerator
+            logits(self.network, inputs).sum().item()  # waits for an accelerator
         return (time.perf_counter() - started) / len(batch.y)
 
-    return Engine(
-        run,
-        f"plain: {why}" if why else "plain",
-        lambda edits: np.ones(len(edits)),
-        pass_seconds,
-        None if precision == "float32" else lambda samples: pass_seconds(samples, "float32"),
-    )
+    def compiling_pays(self, passes: float) -> bool:
+        """Never: this engine is not compiled."""
+        return False
+
+    def compiled(self) -> PlainEngine:
+        """The engine itself: it is not compiled."""
+        return self

@@ -1,4 +1,4 @@
-"""Silence for what PyTorch prints while it traces and compiles; what matters of it is said in one line elsewhere."""
+"""Silence for what PyTorch prints while it exports and compiles; the engine logs the important part in one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop warnings, log lines up to the level of warnings, and everything printed, within the block."""
+    """Drop warnings, log lines up to level WARNING, and everything printed, within the block."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

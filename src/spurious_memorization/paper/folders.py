@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..console import log
 from ..errors import UserError
-from ..runs.importing import ImportSettings, import_network
+from ..runs.import_settings import ImportSettings
+from ..runs.importing import import_network
 from ..runs.run import Run
 from ..settings import Execution
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field
 
 from ..datasets.samples import SPLITS
-from ..datasets.synthbirds.make import SynthbirdsSettings
+from ..datasets.settings import SynthbirdsSettings
 from ..edits.edit import parse_edit
 from ..errors import UserError
 from ..settings import Settings

@@ -15,7 +15,8 @@ import vl_convert
 from markupsafe import Markup
 
 from ..atomic import write_text
-from ..runs.run import Run, versions
+from ..runs.run import Run
+from ..runs.records import versions
 from ..settings import Execution
 from .accuracy import accuracy, comparison
 from .accuracy_changes import accuracy_changes, verdicts

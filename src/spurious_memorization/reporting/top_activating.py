@@ -14,7 +14,8 @@ from ..controls.norms import norms_behind
 from ..datasets.samples import Dataset, Samples
 from ..errors import UserError
 from ..networks.forward import choose_device, logits, moved, working_copy
-from ..runs.run import Run, write_parquet
+from ..runs.run import Run
+from ..atomic import write_parquet
 from ..settings import Execution
 from ..studies.study import Study
 

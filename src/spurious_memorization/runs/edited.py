@@ -17,8 +17,9 @@ from ..networks.names import UnitKind
 from ..networks.selection import Selection
 from ..networks.units import parse_units
 from ..settings import Execution
-from .evaluate import measure_epoch
-from .run import Run, versions
+from .evaluate import evaluate_epoch
+from .records import versions
+from .run import Run
 
 
 def older_state(run: Run, epoch: int) -> Callable[[int], Mapping[str, Tensor]]:
@@ -90,6 +91,6 @@ def save_edited(
     with atomic_folder(new.path) as folder:
         unfinished = Run(folder)
         unfinished.create(record)
-        measure_epoch(unfinished, number, result, data, **measured_with, execution=execution)
+        evaluate_epoch(unfinished, number, result, data, **measured_with, execution=execution)
         unfinished.save_network(number, result)
     return new

@@ -16,7 +16,7 @@ from ..settings import Execution
 from .run import HISTORY_COLUMNS, Run
 
 
-def measure_epoch(
+def evaluate_epoch(
     run: Run,
     epoch: int,
     model: nn.Module,

@@ -5,40 +5,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pydantic import Field
 from torch import nn
 
 from ..atomic import atomic_folder
 from ..console import log
+from ..datasets.folder import read_with_settings
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, head_names
-from ..networks.names import LossName, Precision
 from ..networks.weights import StateDict, Weights, load_exactly, read_weights
 from ..settings import Execution
 from ..training.train import with_transform
-from .evaluate import measure_epoch
-from .run import BestRule, DataSettings, Run, RunRecord, data_record, versions
+from .evaluate import evaluate_epoch
+from .import_settings import ImportSettings
+from .records import RunRecord, data_record, versions
+from .run import Run
 
 RESEARCH_NORM_EPS = 1e-5
-
-
-class ImportSettings(DataSettings):
-    """How foreign weights become a run.
-
-    Epochs are read from the files' names (epoch_40 ...), or numbered from 1. The research code counts from 0: its
-    epoch_40 is the network after 41 epochs, and so it is stored.
-    """
-
-    model: str = Field(description="a timm name, deit_tiny|small|base|large, or module:factory")
-    weights: tuple[Path, ...] = Field(description="a weight file; repeat it for one file an epoch")
-    epochs: tuple[int, ...] = Field((), description="epoch of each file; from the names, or 1, 2, ..., if not given")
-    class_map: tuple[int, ...] = Field((), description="for each class of the data, in order, the network's output")
-    norm_eps: float | None = Field(
-        None, gt=0, description="epsilon of layer norms; 1e-5 for the research code's files, else the network's own"
-    )
-    loss: LossName = Field("cross_entropy", description="loss of a sample")
-    precision: Precision = Field("float32", description="float32 or bf16")
-    best_by: BestRule = Field("worst_group_accuracy", description="validation rule of --epoch best")
 
 
 def import_network(
@@ -65,7 +47,7 @@ def import_network(
     run = Run(Path(out))
     if run.exists:
         raise UserError(f"run {run.path} exists: choose another --out")
-    data = settings.read(Path(folder))
+    data = read_with_settings(Path(folder), settings)
     n_classes = len(data.groups.classes)
     loaded = [read_weights(file) for file in settings.weights]
     if not loaded:
@@ -96,7 +78,7 @@ def import_network(
         unfinished = Run(folder_of_it)
         unfinished.create(record)
         for epoch, model in sorted(zip(epochs, models, strict=True), key=lambda pair: pair[0]):
-            measure_epoch(
+            evaluate_epoch(
                 unfinished, epoch, model, data, loss=settings.loss, precision=settings.precision, execution=execution
             )
             unfinished.save_network(epoch, model)

@@ -2,136 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
 
 import filelock
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
-from ..atomic import atomic_write, write_text
-from ..datasets.folder import read_data
-from ..datasets.groups import Groups
+from ..atomic import write_parquet, write_text
+from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
-from ..datasets.sources import Images
-from ..datasets.transforms import ImageTransform
 from ..errors import UserError
-from ..networks.build import NetworkSettings, build
+from ..networks.build import build
 from ..networks.weights import StateDict, load_exactly, read_state, save_state
-from ..settings import Settings
+from .epochs import best_epoch
+from .records import RunRecord, TrainingCost, check_same_settings, comparable_settings
 
 HISTORY_COLUMNS = ("epoch", "split", "group", "n", "correct", "loss")
-BestRule = Literal["worst_group_accuracy", "average", "average_group_balanced", "loss"]
-
-_PACKAGES = ("spurious-memorization", "torch", "torchvision", "timm", "numpy", "pandas", "pillow")
-
-
-class DataSettings(Settings):
-    """How a data folder is read; flags of every command that reads one first."""
-
-    attribute: str | None = Field(None, description="attribute column; 'a' if not given")
-    minority: tuple[str, ...] = Field((), description="names of the minority groups; by lift if not given")
-    image_size: int | None = Field(None, ge=1, description="side of the input in pixels")
-    split_seed: int = Field(0, description="seed of the split, where the table has none")
-
-    def read(self, folder: Path) -> Dataset:
-        """Read the folder so; errors as for `read_data`."""
-        return read_data(
-            folder,
-            attribute=self.attribute,
-            image_size=self.image_size,
-            minority=self.minority,
-            split_seed=self.split_seed,
-        )
-
-
-class DataRecord(Settings):
-    """What a run remembers of its data.
-
-    Arguments:
-        folder: where they were.
-        settings: how they were read.
-        transform: from image to input.
-        fingerprint: of table and files.
-        classes, attributes: names, in order.
-        minority: names of the minority groups.
-    """
-
-    folder: str
-    settings: DataSettings
-    transform: ImageTransform
-    fingerprint: str
-    classes: tuple[str, ...]
-    attributes: tuple[str, ...]
-    group_name: str
-    minority: tuple[str, ...]
-
-    @property
-    def groups(self) -> Groups:
-        return Groups(self.classes, self.attributes, self.group_name)
-
-
-class StartRecord(Settings):
-    """The network that a training started from.
-
-    Arguments:
-        run: its run's directory, as it was named.
-        epoch: its epoch there.
-    """
-
-    run: str
-    epoch: int
-
-
-class Spent(Settings):
-    """What a training has cost so far.
-
-    Arguments:
-        passes: sample passes: one sample once forwards and backwards through the network.
-        seconds: in training; measuring and storing are left out.
-        passes_before, seconds_before: what other runs had spent on what this training began with (the network that it
-            started from, or the one whose errors it takes); None where that isn't known.
-    """
-
-    passes: int = 0
-    seconds: float = 0.0
-    passes_before: int | None = 0
-    seconds_before: float | None = 0.0
-
-
-class RunRecord(Settings):
-    """`run.json`.
-
-    Arguments:
-        origin: how the network came about: "train", "import" or "edit".
-        data: what was read.
-        network: how to build it.
-        settings: of the command that made the run, expanded.
-        best_by: the validation rule by which `--epoch best` chooses.
-        versions: of the packages.
-        start: the network of another run that a training started from.
-        spent: what a training has cost so far.
-    """
-
-    origin: Literal["train", "import", "edit"]
-    data: DataRecord
-    network: NetworkSettings
-    settings: dict[str, Any]
-    best_by: BestRule
-    versions: dict[str, str]
-    start: StartRecord | None = None
-    spent: Spent | None = None
 
 
 @dataclass(frozen=True)
@@ -207,14 +101,14 @@ class Run:
             UserError: it states others; the first that differs is named with both values.
         """
         if self.exists:
-            check_same_settings(_comparable(self.record), _comparable(record), f"run {self.path}")
+            check_same_settings(comparable_settings(self.record), comparable_settings(record), f"run {self.path}")
         else:
             write_text(self.path / "run.json", record.model_dump_json(indent=2) + "\n")
 
-    def save_spent(self, spent: Spent) -> None:
-        """Note in `run.json` what the training has cost so far."""
-        if self.record.spent != spent:
-            record = self.record.model_copy(update={"spent": spent})
+    def save_training_cost(self, cost: TrainingCost) -> None:
+        """Write the cost of the training so far to `run.json`."""
+        if self.record.training_cost != cost:
+            record = self.record.model_copy(update={"training_cost": cost})
             write_text(self.path / "run.json", record.model_dump_json(indent=2) + "\n")
             vars(self)["record"] = record
 
@@ -227,12 +121,12 @@ class Run:
         Raises:
             UserError: they aren't there, or aren't the same.
         """
-        stated = self.record.data
-        place = folder or Path(stated.folder)
+        recorded = self.record.data
+        place = folder or Path(recorded.folder)
         if folder is None and not place.is_dir():
             raise UserError(f"the run's data folder {place} is gone: name its new place with --data DIR")
-        data = stated.settings.read(place).with_transform(stated.transform)
-        if data.fingerprint() != stated.fingerprint:
+        data = read_with_settings(place, recorded.settings).with_transform(recorded.transform)
+        if data.fingerprint() != recorded.fingerprint:
             raise UserError(
                 f"the data in {place} are not those that {self.path} was made with: name theirs with --data"
             )
@@ -318,100 +212,6 @@ class Run:
 
     def _predictions_file(self, epoch: int, split: str) -> Path:
         return self.path / "predictions" / f"epoch_{epoch:03d}_{split}.parquet"
-
-
-def run_and_epoch(start: str) -> tuple[Path, str]:
-    """A run's folder and the epoch's words of RUN or RUN@EPOCH, such as `--from` takes; the last epoch for RUN."""
-    match = re.fullmatch(r"(.+)@(\d+|best|last)", start)
-    return (Path(match[1]), match[2]) if match else (Path(start), "last")
-
-
-def data_record(data: Dataset, folder: Path, settings: DataSettings) -> DataRecord:
-    """What a run remembers of these data, whose transform must be chosen."""
-    transform = data.source.transform if isinstance(data.source, Images) else None
-    if transform is None:
-        raise UserError("a run needs images with a chosen transform: tensors are for the Python functions alone")
-    return DataRecord(
-        folder=str(folder.resolve()),
-        settings=DataSettings(**{name: getattr(settings, name) for name in DataSettings.model_fields}),
-        transform=transform,
-        fingerprint=data.fingerprint(),
-        classes=data.groups.classes,
-        attributes=data.groups.attributes,
-        group_name=data.groups.template,
-        minority=tuple(data.groups.names[g] for g in data.minority),
-    )
-
-
-def best_epoch(history: pd.DataFrame, rule: BestRule, among: list[int]) -> int:
-    """The epoch with the best validation value by a rule; the earliest of equals.
-
-    Arguments:
-        history: as `Run.history` gives it.
-        rule: "worst_group_accuracy", "average", "average_group_balanced" (highest), or "loss" (lowest mean).
-        among: epochs to choose from.
-
-    Raises:
-        UserError: nothing was measured on the val split.
-    """
-    rows = history[(history["split"] == "val") & history["epoch"].isin(among) & (history["n"] > 0)]
-    if rows.empty:
-        raise UserError("no epoch was measured on the val split: choose an epoch by number, or last")
-    accuracy = (rows["correct"] / rows["n"]).groupby(rows["epoch"])
-    sums = rows.groupby("epoch")[["n", "correct", "loss"]].sum()
-    match rule:
-        case "worst_group_accuracy":
-            values = accuracy.min()
-        case "average_group_balanced":
-            values = accuracy.mean()
-        case "average":
-            values = sums["correct"] / sums["n"]
-        case "loss":
-            values = -sums["loss"] / sums["n"]
-    return int(values.sort_index().idxmax())
-
-
-def check_same_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
-    """Compare two blocks of settings.
-
-    Raises:
-        UserError: one differs; it is named with both values.
-    """
-    before, now = _flat(stored), _flat(wanted)
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            raise UserError(
-                f"{what} was made with {name} = {before.get(name)!r}, not {now.get(name)!r}: "
-                "use the same settings, or choose another place"
-            )
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
-
-
-def write_parquet(file: Path, frame: pd.DataFrame) -> None:
-    """Write a frame as Parquet, whole or not at all."""
-    with atomic_write(file) as temporary:
-        frame.to_parquet(temporary)
-
-
-def _comparable(record: RunRecord) -> dict[str, Any]:
-    stated: dict[str, Any] = json.loads(
-        record.model_dump_json(exclude={"versions": True, "spent": True, "data": {"folder"}})
-    )
-    return stated
-
-
-def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in block.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _spans(numbers: list[int]) -> str:

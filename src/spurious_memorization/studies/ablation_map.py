@@ -56,7 +56,7 @@ def stored_ablation_map(
     engine = announce_engine(engine, [part], execution)
     store_of_map.save_record(
         "ablation",
-        {"settings": ranking.map_settings, "engine": engine.path, "left_out": n - len(units)},
+        {"settings": ranking.map_settings, "engine": engine.description, "left_out": n - len(units)},
     )
     counted = samples.of_half(ranking.half, ranking.seed)
     totals = np.zeros((len(units), len(data.groups), len(SUMS)))

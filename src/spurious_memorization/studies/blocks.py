@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ from ..console import log, progress
 from ..datasets.samples import Samples
 from ..edits.edit import Edit
 from ..engine.evaluate import compiled_where_it_pays, passes_needed
-from ..engine.outcomes import Block, Engine, block_plan
+from ..engine.outcomes import Block, block_plan
+from ..engine.protocol import Engine
 from ..errors import UserError
 from ..settings import Execution
 from .store import Store
@@ -55,13 +57,13 @@ def announce_engine(engine: Engine, parts: Sequence[Part], execution: Execution)
     """
     needed = sum(passes_needed(engine, part.edits, len(part.samples)) for part in parts)
     full = sum((len(part.edits) + 1) * len(part.samples) for part in parts)
-    a_pass = engine.pass_seconds(parts[0].samples)
-    exact = a_pass if engine.exact_seconds is None else engine.exact_seconds(parts[0].samples)
+    a_pass = engine.seconds_per_pass(parts[0].samples)
+    exact = a_pass if engine.precision == "float32" else engine.seconds_per_pass(parts[0].samples, "float32")
     engine = compiled_where_it_pays(engine, needed, execution)
     for part in parts:
         log(f"{part.label}: {len(part.edits)} on {len(part.samples)} images")
     saved, seconds = max(0, 1 - needed / full), needed * a_pass
-    log(f"engine: {engine.path}; {saved:.0%} of the computation saved, about {duration(seconds)}")
+    log(f"engine: {engine.description}; {saved:.0%} of the computation saved, about {duration(seconds)}")
     if a_pass > CLEARLY_SLOWER * exact:
         log(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")
     return engine
@@ -90,8 +92,8 @@ def measured_blocks(store: Store, name: str, engine: Engine, part: Part) -> Iter
         UserError: a stored block is broken.
     """
     steps = list(block_plan(len(part.edits), len(part.samples)))
-    shares = engine.shares(part.edits)
-    work = np.cumsum([(1 + shares[max(0, rows.start) : rows.stop].sum()) * len(columns) for rows, columns in steps])
+    fractions = engine.pass_fractions(part.edits)
+    work = np.cumsum([(1 + fractions[max(0, rows.start) : rows.stop].sum()) * len(columns) for rows, columns in steps])
     started, skipped, is_logged = time.monotonic(), 0.0, False
 
     def blocks() -> Iterator[tuple[range, Block]]:
@@ -127,14 +129,10 @@ def paired_with_unedited(
     before: Block | None = None
     for rows, block in blocks:
         if rows.start == -1:
-            before = _rows(block, slice(0, 1))
-            block = _rows(block, slice(1, None))
+            before = block.at(slice(0, 1))
+            block = block.at(slice(1, None))
         if before is not None and len(block.edits):
-            yield before, Block(variants[block.edits], block.index, block.predicted, block.loss, block.margin)
-
-
-def _rows(block: Block, rows: slice) -> Block:
-    return Block(block.edits[rows], block.index, block.predicted[rows], block.loss[rows], block.margin[rows])
+            yield before, replace(block, edits=variants[block.edits])
 
 
 def _frame_of(block: Block, variants: NDArray[np.int64]) -> pd.DataFrame:
@@ -152,7 +150,7 @@ def _frame_of(block: Block, variants: NDArray[np.int64]) -> pd.DataFrame:
 def _block_of(frame: pd.DataFrame, rows: range, part: Samples, key: str) -> Block:
     try:
         shape = (len(rows), len(part))
-        arrays = [frame[name].to_numpy().reshape(shape) for name in ("predicted", "loss", "margin")]
+        arrays = {name: frame[name].to_numpy().reshape(shape) for name in ("predicted", "loss", "margin")}
     except (ValueError, KeyError) as error:
         raise UserError(f"outcomes {key} are broken: delete this file and run the same command again") from error
-    return Block(np.array(rows), part.index, *arrays)
+    return Block(edits=np.array(rows), index=part.index, **arrays)

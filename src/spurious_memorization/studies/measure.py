@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..datasets.samples import Dataset, Samples
-from ..engine.outcomes import Engine
+from ..engine.protocol import Engine
 from ..statistics.counts import COUNTS, count
 from ..statistics.sample_effects import SampleEffects, joined, sample_effects
 from .blocks import Part, measured_blocks

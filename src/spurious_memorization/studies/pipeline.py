@@ -20,9 +20,10 @@ from ..criteria.scores import Scores
 from ..datasets.pseudo_minority import with_pseudo_minority
 from ..datasets.samples import Dataset
 from ..engine.evaluate import engine_for
-from ..engine.outcomes import Engine
+from ..engine.protocol import Engine
 from ..errors import UserError
-from ..runs.run import Run, check_same_settings
+from ..runs.run import Run
+from ..runs.records import check_same_settings
 from ..settings import Execution
 from ..statistics.agreement import agreement, first_units, norm_rankings
 from .blocks import announce_engine
@@ -179,7 +180,7 @@ def _study(
             model, data.samples(splits[0]), loss=rules.loss, precision=settings.precision, execution=execution
         )
         engine = announce_engine(engine, [part for of_split in parts.values() for part in of_split.values()], execution)
-    own.save_record("study", {**record, "engine": engine.path})
+    own.save_record("study", {**record, "engine": engine.description})
     own.save_frame("variants", frame)
     counted, measured = measure(parts, own, engine, data, settings)
     own.save_frame("results", counted)

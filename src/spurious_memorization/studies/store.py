@@ -15,7 +15,7 @@ import pandas as pd
 from ..atomic import write_text
 from ..criteria.scores import Scores, read_scores, save_scores
 from ..errors import UserError
-from ..runs.run import write_parquet
+from ..atomic import write_parquet
 
 Record = dict[str, Any]
 

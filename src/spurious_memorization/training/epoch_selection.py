@@ -11,8 +11,9 @@ import pandas as pd
 
 from ..datasets.samples import Dataset, Samples
 from ..errors import UserError
+from ..runs.epochs import BestRule, best_epoch
 from ..runs.evaluate import group_sums
-from ..runs.run import BestRule, Run, best_epoch
+from ..runs.run import Run
 
 SELECTION_SEED = 0
 """The halves depend on the data alone, so that runs with different seeds are chosen by the same samples."""

@@ -21,8 +21,9 @@ from ..datasets.samples import Dataset, Samples
 from ..datasets.sources import Batch
 from ..errors import UserError
 from ..networks.forward import choose_device, moved
-from ..runs.evaluate import measure_epoch
-from ..runs.run import Run, Spent
+from ..runs.evaluate import evaluate_epoch
+from ..runs.records import TrainingCost
+from ..runs.run import Run
 from ..settings import Execution
 from .checkpoint import Progress, restore_trainer, store_trainer
 from .objectives.objective import Objective
@@ -56,7 +57,7 @@ def train_epochs(
     workers = _workers(execution, device)
 
     def store(target: Run, epoch: int, network: nn.Module) -> None:
-        measure_epoch(target, epoch, network, data, loss=config.loss, precision=config.precision, execution=measuring)
+        evaluate_epoch(target, epoch, network, data, loss=config.loss, precision=config.precision, execution=measuring)
         if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
             target.save_network(epoch, network)
 
@@ -132,8 +133,8 @@ def pruned_run(run: Run) -> Run:
 
 
 def _note_spent(run: Run, done: Progress) -> None:
-    spent = run.record.spent or Spent()
-    run.save_spent(spent.model_copy(update={"passes": done.passes, "seconds": round(done.seconds, 3)}))
+    cost = run.record.training_cost or TrainingCost()
+    run.save_training_cost(cost.model_copy(update={"sample_passes": done.passes, "seconds": round(done.seconds, 3)}))
 
 
 def _accelerator(run: Run, config: TrainSettings, execution: TrainExecution) -> Accelerator:

@@ -13,9 +13,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ..console import log
+from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
-from ..runs.run import Run, best_epoch
+from ..runs.epochs import best_epoch
+from ..runs.run import Run
 from .epoch_selection import selection_history, val_halves
 from .loop import TrainExecution
 from .objectives.dfr import check_group_samples, check_sklearn
@@ -115,7 +117,7 @@ def mitigate(
         ```
     """
     settings, out = settings or MitigateSettings(), Path(out)
-    data = settings.read(Path(folder))
+    data = read_with_settings(Path(folder), settings)
     seeds = seeds_from(settings.seeds)
     _check_early(data, settings)
     shared = {

@@ -9,8 +9,9 @@ from torch import nn
 
 from ..criteria.presets import is_transformer, tracing_rules
 from ..datasets.samples import Dataset
+from ..datasets.settings import DataSettings
 from ..networks.names import LossName, Precision, UnitKind
-from ..runs.run import BestRule, DataSettings
+from ..runs.epochs import BestRule
 from .objectives.settings import (
     AnyObjective,
     DfrSettings,

@@ -7,8 +7,9 @@ import time
 from torch import nn
 
 from ..datasets.samples import Dataset
-from ..runs.evaluate import measure_epoch
-from ..runs.run import Run, Spent
+from ..runs.evaluate import evaluate_epoch
+from ..runs.records import TrainingCost
+from ..runs.run import Run
 from .epoch_selection import val_halves
 from .loop import TrainExecution
 from .objectives.dfr import refitted
@@ -33,7 +34,7 @@ def refit_head(run: Run, config: TrainSettings, data: Dataset, model: nn.Module,
     )
     seconds = round(time.monotonic() - began, 3)
     for epoch, network in ((0, model), (1, refit)):
-        measure_epoch(run, epoch, network, data, loss=config.loss, precision=config.precision, execution=execution)
+        evaluate_epoch(run, epoch, network, data, loss=config.loss, precision=config.precision, execution=execution)
         run.save_network(epoch, network)
-    spent = run.record.spent or Spent()
-    run.save_spent(spent.model_copy(update={"passes": len(fitting), "seconds": seconds}))
+    cost = run.record.training_cost or TrainingCost()
+    run.save_training_cost(cost.model_copy(update={"sample_passes": len(fitting), "seconds": seconds}))

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ..errors import UserError
-from ..runs.run import run_and_epoch
+from ..runs.epochs import run_and_epoch
 from .objectives.settings import JttSettings
 from .recipes import TrainSettings
 

@@ -9,11 +9,14 @@ import torch
 from torch import nn
 
 from ..console import log
+from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, own_transform
 from ..networks.weights import load_exactly, read_weights
-from ..runs.run import Run, RunRecord, Spent, StartRecord, data_record, run_and_epoch, versions
+from ..runs.epochs import run_and_epoch
+from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
+from ..runs.run import Run
 from .checkpoint import restore_network
 from .loop import TrainExecution, pruned_run, train_epochs
 from .objectives.find import objective_for
@@ -57,7 +60,7 @@ def train(
     """
     run = Run(Path(out))
     settings = settings or TrainSettings()
-    data = settings.read(Path(folder))
+    data = read_with_settings(Path(folder), settings)
     config = expanded(settings, data)
     execution = execution or TrainExecution()
     _check_options(config, execution)
@@ -80,7 +83,7 @@ def train(
         best_by=config.best_by,
         versions=versions(),
         start=run.record.start if was_stopped else start_record(config),
-        spent=spent_before(config) if not was_stopped else None,
+        training_cost=earlier_cost(config) if not was_stopped else None,
     )
     with run.writing():
         _announce(run, config, data, model)
@@ -127,21 +130,21 @@ def start_record(config: TrainSettings) -> StartRecord | None:
     return StartRecord(run=str(path), epoch=Run(path).choose_epoch(epoch))
 
 
-def spent_before(config: TrainSettings) -> Spent:
+def earlier_cost(config: TrainSettings) -> TrainingCost:
     """What other runs have spent on what this training begins with: the network that `--from` names, or, for JTT, the
     network whose errors it takes."""
     named = config.objective.errors_of if isinstance(config.objective, JttSettings) else config.start
     if named is None:
-        return Spent()
+        return TrainingCost()
     path, wanted = run_and_epoch(named)
     older = Run(path)
-    epoch, last, spent = older.choose_epoch(wanted), int(older.history()["epoch"].max()), older.record.spent
-    if spent is None or spent.passes_before is None or spent.seconds_before is None:
-        return Spent(passes_before=None, seconds_before=None)
+    epoch, last, cost = older.choose_epoch(wanted), int(older.history()["epoch"].max()), older.record.training_cost
+    if cost is None or cost.sample_passes_before is None or cost.seconds_before is None:
+        return TrainingCost(sample_passes_before=None, seconds_before=None)
     share = epoch / max(last, 1)
-    return Spent(
-        passes_before=spent.passes_before + round(share * spent.passes),
-        seconds_before=round(spent.seconds_before + share * spent.seconds, 3),
+    return TrainingCost(
+        sample_passes_before=cost.sample_passes_before + round(share * cost.sample_passes),
+        seconds_before=round(cost.seconds_before + share * cost.seconds, 3),
     )
 
 

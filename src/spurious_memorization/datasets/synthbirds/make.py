@@ -8,38 +8,20 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from pydantic import Field
 
-from ...settings import Settings
 from ..generated import BALANCED, begin_folder, finish_folder, planted, save_images, waterbirds_table
 from ..samples import SPLITS
+from ..settings import SynthbirdsSettings
 from ..tables import DatasetDescription
 from .drawing import draw_image
 
 KINDS = ("landbird", "waterbird")
 PLACES = ("land", "water")
-
-
-class SynthbirdsSettings(Settings):
-    """What is drawn, and how many of it."""
-
-    train: int = Field(2400, ge=2, description="training images")
-    val: int = Field(600, ge=1, description="validation images")
-    test: int = Field(1200, ge=1, description="test images")
-    image_size: int = Field(64, ge=16, le=512, description="side of an image in pixels")
-    correlation: float = Field(
-        0.95, ge=0, le=1, description="share of each kind's training images whose background matches the kind"
-    )
-    balance: float = Field(0.5, gt=0, lt=1, description="share of waterbirds in each split")
-    seed: int = Field(0, ge=0, description="seed of every draw")
-    layout: Literal["table", "waterbirds"] = Field(
-        "table", description="the own-data layout, or Waterbirds' own columns and folders"
-    )
 
 
 def make_synthbirds(out: Path, settings: SynthbirdsSettings | None = None) -> pd.DataFrame:

@@ -1,1 +1,1 @@
-"""Kernels for CPUs; each falls back to PyTorch's own operation."""
+"""Parts that only CPUs need. Each can be switched off, and then PyTorch's own operations are used."""

@@ -1,4 +1,7 @@
-"""A convolution together with the sum and the activation behind it, in one pass over its output."""
+"""A convolution together with the sum and the activation after it, in one pass over its output.
+
+PyTorch's own operation for this is not part of its public interface. `_is_available` checks it before its first use.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,20 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..prefix.program import aten, operand
+from ..operations import aten, operand
 
 mkldnn = torch.ops.mkldnn
 
 
-def fused(module: fx.GraphModule) -> fx.GraphModule:
-    """The module with each relu done by the convolution before it, and a sum between the two as well, where oneDNN
-    carries out convolutions; the module given is changed."""
-    if not all(buffer.device.type == "cpu" for buffer in module.buffers()) or not _is_possible():
+def fuse(module: fx.GraphModule) -> fx.GraphModule:
+    """Let each convolution compute the relu after it, and the sum between the two as well, if there is one.
+
+    The module stays as it is on another device than a CPU, and where PyTorch's operation is not available.
+
+    Arguments:
+        module: is changed. A submodule in it is a convolution whose forward takes a value to add and `relu`.
+    """
+    if not all(buffer.device.type == "cpu" for buffer in module.buffers()) or not _is_available():
         return module
     for relu in list(module.graph.nodes):
         if relu.target is not aten.relu.default:
@@ -45,22 +53,24 @@ def fused(module: fx.GraphModule) -> fx.GraphModule:
 
 
 @cache
-def _is_possible() -> bool:
-    """Whether PyTorch's own operation for this, which is no part of its public interface, is there and does what is
-    expected of it."""
-    x, weight = torch.randn(1, 2, 4, 4), torch.randn(3, 2, 3, 3)
-    other, geometry = torch.randn(1, 3, 4, 4), ([1, 1], [1, 1], [1, 1], 1)
+def _is_available() -> bool:
+    """Whether PyTorch has the fused operation, and its results are right on a small example."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight, other = (torch.randn(n, generator=generator) for n in ((1, 2, 4, 4), (3, 2, 3, 3), (1, 3, 4, 4)))
+    geometry = ([1, 1], [1, 1], [1, 1], 1)
+    plain = torch.conv2d(x, weight, padding=1)
     try:
         alone = mkldnn._convolution_pointwise.default(x, weight, None, *geometry, "relu", [], "")
         both = mkldnn._convolution_pointwise.binary(x, other, weight, None, *geometry, "add", 1.0, "relu", [], "")
+        return torch.allclose(alone, plain.relu(), atol=1e-5) and torch.allclose(
+            both, (plain + other).relu(), atol=1e-5
+        )
     except (AttributeError, RuntimeError, TypeError):
         return False
-    plain = torch.conv2d(x, weight, padding=1)
-    return torch.allclose(alone, plain.relu(), atol=1e-5) and torch.allclose(both, (plain + other).relu(), atol=1e-5)
 
 
 def _summed(add: Any) -> tuple[fx.Node | None, fx.Node | None]:
-    """The convolution in a sum of two equal shapes, and the other value."""
+    """The convolution in a sum of two values of equal shape, and the other value; twice None where there is none."""
     if add.target is not aten.add.Tensor or add.kwargs or not all(isinstance(n, fx.Node) for n in add.args):
         return None, None
     first, second = add.args
@@ -75,7 +85,7 @@ def _is_convolution(node: fx.Node) -> bool:
 
 
 def _convolution(conv: fx.Node) -> tuple[Any, ...]:
-    """Input, weight, bias, padding, stride, dilation and groups."""
+    """Input, weight, bias, padding, stride, dilation and groups, in the order of the fused operation."""
     defaults: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)
     given: tuple[Any, ...] = conv.args
     x, weight, bias, stride, padding, dilation, groups = (*given, *defaults[len(given) - 2 :])

@@ -1,15 +1,18 @@
-"""Convolutions of 3x3 with a fourth of the multiplications: Winograd's F(4x4, 3x3).
+"""Convolutions of 3x3 with a fourth of the multiplications, by Winograd's algorithm F(4x4, 3x3).
 
-The output is cut into tiles of 4x4. Each needs 6x6 pixels of the input, which a linear map takes to 36 numbers; the
-layer then is 36 matrix products, one for each of them, in place of 144 for the tile, and a second linear map gives the
-tile (A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016). The maps are made from the
-points at which the polynomials behind them are evaluated. Those taken here are one another's inverses and not far from
-one, which keeps the numbers of one size: a layer's error in float32 has twice the standard deviation of oneDNN's own.
+Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
+
+The output is cut into tiles of 4x4. Each tile needs 6x6 pixels of the input. A linear map turns these into 36 numbers.
+The layer is then 36 matrix products, one per number, instead of 144 per tile. A second linear map gives the tile.
+
+The maps follow from the points at which the underlying polynomials are evaluated. The points used here are inverses of
+each other and close to one, so that all numbers have a similar size. In float32 the error of a layer has twice the
+standard deviation of oneDNN's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -17,21 +20,21 @@ import torch.nn.functional as F
 from numpy.polynomial.polynomial import polyfromroots
 from torch import Tensor, fx, nn
 
-from ..prefix.program import Program, aten, groups, operand, spatial
+from ..operations import aten, conv_geometry, n_groups, operand
 
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
 TILE, WIDTH = 4, 6
 """Side of a tile of the output, and of the input that it needs."""
 
-CHANNELS = 128
-"""Layers with fewer input or output channels move too many numbers for the multiplications that they save."""
+MIN_CHANNELS = 128
+"""With fewer input or output channels, moving the mapped numbers costs more time than the kernel saves."""
 
 CHUNK_BYTES = 8_000_000
-"""Size of the mapped input of the images that go through together, which stays in the processor's cache."""
+"""Size of the mapped input of the images that are computed together, so that it stays in the processor's cache."""
 
 
 class Winograd(nn.Module):
-    """A convolution of 3x3 with a stride and a padding of 1.
+    """A 3x3 convolution with a stride and a padding of 1.
 
     Arguments:
         weight: [output channels, input channels, 3, 3].
@@ -48,12 +51,12 @@ class Winograd(nn.Module):
         self.to_output = nn.Buffer(torch.kron(to_output, to_output).to(weight.dtype))
 
     def forward(self, x: Tensor, other: Tensor | None = None, *, relu: bool = False) -> Tensor:
-        """The layer's output, channels last: [images, output channels, height, width].
+        """The layer's output [images, output channels, height, width], in channels-last memory.
 
         Arguments:
             x: [images, input channels, height, width].
-            other: is added to the output, in its shape.
-            relu: end with a relu.
+            other: a value of the output's shape to add to it.
+            relu: whether a relu follows.
         """
         n, _, height, width = x.shape
         _, inputs, outputs = self.weight.shape
@@ -83,12 +86,18 @@ class Winograd(nn.Module):
         return result.permute(0, 3, 1, 2)
 
 
-def winograd_layers(program: Program, constants: Mapping[fx.Node, Tensor]) -> Mapping[fx.Node, Winograd]:
-    """The convolutions of a network that run faster so, by operation: in float32 on a CPU, where multiplications are
-    what takes the time."""
+def winograd_layers(operations: Iterable[fx.Node], constants: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Winograd]:
+    """The convolutions that this kernel makes faster, by operation.
+
+    These are wide 3x3 convolutions in float32 on a CPU, where multiplications take most of the time.
+
+    Arguments:
+        operations: of a program, in order.
+        constants: the constants' values, as the program runs them.
+    """
     return {
         node: Winograd(constants[operand(node, 1)], constants.get(operand(node, 2)))
-        for node in program.operations
+        for node in operations
         if node.target is aten.conv2d.default and operand(node, 1) in constants and _pays(node, constants)
     }
 
@@ -97,15 +106,17 @@ def _pays(conv: fx.Node, constants: Mapping[fx.Node, Tensor]) -> bool:
     weight = constants[operand(conv, 1)]
     if weight.shape[2:] != (3, 3) or weight.dtype != torch.float32 or weight.device.type != "cpu":
         return False
-    is_plain = spatial(conv) == ((1, 1), (1, 1), (1, 1)) and groups(conv) == 1
+    is_plain = conv_geometry(conv) == ((1, 1), (1, 1), (1, 1)) and n_groups(conv) == 1
     height, width = conv.meta["val"].shape[2:]
     tiles = -(-height // TILE) * -(-width // TILE)
-    return is_plain and min(weight.shape[:2]) >= CHANNELS and 2 * tiles * WIDTH**2 <= 9 * height * width
+    return is_plain and min(weight.shape[:2]) >= MIN_CHANNELS and 2 * tiles * WIDTH**2 <= 9 * height * width
 
 
 def _maps() -> tuple[Tensor, Tensor, Tensor]:
-    """Of the input [6, 6], the weight [6, 3] and the output [4, 6], along one axis (Toom and Cook's: the points and
-    infinity)."""
+    """The maps of the input [6, 6], the weight [6, 3] and the output [4, 6] along one axis.
+
+    This is the construction of Toom and Cook, with `POINTS` and infinity.
+    """
     points = np.array(POINTS)
     others = [np.delete(points, i) for i in range(len(points))]
     size = np.array([np.prod(point - rest) for point, rest in zip(points, others, strict=True)])

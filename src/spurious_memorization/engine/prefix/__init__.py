@@ -1,1 +1,1 @@
-"""The engine that computes a shared prefix once."""
+"""The prefix engine: what several edited networks have in common is computed once."""

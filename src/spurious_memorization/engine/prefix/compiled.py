@@ -1,4 +1,4 @@
-"""Segments compiled by torch.compile, where a compiler is there."""
+"""Segments compiled by torch.compile, where a compiler is available."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ from ...console import log
 from ...errors import first_line
 from ..silence import quiet
 
-Run = Callable[[Tensor], Tensor]
+SegmentFunction = Callable[[Tensor], Tensor]
+"""Takes the value that enters a segment, and gives the value that leaves it; both [rows, ...]."""
 
 
-def compiled(modules: Sequence[fx.GraphModule], example: Tensor) -> list[Run]:
-    """The same modules compiled with their constants frozen, each when it is first called; as they are where the
-    first of them can't be compiled, which is said.
+def compiled_functions(modules: Sequence[fx.GraphModule], example: Tensor) -> list[SegmentFunction] | None:
+    """Compile segments with their constants frozen. Each one is compiled when it is first called.
 
     Arguments:
-        modules: each takes what the one before gives.
+        modules: the segments, in order.
         example: an input of the first.
+
+    Returns:
+        The compiled segments; None, with a line in the log, where the first of them cannot be compiled.
     """
-    compiling = [_compiled(module) for module in modules]
+    functions = [_compiled(module) for module in modules]
     try:
         with quiet(), torch.no_grad():
-            compiling[0](example)
+            functions[0](example)
     except Exception as error:
         log(f"running without torch.compile, which fails here: {first_line(error)}")
         torch.compiler.reset()
-        return list(modules)
-    return compiling
+        return None
+    return functions
 
 
-def _compiled(module: fx.GraphModule) -> Run:
-    run = torch.compile(module, dynamic=True, options={"freezing": True})
+def _compiled(module: fx.GraphModule) -> SegmentFunction:
+    function = torch.compile(module, dynamic=True, options={"freezing": True})
 
     def quietly(x: Tensor) -> Tensor:
         with quiet():
-            result: Tensor = run(x)
+            result: Tensor = function(x)
         return result
 
     return quietly

@@ -1,18 +1,15 @@
-"""The shared-prefix engine: a batch passes through the unedited network once, and each edit branches off where it
-first changes something.
+"""The prefix engine: a batch passes through the unedited network once, and each edit branches off at its first change.
 
-The network is cut into segments between which a single value passes. On the way through a segment, each edit that
-starts there is followed channel by channel (`changes`) until every channel differs. Edits that are that far are
-stacked along the batch axis, and what is left of the network runs once for the stack.
+The network is cut into segments between which a single value passes. In the segment where an edit starts, its change
+is computed channel by channel (`changes`) until every channel differs. Edits that have reached this point are stacked
+along the batch axis, and the rest of the network runs once for the whole stack.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import inf
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,39 +17,44 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...datasets.samples import Samples
+from ...datasets.sources import Inputs
 from ...edits.edit import Edit
 from ...networks.forward import choose_device, moved, working_copy
-from ...networks.losses import LOSSES, margin
 from ...networks.names import LossName, Precision
 from ...settings import Execution
-from ..cpu.memory import reused_memory
-from ..outcomes import Block, Engine
-from .changes import Change, Channels, Prepared, as_run, changes
-from .traced import Traced, kept_ready, run_alone, run_stack, segment_values, traced
-from .work import full_work
+from ..cpu.kernels import reused_memory
+from ..outcomes import Block
+from ..record import record_block
+from .changes import segment_change
+from .channelwise import Change, ChangedChannels
+from .edit_cache import EditCache
+from .multiplications import full_pass_multiplications
+from .network import SegmentedNetwork, run_alone, segment_values, segmented
+from .prepared import in_run_format
+from .stacks import Stacks
 
 BATCH_BYTES = 32_000_000
 """Size of the largest value of a batch, and of a stack."""
 
 WAITING_BYTES = 256_000_000
-"""Size of the changes that wait for the next segment."""
+"""Size of the changes in few channels that may wait for the next segment."""
 
-COMPILE_FROM = 2e14
-"""Multiplications from which compiling pays: about half an hour on two cores, against half a minute to compile. In
-float32 on a CPU it never does: oneDNN's and Winograd's convolutions are as fast, and the rest goes along with them."""
+MIN_MULTIPLICATIONS_TO_COMPILE = 2e14
+"""Compiling pays from this many multiplications: about half an hour on two cores, against half a minute to compile."""
 
 UNEDITED = -1
+"""Number of the network before any edit."""
 
 
-def shared_engine(
+def prefix_engine(
     model: nn.Module,
     example: Tensor,
     *,
     loss: LossName = "cross_entropy",
     precision: Precision = "float32",
     execution: Execution | None = None,
-) -> Engine:
-    """An engine that calculates for each edit only what the edit changes.
+) -> PrefixEngine:
+    """Export a network, cut it into segments, and build its engine.
 
     Arguments:
         model: the network, which stays as it is.
@@ -62,127 +64,150 @@ def shared_engine(
         execution: device, workers, batch size; changes no result.
 
     Raises:
-        Untraceable: the network can't be cut; the plain engine can run it.
+        NotExportable: torch.export cannot handle the network; the plain engine can run it.
+        UserError: the device is not available.
     """
     execution = execution or Execution()
-    device = choose_device(execution.device)
-    network = traced(working_copy(model, device), example.to(device), precision)
-    return _engine(network, example.to(device), loss, execution)
+    example = example.to(choose_device(execution.device))
+    network = segmented(working_copy(model, example.device), example, precision)
+    return PrefixEngine(network, example, loss=loss, execution=execution)
 
 
-def _engine(network: Traced, example: Tensor, loss: LossName, execution: Execution) -> Engine:
-    device = example.device
-    batch_size = max(1, min(execution.eval_batch_size, BATCH_BYTES // network.row_bytes[0]))
+class PrefixEngine:
+    """Computes for each edit only what the edit changes.
 
-    def run(edits: Sequence[Edit], rows: range, samples: Samples) -> Block:
-        shape = (len(rows), len(samples))
-        predicted, losses = np.zeros(shape, np.int16), np.zeros(shape, np.float32)
-        margins = np.zeros(shape, np.float32)
-        wanted, prepared = {row: edits[row] for row in rows if row != UNEDITED}, kept_ready(network)
-        for edit in wanted.values():  # now: what is small and stays would lie scattered between a batch's large values
-            if edit.units.kind != "weight":
-                prepared(edit)
-        start = 0
-        with torch.no_grad(), reused_memory() as give_back:
-            for batch in samples.batches(batch_size, execution.workers or 0):
-                inputs, y = moved(batch.inputs, device), batch.y.to(device)
+    Arguments:
+        network: the network before any edit, cut into segments.
+        example: an input with a batch axis, [samples, ...], on the network's device.
+        loss: name of the loss to record.
+        execution: workers and batch size; changes no result.
+    """
+
+    def __init__(self, network: SegmentedNetwork, example: Tensor, *, loss: LossName, execution: Execution) -> None:
+        self.network = network
+        self.example = example
+        self.loss = loss
+        self.execution = execution
+        self.precision = network.precision
+        self.batch_size = max(1, min(execution.eval_batch_size, BATCH_BYTES // network.row_bytes[0]))
+        self.description = "shared prefix, compiled" if network.is_compiled else "shared prefix"
+        self.pass_multiplications = full_pass_multiplications(network.segments)
+
+    def run(self, edits: Sequence[Edit], rows: range, samples: Samples) -> Block:
+        """Compute one block; see `Engine.run`."""
+        wanted = {row: edits[row] for row in rows if row != UNEDITED}
+        cache = EditCache(self.network)
+        cache.fill(wanted.values())
+        with torch.no_grad(), reused_memory() as return_memory:
+
+            def logits_of(inputs: Inputs) -> Iterator[tuple[int, Tensor]]:
                 assert isinstance(inputs, Tensor)
-                here = slice(start, start + len(y))
-                for row, output in answers(network, wanted, inputs, unedited=UNEDITED in rows, prepared=prepared):
-                    at = row - rows.start
-                    predicted[at, here] = output.argmax(1).cpu().numpy()
-                    losses[at, here] = LOSSES[loss](output, y).cpu().numpy()
-                    margins[at, here] = margin(output, y).cpu().numpy()
-                    give_back()
-                start += len(y)
-        return Block(np.array(rows), samples.index, predicted, losses, margins)
+                for row, logits in edited_logits(self.network, wanted, inputs, cache, unedited=UNEDITED in rows):
+                    yield row, logits
+                    return_memory()
 
-    def shares(edits: Sequence[Edit]) -> NDArray[np.float64]:
-        return np.array([network.share(edit) for edit in edits])
+            return record_block(
+                rows,
+                samples,
+                logits_of,
+                loss=self.loss,
+                batch_size=self.batch_size,
+                workers=self.execution.workers or 0,
+                device=self.example.device,
+            )
 
-    def pass_seconds(samples: Samples, network: Traced = network) -> float:
-        inputs = moved(samples.part(range(batch_size)).batch().inputs, device)
+    def pass_fractions(self, edits: Sequence[Edit]) -> NDArray[np.float64]:
+        """The fraction of a full forward pass that each edit needs, between 0 and 1, [edits]."""
+        return np.array([self.network.reach.pass_fraction(edit) for edit in edits])
+
+    def seconds_per_pass(self, samples: Samples, precision: Precision | None = None) -> float:
+        """Measure a full forward pass of one sample, in this precision or in the engine's own: the faster of two."""
+        network = self.network if precision in (None, self.precision) else self.network.in_precision(precision)
+        inputs = moved(samples.part(range(self.batch_size)).batch().inputs, self.example.device)
         assert isinstance(inputs, Tensor)
         with torch.no_grad(), reused_memory():
-            return min(_seconds(network, as_run(inputs, network.dtype)) for _ in range(2)) / len(inputs)
+            inputs = in_run_format(inputs, network.dtype)
+            return min(_seconds_of_pass(network, inputs) for _ in range(2)) / len(inputs)
 
-    def compiled() -> Engine:
-        again = network.compiled(example.expand(batch_size, *example.shape[1:]))
-        return _engine(again, example, loss, execution)
+    def compiling_pays(self, passes: float) -> bool:
+        """Whether compiling saves more time than it costs. In float32 on a CPU it never does: the convolutions of
+        oneDNN and of the Winograd kernel are as fast, and compiling fuses nothing else that takes long."""
+        if self.example.device.type == "cpu" and self.precision == "float32":
+            return False
+        return passes * self.pass_multiplications > MIN_MULTIPLICATIONS_TO_COMPILE
 
-    return Engine(
-        run,
-        "shared prefix, compiled" if network.is_compiled else "shared prefix",
-        shares,
-        pass_seconds,
-        None if network.dtype == torch.float32 else lambda samples: pass_seconds(samples, network.in_float32()),
-        full_work(network.segments),
-        compiled,
-        inf if device.type == "cpu" and network.dtype == torch.float32 else COMPILE_FROM,
-    )
+    def compiled(self) -> PrefixEngine:
+        """The same engine with compiled segments, where a compiler is available."""
+        network = self.network.compiled(self.example.expand(self.batch_size, *self.example.shape[1:]))
+        return PrefixEngine(network, self.example, loss=self.loss, execution=self.execution)
 
 
-def answers(
-    network: Traced,
-    edits: Mapping[int, Edit],
-    inputs: Tensor,
-    *,
-    unedited: bool,
-    prepared: Callable[[Edit], Prepared] | None = None,
+def edited_logits(
+    network: SegmentedNetwork, edits: Mapping[int, Edit], inputs: Tensor, cache: EditCache, *, unedited: bool
 ) -> Iterator[tuple[int, Tensor]]:
-    """Logits [samples, classes] of every edited network, in the order in which they become known.
+    """Compute the logits of every edited network for one batch.
 
     Arguments:
         network: before any edit.
         edits: by number.
         inputs: [samples, ...].
+        cache: prepares the edits.
         unedited: give the logits before any edit too, as number -1.
-        prepared: makes an edit ready, or has it ready.
+
+    Returns:
+        (number of the edit, logits [samples, classes]), in the order in which they become known.
     """
-    prepared = prepared or network.prepared
     last = len(network.segments) - 1
-    starting: dict[int, list[int]] = defaultdict(list)
+    starting: dict[int, list[int]] = defaultdict(list)  # {segment: edits that first change something there}
     for number, edit in edits.items():
-        starting[min((network.place[node] for node in network.touched(edit)), default=last)].append(number)
-    waiting: dict[int, Channels] = {}
-    same = [UNEDITED] if unedited else []
-    stacks = _Stacks(network)
-    value = as_run(inputs, network.dtype)
-    for place, segment in enumerate(network.segments):
-        came, waiting, waiting_bytes = waiting, {}, 0
-        here = [*came, *starting.pop(place, ())]
+        first = min((network.segment_of[node] for node in network.reach.operations(edit)), default=last)
+        starting[first].append(number)
+    waiting: dict[int, ChangedChannels] = {}  # {edit: the few channels that it changes in the next segment's input}
+    same = [UNEDITED] if unedited else []  # edits that turn out to change nothing
+    stacks = Stacks(network, max_bytes=BATCH_BYTES)
+    value = in_run_format(inputs, network.dtype)
+    for position, segment in enumerate(network.segments):
+        arriving, waiting, waiting_bytes = waiting, {}, 0
+        here = [*arriving, *starting.pop(position, ())]
         if not here:
             if not (starting or same):
                 return
-            value = network.runs[place](value)
+            value = network.functions[position](value)
             continue
-        values = segment_values(network.program, segment, network.constants, value, ways=network.ways)
+        values = segment_values(network.program, segment, network.constants, value, kernels=network.kernels)
         for number in here:
-            ready = prepared(edits[number])
-            places = sorted({network.place[node] for node in ready.touched})
-            if ready.constants:
-                end = places[-1] + 1
-                stacks.add(end, number, ready, run_alone(network, place, end, value, ready))
+            prepared = cache.get(edits[number])
+            changed_segments = sorted({network.segment_of[node] for node in prepared.operations})
+            if prepared.constants:
+                end = changed_segments[-1] + 1
+                stacks.add(end, number, prepared, run_alone(network, position, end, value, prepared))
                 yield from stacks.full()
                 continue
-            given = came.pop(number, None)
-            change = changes(network.program, segment, ready, given, values, network.constants, network.ways)
-            later = [p for p in places if p > place]
+            change = segment_change(
+                network.program,
+                segment,
+                prepared,
+                arriving.pop(number, None),
+                unedited=values,
+                constants=network.constants,
+                kernels=network.kernels,
+            )
+            later = [p for p in changed_segments if p > position]
             if change is None and later:
                 starting[later[0]].append(number)
             elif change is None:
                 same.append(number)
-            elif isinstance(change, Channels) and place < last and waiting_bytes < WAITING_BYTES:
+            elif isinstance(change, ChangedChannels) and position < last and waiting_bytes < WAITING_BYTES:
                 waiting[number] = change
                 waiting_bytes += change.new.nbytes
             else:
-                stacks.add(place + 1, number, ready, _whole(change, values[segment.output]))
-            del change  # a stack runs beside nothing that it doesn't need
+                stacks.add(position + 1, number, prepared, _whole(change, values[segment.output]))
+            del change  # while a stack runs, memory holds nothing that it does not need
             yield from stacks.full()
-        if len(waiting) == 1 and not (starting or same):  # alone, it would need the unedited values all for itself
+        if len(waiting) == 1 and not (starting or same):  # for one edit alone, the unedited values are not worth it
             ((number, few),) = waiting.items()
             waiting = {}
-            stacks.add(place + 1, number, prepared(edits[number]), few.whole(values[segment.output]))
+            stacks.add(position + 1, number, cache.get(edits[number]), few.whole(values[segment.output]))
             del few
         value = values[segment.output]
         del values
@@ -192,46 +217,12 @@ def answers(
 
 
 def _whole(change: Change, unedited: Tensor) -> Tensor:
-    return change.whole(unedited) if isinstance(change, Channels) else change
+    return change.whole(unedited) if isinstance(change, ChangedChannels) else change
 
 
-def _seconds(network: Traced, inputs: Tensor) -> float:
+def _seconds_of_pass(network: SegmentedNetwork, inputs: Tensor) -> float:
     started = time.perf_counter()
-    for run in network.runs:
-        inputs = run(inputs)
+    for function in network.functions:
+        inputs = function(inputs)
     inputs.sum().item()  # waits for an accelerator
     return time.perf_counter() - started
-
-
-@dataclass(frozen=True, eq=False)
-class _Stacks:
-    """Edited networks that have come as far as a segment, until they are enough to run on together."""
-
-    network: Traced
-    members: dict[int, list[tuple[int, Prepared, Tensor]]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, start: int, number: int, edit: Prepared, value: Tensor) -> None:
-        """Add what an edited network gives to segment `start`."""
-        self.members[start].append((number, edit, value))
-
-    def full(self) -> Iterator[tuple[int, Tensor]]:
-        """The logits of each stack that one more would make too large, and of all once they are as large together."""
-        if sum(value.nbytes for waiting in self.members.values() for _, _, value in waiting) > BATCH_BYTES:
-            yield from self.rest()
-        for start, waiting in list(self.members.items()):
-            rows = (len(waiting) + 1) * len(waiting[0][2])
-            is_through = start == len(self.network.segments)
-            if is_through or rows * self.network.row_bytes[start] > BATCH_BYTES:
-                yield from self._run(start)
-
-    def rest(self) -> Iterator[tuple[int, Tensor]]:
-        """The logits of all that wait."""
-        for start in list(self.members):
-            yield from self._run(start)
-
-    def _run(self, start: int) -> Iterator[tuple[int, Tensor]]:
-        waiting = self.members.pop(start)
-        numbers, edits = [number for number, _, _ in waiting], [edit for _, edit, _ in waiting]
-        given = [value for _, _, value in waiting]
-        waiting.clear()
-        yield from zip(numbers, run_stack(self.network, start, edits, given), strict=True)

@@ -1,68 +1,82 @@
-"""A program cut where a single value crosses: at the blocks of a residual network, between layers of a plain one."""
+"""A program cut into segments between which a single value passes.
+
+In a residual network the cuts lie between its blocks; in a plain network, between its layers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 from torch import Tensor, fx, nn
 
-from ..cpu.winograd import Winograd
-from .program import Program, aten
+from ..operations import Kernels, aten
+from .program import Program
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, kw_only=True)
 class Segment:
     """A part of a program: one value goes in, one comes out.
 
     Arguments:
         name: of the layers in it, such as "layer3.0".
         input: the value that goes in.
-        operations: in order; the last gives what comes out.
+        operations: in order; the last gives the value that comes out.
+        unused_after: by operation: the values that no later operation of the segment reads.
     """
 
     name: str
     input: fx.Node
     operations: tuple[fx.Node, ...]
+    unused_after: Mapping[fx.Node, tuple[fx.Node, ...]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        last_reader = {source: node for node in self.operations for source in node.all_input_nodes}
+        self.unused_after = {
+            node: tuple(source for source in node.all_input_nodes if last_reader[source] is node)
+            for node in self.operations
+        }
 
     @property
     def output(self) -> fx.Node:
+        """The operation that gives the value that comes out."""
         return self.operations[-1]
-
-    @cached_property
-    def spent(self) -> Mapping[fx.Node, tuple[fx.Node, ...]]:
-        """The values that nothing in the segment takes after an operation, by operation."""
-        last = {taken: node for node in self.operations for taken in node.all_input_nodes}
-        return {node: tuple(n for n in node.all_input_nodes if last[n] is node) for node in self.operations}
 
 
 def cut(program: Program) -> list[Segment]:
-    """Cut a program wherever a single value, with the samples on its first axis, crosses; each segment begins with an
-    operation with constants where it can, so that an activation or a pool ends a segment rather than beginning one."""
+    """Cut a program wherever a single value crosses that has the samples on its first axis.
+
+    Each segment begins with an operation that reads constants, where possible. So an activation or a pool ends a
+    segment rather than beginning one.
+    """
     constants = set(program.constant_nodes)
     crossed = _crossed_alone(program)
     segments: list[Segment] = []
     given, part = program.input, []
-    for node, tracking in zip(program.operations, [*program.operations[1:], None], strict=True):
+    for node, following in zip(program.operations, [*program.operations[1:], None], strict=True):
         part.append(node)
         if node is not program.output:
-            weighted = any(not constants.isdisjoint(n.all_input_nodes) for n in part)
-            later = tracking in crossed and constants.isdisjoint(tracking.all_input_nodes)
-            if node not in crossed or not weighted or later:
+            has_constants = any(_reads(n, constants) for n in part)
+            is_better_later = following in crossed and not _reads(following, constants)
+            if node not in crossed or not has_constants or is_better_later:
                 continue
-        segments.append(Segment(_common_name(program, part), given, tuple(part)))
+        segments.append(Segment(name=_common_name(program, part), input=given, operations=tuple(part)))
         given, part = node, []
         if node is program.output:
             break
-    if len(segments) > 1 and not any(not constants.isdisjoint(n.all_input_nodes) for n in segments[-1].operations):
-        last, before = segments.pop(), segments.pop()
-        segments.append(Segment(before.name, before.input, before.operations + last.operations))
+    if len(segments) > 1 and not any(_reads(n, constants) for n in segments[-1].operations):
+        last, previous = segments.pop(), segments.pop()
+        operations = previous.operations + last.operations
+        segments.append(Segment(name=previous.name, input=previous.input, operations=operations))
     return segments
 
 
+def _reads(node: fx.Node, constants: set[fx.Node]) -> bool:
+    return not constants.isdisjoint(node.all_input_nodes)
+
+
 def _crossed_alone(program: Program) -> set[fx.Node]:
-    """The operations after which nothing but their own value, with the samples on its first axis, is taken later."""
+    """The operations after which only their own value is still read, with the samples on its first axis."""
     position = {node: i for i, node in enumerate(program.operations)}
     last_use = {
         node: max((position[user] for user in node.users if user in position), default=len(position))
@@ -79,26 +93,29 @@ def _crossed_alone(program: Program) -> set[fx.Node]:
 
 
 def _common_name(program: Program, operations: Iterable[fx.Node]) -> str:
-    """The longest module name that all layers of these operations share."""
-    constants = set(program.constant_nodes)
-    used = sorted({p for n in operations for c in n.all_input_nodes if c in constants for p in program.made_of(c)})
+    """The longest module name that all layers of these operations have in common."""
+    known = program.parameters_of
+    used = sorted({name for n in operations for c in n.all_input_nodes if c in known for name in known[c]})
     paths = [name.split(".")[:-1] for name in used]
-    shared = []
+    common = []
     for words in zip(*paths, strict=False):
         if len(set(words)) > 1:
             break
-        shared.append(words[0])
-    return ".".join(shared) or (".".join(paths[0]) if paths else "rest")
+        common.append(words[0])
+    return ".".join(common) or (".".join(paths[0]) if paths else "rest")
 
 
-def module(
-    program: Program,
-    segment: Segment,
-    constants: Mapping[fx.Node, Tensor],
-    ways: Mapping[fx.Node, Winograd] | None = None,
+def segment_module(
+    program: Program, segment: Segment, constants: Mapping[fx.Node, Tensor], kernels: Kernels | None = None
 ) -> fx.GraphModule:
-    """A segment as a module of its own, with these constants as its buffers: [rows, ...] in, [rows, ...] out; `ways`
-    are layers that have a module of their own."""
+    """A segment as a module of its own: [rows, ...] in, [rows, ...] out.
+
+    Arguments:
+        program: of which the segment is a part.
+        segment: from `cut`.
+        constants: the constants' values, which become buffers of the module.
+        kernels: layers that have a kernel of their own, which becomes a submodule.
+    """
     graph = fx.Graph()
     root = nn.Module()
     copies: dict[fx.Node, fx.Node] = {}
@@ -121,8 +138,8 @@ def module(
         return copies[node]
 
     for number, node in enumerate(segment.operations):
-        if ways and node in ways:
-            root.add_module(f"layer_{number}", ways[node])
+        if kernels and node in kernels:
+            root.add_module(f"layer_{number}", kernels[node])
             copies[node] = graph.call_module(f"layer_{number}", (copied(node.all_input_nodes[0]),))
             copies[node].meta = dict(node.meta)
         else:

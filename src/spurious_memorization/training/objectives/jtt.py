@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
-from ...runs.run import Run, run_and_epoch
+from ...runs.epochs import run_and_epoch
+from ...runs.run import Run
 from .objective import Objective, Training
 from .settings import JttSettings
 

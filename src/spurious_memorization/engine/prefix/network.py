@@ -1,0 +1,262 @@
+"""A network cut into segments and ready to run: unedited, with one edit, or for a stack of edits at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...edits.apply import edited_tensors
+from ...edits.edit import Edit
+from ...errors import first_line
+from ...networks.forward import logits
+from ...networks.names import Precision
+from ..cpu.kernels import fused_module, kernels_for
+from ..operations import Kernels, call, can_overwrite, operand
+from .compiled import SegmentFunction, compiled_functions
+from .export import export_program
+from .prepared import PreparedEdit, in_run_format, prepare_edit
+from .program import NotExportable, Program, size_value
+from .reach import EditReach
+from .segments import Segment, cut, segment_module
+
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(eq=False, kw_only=True)
+class SegmentedNetwork:
+    """A network cut into segments, ready to run in one precision.
+
+    Arguments:
+        model: the network itself, in evaluation mode.
+        program: its operations.
+        segments: the program, cut.
+        exact_constants: its constants in full precision.
+        constants: its constants as it runs.
+        kernels: layers that have a faster kernel than their operation.
+        functions: each segment as a function.
+        precision: in which it runs.
+        reach: how far edits of it reach.
+        is_compiled: whether its segments are compiled.
+        segment_of: position of the segment of each operation.
+        row_bytes: for each segment: size of the largest value of one sample from there on.
+    """
+
+    model: nn.Module
+    program: Program
+    segments: Sequence[Segment]
+    exact_constants: Mapping[fx.Node, Tensor]
+    constants: Mapping[fx.Node, Tensor]
+    kernels: Kernels
+    functions: Sequence[SegmentFunction]
+    precision: Precision
+    reach: EditReach
+    is_compiled: bool = False
+    segment_of: Mapping[fx.Node, int] = field(init=False, repr=False)
+    row_bytes: Sequence[int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.segment_of = {node: i for i, segment in enumerate(self.segments) for node in segment.operations}
+        largest = [
+            max(_size_per_sample(node) for node in (segment.input, *segment.operations)) for segment in self.segments
+        ]
+        self.row_bytes = [max(largest[start:]) * self.dtype.itemsize for start in range(len(largest))]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the network's values."""
+        return DTYPES[self.precision]
+
+    def prepare(self, edit: Edit) -> PreparedEdit:
+        """Prepare an edit for this network."""
+        return prepare_edit(self.program, self.exact_constants, edited_tensors(self.model, edit), self.dtype)
+
+    def in_precision(self, precision: Precision) -> SegmentedNetwork:
+        """The same network in another precision, not compiled."""
+        constants, kernels, functions = _runnable(self.program, self.segments, self.exact_constants, precision)
+        return replace(
+            self, constants=constants, kernels=kernels, functions=functions, precision=precision, is_compiled=False
+        )
+
+    def compiled(self, example: Tensor) -> SegmentedNetwork:
+        """The same network with compiled segments; the network itself where no compiler is available.
+
+        Arguments:
+            example: an input [samples, ...].
+        """
+        modules = [segment_module(self.program, segment, self.constants) for segment in self.segments]
+        functions = compiled_functions(modules, in_run_format(example, self.dtype))
+        return self if functions is None else replace(self, functions=functions, is_compiled=True)
+
+
+def segmented(model: nn.Module, example: Tensor, precision: Precision) -> SegmentedNetwork:
+    """Export a network in evaluation mode and cut it into segments.
+
+    Arguments:
+        model: the network, in evaluation mode.
+        example: an input with a batch axis, [samples, ...].
+        precision: in which it will run.
+
+    Raises:
+        NotExportable: torch.export cannot handle it, or the exported program gives other logits.
+    """
+    program = export_program(model, example)
+    segments, exact_constants = cut(program), program.constants()
+    _check_logits(model, program, segments, exact_constants, example)
+    constants, kernels, functions = _runnable(program, segments, exact_constants, precision)
+    if precision != "float32":
+        _check_precision(functions, in_run_format(example, DTYPES[precision]))
+    return SegmentedNetwork(
+        model=model,
+        program=program,
+        segments=segments,
+        exact_constants=exact_constants,
+        constants=constants,
+        kernels=kernels,
+        functions=functions,
+        precision=precision,
+        reach=EditReach(program, segments, exact_constants),
+    )
+
+
+def segment_values(
+    program: Program,
+    segment: Segment,
+    constants: Mapping[fx.Node, Tensor],
+    given: Tensor,
+    edits: Sequence[tuple[slice, PreparedEdit]] = (),
+    kernels: Kernels | None = None,
+    *,
+    only_output: bool = False,
+) -> dict[fx.Node, Any]:
+    """The value of a segment's input and of each of its operations.
+
+    Arguments:
+        program: of which the segment is a part.
+        segment: the segment.
+        constants: the constants' values.
+        given: the segment's input, [rows, ...].
+        edits: (rows of the batch that belong to one edited network, its edit); the edit's new rows of layers are used
+            there.
+        kernels: layers that have a kernel of their own.
+        only_output: return the output's value alone, and free every other value after its last use.
+    """
+    values: dict[fx.Node, Any] = {segment.input: given}
+
+    def value(node: fx.Node) -> Any:
+        if node in program.sizes:
+            return size_value(node, len(given))
+        return constants[node] if node in constants else values[node]
+
+    for node in segment.operations:
+        values[node] = call(node, value, kernels, in_place=only_output and can_overwrite(node))
+        for here, edit in edits:
+            if node in edit.rows:
+                edit.rows[node].write(values[node][here], node, value(operand(node, 0))[here], value)
+        for unused in segment.unused_after[node] if only_output else ():
+            values.pop(unused, None)
+    return values
+
+
+def run_alone(network: SegmentedNetwork, start: int, end: int, given: Tensor, edit: PreparedEdit) -> Tensor:
+    """Run the segments from `start` to before `end` with one edit, on the batch [samples, ...] alone."""
+    constants = {**network.constants, **edit.constants}
+    for position in range(start, end):
+        segment = network.segments[position]
+        if edit.operations.isdisjoint(segment.operations):
+            given = network.functions[position](given)
+        else:
+            whole_batch = [(slice(None), edit)]
+            values = segment_values(network.program, segment, constants, given, whole_batch, only_output=True)
+            given = values[segment.output]
+    return given
+
+
+def run_stack(
+    network: SegmentedNetwork, start: int, edits: Sequence[PreparedEdit], given: list[Tensor]
+) -> list[Tensor]:
+    """Run the segments from `start` to the end for several edited networks at once.
+
+    Arguments:
+        network: before any edit.
+        start: position of the first segment to run.
+        edits: one per edited network.
+        given: the value that each edited network passes to the first segment. The list is emptied, so that these
+            values do not take memory in addition to the stack.
+
+    Returns:
+        Logits [samples, classes] of each edited network.
+    """
+    n = len(given[0])
+    stack = torch.cat(given) if len(given) > 1 else given[0]
+    given.clear()
+    for position in range(start, len(network.segments)):
+        segment = network.segments[position]
+        here = [
+            (slice(i * n, (i + 1) * n), edit)
+            for i, edit in enumerate(edits)
+            if not edit.rows.keys().isdisjoint(segment.operations)
+        ]
+        if here:
+            values = segment_values(
+                network.program, segment, network.constants, stack, here, network.kernels, only_output=True
+            )
+            stack = values[segment.output]
+        else:
+            stack = network.functions[position](stack)
+    return list(torch.split(stack.float(), n))
+
+
+def _runnable(
+    program: Program, segments: Sequence[Segment], exact_constants: Mapping[fx.Node, Tensor], precision: Precision
+) -> tuple[dict[fx.Node, Tensor], Kernels, list[SegmentFunction]]:
+    """Constants, kernels and segment functions in a precision."""
+    constants = {node: in_run_format(value, DTYPES[precision]) for node, value in exact_constants.items()}
+    kernels = kernels_for(program.operations, constants)
+    modules = [segment_module(program, segment, constants, kernels) for segment in segments]
+    return constants, kernels, [fused_module(module) for module in modules]
+
+
+def _check_logits(
+    model: nn.Module,
+    program: Program,
+    segments: Sequence[Segment],
+    constants: Mapping[fx.Node, Tensor],
+    example: Tensor,
+) -> None:
+    """Check that the segments give the network's logits, and that each sample's logits depend on that sample alone."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, *example.shape[1:])
+    inputs = (
+        torch.randn(shape, generator=generator).to(example) if example.is_floating_point() else example.expand(shape)
+    )
+    with torch.no_grad():
+        expected, together, alone = logits(model, inputs), inputs, inputs[:1]
+        for segment in segments:
+            together = segment_values(program, segment, constants, together)[segment.output]
+            alone = segment_values(program, segment, constants, alone)[segment.output]
+    given = torch.cat([together, alone])
+    expected = torch.cat([expected, expected[:1]])
+    if given.shape != expected.shape or not torch.allclose(
+        given.float(), expected, rtol=0, atol=1e-4 * max(1.0, float(expected.abs().max()))
+    ):
+        raise NotExportable("the exported program gives other logits than the network itself")
+
+
+def _check_precision(functions: Sequence[SegmentFunction], given: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            for function in functions:
+                given = function(given)
+    except RuntimeError as error:
+        raise NotExportable(f"an intermediate value must be float32 ({first_line(error)})") from error
+
+
+def _size_per_sample(node: fx.Node) -> int:
+    """Numbers that a node's value has for one sample."""
+    value = node.meta["val"]
+    shapes = [v.shape for v in (value if isinstance(value, list | tuple) else [value])]
+    return max((int(torch.Size(int(n) for n in shape if isinstance(n, int)).numel()) for shape in shapes), default=1)

@@ -1,0 +1,50 @@
+"""Which epoch of a run is meant. This module imports no torch and no pandas: command-line settings use it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BestRule = Literal["worst_group_accuracy", "average", "average_group_balanced", "loss"]
+"""Rules that choose the best epoch by what was measured on the val split."""
+
+
+def best_epoch(history: pd.DataFrame, rule: BestRule, among: list[int]) -> int:
+    """The epoch with the best validation value. The earliest one is taken if several are equal.
+
+    Arguments:
+        history: as `Run.history` returns it.
+        rule: "worst_group_accuracy", "average" or "average_group_balanced" take the highest accuracy, "loss" takes the
+            lowest mean loss.
+        among: epochs to choose from.
+
+    Raises:
+        UserError: nothing was measured on the val split.
+    """
+    rows = history[(history["split"] == "val") & history["epoch"].isin(among) & (history["n"] > 0)]
+    if rows.empty:
+        raise UserError("no epoch was measured on the val split: choose an epoch by number, or last")
+    accuracy = (rows["correct"] / rows["n"]).groupby(rows["epoch"])
+    sums = rows.groupby("epoch")[["n", "correct", "loss"]].sum()
+    match rule:
+        case "worst_group_accuracy":
+            values = accuracy.min()
+        case "average_group_balanced":
+            values = accuracy.mean()
+        case "average":
+            values = sums["correct"] / sums["n"]
+        case "loss":
+            values = -sums["loss"] / sums["n"]
+    return int(values.sort_index().idxmax())
+
+
+def run_and_epoch(start: str) -> tuple[Path, str]:
+    """Split RUN or RUN@EPOCH, as `--from` takes it, into the run's folder and the epoch. The epoch of RUN is "last"."""
+    match = re.fullmatch(r"(.+)@(\d+|best|last)", start)
+    return (Path(match[1]), match[2]) if match else (Path(start), "last")

@@ -1,0 +1,165 @@
+"""What `run.json` holds, and how the settings of two runs are compared."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from ..datasets.groups import Groups
+from ..datasets.samples import Dataset
+from ..datasets.settings import DataSettings
+from ..datasets.sources import Images
+from ..datasets.transforms import ImageTransform
+from ..errors import UserError
+from ..networks.build import NetworkSettings
+from ..settings import Settings
+from .epochs import BestRule
+
+_PACKAGES = ("spurious-memorization", "torch", "torchvision", "timm", "numpy", "pandas", "pillow")
+
+
+class DataRecord(Settings):
+    """What a run remembers of its data.
+
+    Arguments:
+        folder: where the data were.
+        settings: how they were read.
+        transform: from image to input.
+        fingerprint: of the table and the files.
+        classes, attributes: names, in order.
+        group_name: template of the groups' names.
+        minority: names of the minority groups.
+    """
+
+    folder: str
+    settings: DataSettings
+    transform: ImageTransform
+    fingerprint: str
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    group_name: str
+    minority: tuple[str, ...]
+
+    @property
+    def groups(self) -> Groups:
+        return Groups(self.classes, self.attributes, self.group_name)
+
+
+class StartRecord(Settings):
+    """The network that a training started from.
+
+    Arguments:
+        run: directory of its run, as the user wrote it.
+        epoch: its epoch in that run.
+    """
+
+    run: str
+    epoch: int
+
+
+class TrainingCost(Settings):
+    """What a training has cost so far.
+
+    Arguments:
+        sample_passes: each sample that goes forward and backward through the network once counts as one.
+        seconds: time in training, without measuring and storing.
+        sample_passes_before, seconds_before: cost of the other runs that this training needed: the run that it started
+            from, or the run whose errors it uses. None if unknown.
+    """
+
+    sample_passes: int = 0
+    seconds: float = 0.0
+    sample_passes_before: int | None = 0
+    seconds_before: float | None = 0.0
+
+
+class RunRecord(Settings):
+    """The content of `run.json`.
+
+    Arguments:
+        origin: the command that made the run: "train", "import" or "edit".
+        data: the data that were read.
+        network: how to build the network.
+        settings: of the command that made the run, with every default filled in.
+        best_by: the validation rule that chooses the epoch for `--epoch best`.
+        versions: of Python and of the packages.
+        start: the network of another run that a training started from.
+        training_cost: what the training has cost so far.
+    """
+
+    origin: Literal["train", "import", "edit"]
+    data: DataRecord
+    network: NetworkSettings
+    settings: dict[str, Any]
+    best_by: BestRule
+    versions: dict[str, str]
+    start: StartRecord | None = None
+    training_cost: TrainingCost | None = None
+
+
+def data_record(data: Dataset, folder: Path, settings: DataSettings) -> DataRecord:
+    """The record of these data for `run.json`.
+
+    Raises:
+        UserError: the data are not images, or have no transform yet.
+    """
+    transform = data.source.transform if isinstance(data.source, Images) else None
+    if transform is None:
+        raise UserError("a run needs images with a transform: use the Python functions for tensors")
+    return DataRecord(
+        folder=str(folder.resolve()),
+        settings=DataSettings(**{name: getattr(settings, name) for name in DataSettings.model_fields}),
+        transform=transform,
+        fingerprint=data.fingerprint(),
+        classes=data.groups.classes,
+        attributes=data.groups.attributes,
+        group_name=data.groups.template,
+        minority=tuple(data.groups.names[g] for g in data.minority),
+    )
+
+
+def check_same_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
+    """Compare two blocks of settings.
+
+    Arguments:
+        stored: settings that were stored earlier.
+        wanted: settings of the present call.
+        what: name of the thing that has them, for the error message.
+
+    Raises:
+        UserError: a setting differs. The message names the first such setting and both values.
+    """
+    before, now = _flat(stored), _flat(wanted)
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise UserError(
+                f"{what} was made with {name} = {before.get(name)!r}, not {now.get(name)!r}: "
+                "use the same settings, or choose another place"
+            )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+def comparable_settings(record: RunRecord) -> dict[str, Any]:
+    """The part of a record that must stay the same when a run is continued."""
+    compared: dict[str, Any] = json.loads(
+        record.model_dump_json(exclude={"versions": True, "training_cost": True, "data": {"folder"}})
+    )
+    return compared
+
+
+def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in block.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
