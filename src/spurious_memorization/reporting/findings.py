@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from .tables.number_formats import format_value, interval, p_text
+from .number_formats import format_value, interval, p_text
 from .wording import edit_text, selected_by
 
 FOUND = ("critical", "memorizing")

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
 
+from ..number_formats import Kind, format_value, is_missing
 from ..settings import TableFormat
 from .cells import Cell, Grid, Heading
 from .html import html_table
-from .number_formats import Kind, format_value, is_missing
 from .terminal import terminal_table
 from .text_formats import latex_text, markdown_text
 
@@ -32,7 +32,7 @@ class Column:
         is_narrow: a wide terminal breaks the column's text between words.
         is_long: the column holds sentences.
         strong: name of a column of truth values; where it is true, the cell is emphasized.
-        strong_sign: stands before the text of an emphasized cell.
+        strong_sign: put before the text of an emphasized cell.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Column:
         return Cell(text=text, detail=detail, is_strong=is_strong, exact=_exact(value, self.kind))
 
     def head(self) -> Heading:
-        """What stands above the cells."""
+        """The head of the column."""
         return Heading(
             name=self.name,
             text=self.heading,
