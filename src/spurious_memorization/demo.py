@@ -18,7 +18,7 @@ from .settings import Settings
 from .studies.pipeline import study
 from .studies.settings import StudySettings
 from .studies.study import Study
-from .training.recipes import TrainSettings
+from .training.settings import TrainSettings
 from .training.train import train
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from spurious_memorization.reporting.number_formats import Kind, format_value, interval, p_text
 from spurious_memorization.reporting.settings import TableFormat
+from spurious_memorization.reporting.tables.number_formats import Kind, format_value, interval, p_text
 from spurious_memorization.reporting.tables.table import Column, Table
 
 ROWS = pd.DataFrame(

@@ -10,8 +10,8 @@ import pandas as pd
 from ...runs.run import Run
 from ...statistics.intervals import wilson_interval
 from ..inputs import ReportInputs
-from ..number_formats import format_value
 from ..tables.columns import table_of
+from ..tables.number_formats import format_value
 from ..wording import group_title
 from .colors import BLUE, GREEN, LINE, ORANGE
 from .figure import Figure, in_order, ranked

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ...calibration.rates import Rate
-from ..number_formats import interval
+from .number_formats import interval
 from .table import Column, Row, Table
 
 _NULLS = {

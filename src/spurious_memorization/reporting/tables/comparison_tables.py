@@ -10,7 +10,7 @@ import pandas as pd
 from ...comparison.compare import Comparison
 from ...comparison.epochs import CHOSEN_BY
 from ...comparison.measures import GAP, OVERALL
-from ..number_formats import Kind, interval
+from .number_formats import Kind, interval
 from .table import Column, Row, Table
 
 _HEADINGS = dict(zip(OVERALL, ("average", "train weighted", "group balanced", "worst group"), strict=True))

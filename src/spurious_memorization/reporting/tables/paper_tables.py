@@ -8,8 +8,8 @@ import pandas as pd
 
 from ...paper.folders import WEIGHT_FILES
 from ...paper.grids import Grid
-from ..number_formats import format_value, interval
 from ..wording import with_names
+from .number_formats import format_value, interval
 from .run_tables import star
 from .table import Column, Row, Table
 

@@ -10,7 +10,7 @@ from ...criteria.scores import Scores
 from ...datasets.groups import Groups
 from ...networks.units import Units, short_name
 from ...statistics.intervals import wilson_interval
-from ..number_formats import format_value
+from .number_formats import format_value
 from .table import Column, Row, Table
 
 SPLITS = ("train", "val", "test")

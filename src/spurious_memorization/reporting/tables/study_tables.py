@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pandas as pd
 
 from ...studies.study import Study
-from ..findings import FOUND, tested_split
-from ..number_formats import MISSING, format_value, interval, p_text
 from ..wording import with_names
+from .findings import FOUND, tested_split
+from .number_formats import MISSING, format_value, interval, p_text
 from .table import Column, Row, Table
 
 MAX_SUMMARY_ROWS = 24

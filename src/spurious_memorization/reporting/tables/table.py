@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
 
-from ..number_formats import Kind, format_value, is_missing
 from ..settings import TableFormat
 from .cells import Cell, Grid, Heading
 from .html import html_table
+from .number_formats import Kind, format_value, is_missing
 from .terminal import terminal_table
 from .text_formats import latex_text, markdown_text
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from ...comparison.epochs import CHOSEN_BY
 from ...comparison.unit_tracking import TOGETHER, UnitTracking
-from ..number_formats import Kind
 from .comparison_tables import spread
+from .number_formats import Kind
 from .table import Column, Table
 
 _RULES = {"worst_group_accuracy": "worst group", "average": "average"}
