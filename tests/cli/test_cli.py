@@ -21,11 +21,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def run(trained: sm.Run, tmp_path: Path) -> sm.Run:
-    return tiny.copied(trained, tmp_path / "run")
-
-
 @pytest.mark.parametrize(
     "command",
     [
