@@ -15,6 +15,7 @@
 # images. Replace the folder of drawn images by your folder, and `Birds` by your network. Nothing else changes.
 
 # %%
+# %load_ext spurious_memorization
 import tempfile
 from itertools import pairwise
 from pathlib import Path

@@ -17,10 +17,12 @@ from .networks.selection import Selection
 from .networks.units import Units, parse_units
 from .paper.reproduce import Reproduction, reproduce
 from .paper.settings import ReproduceSettings
-from .reporting.draw import FigureSettings, draw
-from .reporting.page import report
-from .runs.importing import import_network
+from .reporting.figures.write_figures import draw_figures
+from .reporting.notebook import load_ipython_extension
+from .reporting.page.write_page import report
+from .reporting.settings import FigureSettings
 from .runs.import_settings import ImportSettings
+from .runs.importing import import_network
 from .runs.run import Run
 from .settings import Execution
 from .statistics.agreement import agreement
@@ -73,13 +75,14 @@ __all__ = [
     "compare",
     "count_of",
     "criteria",
-    "draw",
+    "draw_figures",
     "edits",
     "effects",
     "evaluate",
     "from_tensors",
     "hardest_samples",
     "import_network",
+    "load_ipython_extension",
     "matched_controls",
     "mitigate",
     "nt_xent",

@@ -10,8 +10,9 @@ from pydantic import Field
 from .console import log
 from .datasets.settings import SynthbirdsSettings
 from .datasets.synthbirds.make import make_synthbirds
-from .reporting.draw import FigureSettings, draw
-from .reporting.page import report
+from .reporting.figures.write_figures import draw_figures
+from .reporting.page.write_page import report
+from .reporting.settings import FigureSettings
 from .runs.run import Run
 from .settings import Settings
 from .studies.pipeline import study
@@ -84,5 +85,5 @@ def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo
     )
     result = study(run, plan)
     log("4/4 writing the report and its figures")
-    figures = draw("all", [run.path], out / "figures", FigureSettings(format="png"))
+    figures = draw_figures("all", [run.path], out / "figures", FigureSettings(format="png"))
     return Demo(out / "birds", run, result, tuple(figures), report([run.path]))

@@ -90,9 +90,10 @@ def largest_neuron_by_threshold(
 
 def _trained(run: Run) -> Answer:
     """The answer of a training. Accuracy per group and epoch is drawn into the run, as `accuracy.png`."""
-    from ..reporting.draw import FigureSettings, draw
+    from ..reporting.figures.write_figures import draw_figures
+    from ..reporting.settings import FigureSettings
 
-    draw("accuracy", [run.path], run.path, FigureSettings(format="png"))
+    draw_figures("accuracy", [run.path], run.path, FigureSettings(format="png"))
     return finished([run])
 
 

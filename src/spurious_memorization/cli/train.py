@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from ..reporting.tables import accuracy_table
+from ..reporting.tables.run_tables import accuracy_table
 from ..runs.run import Run
 from ..training.loop import TrainExecution
 from ..training.recipes import TrainSettings

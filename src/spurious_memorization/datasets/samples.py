@@ -58,11 +58,6 @@ class Dataset:
         counts = ", ".join(f"{split} {int((self.split == split).sum())}" for split in self.splits)
         return f"<Dataset {self.name}: {counts} samples, {len(self.groups)} groups>"
 
-    def _repr_html_(self) -> str:
-        from ..reporting.notebook import dataset_html
-
-        return dataset_html(self)
-
     @cached_property
     def g(self) -> NDArray[np.int64]:
         """Group of each sample, [samples]."""
