@@ -33,11 +33,10 @@ from .studies.settings import StudySettings, TraceSettings
 from .studies.study import Study
 from .studies.tracing import Ranking, trace
 from .training.epoch_selection import selected_epoch, val_halves
-from .training.loop import TrainExecution
-from .training.mitigate import MitigateSettings, Mitigation, mitigate
-from .training.objectives.contrast import nt_xent
-from .training.objectives.masks import pruned_units
-from .training.recipes import TrainSettings
+from .training.mitigate import Mitigation, mitigate
+from .training.contrast import nt_xent
+from .training.masks import pruned_units
+from .training.settings import MitigateSettings, TrainExecution, TrainSettings
 from .training.train import train
 from .version import __version__
 

@@ -32,7 +32,7 @@ def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["stduy"]])
 def test_what_needs_no_network_loads_none(arguments):
-    heavy = {"torch", "timm", "torchvision", "scipy", "altair", "accelerate"}
+    heavy = {"torch", "timm", "torchvision", "scipy", "altair"}
     code = f"""
 import sys
 from spurious_memorization.cli import main

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -271,12 +273,27 @@ def test_tensorboard(squares: Path, tmp_path: Path, capsys: Capture) -> None:
 def test_a_tracker_that_is_not_there(
     squares: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accelerate.tracking.is_wandb_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     flags = ("--model", tiny.NETWORK, "--epochs", 1, "--out", tmp_path / "run")
     said = tiny.spurmem(capsys, "train", squares, *flags, "--log", "wandb")
     assert "tracker 'wandb' is not installed: pip install 'spurious-memorization[wandb]'" in said.error
     assert "nonsense" in tiny.spurmem(capsys, "train", squares, *flags, "--log", "nonsense").error
     assert tiny.spurmem(capsys, "train", squares, *flags).status == 0  # nothing stands in the way of another try
+
+
+def test_wandb(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    run = SimpleNamespace(
+        log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("finished")
+    )
+    spec = importlib.machinery.ModuleSpec("wandb", None)
+    module = SimpleNamespace(init=lambda **named: calls.append(named) or run, __spec__=spec)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    train(squares, tmp_path / "run", epochs=2, execution=sm.TrainExecution(log="wandb"))
+    start, *logged, end = calls
+    assert (start["project"], start["config"]["epochs"], end) == ("spurmem", "2", "finished")
+    assert [step for step, _ in logged] == [1, 2]
+    assert {"loss", "accuracy/test/class 0 with color 1"} <= set(logged[0][1])
 
 
 def test_a_loss_that_is_no_number(squares: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -11,8 +11,8 @@ from ..comparison.compare import compare
 from ..reporting.settings import TableFormat
 from ..reporting.tables.comparison_tables import method_costs, method_overview
 from ..reporting.tables.table import csv_text
-from ..training.loop import TrainExecution
-from ..training.mitigate import MitigateSettings, mitigate
+from ..training.mitigate import mitigate
+from ..training.settings import MitigateSettings, TrainExecution
 from .app import Answer
 
 

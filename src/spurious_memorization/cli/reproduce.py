@@ -15,7 +15,7 @@ from ..paper.settings import ReproduceSettings
 from ..reporting.tables.paper_tables import drops_tables, grids_table, mixed_table
 from ..reporting.tables.run_tables import accuracy_table
 from ..reporting.tables.study_tables import verdict_table
-from ..training.loop import TrainExecution
+from ..training.settings import TrainExecution
 from .app import Answer
 
 

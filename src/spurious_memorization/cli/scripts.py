@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from ..paper.arguments import ChannelStudy, Finetuning, Pretraining, ThresholdStudy
 from ..settings import Execution
-from ..training.loop import TrainExecution
+from ..training.settings import TrainExecution
 from .app import Answer
 from .train import finished
 

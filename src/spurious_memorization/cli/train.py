@@ -10,9 +10,8 @@ from rich.console import RenderableType
 
 from ..reporting.tables.run_tables import accuracy_table
 from ..runs.run import Run
-from ..training.loop import TrainExecution
-from ..training.recipes import TrainSettings
 from ..training.seeds import seeds_from, with_seed
+from ..training.settings import TrainExecution, TrainSettings
 from ..training.train import train
 from .app import Answer
 

@@ -8,7 +8,7 @@ from ..datasets.samples import Samples
 from ..errors import UserError
 from ..runs.epochs import BestRule, best_epoch
 from ..runs.run import Run
-from ..training.epoch_selection import selection_history
+from ..training.epoch_selection import history_on
 
 CHOSEN_BY: tuple[BestRule, ...] = ("worst_group_accuracy", "average")
 """Both rules are always shown: the first needs the groups of the validation samples, the second doesn't."""
@@ -28,7 +28,7 @@ def counts_where_chosen(run: Run, selecting: Samples) -> pd.DataFrame:
     history, epochs = run.history(), run.epochs()
     if not epochs or (epochs == [0] and run.record.settings.get("epochs")):
         raise UserError(f"{run.path} has no finished epoch: finish its training with --resume, or leave it out")
-    halves = selection_history(run, selecting)
+    halves = history_on(run, selecting)
     measured = pd.concat([history[history["split"] == "train"], halves, history[history["split"] == "test"]])
     frames = []
     for rule in CHOSEN_BY:

@@ -15,7 +15,7 @@ from ..runs.run import Run
 from ..studies.pipeline import study
 from ..studies.settings import StudySettings
 from ..studies.study import Study
-from ..training.recipes import TrainSettings
+from ..training.settings import TrainSettings
 from ..training.train import train
 from .settings import DemoSettings
 

@@ -1,21 +1,25 @@
-"""Pruning masks: the units that a pruned copy of a network goes without."""
+"""Pruning masks: the units that are pruned in a copy of a network."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ...criteria.gradients import gradient
-from ...criteria.random_scores import random
-from ...criteria.scores import Scores, count_of, top
-from ...criteria.weight_norms import weight_norm
-from ...datasets.samples import Samples
-from ...datasets.sources import Batch
-from ...errors import UserError
-from ...networks.names import LossName
-from ...networks.selection import Selection
-from ...networks.units import Units, short_name, sites, touched
-from .settings import Mask
+from ..criteria.gradients import gradient
+from ..criteria.random_scores import random
+from ..criteria.scores import Scores, count_of, top
+from ..criteria.weight_norms import weight_norm
+from ..datasets.samples import Samples
+from ..datasets.sources import Batch
+from ..errors import UserError
+from ..networks.names import LossName
+from ..networks.selection import Selection
+from ..networks.units import Units, short_name, sites, touched
+
+Mask = Literal["gradient", "magnitude-smallest", "magnitude-largest", "random", "none"]
+"""How the units to prune are chosen."""
 
 
 def pruned_units(
@@ -35,11 +39,11 @@ def pruned_units(
         model: the network, which stays as it is.
         mask: "magnitude-smallest" and "magnitude-largest" by L2 norm, "gradient" by the largest gradients of the mean
             loss over the batch, "random", or "none".
-        fraction: share of the units, rounded up.
-        batch: samples for "gradient", usually the worst ones.
-        select: the units that are considered; every channel but the classifier head's if not given.
-        loss: whose gradient is taken.
-        strictly_beyond: with "magnitude-largest", one unit fewer: those strictly larger than the last one selected.
+        fraction: fraction of the units, rounded up.
+        batch: samples for "gradient", usually the hardest ones.
+        select: the units that are considered; by default every channel but those of the classifier head.
+        loss: the loss whose gradient is taken.
+        strictly_beyond: with "magnitude-largest", one unit fewer: only those larger than the last selected one.
         seed: of "random".
 
     Raises:
@@ -47,8 +51,8 @@ def pruned_units(
 
     Example:
         ```python
-        worst = sm.hardest_samples(model, data.train, n=200)
-        pruned = sm.edits.edited(model, sm.edits.zero(sm.pruned_units(model, "gradient", 0.01, worst)))
+        hardest = sm.hardest_samples(model, data.train, n=200)
+        pruned = sm.edits.edited(model, sm.edits.zero(sm.pruned_units(model, "gradient", 0.01, hardest)))
         ```
     """
     select = select or Selection()
@@ -69,7 +73,7 @@ def _scores(
     match mask:
         case "gradient":
             if batch is None:
-                raise UserError("mask gradient needs samples: give it a batch, such as the hardest samples")
+                raise UserError("mask gradient needs samples: pass a batch, such as the hardest samples")
             return gradient(model, batch, select=select, loss=loss)
         case "random":
             return random(model, select=select, seed=seed)
@@ -77,8 +81,9 @@ def _scores(
             return weight_norm(model, select=select)
 
 
-def kept(model: nn.Module, units: Units) -> dict[str, Tensor]:
-    """{parameter: 0 where the units are, 1 elsewhere}, in the parameter's shape, for the parameters that they touch."""
+def parameter_masks(model: nn.Module, units: Units) -> dict[str, Tensor]:
+    """{parameter: 0 where the units are, 1 elsewhere}, in the shape of the parameter. Parameters without any of the
+    units are left out."""
     parameters, masks = dict(model.named_parameters()), {}
     for name, places in touched(model, units).items() if len(units) else ():
         mask = torch.ones(parameters[name].shape)
@@ -91,14 +96,14 @@ def kept(model: nn.Module, units: Units) -> dict[str, Tensor]:
 
 
 def as_mask(model: nn.Module, name: str, mask: Tensor) -> Tensor:
-    """A mask of zeros and ones on the device, in the type and in the memory layout of its parameter."""
+    """A mask of zeros and ones, with the device, type and memory layout of its parameter."""
     return torch.empty_like(model.get_parameter(name), requires_grad=False).copy_(mask)
 
 
 def _check_whole_layers(model: nn.Module, units: Units, select: Selection, mask: Mask, fraction: float) -> None:
-    there = sites(model, select)
+    all_sites = sites(model, select)
     for name, index in units.by_name().items():
-        if len(index) == there[name].n:
+        if len(index) == all_sites[name].n:
             raise UserError(
                 f"mask {mask} with fraction {fraction:g} would prune all {len(index)} {units.kind}s of "
                 f"{short_name(name)}: choose a smaller fraction, or another mask"

@@ -10,8 +10,8 @@ from torch import Tensor
 def nt_xent(one: Tensor, two: Tensor, temperature: float = 0.5) -> Tensor:
     """Normalized temperature-scaled cross-entropy of two views of the same samples.
 
-    Each of the 2N views is classified among the 2N - 1 others by cosine similarity over temperature; the right answer
-    is the other view of its own sample. The mean over all views.
+    Each of the 2N views is classified among the 2N - 1 others, by cosine similarity divided by temperature. The right
+    class is the other view of the same sample. The result is the mean over all views.
 
     Arguments:
         one: views of the samples, [samples, features].
@@ -32,5 +32,6 @@ def nt_xent(one: Tensor, two: Tensor, temperature: float = 0.5) -> Tensor:
 
 
 def dense_pruned_contrast(dense: Tensor, pruned: Tensor, temperature: float = 0.5) -> Tensor:
-    """NT-Xent of dense and pruned outputs, [samples, features] each, once for each with the other held fixed."""
+    """NT-Xent of dense and pruned outputs, [samples, features] each: once with the dense outputs held fixed, plus once
+    with the pruned outputs held fixed."""
     return nt_xent(dense.detach(), pruned, temperature) + nt_xent(dense, pruned.detach(), temperature)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -17,27 +18,41 @@ from ...datasets.sources import Inputs
 from ...networks.selection import Selection
 from ...networks.units import short_name, sites
 from ...seeds import derived_seed
-from .objective import Objective, Training
-from .settings import ExampleTiedDropoutSettings
+from ..objective import Objective, Training
+from ..objective_settings import ObjectiveSettings
 
 SHORTCUTS = ("downsample", "shortcut")
+"""Words in the names of layers that belong to a shortcut around a block."""
 
 
-class ExampleTiedDropout(Objective):
+class ExampleTiedDropoutSettings(ObjectiveSettings):
+    """Options of example-tied-dropout.
+
+    Arguments:
+        generalizing: fraction of a layer's channels that every sample uses.
+        memorizing: fraction of the other channels that one sample uses.
+    """
+
+    name: Literal["example-tied-dropout"] = "example-tied-dropout"
+    generalizing: float = Field(0.2, gt=0, lt=1)
+    memorizing: float = Field(0.1, gt=0, le=1)
+
+
+class ExampleTiedDropout(Objective[ExampleTiedDropoutSettings]):
     """Example-tied dropout: Maini et al. (2023), Can Neural Network Memorization Be Localized?
 
-    In each layer the first channels, a share `generalizing`, serve all samples. Of the others every training sample
-    uses a share `memorizing`, drawn once by seed, layer and sample index, and the rest is dropped. For prediction all
-    but the generalizing channels are dropped. Nothing is rescaled.
+    In each layer the first channels, a fraction `generalizing`, serve all samples. Every training sample also uses a
+    fraction `memorizing` of the other channels, and the rest is dropped for it. These channels are drawn once, by seed,
+    layer and sample index. Prediction drops all channels but the generalizing ones. Nothing is rescaled.
 
-    The layers are the batch norms but those of shortcuts, whose output passes an activation next; in networks without
-    batch norm every convolution and linear layer but the head. There a channel is dropped for good by zeroing its
-    weights and bias, so that what is stored is a plain network. The paper places the dropout in small networks by hand.
+    The layers are all batch norms but those of shortcuts: an activation follows each of them. A network without batch
+    norm uses every convolution and linear layer but the head. The stored network has the channels dropped for good: the
+    weights and bias of the layer are zero there, so it is a plain network. The paper places the dropout in small
+    networks by hand.
     """
 
     def __init__(self, settings: ExampleTiedDropoutSettings, training: Training) -> None:
-        super().__init__(training)
-        self.settings = settings
+        super().__init__(settings, training)
         self.layers = tied_layers(training.model)
 
     def loss(self, inputs: Inputs, y: Tensor, index: Tensor) -> Tensor:
@@ -75,8 +90,13 @@ def tied_layers(model: nn.Module) -> tuple[str, ...]:
 
 @contextmanager
 def dropped(model: nn.Module, layers: tuple[str, ...], kept: Callable[[str, int], Tensor]) -> Iterator[None]:
-    """Passes within the block drop the channels of these layers that `kept(layer, channels)`, [samples, channels],
-    leaves out."""
+    """Within the block, forward passes drop channels of these layers.
+
+    Arguments:
+        model: the network.
+        layers: names of the layers.
+        kept: (layer, number of channels) -> whether each sample keeps each channel, [samples, channels].
+    """
 
     def hook(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         def drop(module: nn.Module, _: Any, output: Tensor) -> Tensor:
@@ -94,7 +114,7 @@ def dropped(model: nn.Module, layers: tuple[str, ...], kept: Callable[[str, int]
 
 
 def uniform(index: NDArray[np.int64], n: int, seed: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1) that depend on sample index, position and seed alone, [samples, n] (SplitMix64)."""
+    """Numbers in [0, 1), [samples, n], that depend only on sample index, position and seed (SplitMix64)."""
     position = np.arange(n, dtype=np.uint64)
     with np.errstate(over="ignore"):
         counter = index.astype(np.uint64)[:, None] * np.uint64(n) + position + np.uint64(seed)
