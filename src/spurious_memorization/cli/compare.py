@@ -30,7 +30,7 @@ def compare_command(
         format: print the tables as markdown or latex, or all numbers as one csv
     """
     import pandas as pd
-    
+
     from ..comparison.compare import compare
     from ..comparison.unit_tracking import track_units
     from ..reporting.tables.comparison_tables import comparison_tables

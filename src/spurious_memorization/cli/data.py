@@ -22,7 +22,9 @@ SHOWN = 10
 data_app = App(name="data")
 make_app = App(name="make", help="Make a data set with a planted spurious correlation.")
 data_app.command(make_app)
-prepare_app = App(name="prepare", help="Prepare a published data set from your files or archives, and check that it is complete.")
+prepare_app = App(
+    name="prepare", help="Prepare a published data set from your files or archives, and check that it is complete."
+)
 data_app.command(prepare_app)
 
 
@@ -79,7 +81,7 @@ def check_command(
 ) -> Answer:
     """Count samples per split and group, and find missing images, broken images, and images in more than one split.
 
-    The counts of Waterbirds and CelebA are compared with the published ones. The exit status is 1 if something is wrong.
+    Waterbirds and CelebA are compared with their published counts. The exit status is 1 if something is wrong.
 
     Arguments:
         folder: the data folder
@@ -136,7 +138,7 @@ def counts_table(report: Report) -> Table:
     """Samples per group and split, with each group's lift and role."""
 
     import pandas as pd
-    
+
     from ..reporting.tables.dataset_tables import group_counts_table
 
     def role(group: str) -> str:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from ..networks.names import UnitKind
 from ..settings import Execution
 from .app import Answer
-from .train import finished
+from .finished import finished
 
 
 def edit_command(

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from ..runs.import_settings import ImportSettings
 from ..settings import Execution
 from .app import Answer
-from .train import finished
+from .finished import finished
 
 
 def import_command(
