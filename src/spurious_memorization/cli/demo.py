@@ -25,7 +25,7 @@ def demo_command(
         verbose: print every table, not only the finding; a finished demo is not run again
     """
     from ..demo.flow import run_demo
-    from ..reporting.findings import findings
+    from ..reporting.tables.findings import findings
     from ..reporting.tables.run_tables import accuracy_table
     from ..reporting.tables.study_tables import all_study_tables, summary_table
 

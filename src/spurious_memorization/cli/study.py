@@ -34,7 +34,7 @@ def study_command(
         data: the run's data folder, if it was moved
         verbose: print every table, not only the finding; a finished study is not measured again
     """
-    from ..reporting.findings import findings
+    from ..reporting.tables.findings import findings
     from ..reporting.tables.study_tables import all_study_tables, summary_table
     from ..runs.run import Run
     from ..studies.pipeline import study
