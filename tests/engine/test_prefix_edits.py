@@ -35,7 +35,11 @@ from spurious_memorization.engine.prefix.network import segmented
 from spurious_memorization.networks.selection import Selection
 from spurious_memorization.networks.units import Units, sites
 
-NETWORKS = ("resnet18", "resnet50", "deit_tiny", "convnext_atto", pytest.param("regnety_002", marks=pytest.mark.slow))
+NETWORKS = (
+    "resnet18",
+    "deit_tiny",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "convnext_atto", "regnety_002")),
+)
 KINDS = ("zero", "mean", "random_init", "random_noise", "rewind", "engine_cases:turned")
 
 
@@ -88,8 +92,17 @@ def test_any_edits_equal_full_passes(name):
     holds()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["resnet18", "deit_tiny"])
+QUICK = {("resnet18", "mean"), ("resnet18", "engine_cases:turned"), ("deit_tiny", "zero")}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=() if (name, kind) in QUICK else pytest.mark.slow)
+        for name in ("resnet18", "deit_tiny")
+        for kind in KINDS
+    ],
+)
 def test_each_kind_of_edit_at_each_depth(name, kind):
     net = network(name)[0]
     layers = [*sites(net, Selection())]
@@ -118,7 +131,11 @@ def test_each_kind_of_edit_at_each_depth(name, kind):
     ("name", "parameters"),
     [
         ("resnet18", ["bn1.weight", "bn1.bias", "layer2.0.downsample.1.weight", "layer4.1.bn2.bias", "fc.bias"]),
-        ("deit_tiny", ["pos_embed", "cls_token", "blocks.0.norm1.weight", "blocks.5.norm2.bias", "norm.weight"]),
+        pytest.param(
+            "deit_tiny",
+            ["pos_embed", "cls_token", "blocks.0.norm1.weight", "blocks.5.norm2.bias", "norm.weight"],
+            marks=pytest.mark.slow,
+        ),
         ("convnext_atto", ["stem.1.weight", "stages.0.blocks.1.gamma", "stages.2.blocks.3.norm.weight"]),
     ],
 )
