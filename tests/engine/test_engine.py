@@ -155,8 +155,8 @@ def test_batch_size_changes_no_result(name):
 @pytest.mark.parametrize(
     ("edits_per_block", "outcomes_per_block", "min_samples"),
     [
-        (1, 4, 2),
         (64, 7, 7),
+        pytest.param(1, 4, 2, marks=pytest.mark.slow),
         pytest.param(2, 1000, 30, marks=pytest.mark.slow),
         pytest.param(3, 30, 1, marks=pytest.mark.slow),
     ],

@@ -133,7 +133,10 @@ def of_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "mkldnn", SimpleNamespace(_convolution_pointwise=wrong))
 
 
-@pytest.mark.parametrize("broken", [missing, failing, without_relu, of_another_shape])
+@pytest.mark.parametrize(
+    "broken",
+    [missing, without_relu, *(pytest.param(how, marks=pytest.mark.slow) for how in (failing, of_another_shape))],
+)
 def test_a_missing_or_wrong_fused_operation_is_not_used(broken, monkeypatch, wide):
     net, x = wide
     assert FUSED in targets(segmented(net, x[:1], "float32"))

@@ -22,7 +22,7 @@ from spurious_memorization.engine.prefix.network import SegmentedNetwork
 from spurious_memorization.engine.prefix.prepared import prepare_edit
 
 
-@pytest.fixture(params=["batch", "waiting", "kept", "all"])
+@pytest.fixture(params=["all", *(pytest.param(name, marks=pytest.mark.slow) for name in ("batch", "waiting", "kept"))])
 def tight(request, monkeypatch) -> Iterator[str]:
     limits = {
         "batch": (prefix_module, "BATCH_BYTES"),

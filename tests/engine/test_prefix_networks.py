@@ -14,7 +14,7 @@ from spurious_memorization.engine.prefix.network import segmented
 from spurious_memorization.networks.selection import Selection
 from spurious_memorization.networks.units import sites
 
-QUICK = {"dense", "grouped", "tied without bias", "shared norm", "late bias", "windows", "no cuts", "signals", "gate"}
+QUICK = {"dense", "grouped", "tied without bias", "shared norm", "late bias", "no cuts", "signals"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in OWN])
