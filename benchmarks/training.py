@@ -20,11 +20,9 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 import spurious_memorization as sm
-from spurious_memorization.networks.forward import autocast, moved
-from spurious_memorization.networks.names import Precision
-from spurious_memorization.training.objectives.masks import kept
-from spurious_memorization.training.objectives.pruned_contrast import finetuning_loss
-from spurious_memorization.training.objectives.settings import PrunedContrastSettings
+from spurious_memorization.networks.forward import Precision, autocast, moved
+from spurious_memorization.training.masks import parameter_masks
+from spurious_memorization.training.objectives.pruned_contrast import PrunedContrastSettings, finetuning_loss
 
 BATCH = 16
 SETTINGS = PrunedContrastSettings(
@@ -43,7 +41,9 @@ def rows(steps: int = 4) -> list[str]:
     torch.manual_seed(0)
     model = timm.create_model("resnet50", num_classes=2)
     x, y = torch.randn(BATCH, 3, 224, 224), torch.arange(BATCH) % 2
-    masks = kept(model, sm.pruned_units(model, "magnitude-smallest", 0.01, select=sm.Selection(unit="weight")))
+    masks = parameter_masks(
+        model, sm.pruned_units(model, "magnitude-smallest", 0.01, select=sm.Selection(unit="weight"))
+    )
     ways: dict[str, Step] = {
         "three passes, float32, contiguous (the research code's)": _reference(copy.deepcopy(model), masks, x, y),
         "pruned-contrast, float32": _ours(copy.deepcopy(model), masks, x, y, "float32"),

@@ -15,9 +15,8 @@ import safetensors.torch
 import tiny
 import torch
 
-from spurious_memorization.atomic import atomic_folder, atomic_write, write_text
+from spurious_memorization.atomic import atomic_folder, atomic_write, write_parquet, write_text
 from spurious_memorization.errors import UserError
-from spurious_memorization.atomic import write_parquet
 
 
 def test_a_file_appears_whole_with_the_usual_rights(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 import spurious_memorization as sm
 from spurious_memorization.cli.app import app
-from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from spurious_memorization.datasets.settings import SynthbirdsSettings
+from spurious_memorization.datasets.synthbirds.make import make_synthbirds
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "commands.md"})

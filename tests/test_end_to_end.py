@@ -106,7 +106,9 @@ def test_a_small_demo(tmp_path: Path, capsys: Capture) -> None:
         with Image.open(file) as figure:
             figure.load()
             assert min(figure.size) > 100
-    again = tiny.spurmem(capsys, "demo", "--out", tmp_path / "demo", *flags)  # continues, and shows tables
+    again = tiny.spurmem(capsys, "demo", "--out", tmp_path / "demo", *flags)  # continues, and shows its answer
     assert again.status == 0, again.err
+    assert again.out.count("┏") == 1
+    again = tiny.spurmem(capsys, "demo", "--out", tmp_path / "demo", *flags, "--verbose")
     for words in ("Accuracy after epoch 1", "Accuracy change in train", "Accuracy change in test", "next: "):
         assert words in again.out

@@ -15,6 +15,7 @@
 # images. Replace the folder of drawn images by your folder, and `Birds` by your network. Nothing else changes.
 
 # %%
+# %load_ext spurious_memorization
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +25,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import spurious_memorization as sm
-from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from spurious_memorization.datasets.settings import SynthbirdsSettings
+from spurious_memorization.datasets.synthbirds.make import make_synthbirds
 
 # %% [markdown]
 # ## Images

@@ -21,6 +21,7 @@
 # 3. channels that a criterion ranks first.
 
 # %%
+# %load_ext spurious_memorization
 import spurious_memorization as sm
 from spurious_memorization.calibration.plants import plant_channels
 from spurious_memorization.calibration.striped_images import striped_images

@@ -7,8 +7,9 @@ from .criteria.presets import tracing_rules
 from .criteria.scores import Scores, by_threshold, count_of, random_dropout, top
 from .datasets.folder import read_data
 from .datasets.pseudo_minority import with_pseudo_minority
-from .datasets.samples import Dataset, Samples, from_tensors
+from .datasets.samples import Dataset, Samples
 from .datasets.sources import Batch
+from .datasets.tensors import from_tensors
 from .edits.edit import Edit
 from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
@@ -17,10 +18,12 @@ from .networks.selection import Selection
 from .networks.units import Units, parse_units
 from .paper.reproduce import Reproduction, reproduce
 from .paper.settings import ReproduceSettings
-from .reporting.draw import FigureSettings, draw
-from .reporting.page import report
-from .runs.importing import import_network
+from .reporting.figures.write_figures import draw_figures
+from .reporting.notebook import load_ipython_extension
+from .reporting.page.write_page import report
+from .reporting.settings import FigureSettings
 from .runs.import_settings import ImportSettings
+from .runs.importing import import_network
 from .runs.run import Run
 from .settings import Execution
 from .statistics.agreement import agreement
@@ -30,12 +33,11 @@ from .studies.pipeline import study, study_in_memory
 from .studies.settings import StudySettings, TraceSettings
 from .studies.study import Study
 from .studies.tracing import Ranking, trace
+from .training.contrast import nt_xent
 from .training.epoch_selection import selected_epoch, val_halves
-from .training.loop import TrainExecution
-from .training.mitigate import MitigateSettings, Mitigation, mitigate
-from .training.objectives.contrast import nt_xent
-from .training.objectives.masks import pruned_units
-from .training.recipes import TrainSettings
+from .training.masks import pruned_units
+from .training.mitigate import Mitigation, mitigate
+from .training.settings import MitigateSettings, TrainExecution, TrainSettings
 from .training.train import train
 from .version import __version__
 
@@ -73,13 +75,14 @@ __all__ = [
     "compare",
     "count_of",
     "criteria",
-    "draw",
+    "draw_figures",
     "edits",
     "effects",
     "evaluate",
     "from_tensors",
     "hardest_samples",
     "import_network",
+    "load_ipython_extension",
     "matched_controls",
     "mitigate",
     "nt_xent",

@@ -8,15 +8,17 @@ from pathlib import Path
 from pydantic import Field
 
 from .console import log
-from .datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
-from .reporting.draw import FigureSettings, draw
-from .reporting.page import report
+from .datasets.settings import SynthbirdsSettings
+from .datasets.synthbirds.make import make_synthbirds
+from .reporting.figures.write_figures import draw_figures
+from .reporting.page.write_page import report
+from .reporting.settings import FigureSettings
 from .runs.run import Run
 from .settings import Settings
 from .studies.pipeline import study
 from .studies.settings import StudySettings
 from .studies.study import Study
-from .training.recipes import TrainSettings
+from .training.settings import TrainSettings
 from .training.train import train
 
 
@@ -83,5 +85,5 @@ def demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo
     )
     result = study(run, plan)
     log("4/4 writing the report and its figures")
-    figures = draw("all", [run.path], out / "figures", FigureSettings(format="png"))
+    figures = draw_figures("all", [run.path], out / "figures", FigureSettings(format="png"))
     return Demo(out / "birds", run, result, tuple(figures), report([run.path]))

@@ -126,7 +126,7 @@ def test_rejected_plants_are_told_and_left_out(stored: Path, capsys: pytest.Capt
     (stored / "planted_deit_0000.json").write_text(json.dumps(planted_record(0, accepted=False)))
     said = tiny.spurmem(capsys, "calibrate", "--out", stored, "--networks", 4, "--plants", 2, "--described", 0)
     assert "1 of 2 plants were accepted" in said.out
-    assert "1 were not and are left out" in said.out
+    assert "The other 1 is left out" in said.out
 
 
 def test_wrong_folders_are_refused_in_one_line(stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -186,7 +186,7 @@ def test_a_calibration_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     options = ("--networks", 2, "--plants", 1, "--described", 1, "--controls", 19)
     said = tiny.spurmem(capsys, "calibrate", "--out", tmp_path / "out", *options)
     assert said.status == 0, said.err
-    for words in ("False answers where nothing is to be found", "recall at the planted number", "untrained weights"):
+    for words in ("False positive answers where there is nothing", "recall at the planted number", "untrained weights"):
         assert words in said.out
     kept = {file: (tmp_path / "out" / file).read_text() for file in tiny.files_below(tmp_path / "out")}
     assert len(kept) == 1 + 2 + 1 + 3

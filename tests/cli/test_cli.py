@@ -148,10 +148,15 @@ def test_study_answers(run: sm.Run, capsys: Capture) -> None:
     flags = ("--criterion", "weight_norm", "--size", "2", "--edit", "zero", "--edit", "random_noise:std=0.1")
     flags = (*flags, "--repeats", 2, "--controls", 2, "--split", "train,test")
     said = tiny.spurmem(capsys, "study", run.path, *flags)
-    for words in ("Accuracy change in train", "Accuracy change in test", "random_noise", "stored in"):
-        assert words in said.out
     facts = json.loads(tiny.spurmem(capsys, "study", run.path, *flags, "--json").out)
     stored = sm.Study(Path(facts["study"])).effects()
+    assert said.out.splitlines()[: len(facts["findings"])] == facts["findings"]
+    for words in ("Minority groups in train", "random_noise", "stored in", "--verbose"):
+        assert words in said.out
+    assert said.out.count("┏") == 1
+    verbose = tiny.spurmem(capsys, "study", run.path, *flags, "--verbose").out
+    for words in ("Minority groups in train", "Accuracy change in train", "Accuracy change in test", "Verdicts on"):
+        assert words in verbose
     assert len(facts["effects"]) == len(stored) == 2 * 2 * 4
     assert [row["accuracy_change"] for row in facts["effects"]] == pytest.approx(stored["accuracy_change"].tolist())
 

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 import spurious_memorization as sm
-from spurious_memorization.reporting.unit_tracking import unit_tracking_tables
+from spurious_memorization.reporting.tables.unit_tracking_tables import unit_tracking_tables
 from spurious_memorization.runs.edited import save_edited
 
 STUDY = sm.StudySettings(criterion=("weight_norm", "gradient"), size=("1..2",), controls=0, cross_fit=False)
@@ -167,8 +167,8 @@ def test_what_is_left_out_is_said(place: Path, squares: Path, tmp_path: Path) ->
     found = sm.track_units([early, alone, other], "first")
     assert found.notes == (
         f"{early.path} started from epoch 2; the study is of epoch 3.",
-        f"{alone.path} is not traced anew: no studied run has its seed, 7.",
-        f"{other.path} is not traced anew: its network is tiny_networks:wider_convnet, not {tiny.NETWORK}.",
+        f"{alone.path} is not traced again: no studied run has its seed, 7.",
+        f"{other.path} is not traced again: its network is tiny_networks:wider_convnet, not {tiny.NETWORK}.",
     )
     assert set(found.units["start_epoch"]) == {2}
     assert found.traces.empty
@@ -180,7 +180,12 @@ def test_the_command(place: Path, tracked: sm.UnitTracking, capsys: pytest.Captu
     said = tiny.spurmem(capsys, "compare", *places, "--study", "first")
     assert said.status == 0, said.err
     assert said.out.startswith(plain.split("The methods differ")[0].rstrip("\n"))
-    for part in ("What became of the units of study first", "Traced anew by the rankings of study first", "2 selected"):
+    words = (
+        "What became of the units of study first",
+        "New rankings, compared with those of study first",
+        "2 selected",
+    )
+    for part in words:
         assert part in said.out
         assert part not in plain
     facts = json.loads(tiny.spurmem(capsys, "compare", *places, "--study", "first", "--json").out)
@@ -210,9 +215,11 @@ def test_no_figure_is_lost_in_a_narrow_terminal(width: int, tracked: sm.UnitTrac
         with console.capture() as printed:
             console.print(shown)
         assert "…" not in printed.get()
-        whole = [line for line in printed.get().splitlines() if line.startswith("│")]
-        assert whole
-        assert all(line.rstrip().endswith("│") for line in whole), f"cut off at {width}"
+        assert max(map(len, printed.get().splitlines())) <= width
+        for cell in shown.text().to_numpy().ravel():
+            for word in str(cell).split():
+                if word[-1].isdigit():
+                    assert word in printed.get(), f"cut off at {width}"
 
 
 def test_refusals(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Synthbirds: exact counts, images that follow from seed and number, folders that are whole or continued."""
+"""Synthbirds: exact counts, images that depend only on seed and number, folders that are complete or continued."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from spurious_memorization.datasets.folder import read_data
+from spurious_memorization.datasets.settings import SynthbirdsSettings
 from spurious_memorization.datasets.synthbirds import make as synthbirds
 from spurious_memorization.datasets.synthbirds.drawing import draw_image
-from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from spurious_memorization.datasets.synthbirds.make import make_synthbirds
 from spurious_memorization.errors import UserError
 
 SMALL: dict[str, Any] = {"train": 40, "val": 8, "test": 12, "image_size": 16}
@@ -147,7 +148,7 @@ def test_a_complete_folder_stays_and_gets_back_lost_images(tmp_path: Path) -> No
     assert lost.read_bytes() == original
 
 
-def test_another_setting_is_refused_naming_both_values(tmp_path: Path) -> None:
+def test_another_setting_is_rejected_naming_both_values(tmp_path: Path) -> None:
     make_synthbirds(tmp_path, SynthbirdsSettings(**SMALL))
     before = contents(tmp_path)
     with pytest.raises(UserError, match=r"made with correlation 0\.95, not 0\.8"):
@@ -157,9 +158,9 @@ def test_another_setting_is_refused_naming_both_values(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_a_folder_or_file_with_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_folder_or_file_with_something_else_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"not empty \(it holds notes\.txt\)"):
+    with pytest.raises(UserError, match=r"not empty \(it contains notes\.txt\)"):
         make_synthbirds(tmp_path, SynthbirdsSettings(**SMALL))
     with pytest.raises(UserError, match="is a file"):
         make_synthbirds(tmp_path / "notes.txt", SynthbirdsSettings(**SMALL))
@@ -167,7 +168,7 @@ def test_a_folder_or_file_with_something_else_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("record", ["{", "[1]"])
-def test_a_damaged_record_is_refused(tmp_path: Path, record: str) -> None:
+def test_a_damaged_record_is_rejected(tmp_path: Path, record: str) -> None:
     (tmp_path / "synthbirds.json").write_text(record)
     with pytest.raises(UserError, match=r"synthbirds\.json"):
         make_synthbirds(tmp_path, SynthbirdsSettings(**SMALL))
@@ -196,6 +197,6 @@ def test_the_settings_are_recorded(tmp_path: Path) -> None:
         {"unknown": 1},
     ],
 )
-def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
+def test_impossible_settings_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         SynthbirdsSettings(**wrong)

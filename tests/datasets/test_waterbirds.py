@@ -1,4 +1,4 @@
-"""Waterbirds' own layout, in the folder or archive that a user has."""
+"""Waterbirds' own layout, read from a folder or an archive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spurious_memorization.errors import UserError
 
 
 def metadata(counts: dict[str, tuple[int, ...]]) -> pd.DataFrame:
-    """A table in Waterbirds' columns with these counts of its four groups."""
+    """A table with Waterbirds' columns and these counts of the four groups."""
     rows = []
     for split, (_, numbers) in enumerate(counts.items()):
         for group, n in enumerate(numbers):
@@ -35,7 +35,7 @@ def metadata(counts: dict[str, tuple[int, ...]]) -> pd.DataFrame:
 
 
 def small(folder: Path, prefix: str = "") -> Path:
-    """A folder with three samples of each group, images included."""
+    """A folder with three samples of each group, with their images."""
     place = folder / prefix
     place.mkdir(parents=True, exist_ok=True)
     frame = metadata(dict.fromkeys(KNOWN_COUNTS, (1, 1, 1, 1)))
@@ -62,7 +62,7 @@ def test_groups_counts_and_transform(tmp_path: Path) -> None:
     assert transform.std == (0.229, 0.224, 0.225)
 
 
-def test_the_parent_folder_will_do(tmp_path: Path) -> None:
+def test_the_parent_folder_is_accepted(tmp_path: Path) -> None:
     parent = read_data(small(tmp_path, FOLDER), image_size=28)
     own = read_data(tmp_path / FOLDER, image_size=28)
     assert parent.source.paths[0] == f"{FOLDER}/{own.source.paths[0]}"
@@ -81,13 +81,13 @@ def test_dataset_yaml_comes_first(tmp_path: Path) -> None:
 def test_missing_columns_and_values(tmp_path: Path) -> None:
     frame = metadata({"train": (2, 2, 2, 2)})
     frame.drop(columns=["place", "split"]).to_csv(tmp_path / "metadata.csv", index=False)
-    with pytest.raises(UserError, match="lacks the column split, place"):
+    with pytest.raises(UserError, match="has no column split, place"):
         read_data(tmp_path)
     frame.assign(img_filename=[None, *frame["img_filename"][1:]]).to_csv(tmp_path / "metadata.csv", index=False)
     with pytest.raises(UserError, match="'path' has no value in row 0"):
         read_data(tmp_path)
     frame.assign(y=7).to_csv(tmp_path / "metadata.csv", index=False)
-    with pytest.raises(UserError, match="holds 7, which is none of landbird, waterbird"):
+    with pytest.raises(UserError, match="contains 7, which is none of landbird, waterbird"):
         read_data(tmp_path)
 
 
@@ -100,9 +100,9 @@ def test_a_folder_is_used_where_it_is(tmp_path: Path) -> None:
     assert prepare_waterbirds(source, out) == out
     assert len(read_data(out)) == 12
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no Waterbirds"):
+    with pytest.raises(UserError, match="does not contain Waterbirds"):
         prepare_waterbirds(tmp_path / "empty")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         prepare_waterbirds(source, small(tmp_path / "other"))
     with pytest.raises(UserError, match="does not exist"):
         prepare_waterbirds(tmp_path / "absent")
@@ -129,12 +129,12 @@ def test_an_archive_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_another_archive_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "readme").write_text("no birds")
-    with pytest.raises(UserError, match="holds no Waterbirds"):
+    with pytest.raises(UserError, match="does not contain Waterbirds"):
         prepare_waterbirds(packed(tmp_path / "other", tmp_path / "archive"), tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
-def test_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served = tmp_path / "served"
     served.mkdir()
     packed(small(tmp_path / "mine"), served / "data.tar.gz")
@@ -150,11 +150,13 @@ def test_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         address = f"http://127.0.0.1:{server.server_address[1]}"
         try:
             monkeypatch.setattr(waterbirds, "URL", f"{address}/gone.tar.gz")
-            with pytest.raises(UserError, match=rf"404.*get {FOLDER}\.tar\.gz elsewhere.*prepare waterbirds .*--out"):
+            with pytest.raises(
+                UserError, match=rf"404.*get {FOLDER}\.tar\.gz from another source.*prepare waterbirds .*--out"
+            ):
                 prepare_waterbirds(None, out)
             (served / "page.tar.gz").write_text("<html>moved</html>")
             monkeypatch.setattr(waterbirds, "URL", f"{address}/page.tar.gz")
-            with pytest.raises(UserError, match="no whole zip or tar archive"):
+            with pytest.raises(UserError, match="not a complete zip or tar archive"):
                 prepare_waterbirds(None, out)
             monkeypatch.setattr(waterbirds, "URL", f"{address}/data.tar.gz")
             assert prepare_waterbirds(None, out) == out
@@ -168,9 +170,9 @@ def test_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         prepare_waterbirds()
 
 
-def test_an_archive_that_an_interrupt_left_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_left_by_an_interrupted_call_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "data"
     packed(small(tmp_path / "mine"), tmp_path / "archive").rename(tmp_path / f".data.{FOLDER}.tar.gz")
-    monkeypatch.setattr(waterbirds, "download", lambda *_: pytest.fail("fetched again"))
+    monkeypatch.setattr(waterbirds, "download", lambda *_: pytest.fail("downloaded again"))
     assert prepare_waterbirds(None, out) == out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "mine"]

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 import spurious_memorization as sm
-from spurious_memorization.datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from spurious_memorization.datasets.settings import SynthbirdsSettings
+from spurious_memorization.datasets.synthbirds.make import make_synthbirds
 from spurious_memorization.paper.arguments import Pretraining
 from spurious_memorization.paper.text_files import read_result
 from spurious_memorization.paper.training_settings import training_of
@@ -264,6 +265,24 @@ def test_each_script_has_a_shell_file_whose_flags_it_takes(
     monkeypatch.chdir(tmp_path)
     said = script(capsys, monkeypatch, name, *arguments)
     assert ("holds no network" in said.error) or ("data folder data/of birds does not exist" in said.error)
+
+
+def test_help_needs_no_torch() -> None:
+    """Of every script, in one process. Without torch the help takes well under a second."""
+    code = f"""
+import runpy, sys
+from pathlib import Path
+for script in sorted(Path({str(SCRIPTS)!r}).glob("*.py")):
+    sys.argv = [str(script), "--help"]
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        assert end.code == 0
+print(sorted({{"torch", "pandas", "scipy", "timm", "torchvision"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("Flags may be written with - or _.") == 5
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.slow

@@ -27,3 +27,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> sm.Run:
     run = sm.train(tiny.hostile_images(folder / "data"), folder / "run", sm.TrainSettings(**tiny.QUICK))
     tiny.studied(run, controls=2)
     return run
+
+
+@pytest.fixture
+def run(studied: sm.Study, tmp_path: Path) -> sm.Run:
+    """A copy of the studied run that a test may change."""
+    return tiny.copied(sm.Run(studied.path.parent.parent), tmp_path / "run")

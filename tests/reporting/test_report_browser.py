@@ -158,7 +158,7 @@ def test_the_gallery_shows_the_right_images(shown: Opened, studied: sm.Study, sq
     shown.choose("size", "2")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_everybody_can_use_it(chromium: Any, file: Path, scheme: str) -> None:
     with opened(chromium, file, scheme=scheme) as page:
         page.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
@@ -166,6 +166,7 @@ def test_everybody_can_use_it(chromium: Any, file: Path, scheme: str) -> None:
         assert page.errors == []
 
 
+@pytest.mark.slow
 def test_dark_and_print_change_the_colors_of_figures(chromium: Any, file: Path) -> None:
     script = "getComputedStyle(document.querySelector('[data-chart=accuracy] svg text')).fill"
     with opened(chromium, file, scheme="dark") as page:
@@ -188,6 +189,7 @@ def test_a_phone_needs_no_sideways_scrolling(chromium: Any, file: Path) -> None:
         assert page.errors == []
 
 
+@pytest.mark.slow
 def test_names_of_data_stay_text(chromium: Any, hostile: sm.Run, tmp_path: Path) -> None:
     with opened(chromium, sm.report([hostile.path], tmp_path / "page.html")) as page:
         assert page.errors == []

@@ -85,7 +85,7 @@ def test_the_agreement_of_a_study(asked: tuple[sm.Run, sm.Study]):
 def test_sceptics_options_on_the_command_line(asked: tuple[sm.Run, sm.Study], capsys: pytest.CaptureFixture[str]):
     run, _ = asked
     options = ("--criterion", "weight_norm", "--size", 2, "--controls", 0, "--other-epochs", "0,last")
-    said = tiny.spurmem(capsys, "study", run.path, *options)
+    said = tiny.spurmem(capsys, "study", run.path, *options, "--verbose")
     assert said.status == 0, said.err
     assert "The same edits in other epochs: accuracy change in test" in said.out
     facts = json.loads(tiny.spurmem(capsys, "--json", "study", run.path, *options).out)

@@ -169,8 +169,8 @@ def test_verdicts_are_what_the_pure_functions_say(seed):
             if g in data.minority:
                 of_label = member | ((samples.y == g // 2) & np.isin(samples.g, data.majority))
                 chosen = selectivity(changes[position][of_label], member[of_label], margin[of_label], seed=seed)
-                stated = (row["difference"], row["p_selective"], row["overlap"])
-                assert stated == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
+                recorded = (row["difference"], row["p_selective"], row["overlap"])
+                assert recorded == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
             else:
                 assert row[["difference", "p_selective", "overlap"]].isna().all()
             contrast = difference_of_means(lost[position, member], lost_unseen[position, data.test.g == g])
@@ -289,7 +289,7 @@ def test_pseudo_minorities_are_drawn_from_the_majority(data, seed):
         if of_label[label]:
             asked.setdefault(label, g)
     if not asked:
-        with pytest.raises(sm.UserError, match="nothing to draw pseudo-minorities from"):
+        with pytest.raises(sm.UserError, match="pseudo-minorities can't be drawn"):
             with_pseudo_minority(data, seed)
         return
     before = (data.a.copy(), data.groups, data.named_minority)
@@ -331,7 +331,7 @@ def test_pseudo_minorities_depend_on_the_seed_and_are_even():
 
 def test_without_a_minority_nothing_is_drawn():
     even = sm.from_tensors(torch.zeros(8, 1), [0, 1] * 4, [0, 0, 1, 1] * 2)
-    with pytest.raises(sm.UserError, match="no minority group has a majority of its label"):
+    with pytest.raises(sm.UserError, match="no minority group has a majority group with the same label"):
         with_pseudo_minority(even)
 
 

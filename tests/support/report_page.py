@@ -10,6 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from spurious_memorization.reporting.wording import with_names
+
+NAMES = ("class 0 with color 0", "class 0 with color 1", "class 1 with color 0", "class 1 with color 1")
+"""Groups of the tiny images."""
+
 
 class Page(HTMLParser):
     """What is in a page: its tables, its script's data, and every element."""
@@ -73,3 +78,9 @@ class Page(HTMLParser):
                 for name, values in columns.items()
             }
         )
+
+
+def in_words(effects: pd.DataFrame) -> pd.DataFrame:
+    """Effects with the names that the page uses for criteria, edits and groups."""
+    named = with_names(effects)
+    return named.assign(criterion=named["selected_by"], group=named["group_name"])

@@ -12,15 +12,13 @@ from torch import Tensor
 
 import spurious_memorization as sm
 from spurious_memorization.networks.units import short_name
-from spurious_memorization.training.objectives.masks import kept
-from spurious_memorization.training.objectives.pruned_contrast import finetuning_loss
-from spurious_memorization.training.objectives.settings import PrunedContrastSettings
-from spurious_memorization.training.recipes import expanded_objective
+from spurious_memorization.training.masks import parameter_masks
+from spurious_memorization.training.objectives.pruned_contrast import PrunedContrastSettings, finetuning_loss
 
 
-def paper(golden: Golden, **stated) -> PrunedContrastSettings:
-    settings = sm.TrainSettings(recipe="paper-pruning", objective={"name": "pruned-contrast", **stated})
-    return expanded_objective(settings, golden.model)
+def paper(golden: Golden, **recorded) -> PrunedContrastSettings:
+    settings = sm.TrainSettings(recipe="paper-pruning", objective={"name": "pruned-contrast", **recorded})
+    return settings.objective.expanded(settings.recipe, golden.model)
 
 
 def pruned(golden: Golden, settings: PrunedContrastSettings, batch=None) -> sm.Units:
@@ -87,20 +85,20 @@ def test_golden_gradient_masks(golden):
         if fraction == "batch":
             continue
         units = pruned(golden, paper(golden, mask="gradient", fraction=float(fraction)), first)
-        stated = {
+        recorded = {
             layer: value if isinstance(value, int) else sorted(value) for layer, value in expected.items() if value
         }
         if units.kind == "channel":
-            assert {short_name(name): sorted(index.tolist()) for name, index in units.by_name().items()} == stated
+            assert {short_name(name): sorted(index.tolist()) for name, index in units.by_name().items()} == recorded
         else:
-            assert counted(units) == stated
+            assert counted(units) == recorded
 
 
 def step(golden: Golden, expected: dict, *, training: bool) -> tuple[float, dict[str, float]]:
     """The loss and gradient norms of one step as its stored description says."""
     n, settings = described(golden, expected["batch"])
     batch = golden.data.train.part(range(n)).batch()
-    masks = kept(golden.model, pruned(golden, settings))
+    masks = parameter_masks(golden.model, pruned(golden, settings))
     golden.model.train(training)
     loss = finetuning_loss(golden.model, masks, batch.inputs, batch.y, settings, "cross_entropy_on_probabilities")
     names, parameters = zip(*golden.model.named_parameters(), strict=True)

@@ -10,8 +10,9 @@ import pytest
 import tiny
 
 import spurious_memorization as sm
-from spurious_memorization.training.mitigate import ALL, Budget, MitigateSettings, mitigate
-from spurious_memorization.training.objectives.settings import objective_from
+from spurious_memorization.training.find_objective import objective_from
+from spurious_memorization.training.mitigate import Budget, mitigate
+from spurious_memorization.training.settings import COMPARED, MitigateSettings
 
 Capture = pytest.CaptureFixture[str]
 
@@ -25,14 +26,14 @@ def test_budget() -> None:
         text: budget.epochs(objective_from(text)) for text in ("pruned-contrast", "erm-continue", "group-dro", "dfr")
     }
     assert epochs == {"pruned-contrast": 3, "erm-continue": 6, "group-dro": 16, "dfr": 1}
-    assert budget.jtt_epochs(2, 5, 10) == 10  # 1400 passes are left, an epoch has 140
-    assert budget.jtt_epochs(2, 1000, 100) == 1
+    assert budget.epochs_after(2 * 100, 100 + 4 * 10) == 10  # 1400 passes are left, an epoch has 140
+    assert budget.epochs_after(2 * 100, 100 + 999 * 100) == 1
 
 
 def test_every_objective_within_the_budget(squares: Path, tmp_path: Path, capsys: Capture) -> None:
     settings = MitigateSettings(**QUICK, jtt_epochs=(1, 9), jtt_upweights=(2, 3))
     made = mitigate(squares, tmp_path / "out", settings)
-    assert list(made.runs) == ["erm", *ALL, "jtt"]
+    assert list(made.runs) == ["erm", *COMPARED, "jtt"]
     for name, runs in made.runs.items():
         assert [run.record.settings["seed"] for run in runs] == [0, 1]
         for run in runs:

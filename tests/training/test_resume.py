@@ -16,7 +16,7 @@ import torch
 import spurious_memorization as sm
 from spurious_memorization.runs import evaluate as measure
 from spurious_memorization.training import loop
-from spurious_memorization.training.objectives.objective import Objective
+from spurious_memorization.training.objective import Objective
 
 Capture = pytest.CaptureFixture[str]
 
@@ -46,7 +46,7 @@ def killed(moment: str) -> None:
         case "while epoch 0 is measured":
             measure.predict = calls_until(3, measure.predict)
         case "before the first trainer state":
-            loop.store_trainer = calls_until(1, loop.store_trainer)
+            loop.store_checkpoint = calls_until(1, loop.store_checkpoint)
         case "during epoch 2":  # five steps an epoch
             Objective.loss = calls_until(8, Objective.loss)  # type: ignore[method-assign]
         case "after the first predictions of epoch 2":
@@ -61,11 +61,11 @@ def killed(moment: str) -> None:
 
             sm.Run.save_network = half  # type: ignore[method-assign]
         case "after the checkpoint, before the trainer state":
-            loop.store_trainer = calls_until(3, loop.store_trainer)
+            loop.store_checkpoint = calls_until(3, loop.store_checkpoint)
         case "while the trainer state is being written":
             torch.save = _half_of_a_file  # type: ignore[assignment]
         case "after the last trainer state":
-            loop.store_trainer = calls_until(4, loop.store_trainer, after=True)
+            loop.store_checkpoint = calls_until(4, loop.store_checkpoint, after=True)
 
 
 def _half_of_a_file(state: dict[str, Any], file: Path) -> None:
@@ -143,10 +143,10 @@ def test_resumed_with_other_workers(squares: Path, tmp_path: Path, undisturbed: 
 
     def child() -> None:
         killed("during epoch 2")
-        sm.train(squares, tmp_path / "run", settings, execution=loop.TrainExecution(workers=2))
+        sm.train(squares, tmp_path / "run", settings, execution=sm.TrainExecution(workers=2))
 
     assert tiny.in_child(child) == -signal.SIGKILL
-    resumed = sm.train(squares, tmp_path / "run", settings, resume=True, execution=loop.TrainExecution(workers=1))
+    resumed = sm.train(squares, tmp_path / "run", settings, resume=True, execution=sm.TrainExecution(workers=1))
     assert tiny.same_networks(resumed, undisturbed)
     assert resumed.history().equals(undisturbed.history())
 

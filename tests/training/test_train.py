@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -158,8 +160,8 @@ def test_bf16(squares: Path, tmp_path: Path) -> None:
     assert not np.allclose(run.predictions(0, "val"), plain.predictions(0, "val"), atol=1e-6)
 
 
-def recipe(layout: str, **stated: Any) -> sm.TrainSettings:
-    return expanded(sm.TrainSettings(**stated), SimpleNamespace(layout=layout))  # type: ignore[arg-type]
+def recipe(layout: str, **recorded: Any) -> sm.TrainSettings:
+    return expanded(sm.TrainSettings(**recorded), SimpleNamespace(layout=layout))  # type: ignore[arg-type]
 
 
 def test_the_papers_recipes() -> None:
@@ -182,9 +184,9 @@ def test_the_standard_recipe_follows_the_layout() -> None:
 
 
 def test_what_is_stated_wins_over_the_recipe() -> None:
-    stated = recipe("celeba", recipe="paper-script", lr=0.3, epochs=2, weights="none", batch_size=64)
-    assert (stated.lr, stated.epochs, stated.weights, stated.batch_size) == (0.3, 2, "none", 64)
-    assert stated.optimizer == "adam"
+    recorded = recipe("celeba", recipe="paper-script", lr=0.3, epochs=2, weights="none", batch_size=64)
+    assert (recorded.lr, recorded.epochs, recorded.weights, recorded.batch_size) == (0.3, 2, "none", 64)
+    assert recorded.optimizer == "adam"
     assert recipe("celeba", **{"from": "run"}).weights == "none"
 
 
@@ -271,12 +273,27 @@ def test_tensorboard(squares: Path, tmp_path: Path, capsys: Capture) -> None:
 def test_a_tracker_that_is_not_there(
     squares: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accelerate.tracking.is_wandb_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     flags = ("--model", tiny.NETWORK, "--epochs", 1, "--out", tmp_path / "run")
     said = tiny.spurmem(capsys, "train", squares, *flags, "--log", "wandb")
     assert "tracker 'wandb' is not installed: pip install 'spurious-memorization[wandb]'" in said.error
     assert "nonsense" in tiny.spurmem(capsys, "train", squares, *flags, "--log", "nonsense").error
     assert tiny.spurmem(capsys, "train", squares, *flags).status == 0  # nothing stands in the way of another try
+
+
+def test_wandb(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    run = SimpleNamespace(
+        log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("finished")
+    )
+    spec = importlib.machinery.ModuleSpec("wandb", None)
+    module = SimpleNamespace(init=lambda **named: calls.append(named) or run, __spec__=spec)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    train(squares, tmp_path / "run", epochs=2, execution=sm.TrainExecution(log="wandb"))
+    start, *logged, end = calls
+    assert (start["project"], start["config"]["epochs"], end) == ("spurmem", "2", "finished")
+    assert [step for step, _ in logged] == [1, 2]
+    assert {"loss", "accuracy/test/class 0 with color 1"} <= set(logged[0][1])
 
 
 def test_a_loss_that_is_no_number(squares: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -17,13 +17,11 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, UnknownC
 from cyclopts.config import Dict
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from .. import __version__
 from ..console import log
 from ..errors import UserError, first_line
-from .narrow import fitting
 
 PIPED_WIDTH = 140
 
@@ -96,10 +94,7 @@ def _launchable(application: App) -> App:
         else:
             out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
             for part in answer.text:
-                if isinstance(part, Table):
-                    out.print(*fitting(part, out), sep="\n")
-                else:
-                    out.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+                out.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
         return answer.exit_status
 
     return application

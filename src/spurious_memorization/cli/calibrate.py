@@ -12,7 +12,12 @@ from rich.console import RenderableType
 from ..calibration.calibrate import DESCRIPTIVE, calibrate
 from ..calibration.rates import false_rates, planted_verdicts, recalls
 from ..calibration.settings import CalibrateSettings
-from ..reporting.calibration import described_table, false_rate_table, planted_lines, recall_table
+from ..reporting.tables.calibration_tables import (
+    false_rate_table,
+    planted_lines,
+    positive_rate_table,
+    recall_table,
+)
 from .app import Answer
 
 
@@ -36,7 +41,7 @@ def calibrate_command(
     if (records["kind"] == "planted").any():
         text += [recall_table(recalls(records)), *planted_lines(records)]
     if len(rates) > 1:
-        text.append(described_table({kind: rate for kind, rate in rates.items() if kind != "exact_nulls"}))
+        text.append(positive_rate_table({kind: rate for kind, rate in rates.items() if kind != "exact_nulls"}))
     facts = {
         "rates": {kind: {q: asdict(rate) for q, rate in found.items()} for kind, found in rates.items()},
         "recall": recalls(records).to_dict(orient="records"),

@@ -10,9 +10,10 @@ from cyclopts import Parameter
 
 from ..comparison.compare import compare
 from ..comparison.unit_tracking import track_units
-from ..reporting.comparison import comparison_tables
-from ..reporting.formats import Format, formatted
-from ..reporting.unit_tracking import unit_tracking_tables
+from ..reporting.settings import TableFormat
+from ..reporting.tables.comparison_tables import comparison_tables
+from ..reporting.tables.table import csv_text
+from ..reporting.tables.unit_tracking_tables import unit_tracking_tables
 from ..settings import Execution
 from .app import Answer
 
@@ -22,17 +23,17 @@ def compare_command(
     baseline: str | None = None,
     study: str | None = None,
     data: Path | None = None,
-    format: Format | None = None,
+    format: TableFormat | None = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Show runs side by side: accuracies over seeds, differences to a baseline, gaps, costs, and the epochs chosen.
+    """Compare runs: accuracies over seeds, differences from a baseline, gaps, costs, and the epochs chosen.
 
     Arguments:
-        runs: the runs; a folder of --seeds stands for all in it, and runs equal but for their seed are one row
-        baseline: method to take differences to, its name or objective; erm-continue if it is among them
-        study: a study of the starting runs: what became of its units, and new traces of runs trained from scratch
+        runs: the runs; a folder made by --seeds means all runs in it; runs that differ only in their seed share one row
+        baseline: method that the others are compared with, by name or objective; erm-continue by default if it is there
+        study: a study of the starting runs: its units are tracked, and runs trained from scratch are ranked anew
         data: where the runs' data are now, if they were moved
-        format: print tables as markdown or latex, or everything in one csv
+        format: print the tables as markdown or latex, or all numbers as one csv
     """
     found = compare(runs, baseline=baseline, data_folder=data)
     tracked = None if study is None else track_units(found, study, execution=execution)
@@ -50,11 +51,11 @@ def compare_command(
     if format == "csv":
         frames = {"summary": found.summary}
         if tracked is None:
-            return Answer([formatted(found.summary, "csv")], facts)
+            return Answer([csv_text(found.summary)], facts)
         frames |= {"units": tracked.units, "traces": tracked.traces}
         parts = [frame.assign(table=name) for name, frame in frames.items() if len(frame)]
         whole = pd.concat(parts, ignore_index=True)
-        return Answer([formatted(whole[["table", *whole.columns.drop("table")]], "csv")], facts)
+        return Answer([csv_text(whole[["table", *whole.columns.drop("table")]])], facts)
     if format is not None:
-        return Answer(["\n\n".join(formatted(one.frame, format, one.title) for one in tables)], facts)
+        return Answer(["\n\n".join(table.formatted(format) for table in tables)], facts)
     return Answer([*tables, *notes], facts)

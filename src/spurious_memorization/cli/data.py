@@ -6,17 +6,20 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 from cyclopts import App, Parameter
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from ..datasets.celeba import prepare_celeba
 from ..datasets.check import Report, check
-from ..datasets.colored_digits import ColoredDigitsSettings, make_colored_digits
-from ..datasets.cub_places import CubPlacesSettings, make_waterbirds
-from ..datasets.synthbirds.make import SynthbirdsSettings, make_synthbirds
+from ..datasets.colored_digits import make_colored_digits
+from ..datasets.cub_places import make_waterbirds
+from ..datasets.settings import ColoredDigitsSettings, CubPlacesSettings, SynthbirdsSettings
+from ..datasets.synthbirds.make import make_synthbirds
 from ..datasets.waterbirds import prepare_waterbirds
+from ..reporting.tables.dataset_tables import group_counts_table
+from ..reporting.tables.table import Table
 from .app import Answer
 
 SHOWN = 10
@@ -117,10 +120,6 @@ def answer(report: Report) -> Answer:
     text: list[RenderableType] = [
         Text(f"{report.folder}: {report.name}, {report.images} images, layout {report.layout!r}"),
         counts_table(report),
-        Text(
-            "lift: the training count over the count expected if label and attribute were independent; "
-            "a group under 0.5 is a minority, over 1 a majority, unless the data set names its own"
-        ),
         *_findings(report),
     ]
     if report.sound:
@@ -132,15 +131,14 @@ def answer(report: Report) -> Answer:
 
 def counts_table(report: Report) -> Table:
     """Samples per group and split, with each group's lift and role."""
-    table = Table("group")
-    for heading in (*report.counts, "lift"):
-        table.add_column(heading, justify="right")
-    table.add_column("role")
-    for number, group in enumerate(report.groups):
-        role = "minority" if group in report.minority else "majority" if group in report.majority else ""
-        counts = [str(counts[number]) for counts in report.counts.values()]
-        table.add_row(Text(group), *counts, f"{report.lift[number]:.2f}", role)
-    return table
+
+    def role(group: str) -> str:
+        return "minority" if group in report.minority else "majority" if group in report.majority else ""
+
+    counts = pd.DataFrame(
+        {"group": report.groups, **report.counts, "lift": report.lift, "role": [role(group) for group in report.groups]}
+    )
+    return group_counts_table(counts, "Samples of each group in each split")
 
 
 def _findings(report: Report) -> list[Text]:

@@ -9,29 +9,36 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 from ..demo import DemoSettings, demo
-from ..reporting.tables import accuracy_change_table, accuracy_table, findings, verdict_table
+from ..reporting.tables.findings import findings
+from ..reporting.tables.run_tables import accuracy_table
+from ..reporting.tables.study_tables import all_study_tables, summary_table
 from .app import Answer
 
 
 def demo_command(
-    *, out: Path = Path("demo"), settings: Annotated[DemoSettings | None, Parameter(name="*")] = None
+    *,
+    out: Path = Path("demo"),
+    verbose: Annotated[bool, Parameter(negative=())] = False,
+    settings: Annotated[DemoSettings | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """The whole flow on generated images, on a CPU, in minutes; it ends in a report.
+    """Run every step on generated images: data, training, study and report. It takes minutes on a CPU.
 
     Arguments:
         out: folder for images, run, figures and report
+        verbose: print every table, not only the finding; a finished demo is not run again
     """
     made = demo(out, settings)
     record, history, effects = made.run.record.data, made.run.history(), made.study.effects()
     last = made.run.choose_epoch("last")
+    more: list[RenderableType] = []
+    if verbose:
+        more = [accuracy_table(history, last, record.groups, record.minority), *all_study_tables(made.study)]
     text: list[RenderableType] = [
-        accuracy_table(history, last, record.groups, record.minority),
-        *(accuracy_change_table(effects, split) for split in dict.fromkeys(effects["split"])),
-        verdict_table(effects, "train"),
         *findings(effects),
-        f"images {made.data}, run {made.run.path}, study {made.study.path}",
-        "figures " + ", ".join(str(file) for file in made.figures),
+        summary_table(effects),
+        *more,
         f"report {made.report}: open it in a browser",
+        f"images {made.data}, run {made.run.path}, study {made.study.path}, figures {out / 'figures'}",
         f"next: spurmem trace {made.run.path} --criterion gradient; spurmem study {made.run.path} --help",
     ]
     facts = {

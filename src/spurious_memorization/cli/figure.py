@@ -7,7 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..reporting.draw import FigureName, FigureSettings, draw
+from ..reporting.figures.write_figures import draw_figures
+from ..reporting.settings import FigureName, FigureSettings
 from ..settings import Execution
 from .app import Answer
 
@@ -21,13 +22,13 @@ def figure_command(
     settings: Annotated[FigureSettings | None, Parameter(name="*")] = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Write a figure of the report for a paper, or the numbers beneath it as a table.
+    """Write a figure of the report for a paper, or its numbers as a table.
 
     Arguments:
-        name: which; all for all that there are
+        name: of the figure; all for every figure
         runs: one run, or several to be compared
         out: folder for the files
         data: where the runs' data are now, if they were moved
     """
-    files = draw(name, runs, out, settings, data_folder=data, execution=execution)
+    files = draw_figures(name, runs, out, settings, data_folder=data, execution=execution)
     return Answer([f"figure {file}" for file in files], {"files": [str(file) for file in files]})

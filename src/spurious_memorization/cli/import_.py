@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..runs.importing import import_network
 from ..runs.import_settings import ImportSettings
+from ..runs.importing import import_network
 from ..settings import Execution
 from .app import Answer
 from .train import finished

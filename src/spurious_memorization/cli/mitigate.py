@@ -8,10 +8,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..comparison.compare import compare
-from ..reporting.comparison import method_costs, method_overview
-from ..reporting.formats import Format, formatted
-from ..training.loop import TrainExecution
-from ..training.mitigate import MitigateSettings, mitigate
+from ..reporting.settings import TableFormat
+from ..reporting.tables.comparison_tables import method_costs, method_overview
+from ..reporting.tables.table import csv_text
+from ..training.mitigate import mitigate
+from ..training.settings import MitigateSettings, TrainExecution
 from .app import Answer
 
 
@@ -22,16 +23,16 @@ def mitigate_command(
     out: Path,
     settings: Annotated[MitigateSettings | None, Parameter(name="*")] = None,
     execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
-    format: Format | None = None,
+    format: TableFormat | None = None,
 ) -> Answer:
-    """Train by ERM and by every objective that may repair it, with the same budget, and show them side by side.
+    """Train by ERM and by every mitigation objective with the same budget, and compare the results.
 
-    A stopped call continues.
+    The same command continues a call that was stopped.
 
     Arguments:
         data: the data folder
         out: folder for the runs: OUT/OBJECTIVE/seed_0 and so on
-        format: print tables as markdown or latex, or everything in one csv
+        format: print the tables as markdown or latex, or all numbers as one csv
     """
     made = mitigate(data, out, settings, execution=execution)
     found = compare([run for runs in made.runs.values() for run in runs])
@@ -42,10 +43,10 @@ def mitigate_command(
         "notes": [*made.notes, *found.notes],
     }
     if format == "csv":
-        return Answer([formatted(found.summary, "csv")], facts)
+        return Answer([csv_text(found.summary)], facts)
     tables = [method_overview(found), method_costs(found)]
     if format is not None:
-        return Answer(["\n\n".join(formatted(one.frame, format, one.title) for one in tables), *made.notes], facts)
+        return Answer(["\n\n".join(table.formatted(format) for table in tables), *made.notes], facts)
     folders = dict.fromkeys(str(runs[0].path.parent) for runs in made.runs.values())
     every_group = f"every group and split: spurmem compare {' '.join(folders)}"
     return Answer([*tables, *made.notes, *found.notes, every_group], facts)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..reporting.page import report
+from ..reporting.page.write_page import report
 from ..settings import Execution
 from .app import Answer
 
@@ -19,7 +19,7 @@ def report_command(
     data: Path | None = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Write one page that shows what was found: figures, verdicts, images, settings; it needs no network.
+    """Write the report: one page with figures, verdicts, images and settings, which opens without a network.
 
     Arguments:
         runs: one run, or several to be compared

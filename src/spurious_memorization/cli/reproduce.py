@@ -12,9 +12,10 @@ from ..errors import UserError
 from ..paper.grids import grid_names, read_grid
 from ..paper.reproduce import Reproduction, reproduce
 from ..paper.settings import ReproduceSettings
-from ..reporting.paper import drops_tables, grids_table, mixed_table
-from ..reporting.tables import accuracy_table, verdict_table
-from ..training.loop import TrainExecution
+from ..reporting.tables.paper_tables import drops_tables, grids_table, mixed_table
+from ..reporting.tables.run_tables import accuracy_table
+from ..reporting.tables.study_tables import verdict_table
+from ..training.settings import TrainExecution
 from .app import Answer
 
 

@@ -9,9 +9,8 @@ from cyclopts import Parameter
 
 from ..paper.arguments import ChannelStudy, Finetuning, Pretraining, ThresholdStudy
 from ..settings import Execution
-from ..training.loop import TrainExecution
+from ..training.settings import TrainExecution
 from .app import Answer
-from .train import finished
 
 if TYPE_CHECKING:
     from ..runs.run import Run
@@ -90,9 +89,11 @@ def largest_neuron_by_threshold(
 
 def _trained(run: Run) -> Answer:
     """The answer of a training. Accuracy per group and epoch is drawn into the run, as `accuracy.png`."""
-    from ..reporting.draw import FigureSettings, draw
+    from ..reporting.figures.write_figures import draw_figures
+    from ..reporting.settings import FigureSettings
+    from .train import finished
 
-    draw("accuracy", [run.path], run.path, FigureSettings(format="png"))
+    draw_figures("accuracy", [run.path], run.path, FigureSettings(format="png"))
     return finished([run])
 
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 from ..criteria.scores import top
-from ..reporting.tables import ablation_table, ranking_table
+from ..reporting.tables.run_tables import ablation_table, ranking_table
 from ..runs.run import Run
 from ..settings import Execution
 from ..studies.settings import TraceSettings

@@ -8,11 +8,10 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from ..reporting.tables import accuracy_table
+from ..reporting.tables.run_tables import accuracy_table
 from ..runs.run import Run
-from ..training.loop import TrainExecution
-from ..training.recipes import TrainSettings
 from ..training.seeds import seeds_from, with_seed
+from ..training.settings import TrainExecution, TrainSettings
 from ..training.train import train
 from .app import Answer
 

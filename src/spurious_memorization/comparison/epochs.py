@@ -1,4 +1,4 @@
-"""The epochs that validation rules choose for a run, and how its network answers there."""
+"""The epochs that validation rules choose for a run, and the accuracy of its network in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..datasets.samples import Samples
 from ..errors import UserError
 from ..runs.epochs import BestRule, best_epoch
 from ..runs.run import Run
-from ..training.epoch_selection import selection_history
+from ..training.epoch_selection import history_on
 
 CHOSEN_BY: tuple[BestRule, ...] = ("worst_group_accuracy", "average")
 """Both rules are always shown: the first needs the groups of the validation samples, the second doesn't."""
@@ -17,10 +17,11 @@ CHOSEN_BY: tuple[BestRule, ...] = ("worst_group_accuracy", "average")
 def counts_where_chosen(run: Run, selecting: Samples) -> pd.DataFrame:
     """Correct answers of a run's network in the epochs that the rules choose on the selecting half of val.
 
-    Candidates are the epochs with a checkpoint, epoch 0 among them; of equals the earliest is chosen.
+    The candidates are the epochs with a checkpoint, including epoch 0. If several are equal, the earliest is chosen.
 
     Returns:
-        One row a rule, split and group: chosen_by, epoch, split, group, n, correct. Those of val are of the half.
+        One row per rule, split and group: chosen_by, epoch, split, group, n, correct. On val, only the selecting half
+        is counted.
 
     Raises:
         UserError: no epoch is finished, or predictions on val are missing.
@@ -28,7 +29,7 @@ def counts_where_chosen(run: Run, selecting: Samples) -> pd.DataFrame:
     history, epochs = run.history(), run.epochs()
     if not epochs or (epochs == [0] and run.record.settings.get("epochs")):
         raise UserError(f"{run.path} has no finished epoch: finish its training with --resume, or leave it out")
-    halves = selection_history(run, selecting)
+    halves = history_on(run, selecting)
     measured = pd.concat([history[history["split"] == "train"], halves, history[history["split"] == "test"]])
     frames = []
     for rule in CHOSEN_BY:

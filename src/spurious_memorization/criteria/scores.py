@@ -64,11 +64,6 @@ class Scores(dict[str, Tensor]):
     def __repr__(self) -> str:
         return f"<Scores of {self.n} {self.kind}s in {len(self)} tensors>"
 
-    def _repr_html_(self) -> str:
-        from ..reporting.notebook import scores_html
-
-        return scores_html(self)
-
 
 def top(scores: Mapping[str, Tensor], n: int, *, largest: bool = True) -> Units:
     """The `n` units with the largest (or smallest) scores over the whole network, in that order.

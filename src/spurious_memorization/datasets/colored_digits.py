@@ -10,71 +10,36 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, field_validator, model_validator
 
 from ..errors import UserError
-from ..settings import Settings
-from .generated import begin_folder, finish_folder, planted, save_images
+from .generated import begin_folder, finish_folder, save_images, spread_evenly
 from .samples import SPLITS
+from .settings import COLORS, ColoredDigitsSettings, parse_digits
 from .tables import DatasetDescription
 
-COLORS = {
-    "red": (230, 60, 50),
-    "green": (70, 190, 80),
-    "blue": (70, 110, 240),
-    "yellow": (230, 205, 60),
-    "magenta": (215, 75, 200),
-    "cyan": (70, 205, 215),
-    "orange": (240, 140, 45),
-    "white": (225, 225, 225),
-}
 FULL_INK = 16.0
-"""The largest value in a scan of `load_digits`."""
-
-
-class ColoredDigitsSettings(Settings):
-    """Which digits, in which colors."""
-
-    digits: str = Field("0..9", description="the classes: 3,5,8 or 0..9")
-    colors: int = Field(2, ge=2, le=len(COLORS), description="number of colors, the values of the attribute")
-    correlation: float = Field(
-        0.9, ge=0, le=1, description="share of each class's training images in its usual color (class mod colors)"
-    )
-    val_share: float = Field(0.1, ge=0, lt=1, description="share of each class's scans in val")
-    test_share: float = Field(0.2, ge=0, lt=1, description="share of each class's scans in test")
-    image_size: int = Field(32, ge=8, le=512, description="side of an image in pixels")
-    seed: int = Field(0, ge=0, description="seed of the split, the colors and their tints")
-
-    @field_validator("digits")
-    @classmethod
-    def _digits_listed(cls, digits: str) -> str:
-        return ",".join(map(str, _listed(digits)))
-
-    @model_validator(mode="after")
-    def _training_images_left(self) -> ColoredDigitsSettings:
-        if self.val_share + self.test_share >= 1:
-            raise ValueError("val_share and test_share must leave some images for training")
-        return self
+"""The largest pixel value in a scan of `load_digits`."""
 
 
 def make_colored_digits(out: Path, settings: ColoredDigitsSettings | None = None) -> pd.DataFrame:
-    """Color scanned digits, save them below `out`, then write its table.
+    """Color scanned digits, save them in `out`, then write its table.
 
-    Class c (in the order of the digits) has the usual color number c mod `colors`. In training exactly the share
-    `correlation` of each class (rounded) has it, and the others share the rest; in val and test all colors share
-    each class. Such shares are equal to within one image. No scan is used twice.
+    The usual color of class c (in the order of the digits) is color number c mod `colors`. In training, exactly the
+    share `correlation` of each class (rounded) has its usual color, and the rest is divided equally among the other
+    colors. In val and test, each class is divided equally among all colors. Equal parts differ by at most one image.
+    No scan is used twice.
 
     Arguments:
-        out: the data folder. One that a killed call left is continued; one that is complete stays as it is.
+        out: the data folder. An incomplete folder of an interrupted call is continued; a complete one is unchanged.
         settings: digits, colors, shares, size and seed.
 
     Returns:
-        The table with the columns path, y (the digit's index among `digits`), a (its color) and split; one row an
+        The table with the columns path, y (the digit's index among `digits`), a (its color) and split, one row per
         image.
 
     Raises:
-        UserError: scikit-learn is missing; `out` holds something else, or the same data with other settings, or
-            can't be written.
+        UserError: scikit-learn is not installed; `out` contains something else, or the same data with other settings,
+            or it can't be written.
 
     Example:
         ```python
@@ -84,14 +49,14 @@ def make_colored_digits(out: Path, settings: ColoredDigitsSettings | None = None
     """
     settings = settings or ColoredDigitsSettings()
     scans, labels = _scans()
-    digits = _listed(settings.digits)
+    digits = parse_digits(settings.digits)
     plan = _plan(labels, digits, settings)
     begin_folder(out, "colored-digits", settings.model_dump(mode="json"))
 
     def draw(row: Any) -> Image.Image:
         return _colored(scans[row.scan], row.a, np.random.default_rng([settings.seed, row.scan]), settings.image_size)
 
-    save_images(out, list(plan.itertuples()), draw, "coloring digits", seconds_each=0.002)
+    save_images(out, list(plan.itertuples()), draw, label="coloring digits", seconds_each=0.002)
     description = DatasetDescription(
         name="colored-digits",
         image_size=settings.image_size,
@@ -102,21 +67,8 @@ def make_colored_digits(out: Path, settings: ColoredDigitsSettings | None = None
     return finish_folder(out, plan[["path", "y", "a", "split"]], description)
 
 
-def _listed(digits: str) -> list[int]:
-    """The digits meant by "3,5,8" or "0..9", in order."""
-    named: set[int] = set()
-    for part in digits.split(","):
-        first, dots, last = part.strip().partition("..")
-        if not (first.isdecimal() and (last.isdecimal() if dots else True)):
-            raise ValueError("list digits as 3,5,8 or 0..9")
-        named.update(range(int(first), int(last if dots else first) + 1))
-    if len(named) < 2 or max(named) > 9:
-        raise ValueError("choose at least two digits among 0..9")
-    return sorted(named)
-
-
 def _scans() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Scans in 0..1, [scans, 8, 8], and their digits, [scans]."""
+    """The scans with pixel values from 0 to 1, [scans, 8, 8], and their digits, [scans]."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -126,7 +78,7 @@ def _scans() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 
 def _plan(labels: NDArray[np.int64], digits: list[int], settings: ColoredDigitsSettings) -> pd.DataFrame:
-    """One row an image: scan, y (index of the digit), a (name of the color), split and path."""
+    """One row per image: scan, y (index of the digit), a (name of the color), split and path."""
     names = list(COLORS)[: settings.colors]
     parts = []
     for y, digit in enumerate(digits):
@@ -138,7 +90,7 @@ def _plan(labels: NDArray[np.int64], digits: list[int], settings: ColoredDigitsS
             color = (usual + np.arange(len(scans))) % settings.colors
             if split == "train":
                 color = np.full(len(scans), usual)
-                rare = np.flatnonzero(~planted(len(scans), Fraction(str(settings.correlation))))
+                rare = np.flatnonzero(~spread_evenly(len(scans), Fraction(str(settings.correlation))))
                 color[rare] = (usual + 1 + np.arange(len(rare)) % (settings.colors - 1)) % settings.colors
             part = pd.DataFrame({"scan": scans, "y": y, "a": np.take(names, color), "split": split})
             parts.append(part.sort_values("scan"))
@@ -148,7 +100,7 @@ def _plan(labels: NDArray[np.int64], digits: list[int], settings: ColoredDigitsS
 
 
 def _colored(scan: NDArray[np.float64], color: str, rng: np.random.Generator, image_size: int) -> Image.Image:
-    """A scan, [8, 8], enlarged to `image_size` pixels in a tint of the color on a dark ground."""
+    """A scan, [8, 8], enlarged to `image_size` pixels, in a tint of the color on a dark background."""
     ink = Image.fromarray((scan * 255).astype(np.uint8)).resize((image_size, image_size), Image.Resampling.BICUBIC)
     tint = (np.array(COLORS[color]) * rng.uniform(0.75, 1.05) + rng.normal(0, 10, 3)).clip(0, 255)
     ground = rng.uniform(12, 40) + rng.normal(0, 4, 3)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ..errors import UserError
 from ..settings import Settings
-from ..training.recipes import Recipe
+from ..training.names import Recipe
 
 Mode = Literal["zero", "random_init", "random_noise", "rewind"]
 

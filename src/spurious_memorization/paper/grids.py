@@ -11,14 +11,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
+from ..criteria.names import needs_samples
 from ..datasets.samples import SPLITS
-from ..datasets.synthbirds.make import SynthbirdsSettings
+from ..datasets.settings import SynthbirdsSettings
 from ..edits.edit import parse_edit
 from ..errors import UserError
 from ..settings import Settings
-from ..studies.ranking_settings import needs_samples
 from ..studies.settings import StudySettings, parse_sizes
-from ..training.recipes import TrainSettings, replaced
+from ..training.settings import TrainSettings, with_changes
 from .settings import ScaleName
 from .training_settings import starts_pretrained
 
@@ -95,10 +95,10 @@ class Scale(Settings):
     def apply_to(self, grid: Grid) -> Grid:
         """The grid at this scale."""
         network = self.networks[grid.training.model]
-        fine_tuning = grid.fine_tuning and replaced(grid.fine_tuning, **{**self.fine_tuning, "model": network})
+        fine_tuning = grid.fine_tuning and with_changes(grid.fine_tuning, **{**self.fine_tuning, "model": network})
         return grid.model_copy(
             update={
-                "training": replaced(grid.training, **{**self.training, "model": network}),
+                "training": with_changes(grid.training, **{**self.training, "model": network}),
                 "studies": tuple(self._study(settings) for settings in grid.studies),
                 "fine_tuning": fine_tuning,
             }

@@ -15,7 +15,7 @@ from ..runs.run import Run
 from ..studies.pipeline import study
 from ..studies.settings import StudySettings
 from ..studies.study import Study
-from ..training.loop import TrainExecution
+from ..training.settings import TrainExecution
 from ..training.train import train
 from .folders import (
     EXPERIMENTS,

@@ -8,9 +8,8 @@ from ..runs.run import Run
 from ..settings import Execution
 from ..studies.pipeline import study
 from ..studies.settings import StudySettings
-from ..training.loop import TrainExecution
-from ..training.objectives.settings import PrunedContrastSettings
-from ..training.recipes import TrainSettings
+from ..training.objectives.pruned_contrast import PrunedContrastSettings
+from ..training.settings import TrainExecution, TrainSettings
 from ..training.train import train
 from .arguments import ChannelStudy, Experiment, Finetuning, Pretraining, ThresholdStudy
 from .folders import (

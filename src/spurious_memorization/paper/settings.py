@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ..settings import Settings
 from ..studies.settings import Words
-from ..training.recipes import Recipe
+from ..training.names import Recipe
 
 ScaleName = Literal["full", "small", "tiny"]
 

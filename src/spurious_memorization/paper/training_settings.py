@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runs.run import Run
-from ..training.recipes import TrainSettings, replaced
+from ..training.settings import TrainSettings, with_changes
 from .folders import WEIGHT_FILES
 
 
@@ -23,7 +23,7 @@ def training_of(chosen: Any, base: TrainSettings, experiments: Path) -> TrainSet
     settings = _replaced_where_given(base, chosen, ("recipe", "epochs", "weights", "image_size", "seed"))
     file = experiments / WEIGHT_FILES.get(settings.model, "")
     if starts_pretrained(settings) and "weights" not in settings.model_fields_set and file.is_file():
-        return replaced(settings, weights=str(file))
+        return with_changes(settings, weights=str(file))
     return settings
 
 
@@ -42,9 +42,9 @@ def fine_tuning_of(chosen: Any, base: TrainSettings, start: str, run: Run) -> Tr
         run: run of ERM training, whose image size is kept.
     """
     settings = _replaced_where_given(base, chosen, ("epochs", "seed"))
-    return replaced(settings, start=start, image_size=run.record.data.settings.image_size)
+    return with_changes(settings, start=start, image_size=run.record.data.settings.image_size)
 
 
 def _replaced_where_given(base: TrainSettings, chosen: Any, names: tuple[str, ...]) -> TrainSettings:
     values = {name: getattr(chosen, name) for name in names}
-    return replaced(base, **{name: value for name, value in values.items() if value is not None})
+    return with_changes(base, **{name: value for name, value in values.items() if value is not None})

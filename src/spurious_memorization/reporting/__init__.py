@@ -1,1 +1,1 @@
-"""What people look at: tables and figures, made only from what a run stores."""
+"""Tables, figures, the report page and notebook output, all made from what runs and studies store."""

@@ -64,10 +64,8 @@ class Run:
         except (ValidationError, UnicodeDecodeError) as error:
             raise UserError(f"{file} is broken or of another version of spurmem: {type(error).__name__}") from error
 
-    def _repr_html_(self) -> str:
-        from ..reporting.notebook import run_html
-
-        return run_html(self)
+    def __repr__(self) -> str:
+        return f"<Run {self.path}>"
 
     @property
     def exists(self) -> bool:

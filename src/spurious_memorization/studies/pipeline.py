@@ -22,8 +22,8 @@ from ..datasets.samples import Dataset
 from ..engine.evaluate import engine_for
 from ..engine.protocol import Engine
 from ..errors import UserError
-from ..runs.run import Run
 from ..runs.records import check_same_settings
+from ..runs.run import Run
 from ..settings import Execution
 from ..statistics.agreement import agreement, first_units, norm_rankings
 from .blocks import announce_engine

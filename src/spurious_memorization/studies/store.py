@@ -12,10 +12,9 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from ..atomic import write_text
+from ..atomic import write_parquet, write_text
 from ..criteria.scores import Scores, read_scores, save_scores
 from ..errors import UserError
-from ..atomic import write_parquet
 
 Record = dict[str, Any]
 

@@ -1,6 +1,6 @@
-"""The trainer's state after the latest whole epoch: what a resumed training starts from.
+"""The checkpoint of the latest complete epoch, from which a resumed training continues.
 
-Random draws need no state: they follow from seed and epoch.
+Random draws need no stored state: they depend only on seed and epoch.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch.optim import Optimizer
 
 from ..atomic import atomic_write
 from ..errors import UserError
-from ..networks.weights import load_exactly
+from ..networks.weights import StateDict, load_exactly
 from ..runs.run import Run
 from .optimizers import Schedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far a training has come.
 
     Arguments:
-        epoch: the latest whole one.
-        passes: sample passes so far.
-        seconds: in training so far.
-        objective: its state.
+        epoch: the latest complete one.
+        passes: sample passes up to now.
+        seconds: of training up to now.
+        objective: the state of the objective.
     """
 
     epoch: int
@@ -39,8 +39,23 @@ class Progress:
     objective: dict[str, Any]
 
 
-def store_trainer(run: Run, progress: Progress, model: nn.Module, optimizer: Optimizer, schedule: Schedule) -> None:
-    """Write network, optimizer, schedule and progress. The epoch counts as whole once this file is there."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Checkpoint:
+    """What is stored after every epoch.
+
+    Arguments:
+        progress: how far the training has come.
+        model, optimizer, schedule: their states.
+    """
+
+    progress: Progress
+    model: StateDict
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+
+
+def store_checkpoint(run: Run, progress: Progress, model: nn.Module, optimizer: Optimizer, schedule: Schedule) -> None:
+    """Store the states of all four. The epoch counts as complete as soon as this file exists."""
     state = {
         **vars(progress),
         "model": model.state_dict(),
@@ -51,42 +66,48 @@ def store_trainer(run: Run, progress: Progress, model: nn.Module, optimizer: Opt
         torch.save(state, temporary)
 
 
-def restore_network(run: Run, model: nn.Module) -> None:
-    """Load the latest whole epoch's weights, with any bias that an edit added.
-
-    Raises:
-        UserError: the file is broken.
-    """
-    with _told_if_broken(run):
-        load_exactly(model, _read(run)["model"], "the run's network")
-
-
-def restore_trainer(run: Run, optimizer: Optimizer, schedule: Schedule) -> Progress | None:
-    """Take up optimizer and schedule where the latest whole epoch left them.
-
-    Returns:
-        The progress until then, None where there is none yet.
+def read_checkpoint(run: Run) -> Checkpoint | None:
+    """The checkpoint of the latest complete epoch. None where there is none.
 
     Raises:
         UserError: the file is broken.
     """
     if not run.trainer_file.is_file():
         return None
-    with _told_if_broken(run):
-        state = _read(run)
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state(state["schedule"])
-        return Progress(state["epoch"], state["passes"], state["seconds"], state["objective"])
+    with _reported_if_broken(run):
+        state: dict[str, Any] = torch.load(run.trainer_file, map_location="cpu", weights_only=True)
+        progress = Progress(
+            epoch=state["epoch"], passes=state["passes"], seconds=state["seconds"], objective=state["objective"]
+        )
+        return Checkpoint(
+            progress=progress, model=state["model"], optimizer=state["optimizer"], schedule=state["schedule"]
+        )
 
 
-def _read(run: Run) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(run.trainer_file, map_location="cpu", weights_only=True)
-    return state
+def restore_network(run: Run, checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Load the weights of the latest complete epoch, and any bias that was added to the network.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    with _reported_if_broken(run):
+        load_exactly(model, checkpoint.model, "the run's network")
+
+
+def restore_optimizer(run: Run, checkpoint: Checkpoint, optimizer: Optimizer, schedule: Schedule) -> None:
+    """Bring optimizer and schedule to the state after the latest complete epoch.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    with _reported_if_broken(run):
+        optimizer.load_state_dict(checkpoint.optimizer)
+        schedule.load_state(checkpoint.schedule)
 
 
 @contextmanager
-def _told_if_broken(run: Run) -> Iterator[None]:
+def _reported_if_broken(run: Run) -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise UserError(f"{run.trainer_file} is broken: delete it to train again from the first epoch") from error

@@ -1,7 +1,7 @@
 """Choosing among epochs and settings: by one half of the validation split, the same for every objective.
 
-The other half is left to what must be fitted on held-out samples (DFR), so that no network is chosen by samples that it
-was fitted on.
+The other half is for methods that fit on held-out samples (DFR). So no network is chosen by samples that it was fitted
+on.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from ..runs.epochs import BestRule, best_epoch
 from ..runs.evaluate import group_sums
 from ..runs.run import Run
 
-SELECTION_SEED = 0
-"""The halves depend on the data alone, so that runs with different seeds are chosen by the same samples."""
+HALVES_SEED = 0
+"""The halves depend only on the data, so that runs with different seeds are chosen by the same samples."""
 
 
-def val_halves(data: Dataset, seed: int = SELECTION_SEED) -> tuple[Samples, Samples]:
-    """The validation split cut in two at random, group by group: (for fitting, for selecting).
+def val_halves(data: Dataset, seed: int = HALVES_SEED) -> tuple[Samples, Samples]:
+    """Split the validation samples in two random halves, group by group.
 
-    A group with an odd number of samples has one more in the half for selecting.
+    Of a group with an odd number of samples, the selecting half has one more.
 
     Arguments:
         data: with a val split.
-        seed: of the cut.
+        seed: of the split.
+
+    Returns:
+        The fitting half and the selecting half.
 
     Raises:
         UserError: there is no val split.
@@ -45,21 +48,21 @@ def val_halves(data: Dataset, seed: int = SELECTION_SEED) -> tuple[Samples, Samp
 
 
 def selected_epoch(run: Run, samples: Samples, rule: BestRule) -> int:
-    """The checkpoint with the best value on some validation samples by a rule; the earliest of equals.
+    """The epoch with the best value on some validation samples by a rule; the earliest of equals.
 
     Arguments:
         run: a run with predictions of them.
-        samples: usually the half for selecting.
+        samples: usually the selecting half of val.
         rule: "worst_group_accuracy", "average", "average_group_balanced" or "loss".
 
     Raises:
         UserError: the run has no checkpoint, or no predictions of these samples.
     """
-    return best_epoch(selection_history(run, samples), rule, run.epochs())
+    return best_epoch(history_on(run, samples), rule, run.epochs())
 
 
-def selection_history(run: Run, samples: Samples) -> pd.DataFrame:
-    """`selection_sums` of every epoch with a checkpoint.
+def history_on(run: Run, samples: Samples) -> pd.DataFrame:
+    """`counts_on` of every epoch with a checkpoint.
 
     Raises:
         UserError: as for `selected_epoch`.
@@ -67,11 +70,16 @@ def selection_history(run: Run, samples: Samples) -> pd.DataFrame:
     epochs = run.epochs()
     if not epochs:
         raise UserError(f"{run.path} has no checkpoint yet: finish its training with --resume")
-    return pd.concat([selection_sums(run, epoch, samples) for epoch in epochs], ignore_index=True)
+    return pd.concat([counts_on(run, epoch, samples) for epoch in epochs], ignore_index=True)
 
 
-def selection_sums(run: Run, epoch: int, samples: Samples) -> pd.DataFrame:
-    """Counts and loss sums of some samples in one epoch, from the stored predictions, in the columns of a history."""
+def counts_on(run: Run, epoch: int, samples: Samples) -> pd.DataFrame:
+    """Counts and loss sums of some samples in one epoch, from the stored predictions. The columns are those of a
+    history.
+
+    Raises:
+        UserError: the run has no predictions of these samples.
+    """
     stored = run.predictions(epoch, samples.split)
     try:
         probabilities = stored.loc[samples.index].to_numpy()  # [samples, classes]

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
-from .recipes import TrainSettings
+from .settings import TrainSettings
 
 
 def build_optimizer(config: TrainSettings, model: nn.Module) -> Optimizer:
@@ -26,7 +26,8 @@ def build_optimizer(config: TrainSettings, model: nn.Module) -> Optimizer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning-rate schedule, stepped once an epoch with the mean training loss; constant where `inner` is None."""
+    """A learning-rate schedule, stepped once per epoch with the mean training loss. The rate is constant if `inner` is
+    None."""
 
     inner: ReduceLROnPlateau | CosineAnnealingLR | None
 
@@ -45,7 +46,7 @@ class Schedule:
 
 
 def build_schedule(config: TrainSettings, optimizer: Optimizer) -> Schedule:
-    """The schedule that the settings name; plateau halves the rate, cosine brings it to 0 in the last epoch."""
+    """The schedule that the settings name. Plateau halves the rate; cosine brings it to 0 in the last epoch."""
     match config.schedule:
         case "plateau":
             return Schedule(ReduceLROnPlateau(optimizer, factor=0.5, patience=config.plateau_patience))

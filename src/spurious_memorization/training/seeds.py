@@ -1,4 +1,4 @@
-"""Several trainings that are equal but for the seed."""
+"""Several trainings that differ only in the seed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..runs.epochs import run_and_epoch
-from .objectives.settings import JttSettings
-from .recipes import TrainSettings
+from .settings import TrainSettings
 
 
 def seeds_from(text: str) -> range:
@@ -24,18 +23,20 @@ def seeds_from(text: str) -> range:
 
 
 def with_seed(settings: TrainSettings, seed: int) -> TrainSettings:
-    """The settings with this seed; a folder of several seeds' runs that they name stands for the run of this one."""
+    """The settings with this seed. If they name a folder with the runs of several seeds, the run of this seed replaces
+    it."""
     changed: dict[str, Any] = {"seed": seed}
     if settings.start is not None:
         changed["start"] = of_seed(settings.start, seed)
-    if isinstance(settings.objective, JttSettings):
-        errors_of = of_seed(settings.objective.errors_of, seed)
-        changed["objective"] = settings.objective.model_copy(update={"errors_of": errors_of})
+    objective = settings.objective
+    if objective.run_option is not None and objective.other_run is not None:
+        other_run = of_seed(objective.other_run, seed)
+        changed["objective"] = objective.model_copy(update={objective.run_option: other_run})
     return settings.model_copy(update=changed)
 
 
 def of_seed(start: str, seed: int) -> str:
-    """RUN or RUN@EPOCH with RUN/seed_0 in the place of RUN, and so on, where RUN holds the runs of several seeds."""
+    """RUN or RUN@EPOCH, with RUN/seed_N in place of RUN if RUN is a folder with the runs of several seeds."""
     path, epoch = run_and_epoch(start)
     below = path / f"seed_{seed}"
     return f"{below}@{epoch}" if below.is_dir() and not (path / "run.json").is_file() else start

@@ -12,18 +12,17 @@ from ..console import log
 from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
-from ..networks.build import NetworkSettings, build, own_transform
+from ..networks.build import NetworkSettings, build, with_own_transform
 from ..networks.weights import load_exactly, read_weights
 from ..runs.epochs import run_and_epoch
 from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
 from ..runs.run import Run
-from .checkpoint import restore_network
-from .loop import TrainExecution, pruned_run, train_epochs
-from .objectives.find import objective_for
-from .objectives.objective import Training
-from .objectives.settings import DfrSettings, ErmContinueSettings, JttSettings, PrunedContrastSettings
-from .recipes import TrainSettings, expanded, expanded_objective
-from .refit import refit_head
+from .checkpoint import read_checkpoint, restore_network
+from .loop import pruned_run, train_epochs
+from .objective import Training, build_objective
+from .recipes import expanded
+from .settings import TrainExecution, TrainSettings
+from .trackers import check_tracker
 
 
 def train(
@@ -34,24 +33,24 @@ def train(
     resume: bool = False,
     execution: TrainExecution | None = None,
 ) -> Run:
-    """Train a network; store it, its predictions and its history after every epoch in a run.
+    """Train a network. After every epoch a run stores the network, its predictions and its history.
 
-    Order and augmentation are drawn from seed, epoch and sample index, and every epoch starts from what the latest
-    whole one stored: a training that was stopped at any moment and is resumed ends with the same weights.
+    Order and augmentation depend only on seed, epoch and sample index. Every epoch starts from what the latest complete
+    epoch stored. So a training that was stopped at any moment and is resumed ends with the same weights.
 
     Arguments:
         folder: the data folder.
         out: the run's directory, new unless `resume`.
-        settings: what changes the result; what isn't stated is filled in by the recipe.
-        resume: continue a stopped training of the same settings; a finished one stays as it is.
+        settings: what changes the result. The recipe fills in what is left open.
+        resume: continue a stopped training with the same settings. A finished one is left unchanged.
         execution: device, workers, batch size of evaluation, tracker.
 
     Returns:
         The run, with a checkpoint, predictions and counts for every epoch.
 
     Raises:
-        UserError: data, network or weights are not usable, the run exists (without `resume`) or has other settings,
-            another command is writing it, the disk is full.
+        UserError: data, network or weights are not usable; the run exists (without `resume`) or has other settings;
+            another command is writing it; the disk is full.
 
     Example:
         ```python
@@ -67,13 +66,14 @@ def train(
     if run.exists and not resume:
         raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
     network = network_settings(config, data)
-    data = with_transform(data, network)
+    data = with_own_transform(data, network)
     torch.manual_seed(config.seed)
-    was_stopped = run.trainer_file.is_file()
-    model = build(network) if was_stopped else starting_network(config, network)
-    config = config.model_copy(update={"objective": expanded_objective(config, model)})
-    objective = objective_for(Training(run, config, data, model))
-    if not was_stopped:
+    checkpoint = read_checkpoint(run)
+    model = starting_network(config, network) if checkpoint is None else build(network)
+    config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
+    training = Training(run=run, config=config, data=data, model=model, execution=execution)
+    objective = build_objective(training)
+    if checkpoint is None:
         objective.begin()
     record = RunRecord(
         origin="train",
@@ -82,25 +82,22 @@ def train(
         settings=config.model_dump(mode="json"),
         best_by=config.best_by,
         versions=versions(),
-        start=run.record.start if was_stopped else start_record(config),
-        training_cost=earlier_cost(config) if not was_stopped else None,
+        start=start_record(config) if checkpoint is None else run.record.start,
+        training_cost=cost_before(config) if checkpoint is None else None,
     )
     with run.writing():
         _announce(run, config, data, model)
         run.create(record)
         if execution.keep_pruned:
             pruned_run(run).create(record.model_copy(update={"settings": {**record.settings, "pruned": True}}))
-        if was_stopped:
-            restore_network(run, model)
-        if isinstance(config.objective, DfrSettings):
-            refit_head(run, config, data, model, execution)
-        else:
-            train_epochs(run, config, data, model, objective, execution)
+        if checkpoint is not None:
+            restore_network(run, checkpoint, model)
+        train_epochs(training, objective, checkpoint)
     return run
 
 
 def network_settings(config: TrainSettings, data: Dataset) -> NetworkSettings:
-    """How to build the network that is trained on these data."""
+    """How to build the network for these data."""
     return NetworkSettings(
         model=config.model,
         n_classes=len(data.groups.classes),
@@ -130,10 +127,10 @@ def start_record(config: TrainSettings) -> StartRecord | None:
     return StartRecord(run=str(path), epoch=Run(path).choose_epoch(epoch))
 
 
-def earlier_cost(config: TrainSettings) -> TrainingCost:
-    """What other runs have spent on what this training begins with: the network that `--from` names, or, for JTT, the
-    network whose errors it takes."""
-    named = config.objective.errors_of if isinstance(config.objective, JttSettings) else config.start
+def cost_before(config: TrainSettings) -> TrainingCost:
+    """What other runs have cost on which this training depends: the one whose errors the objective uses, otherwise the
+    one that `--from` names."""
+    named = config.objective.other_run or config.start
     if named is None:
         return TrainingCost()
     path, wanted = run_and_epoch(named)
@@ -150,15 +147,11 @@ def earlier_cost(config: TrainSettings) -> TrainingCost:
 
 def _check_options(config: TrainSettings, execution: TrainExecution) -> None:
     objective = config.objective
-    if config.start is None and isinstance(objective, ErmContinueSettings | PrunedContrastSettings | DfrSettings):
+    if config.start is None and objective.continues:
         raise UserError(f"{objective.name} continues a trained network: name it with --from RUN@EPOCH")
-    if execution.keep_pruned and not isinstance(objective, PrunedContrastSettings):
+    if execution.keep_pruned and not objective.prunes:
         raise UserError(f"--keep-pruned: {objective.name} prunes nothing: leave it out, or train with pruned-contrast")
-
-
-def with_transform(data: Dataset, network: NetworkSettings) -> Dataset:
-    """The data with the network's own transform, where nothing else fixes one."""
-    return data if data.image_size is not None else data.with_transform(own_transform(network))
+    check_tracker(execution.log)
 
 
 def _announce(run: Run, config: TrainSettings, data: Dataset, model: nn.Module) -> None:

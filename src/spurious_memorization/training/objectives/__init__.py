@@ -1,5 +1,5 @@
-"""What training minimizes: empirical risk, fine-tuning with pruning, and its rivals.
+"""What a training can minimize. Each file is one method, found by its name: `--objective group-dro` is group_dro.py.
 
-Each is a module of its own: a class that changes `Objective`, which is empirical risk minimization, where the method
-differs from it. `settings` holds the options of all.
+A file defines one subclass of `ObjectiveSettings` (the options, and the facts that others need) and one subclass of
+`Objective` (what the training loop does). A new method is a new file here, with no other change.
 """

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import nn
 
 from ...console import log
-from ...datasets.samples import Samples
+from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
 from ...networks.features import features_and_logits, head_name
 from ...networks.forward import autocast, choose_device, moved, working_copy
@@ -21,23 +21,60 @@ from ...networks.names import Precision
 from ...networks.weights import add_biases
 from ...settings import Execution
 from ..epoch_selection import val_halves
-from .objective import Objective, Training
-from .settings import DfrSettings
+from ..gradient_steps import GradientSteps
+from ..objective import Objective
+from ..objective_settings import ObjectiveSettings, SplitAtPlus
 
 Floats = NDArray[np.float64]
 
 
-class Dfr(Objective):
-    """Deep feature reweighting, which fits a head once instead of training: `refitted` does it."""
+class DfrSettings(ObjectiveSettings):
+    """Options of dfr.
 
-    def __init__(self, settings: DfrSettings, training: Training) -> None:
-        super().__init__(training)
-        self.settings = settings
+    Arguments:
+        draws: number of balanced draws whose heads are averaged.
+        strengths: candidates for the inverse strength of the L1 penalty. The best on the selecting half of val is used.
+    """
 
-    def begin(self) -> None:
+    continues: ClassVar[bool] = True
+    fixed_settings: ClassVar[Mapping[str, Any]] = {"epochs": 1, "checkpoint_every": 1}
+
+    name: Literal["dfr"] = "dfr"
+    draws: int = Field(10, ge=1)
+    strengths: Annotated[tuple[float, ...], SplitAtPlus, Field(min_length=1)] = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
+
+
+class Dfr(Objective[DfrSettings]):
+    """Deep feature reweighting: its single epoch fits a new head (`fit_head`) on the features of a trained network."""
+
+    @classmethod
+    def check_data(cls, settings: DfrSettings, data: Dataset) -> None:
         check_sklearn()
-        fitting, _ = val_halves(self.training.data)
+        fitting, _ = val_halves(data)
         check_group_samples(fitting)
+
+    def run_epoch(self, epoch: int, steps: GradientSteps) -> None:
+        training = self.training
+        model, fitting, selecting = training.model, *val_halves(training.data)
+        head = _linear_head(model)
+        precision, execution = training.config.precision, training.execution
+        found = fit_head(
+            features_of(model, fitting, precision, execution),
+            fitting.y,
+            fitting.g,
+            (features_of(model, selecting, precision, execution), selecting.y, selecting.g),
+            self.settings,
+            training.config.seed,
+        )
+        log(f"dfr: fitted on {len(fitting)} samples of val, inverse strength of the penalty {found.strength:g}")
+        add_biases(model, {f"{head_name(model)}.bias": torch.from_numpy(found.bias).to(head.weight)})
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(found.weight))
+            head.bias.copy_(torch.from_numpy(found.bias))
+
+    def passes(self, epoch: int) -> int:
+        fitting, _ = val_halves(self.training.data)
+        return len(fitting)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,19 +105,19 @@ def fit_head(
     settings: DfrSettings,
     seed: int = 0,
 ) -> Head:
-    """A head by deep feature reweighting: Kirichenko et al. (2023), Last Layer Re-Training is Sufficient for Robustness
-    to Spurious Correlations (there DFR on validation data).
+    """Fit a head by deep feature reweighting: Kirichenko et al. (2023), Last Layer Re-Training is Sufficient for
+    Robustness to Spurious Correlations (there: DFR on validation data).
 
     Features are standardized by mean and deviation over the fitting samples. In each of several draws every group keeps
-    as many samples, at random, as the smallest has; a logistic regression with an L1 penalty is fitted (liblinear; one
-    against the rest for more than two classes), and coefficients and intercepts are averaged over the draws. The
-    strength of the penalty is the one with the best worst-group accuracy on the samples for selecting; the strongest
-    penalty of equals. The paper selects on a part of the fitting half and then fits on all of it; here the other half
-    of val selects, as it does for every objective.
+    as many random samples as the smallest group has. A logistic regression with an L1 penalty is fitted on them
+    (liblinear; one against the rest for more than two classes). Coefficients and intercepts are averaged over the
+    draws. The strength of the penalty is the one with the best worst-group accuracy on the selecting samples; of equals
+    the strongest penalty. The paper selects on a part of the fitting half and then fits on all of it. Here the other
+    half of val selects, as for every objective.
 
     Arguments:
         fitting: features, [samples, features]; y, g: their labels and groups.
-        selecting: features, labels and groups of the samples for selecting.
+        selecting: features, labels and groups of the selecting samples.
         settings: draws and strengths.
         seed: of the draws.
 
@@ -93,66 +130,31 @@ def fit_head(
     candidates = []
     for strength in sorted(settings.strengths):
         fits = [_regression(standard[drawn], y[drawn], strength) for drawn in balanced_draws(g, settings.draws, seed)]
-        weight, bias = (np.mean(parts, axis=0) for parts in zip(*fits, strict=True))
+        weight, bias = (np.mean(of_draws, axis=0) for of_draws in zip(*fits, strict=True))
         head = Head(weight / deviation, bias - weight @ (mean / deviation), strength)
         candidates.append((_worst_group(head, *selecting), head))
     return max(candidates, key=lambda candidate: candidate[0])[1]
 
 
 def balanced_draws(g: NDArray[np.int64], n: int, seed: int) -> Iterable[NDArray[np.int64]]:
-    """Positions of `n` draws in which every group that is there has as many samples as the smallest one."""
+    """`n` random draws in which every group has as many samples as the smallest one. Each draw is an array of positions
+    in `g`."""
     rng = np.random.default_rng([seed, 0xDF12])
     groups, counts = np.unique(g, return_counts=True)
     for _ in range(n):
         yield np.concatenate([rng.permutation(np.flatnonzero(g == group))[: counts.min()] for group in groups])
 
 
-def refitted(
-    model: nn.Module,
-    fitting: Samples,
-    selecting: Samples,
-    settings: DfrSettings,
-    *,
-    seed: int = 0,
-    precision: Precision = "float32",
-    execution: Execution | None = None,
-) -> nn.Module:
-    """A copy of the network with a head fitted by deep feature reweighting.
-
-    Arguments:
-        model: the network, which stays as it is.
-        fitting, selecting: the halves of the val split.
-        settings: draws and strengths.
-
-    Raises:
-        UserError: scikit-learn is missing, the network has no linear head of its own, a group has no sample to fit on.
-    """
-    check_sklearn()
-    check_group_samples(fitting)
+def _linear_head(model: nn.Module) -> nn.Linear:
     name = head_name(model)
-    result = copy.deepcopy(model)
-    head = result.get_submodule(name)
+    head = model.get_submodule(name)
     if not isinstance(head, nn.Linear):
-        raise UserError(f"the network's head {name} is no linear layer, which dfr fits anew: choose another objective")
-    found = fit_head(
-        features_of(model, fitting, precision, execution),
-        fitting.y,
-        fitting.g,
-        (features_of(model, selecting, precision, execution), selecting.y, selecting.g),
-        settings,
-        seed,
-    )
-    log(f"dfr: fitted on {len(fitting)} samples of val, inverse strength of the penalty {found.strength:g}")
-    add_biases(result, {f"{name}.bias": torch.from_numpy(found.bias).float()})
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(found.weight))
-        head.bias.copy_(torch.from_numpy(found.bias))
-    return result
+        raise UserError(f"the network's head {name} is no linear layer, which dfr needs: choose another objective")
+    return head
 
 
-def features_of(model: nn.Module, samples: Samples, precision: Precision, execution: Execution | None) -> Floats:
+def features_of(model: nn.Module, samples: Samples, precision: Precision, execution: Execution) -> Floats:
     """Penultimate features in evaluation mode, [samples, features]."""
-    execution = execution or Execution()
     device = choose_device(execution.device)
     network, found = working_copy(model, device), []
     with torch.no_grad(), autocast(device, precision):
@@ -163,7 +165,11 @@ def features_of(model: nn.Module, samples: Samples, precision: Precision, execut
 
 
 def check_sklearn() -> None:
-    """Raise a UserError where scikit-learn isn't installed."""
+    """Check that scikit-learn is installed.
+
+    Raises:
+        UserError: it is not.
+    """
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
@@ -180,7 +186,10 @@ def _regression(x: Floats, y: NDArray[np.int64], strength: float) -> tuple[Float
         fits = OneVsRestClassifier(one).fit(x, y).estimators_
         return np.concatenate([fit.coef_ for fit in fits]), np.concatenate([fit.intercept_ for fit in fits])
     fit = one.fit(x, y)
-    half_weight, half_bias = fit.coef_[0] / 2, fit.intercept_[0] / 2  # the difference of both logits is the fit's
+    half_weight, half_bias = (
+        fit.coef_[0] / 2,
+        fit.intercept_[0] / 2,
+    )  # of the two logits' difference
     return np.stack([-half_weight, half_weight]), np.array([-half_bias, half_bias])
 
 
@@ -190,7 +199,11 @@ def _worst_group(head: Head, features: Floats, y: NDArray[np.int64], g: NDArray[
 
 
 def check_group_samples(fitting: Samples) -> None:
-    """Raise a UserError where a group of the data has no sample to fit on."""
+    """Check that every group of the data has a sample to fit on.
+
+    Raises:
+        UserError: one has none.
+    """
     names = fitting.dataset.groups.names
     occurring = np.unique(fitting.dataset.g)
     missing = [names[group] for group in occurring if not (fitting.g == group).any()]

@@ -1,41 +1,62 @@
-"""GroupDRO."""
+"""GroupDRO: group distributionally robust optimization."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ...datasets.samples import Samples
 from ...datasets.sources import Inputs
-from .balancing import balanced_draw
-from .objective import Objective, Training, part_counts
-from .settings import GroupDroSettings
+from ..balance import balanced_draw, training_counts
+from ..names import Balance
+from ..objective import Objective, Training
+from ..objective_settings import ObjectiveSettings
 
 
-class GroupDro(Objective):
-    """Group distributionally robust optimization: Sagawa et al. (2020), Distributionally Robust Neural Networks, their
-    online algorithm.
+class GroupDroSettings(ObjectiveSettings):
+    """Options of group-dro.
 
-    In each step the weight q of every group in the batch is multiplied by exp(step x its mean loss), all weights are
-    divided by their sum, and the weighted sum of the groups' mean losses is minimized. A group that is absent from
-    the batch keeps its weight before that division, and adds nothing. Weights start equal. As in their training,
-    samples are drawn with every group equally likely (`balanced`); the strong weight decay that they combine it with is
-    the training's own `--weight-decay`; their generalization adjustment is `adjustment` (0: none).
+    Arguments:
+        step: step size of the group weights.
+        adjustment: added to the loss of a group, divided by the square root of its size.
+        balanced: draw the samples so that every group is equally likely.
+    """
+
+    name: Literal["group-dro"] = "group-dro"
+    step: float = Field(0.01, gt=0)
+    adjustment: float = Field(0.0, ge=0)
+    balanced: bool = True
+
+    @property
+    def balances(self) -> Balance:
+        return "group"
+
+
+class GroupDro(Objective[GroupDroSettings]):
+    """Group distributionally robust optimization: the online algorithm of Sagawa et al. (2020), Distributionally Robust
+    Neural Networks.
+
+    Each step multiplies the weight q of every group in the batch by exp(step x its mean loss). It then divides all
+    weights by their sum, and minimizes the weighted sum of the groups' mean losses. A group that is absent from the
+    batch keeps its weight before that division, and adds nothing to the loss. The weights start equal.
+
+    As in their training, samples are drawn with every group equally likely (`balanced`). The strong weight decay that
+    they use is the training's own `--weight-decay`. Their generalization adjustment is `adjustment` (0: none).
     """
 
     def __init__(self, settings: GroupDroSettings, training: Training) -> None:
-        super().__init__(training)
-        self.settings = settings
+        super().__init__(settings, training)
         self.weights = torch.zeros(0)
-        self.margins = torch.zeros(0)
+        self.adjustments = torch.zeros(0)
 
     def begin(self) -> None:
-        counts = part_counts(self.training.data, "group", self.settings.name)
+        counts = training_counts(self.training.data, "group", self.settings.name)
         self.weights = torch.from_numpy((counts > 0) / (counts > 0).sum()).float()  # [groups]
-        self.margins = torch.from_numpy(self.settings.adjustment / np.sqrt(counts.clip(1))).float()  # [groups]
+        self.adjustments = torch.from_numpy(self.settings.adjustment / np.sqrt(counts.clip(1))).float()  # [groups]
 
     def samples(self, epoch: int) -> Samples:
         if not self.settings.balanced:
@@ -45,10 +66,11 @@ class GroupDro(Objective):
     def loss(self, inputs: Inputs, y: Tensor, index: Tensor) -> Tensor:
         losses = self.losses(inputs, y)  # [samples]
         group = torch.from_numpy(self.training.data.g)[index].to(losses.device)
-        self.weights, self.margins = self.weights.to(losses.device), self.margins.to(losses.device)
-        per_group, there = group_means(losses, group, len(self.weights))
-        self.weights = stepped(self.weights, (per_group + self.margins).detach(), there, self.settings.step)
-        return self.weights @ torch.where(there, per_group + self.margins, 0)
+        self.weights, self.adjustments = self.weights.to(losses.device), self.adjustments.to(losses.device)
+        means, present = group_means(losses, group, len(self.weights))
+        adjusted = means + self.adjustments
+        self.weights = stepped(self.weights, adjusted.detach(), present, self.settings.step)
+        return self.weights @ torch.where(present, adjusted, 0)
 
     def state(self) -> dict[str, Any]:
         return {"weights": self.weights.cpu()}
@@ -59,20 +81,26 @@ class GroupDro(Objective):
 
 
 def group_means(losses: Tensor, group: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
-    """Mean loss of each group, [groups] (0 where it is absent), and whether it is there, [groups]."""
+    """Mean loss of each group (0 where it is absent), [groups], and whether it is present, [groups].
+
+    Arguments:
+        losses: of each sample, [samples].
+        group: of each sample, [samples].
+        n_groups: number of groups.
+    """
     counts = torch.bincount(group, minlength=n_groups)
     sums = torch.zeros(n_groups, device=losses.device).index_add(0, group, losses)
     return sums / counts.clamp(min=1), counts > 0
 
 
-def stepped(weights: Tensor, losses: Tensor, there: Tensor, step: float) -> Tensor:
-    """The groups' weights after one step, [groups].
+def stepped(weights: Tensor, losses: Tensor, present: Tensor, step: float) -> Tensor:
+    """The group weights after one step, [groups].
 
     Arguments:
-        weights: before, [groups], with the sum 1.
+        weights: before the step, [groups], with sum 1.
         losses: mean loss of each group, [groups].
-        there: whether the group is in the batch, [groups].
-        step: of the exponentiated ascent.
+        present: whether the group is in the batch, [groups].
+        step: step size of the exponentiated ascent.
     """
-    risen = torch.where(there, weights * torch.exp(step * losses), weights)
+    risen = torch.where(present, weights * torch.exp(step * losses), weights)
     return risen / risen.sum()

@@ -1,33 +1,49 @@
-"""Just Train Twice."""
+"""JTT: Just Train Twice."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
 from ...runs.epochs import run_and_epoch
 from ...runs.run import Run
-from .objective import Objective, Training
-from .settings import JttSettings
+from ..objective import Objective, Training
+from ..objective_settings import ObjectiveSettings
 
 
-class Jtt(Objective):
+class JttSettings(ObjectiveSettings):
+    """Options of jtt.
+
+    Arguments:
+        errors_of: RUN@EPOCH, whose errors on the training samples are upweighted.
+        upweight: how often each of them occurs in an epoch.
+    """
+
+    run_option: ClassVar[str | None] = "errors_of"
+
+    name: Literal["jtt"] = "jtt"
+    errors_of: str
+    upweight: int = Field(20, ge=1)
+
+
+class Jtt(Objective[JttSettings]):
     """Just Train Twice: Liu et al. (2021), Just Train Twice: Improving Group Robustness without Training Group
     Information.
 
-    The training samples that an ERM network of an early epoch gets wrong come up `upweight` times in every epoch, all
-    others once. The errors are those of the stored predictions, made in evaluation mode on images that are not
-    augmented. The second network starts where ERM started. Epoch and `upweight` are to be chosen on the val split.
+    The method takes the training samples that an ERM network of an early epoch gets wrong. They occur `upweight` times
+    in every epoch, all others once. The errors are those of the stored predictions, which were made in evaluation mode
+    on images without augmentation. The second network starts where ERM started. Choose epoch and `upweight` on the val
+    split.
     """
 
     def __init__(self, settings: JttSettings, training: Training) -> None:
-        super().__init__(training)
-        self.settings = settings
+        super().__init__(settings, training)
         self.errors: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def begin(self) -> None:

@@ -1,0 +1,19 @@
+"""All figures by name."""
+
+from __future__ import annotations
+
+from .accuracy import accuracy, comparison
+from .accuracy_changes import accuracy_changes, verdicts
+from .group_counts import counts
+from .layers import ablation, layers
+
+FIGURES = {
+    "accuracy": accuracy,
+    "accuracy_changes": accuracy_changes,
+    "verdicts": verdicts,
+    "layers": layers,
+    "ablation": ablation,
+    "comparison": comparison,
+    "counts": counts,
+}
+"""Every figure and table except the images, in the order of the page."""

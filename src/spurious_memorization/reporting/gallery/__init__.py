@@ -1,0 +1,1 @@
+"""The images of the report: changed predictions and top-activating images."""

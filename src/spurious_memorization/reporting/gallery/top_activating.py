@@ -1,0 +1,125 @@
+"""The top-activating training images of each channel: found in one pass over them, stored with the study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ...atomic import write_parquet
+from ...console import log, progress
+from ...controls.norms import norms_behind
+from ...datasets.samples import Dataset, Samples
+from ...errors import UserError
+from ...networks.forward import choose_device, logits, moved, working_copy
+from ...runs.run import Run
+from ...settings import Execution
+from ...studies.study import Study
+
+MAX_IMAGES = 12
+"""Images that are kept for each channel."""
+
+MAX_SEARCHED = 5000
+"""Training images that are searched. Of a larger training split, each group gives an equal share.
+
+The share is drawn with the study's seed."""
+
+COLUMNS = ["unit", "sample", "activation", "n_searched"]
+
+
+def stored_top_activating(
+    run: Run, study: Study, data: Dataset, units: Sequence[str], execution: Execution | None = None
+) -> pd.DataFrame:
+    """The top-activating images of channels, read from the study's folder.
+
+    Those that are missing are found and stored there first. A study does not measure them, but a report needs them.
+
+    Arguments:
+        run, study: whose network and epoch.
+        data: the run's data.
+        units: channels, as `study.variants()` writes them.
+        execution: device, workers, batch size.
+
+    Returns:
+        One row per channel and image, the largest activation first: unit, sample, activation, n_searched.
+    """
+    file = study.path / "top-activating.parquet"
+    there = pd.read_parquet(file) if file.is_file() else pd.DataFrame(columns=COLUMNS)
+    missing = [unit for unit in units if unit not in set(there["unit"])]
+    if not missing:
+        return there
+    settings = study.record["settings"]
+    samples = data.samples("train")
+    if len(samples) > MAX_SEARCHED:
+        samples = samples.per_group(MAX_SEARCHED // len(set(samples.g.tolist())), settings["seed"])
+    log(f"finding the top-activating images of {len(missing)} channels: one pass over {len(samples)} training images")
+    found = top_activating(run.network(study.record["epoch"]), samples, missing, execution=execution)
+    frame = found if there.empty else pd.concat([there, found], ignore_index=True)
+    try:
+        with run.writing():
+            write_parquet(file, frame)
+    except UserError as error:
+        log(f"note: {file.name} is not stored for the next report: {error}")
+    return frame
+
+
+def top_activating(
+    model: nn.Module, samples: Samples, units: Sequence[str], *, k: int = MAX_IMAGES, execution: Execution | None = None
+) -> pd.DataFrame:
+    """The top-activating samples of each channel.
+
+    A channel's activation is the largest value of its output over the positions. If the batch norm after it has a
+    negative weight, the output is negated first, so that a large activation is also large for the next layer.
+
+    Arguments:
+        model: the network; it is not changed.
+        samples: which are searched.
+        units: channels, such as "layer3.0.conv2:17".
+        k: number of samples returned for each channel.
+        execution: device, workers, batch size.
+
+    Returns:
+        One row per channel and sample, the largest activation first: unit, sample, activation, n_searched.
+    """
+    execution = execution or Execution()
+    network = working_copy(model, choose_device(execution.device))
+    norms = norms_behind(network)
+    numbers: dict[str, list[int]] = {}
+    for unit in units:
+        layer, _, index = unit.rpartition(":")
+        numbers.setdefault(layer, []).append(int(index))
+    seen: dict[str, list[Tensor]] = {layer: [] for layer in numbers}
+
+    def record(layer: str, is_linear: bool) -> Callable[..., None]:
+        norm = norms.get(f"{layer}.weight")
+        sign = torch.ones(1) if norm is None or norm.weight is None else norm.weight.detach().sign()
+
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            flat = output.flatten(1, -2) if is_linear and output.ndim > 2 else output.unsqueeze(1)
+            if not is_linear:
+                flat = output.flatten(2).transpose(1, 2)
+            chosen = flat * sign.to(flat)
+            seen[layer].append(chosen[..., numbers[layer]].amax(1).float().cpu())
+
+        return hook
+
+    for layer in numbers:
+        module = network.get_submodule(layer)
+        module.register_forward_hook(record(layer, isinstance(module, nn.Linear)))
+    batches = samples.batches(execution.eval_batch_size, execution.workers or 0)
+    n_batches = -(-len(samples) // execution.eval_batch_size)
+    with torch.no_grad():
+        for batch in progress(batches, n_batches, "images"):
+            logits(network, moved(batch.inputs, next(network.parameters()).device))
+    rows = []
+    for layer, parts in seen.items():
+        values = torch.cat(parts).numpy()
+        for column, number in enumerate(numbers[layer]):
+            order = np.argsort(-values[:, column], kind="stable")[:k]
+            rows += [
+                (f"{layer}:{number}", int(samples.index[i]), float(values[i, column]), len(samples)) for i in order
+            ]
+    return pd.DataFrame(rows, columns=COLUMNS)

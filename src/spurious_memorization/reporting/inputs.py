@@ -1,0 +1,81 @@
+"""What reports and figures are made from: runs, and the finished studies of each run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import UserError
+from ..runs.run import Run
+from ..studies.study import Study, studies_of
+from .wording import with_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedStudy:
+    """A finished study and its run."""
+
+    run: Run
+    study: Study
+
+    @property
+    def place(self) -> dict[str, str]:
+        """The columns by which a reader chooses the study."""
+        return {"run": str(self.run.path), "study": self.study.name}
+
+    def effects(self) -> pd.DataFrame:
+        """`effects.parquet` with the columns of `place`; criterion and edit are in words, group is a name."""
+        effects = with_names(self.study.effects())
+        return effects.assign(
+            **self.place, criterion=effects["selected_by"], number=effects["group"], group=effects["group_name"]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportInputs:
+    """Runs and their finished studies.
+
+    Arguments:
+        runs: in the order given.
+        studies: of all runs; within a run, the latest study first.
+    """
+
+    runs: tuple[Run, ...]
+    studies: tuple[FinishedStudy, ...]
+
+    def by_run(self, rows_of: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
+        """Rows of every run, with the run's name in the column `run`."""
+        frames = [rows_of(run) for run in self.runs]
+        return pd.concat([frame.assign(run=str(run.path)) for run, frame in zip(self.runs, frames, strict=True)])
+
+    def effects(self) -> pd.DataFrame:
+        """Effects of all studies in one frame."""
+        return pd.concat([study.effects() for study in self.studies], ignore_index=True)
+
+
+def read_inputs(runs: Sequence[str | Path], study: str | None = None) -> ReportInputs:
+    """Open runs and find their finished studies.
+
+    Arguments:
+        runs: directories.
+        study: name of the only study to show; all finished ones if not given.
+
+    Raises:
+        UserError: no run is given, one is given twice, a directory is no run, or no run has this study.
+    """
+    if not runs:
+        raise UserError("no run is named: give its directory")
+    if len({Path(place).resolve() for place in runs}) < len(runs):
+        raise UserError("a run is named twice: name each once")
+    opened = tuple(Run(Path(place)) for place in runs)
+    found = []
+    for run in opened:
+        _ = run.record  # raises an error if the directory is no run
+        latest = sorted(studies_of(run), key=lambda one: (one.path / "study.json").stat().st_mtime, reverse=True)
+        found += [FinishedStudy(run=run, study=one) for one in latest if one.is_complete and study in (None, one.name)]
+    if study is not None and not found:
+        raise UserError(f"no finished study {study!r} in {', '.join(map(str, runs))}: `spurmem study` makes one")
+    return ReportInputs(runs=opened, studies=tuple(found))

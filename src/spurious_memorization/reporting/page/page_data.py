@@ -1,0 +1,129 @@
+"""The data of the page's script: rows of figures and the images of the gallery, as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from ...datasets.sources import Images
+from ..figures.figure import Figure
+from ..gallery.changed_predictions import GalleryItem
+from ..gallery.thumbnails import first_of_each_group, thumbnail
+
+CHANGED_OF_EACH_GROUP = (6, 4, 2, 1)
+"""Changed images of each group. The first number is used with which all images fit into the page."""
+
+MAX_IMAGES = 700
+"""Different images in one page. Each takes about 3 kB."""
+
+SIDE = 96
+"""Largest side of a thumbnail in pixels."""
+
+
+def script_json(value: Any) -> str:
+    """JSON that is safe inside a script element, whatever text it contains."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def figure_data(figure: Figure) -> dict[str, Any]:
+    """Chart and rows of a figure."""
+    return {
+        "spec": figure.chart,
+        "rows": {name: _column(figure.rows[name]) for name in figure.rows},
+        "choosers": figure.choosers,
+        "panels": figure.panels,
+    }
+
+
+def _column(values: pd.Series) -> Any:
+    """A column's values. Text is stored once per different value, with one code per row."""
+    plain = [None if pd.isna(value) else value for value in values.astype(object)]
+    if any(isinstance(value, str) for value in plain):
+        levels = list(dict.fromkeys(plain))
+        number = {level: i for i, level in enumerate(levels)}
+        return {"levels": levels, "codes": [number[value] for value in plain]}
+    return plain
+
+
+def gallery_data(items: Sequence[GalleryItem]) -> dict[str, Any]:
+    """Every gallery item; each sample and image is stored once."""
+    n = next((n for n in CHANGED_OF_EACH_GROUP if len(_shown(items, n)) <= MAX_IMAGES), 1)
+    samples: dict[str, Any] = {}
+    sources: dict[int, int] = {}
+    shown = []
+    for item in items:
+        number = sources.setdefault(id(item.data.source), len(sources))
+        before = dict(samples)
+        entry = _item_data(item, n, number, samples)
+        if len(samples) > MAX_IMAGES:
+            samples = before
+            continue
+        shown.append(entry)
+    return {"items": shown, "samples": samples, "left_out": len(items) - len(shown)}
+
+
+def _shown(found: Sequence[GalleryItem], n: int) -> set[tuple[int, int]]:
+    """Data set and sample of every image that would be shown."""
+    keys: set[tuple[int, int]] = set()
+    for item in found:
+        source = id(item.data.source)
+        for changed in (item.selected, item.control):
+            if changed is not None:
+                keys |= {(source, int(changed.sample[i])) for i in first_of_each_group(changed, item.data, n)}
+        keys |= {(source, sample) for activating in item.top_activating.values() for sample, _ in activating}
+    return keys
+
+
+def _item_data(item: GalleryItem, n: int, source: int, samples: dict[str, Any]) -> dict[str, Any]:
+    data = item.data
+    names, classes = data.groups.names, data.groups.classes
+
+    def key(sample: int) -> str:
+        name = f"{source}:{sample}"
+        if name not in samples:
+            path = data.source.paths[sample] if isinstance(data.source, Images) else ""
+            image = thumbnail(data, sample, SIDE)
+            samples[name] = {"path": path, "label": classes[data.y[sample]], "image": image}
+        return name
+
+    def side(which: str) -> dict[str, Any] | None:
+        changed = item.selected if which == "selected" else item.control
+        if changed is None:
+            return None
+        counts = pd.Series(data.g[changed.sample]).value_counts()
+        return {
+            "units": changed.units,
+            "measured": changed.measured,
+            "changed": {names[g]: int(count) for g, count in counts.items()},
+            "images": [
+                {
+                    "sample": key(int(changed.sample[i])),
+                    "group": names[data.g[changed.sample[i]]],
+                    "before": classes[changed.before[i]],
+                    "after": classes[changed.after[i]],
+                }
+                for i in first_of_each_group(changed, data, n)
+            ],
+        }
+
+    return {
+        **item.place,
+        "unit": item.unit,
+        "split": item.split,
+        "minority": [names[g] for g in data.minority],
+        "selected": side("selected"),
+        "control": side("control"),
+        "changed_on_control_samples": item.n_changed_on_control_samples,
+        "n_searched": item.n_searched,
+        "top_activating": {
+            unit: [
+                {"sample": key(sample), "group": names[data.g[sample]], "activation": value}
+                for sample, value in activating
+            ]
+            for unit, activating in item.top_activating.items()
+        },
+    }

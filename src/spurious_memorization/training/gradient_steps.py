@@ -1,0 +1,86 @@
+"""One epoch of gradient steps."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..console import progress
+from ..datasets.samples import Samples
+from ..datasets.sources import Batch, Inputs
+from ..errors import UserError
+from ..networks.forward import autocast, moved
+from .optimizers import Schedule
+from .settings import TrainExecution, TrainSettings
+
+MAX_READERS = 4
+"""Maximum number of processes that read images for a GPU. A CPU that trains has no core left for them."""
+
+BatchLoss = Callable[[Inputs, Tensor, Tensor], Tensor]
+"""(inputs, labels, indices of the samples) -> the loss of a batch, a scalar."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GradientSteps:
+    """What gradient steps need.
+
+    Arguments:
+        config: the settings of the training.
+        model: the network that is trained, on the device.
+        optimizer: over its parameters.
+        schedule: of the learning rate; stepped once per epoch.
+        device: where the network is.
+        execution: number of workers.
+    """
+
+    config: TrainSettings
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: Schedule
+    device: torch.device
+    execution: TrainExecution
+
+    def run(self, epoch: int, samples: Samples, batch_loss: BatchLoss) -> float:
+        """One pass over the samples, with one gradient step per batch.
+
+        Returns:
+            The mean loss of a sample.
+
+        Raises:
+            UserError: the loss is no longer a number.
+        """
+        self.model.train()
+        torch.manual_seed(self.config.seed * 1_000_003 + epoch)
+        total = 0.0
+        for batch in self._batches(epoch, samples):
+            inputs, y = moved(batch.inputs, self.device), batch.y.to(self.device)
+            with autocast(self.device, self.config.precision):
+                loss = batch_loss(inputs, y, batch.index)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            total += float(loss.detach()) * len(y)
+        if not math.isfinite(total):
+            raise UserError(f"the loss is no longer a number in epoch {epoch}: start again with a lower --lr")
+        mean = total / len(samples)
+        self.schedule.step(mean)
+        return mean
+
+    def _batches(self, epoch: int, samples: Samples) -> Iterator[Batch]:
+        config, size, workers = self.config, self.config.batch_size, self._workers()
+        if config.augment:
+            batches = samples.augmented_batches(size, config.seed, epoch, workers)
+        else:
+            batches = samples.batches(size, workers)
+        return progress(batches, math.ceil(len(samples) / size), f"epoch {epoch}/{config.epochs}")
+
+    def _workers(self) -> int:
+        if self.execution.workers is not None:
+            return self.execution.workers
+        return 0 if self.device.type == "cpu" else min(MAX_READERS, (os.cpu_count() or 1) - 1)

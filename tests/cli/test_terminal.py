@@ -1,0 +1,146 @@
+"""What a new user sees in a terminal: without colors, piped, with a typo, with a wrong value."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from rich.console import Console
+
+import spurious_memorization as sm
+from spurious_memorization import console as waiting
+
+Capture = pytest.CaptureFixture[str]
+
+
+def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, its output piped."""
+    return subprocess.run(
+        [sys.executable, "-m", "spurious_memorization", *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["stduy"]])
+def test_what_needs_no_network_loads_none(arguments):
+    heavy = {"torch", "timm", "torchvision", "scipy", "altair"}
+    code = f"""
+import sys
+from spurious_memorization.cli import main
+try:
+    main({arguments!r})
+except SystemExit:
+    pass
+print(sorted({heavy!r} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, spurious_memorization as sm; dir(sm); print({'torch', 'pandas'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_no_function_shares_its_name_with_a_module():
+    """Otherwise importing the module would hide the function."""
+    code = """
+import pkgutil
+import spurious_memorization as sm
+import spurious_memorization.statistics.verdicts as verdicts
+assert verdicts.LEVEL == 0.05
+for package in (sm, sm.criteria, sm.edits):
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    hidden = modules & set(package.__all__) - {"criteria", "edits"}
+    assert not hidden, hidden
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="attribute gradeint"):
+        sm.gradeint  # noqa: B018
+
+
+def test_every_command_says_in_the_list_what_its_own_help_says(capsys: Capture) -> None:
+    listed = " ".join(re.sub("[│\n]", " ", tiny.spurmem(capsys, "--help").out).split())
+    for command in ("train", "study", "trace", "demo", "edit", "import", "calibrate"):
+        usage, _, rest = tiny.spurmem(capsys, command, "--help").out.partition("\n\n")
+        summary = " ".join(rest.partition("\n\n")[0].split())
+        assert usage.startswith(f"Usage: spurmem {command}")
+        assert f"{command} {summary}" in listed, command
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["stduy", "runs/first"], "spurmem: there is no command 'stduy': did you mean study?"),
+        (["xyzzy"], "spurmem: there is no command 'xyzzy': choose among calibrate, compare, data, demo"),
+        (["data", "chekc", "x"], "did you mean"),
+        (["train", "nowhere", "--out", "x"], "nowhere"),
+        (["train", "nowhere", "--out", "x", "--epohcs", "3"], "--epochs"),
+        (["train"], "DATA"),
+    ],
+)
+def test_a_typo_is_one_line_that_mends_it(typed: list[str], said: str, capsys: Capture) -> None:
+    assert said.lower() in tiny.spurmem(capsys, *typed).error.lower()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--criterion", "gradeint"], "unknown criterion 'gradeint': choose among weight_norm, gradient"),
+        (["--size", "three"], "size 'three': write 1..3"),
+        (["--edit", "zeroo"], "unknown edit 'zeroo': choose among zero"),
+        (["--units", "layer9.conv:3"], "no tensor 'layer9.conv'"),
+        (["--split", "trian"], "unknown split 'trian': choose among train"),
+        (["--group", "seagull"], "seagull"),
+        (["--epoch", "99"], "no checkpoint of epoch '99'"),
+        (["--unit", "chanel"], "channel"),
+        (["--controls", "many"], "--controls"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_mends_it(
+    options: list[str], said: str, trained: sm.Run, capsys: Capture
+) -> None:
+    assert said in tiny.spurmem(capsys, "study", trained.path, *options).error
+
+
+def test_piped_output_has_no_escape_codes_and_no_bar(squares: Path, tmp_path: Path) -> None:
+    for environment in ({}, {"NO_COLOR": "1", "TERM": "dumb"}):
+        done = program("data", "check", str(squares), **environment)
+        assert done.returncode == 0, done.stderr
+        assert "\x1b" not in done.stdout + done.stderr
+        assert "\r" not in done.stdout + done.stderr
+        assert "class 0 with color 1" in done.stdout
+
+
+def test_output_into_an_encoding_without_signs(squares: Path) -> None:
+    done = program("data", "check", str(squares), PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "class 0 with color 1" in done.stdout
+
+
+def test_a_reader_that_leaves_early(squares: Path) -> None:
+    command = f"'{sys.executable}' -m spurious_memorization data check '{squares}' | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_no_bar_where_a_line_can_not_be_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    stream = io.StringIO()
+    monkeypatch.setattr(waiting, "console", Console(file=stream, force_terminal=True))
+    assert list(waiting.progress([1, 2], 2, "work")) == [1, 2]
+    assert stream.getvalue() == ""

@@ -1,0 +1,81 @@
+"""What holds for several objectives: resuming, and errors before training starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import tiny
+import torch
+from tiny_training import settings, without_group
+
+import spurious_memorization as sm
+
+Capture = pytest.CaptureFixture[str]
+
+
+OBJECTIVES = (
+    "erm-continue",
+    "pruned-contrast:fraction=0.1",
+    "pruned-contrast:mask=random,fraction=0.1,refresh=false,running_statistics=dense-pruned-dense",
+    "pruned-contrast:mask=gradient,fraction=0.1,refresh=false",
+    "reweighting",
+    "balanced-sampling",
+    "subsampling",
+    "group-dro:step=0.5",
+    "jtt",
+    "example-tied-dropout",
+)
+
+
+@pytest.mark.parametrize("text", OBJECTIVES)
+def test_killed_and_resumed(text: str, squares: Path, trained: sm.Run, tmp_path: Path) -> None:
+
+    text = f"jtt:errors_of={tmp_path / 'start'}@1,upweight=3" if text == "jtt" else text
+    tiny.copied(trained, tmp_path / "start")
+    start = {"from": str(tmp_path / "start")} if text.startswith(("erm-", "pruned")) else {}
+    recorded = settings(text, **start)
+
+    def child() -> None:
+        def killed(state: dict[str, Any], file: Path) -> None:
+            torch_save(state, file)
+            if state["epoch"] == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        torch_save = torch.save
+        torch.save = killed  # type: ignore[assignment]
+        sm.train(squares, tmp_path / "run", recorded)
+
+    assert tiny.in_child(child) == -signal.SIGKILL
+    if text.startswith("jtt"):  # the errors are stored: they must not be looked for again
+        (tmp_path / "start" / "predictions").rename(tmp_path / "gone")
+    resumed = sm.train(squares, tmp_path / "run", recorded, resume=True)
+    if text.startswith("jtt"):
+        (tmp_path / "gone").rename(tmp_path / "start" / "predictions")
+    whole = sm.train(squares, tmp_path / "whole", recorded)
+    assert tiny.same_networks(resumed, whole)
+    pd.testing.assert_frame_equal(resumed.history(), whole.history())
+    assert resumed.record.training_cost is not None
+    assert whole.record.training_cost is not None
+    assert resumed.record.training_cost.sample_passes == whole.record.training_cost.sample_passes
+    assert resumed.record.training_cost.sample_passes_before == whole.record.training_cost.sample_passes_before
+
+
+@pytest.mark.parametrize("text", ["reweighting", "balanced-sampling", "subsampling", "group-dro"])
+def test_a_group_without_training_samples(text: str, squares: Path, tmp_path: Path, capsys: Capture) -> None:
+    folder = without_group(squares, tmp_path / "data", "train")
+    flags = ("--model", tiny.NETWORK, "--epochs", 1, "--out", tmp_path / "run", "--objective")
+    error = tiny.spurmem(capsys, "train", folder, *flags, text).error
+    assert f"group 'class 1 with color 1' has no training sample, which {text} needs" in error
+    assert not (tmp_path / "run").exists()
+    assert tiny.spurmem(capsys, "train", folder, *flags, "reweighting:by=class").status == 0
+
+
+@pytest.mark.parametrize("text", ["erm-continue", "pruned-contrast", "dfr"])
+def test_what_continues_needs_a_start(text: str, squares: Path, tmp_path: Path, capsys: Capture) -> None:
+    error = tiny.spurmem(capsys, "train", squares, "--objective", text, "--out", tmp_path / "run").error
+    assert f"{text} continues a trained network: name it with --from RUN@EPOCH" in error
