@@ -55,7 +55,7 @@ def spoil(folder: Path, what: str) -> None:
         ("no label", "column 'y' has no value in row 3"),
         ("no rows", "the table has no rows"),
         ("no training samples", "no samples in split 'train'"),
-        ("no table", "holds no known layout"),
+        ("no table", "is not in a known layout"),
     ],
 )
 def test_a_spoiled_table(what: str, said: str, data: Path, tmp_path: Path, capsys: Capture) -> None:
