@@ -11,7 +11,7 @@ from ..paper.arguments import ChannelStudy, Finetuning, Pretraining, ThresholdSt
 from ..settings import Execution
 from ..training.settings import TrainExecution
 from .app import Answer
-from .train import finished
+from .finished import finished
 
 if TYPE_CHECKING:
     from ..runs.run import Run
