@@ -273,7 +273,7 @@ def test_mean_refuses_weights_and_layers_without_a_mean(networks):
     weights = sm.parse_units(there.model, "conv1:3", sm.Selection(unit="weight"))
     with pytest.raises(sm.UserError, match="single weight has no output"):
         sm.edits.mean(weights, there.means)
-    with pytest.raises(sm.UserError, match="no mean of layer conv1"):
+    with pytest.raises(sm.UserError, match="the mean of layer conv1"):
         sm.edits.edited(there.model, sm.edits.mean(sm.parse_units(there.model, "conv1:3"), {}))
     model = nn.ModuleDict({"attention": nn.MultiheadAttention(6, 2), "head": nn.Linear(6, 2)})
     units = sm.parse_units(model, "attention:1", sm.Selection(unit="head"))
