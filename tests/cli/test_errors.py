@@ -100,7 +100,7 @@ def test_a_spoiled_table(what: str, said: str, data: Path, tmp_path: Path, capsy
 def test_a_spoiled_image(
     what: str, file: str, data: Path, squares: Path, tmp_path: Path, capsys: Capture, trained: sm.Run
 ) -> None:
-    """The same command works once the image is mended."""
+    """The same command works once the image is fixed."""
     image = data / file
     match what:
         case "missing":
@@ -315,8 +315,8 @@ def test_a_command_on_a_run(
 def test_a_training_that_cannot_begin(
     flags: list[str], said: str, squares: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    stated = {flag.split("=")[0] for flag in flags}
-    usual = [flag for flag in train_flags(tmp_path / "out") if flag.split("=")[0] not in stated]
+    recorded = {flag.split("=")[0] for flag in flags}
+    usual = [flag for flag in train_flags(tmp_path / "out") if flag.split("=")[0] not in recorded]
     assert said in tiny.spurmem(capsys, "train", squares, *usual, *flags).error
     assert not sm.Run(tmp_path / "out").exists
     assert tiny.spurmem(capsys, "train", squares, *train_flags(tmp_path / "out", epochs=0)).status == 0

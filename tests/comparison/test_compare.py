@@ -77,8 +77,8 @@ def test_every_measure_of_every_run(found: sm.Comparison) -> None:
         for rule, value_of in rules.items():
             on_val = [value_of(answers(member.run, epoch, "val")) for epoch in range(4)]
             epoch = int(np.argmax(on_val))
-            stated = found.runs.set_index("run").loc[str(member.run.path)]
-            assert stated[f"epoch_by_{rule}"] == epoch
+            recorded = found.runs.set_index("run").loc[str(member.run.path)]
+            assert recorded[f"epoch_by_{rule}"] == epoch
             own = found.values.query("run == @member.run.path.as_posix() and chosen_by == @rule")
             expected = {}
             for split in SPLITS:

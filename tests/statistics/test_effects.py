@@ -169,8 +169,8 @@ def test_verdicts_are_what_the_pure_functions_say(seed):
             if g in data.minority:
                 of_label = member | ((samples.y == g // 2) & np.isin(samples.g, data.majority))
                 chosen = selectivity(changes[position][of_label], member[of_label], margin[of_label], seed=seed)
-                stated = (row["difference"], row["p_selective"], row["overlap"])
-                assert stated == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
+                recorded = (row["difference"], row["p_selective"], row["overlap"])
+                assert recorded == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
             else:
                 assert row[["difference", "p_selective", "overlap"]].isna().all()
             contrast = difference_of_means(lost[position, member], lost_unseen[position, data.test.g == g])

@@ -454,7 +454,7 @@ CONTRAST = contrasted(1.0, 0.2, 1.8, 20, 20)
 
 
 def changed(**changes: object) -> Answers:
-    stated = {
+    recorded = {
         "accuracy_change": -0.5,
         "p_influential": 0.01,
         "n_controls": 99,
@@ -463,7 +463,7 @@ def changed(**changes: object) -> Answers:
         "contrast": CONTRAST,
         **changes,
     }
-    return answer_questions(**stated)  # type: ignore[arg-type]
+    return answer_questions(**recorded)  # type: ignore[arg-type]
 
 
 CASES = [

@@ -103,14 +103,16 @@ def test_norm_ratios_of_a_study(tested: sm.Study, wide: sm.Run) -> None:
     variants, effects = tested.variants(), tested.effects().set_index("selected_set")
     controls = variants[(variants["family"] == "random") & (variants["repeat"] == 0)]
     for number, rows in variants[variants["pool"] >= 0].query("family == 'selected'").groupby("selected_set"):
-        stated = []
+        recorded = []
         for row in rows.itertuples():
             drawn = controls[(controls["pool"] == row.pool) & (controls["kind"] == row.kind)]
             drawn = drawn[drawn["n_units"] == row.n_units]["units"]
             ratio = np.median([norm_of(units) for units in drawn]) / norm_of(row.units)
             assert row.norm_ratio == pytest.approx(ratio)
-            stated.append(ratio)
-        assert effects.loc[number, "norm_ratio"].unique() == pytest.approx(max(stated, key=lambda r: abs(math.log(r))))
+            recorded.append(ratio)
+        assert effects.loc[number, "norm_ratio"].unique() == pytest.approx(
+            max(recorded, key=lambda r: abs(math.log(r)))
+        )
 
 
 def test_controls_on_a_subset_are_compared_on_the_same_samples(run: sm.Run, squares: Path, whole: sm.Study) -> None:

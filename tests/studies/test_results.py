@@ -88,13 +88,13 @@ def test_results_are_what_edited_copies_of_the_network_answer(whole: sm.Study, t
             right_before, right_after = ((out.argmax(1) == batch.y).numpy() for out in (before, after))
             for h, group in counts.index:
                 here = (samples.g == group) & (halves[samples.index] == h)
-                stated = counts.loc[(h, group)]
-                assert stated["n"] == here.sum()
-                assert stated["correct_before"] == right_before[here].sum()
-                assert stated["correct_after"] == right_after[here].sum()
-                assert stated["became_wrong"] == (right_before & ~right_after)[here].sum()
-                assert stated["became_right"] == (~right_before & right_after)[here].sum()
-                assert stated["loss_after"] == pytest.approx(losses[here].sum(), rel=1e-3, abs=1e-3)
+                recorded = counts.loc[(h, group)]
+                assert recorded["n"] == here.sum()
+                assert recorded["correct_before"] == right_before[here].sum()
+                assert recorded["correct_after"] == right_after[here].sum()
+                assert recorded["became_wrong"] == (right_before & ~right_after)[here].sum()
+                assert recorded["became_right"] == (~right_before & right_after)[here].sum()
+                assert recorded["loss_after"] == pytest.approx(losses[here].sum(), rel=1e-3, abs=1e-3)
                 checked += 1
     assert checked == sum(map(len, where.values())) * 2 * 4 == len(results)
     assert (results["correct_after"] != results["correct_before"]).any()

@@ -170,8 +170,8 @@ def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = 
                 is_halved = (study.variants().query("selected_set == @row.selected_set")["fold"] >= 0).any()
                 half = halves[samples.index][asked] if is_halved else np.zeros(asked.sum(), int)
                 chosen = selectivity(-own.drop[asked], member[asked], own.margin[asked], half, seed=seed)
-                stated = (row.difference, row.p_selective, row.overlap)
-                assert stated == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
+                recorded = (row.difference, row.p_selective, row.overlap)
+                assert recorded == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
             if split == "train":
                 new = [
                     by_hand(study, data, row.selected_set, other, None).margin_drop[data.samples(other).g == row.group]
@@ -179,8 +179,8 @@ def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = 
                     if other != "train"
                 ]
                 contrast = difference_of_means(own.margin_drop[member], np.concatenate([[], *new]))
-                stated = (row.contrast, row.contrast_low, row.contrast_high)
-                assert stated == pytest.approx((contrast.value, contrast.low, contrast.high), nan_ok=True, abs=1e-5)
+                recorded = (row.contrast, row.contrast_low, row.contrast_high)
+                assert recorded == pytest.approx((contrast.value, contrast.low, contrast.high), nan_ok=True, abs=1e-5)
                 assert row.n_unseen == contrast.n_second
             else:
                 assert math.isnan(row.contrast)

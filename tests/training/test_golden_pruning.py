@@ -16,8 +16,8 @@ from spurious_memorization.training.masks import parameter_masks
 from spurious_memorization.training.objectives.pruned_contrast import PrunedContrastSettings, finetuning_loss
 
 
-def paper(golden: Golden, **stated) -> PrunedContrastSettings:
-    settings = sm.TrainSettings(recipe="paper-pruning", objective={"name": "pruned-contrast", **stated})
+def paper(golden: Golden, **given) -> PrunedContrastSettings:
+    settings = sm.TrainSettings(recipe="paper-pruning", objective={"name": "pruned-contrast", **given})
     return settings.objective.expanded(settings.recipe, golden.model)
 
 
@@ -85,13 +85,13 @@ def test_golden_gradient_masks(golden):
         if fraction == "batch":
             continue
         units = pruned(golden, paper(golden, mask="gradient", fraction=float(fraction)), first)
-        stated = {
+        given = {
             layer: value if isinstance(value, int) else sorted(value) for layer, value in expected.items() if value
         }
         if units.kind == "channel":
-            assert {short_name(name): sorted(index.tolist()) for name, index in units.by_name().items()} == stated
+            assert {short_name(name): sorted(index.tolist()) for name, index in units.by_name().items()} == given
         else:
-            assert counted(units) == stated
+            assert counted(units) == given
 
 
 def step(golden: Golden, expected: dict, *, training: bool) -> tuple[float, dict[str, float]]:

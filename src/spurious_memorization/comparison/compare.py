@@ -15,7 +15,7 @@ from ..training.epoch_selection import val_halves
 from .costs import cost_of
 from .epochs import CHOSEN_BY, counts_where_chosen
 from .measures import accuracies, with_gaps
-from .methods import CONTROL, Member, control_among, differing, members_of, named_method, runs_at, stated_start
+from .methods import CONTROL, Member, control_among, differing, members_of, named_method, recorded_start, runs_at
 from .summary import summarized
 
 
@@ -27,13 +27,13 @@ class Comparison:
         members: the runs with their methods, those of one method after another.
         data: that all of them were made with.
         baseline: method to which differences are taken; None for none.
-        runs: one row a run: run, method, seed, start, epochs (the last one measured), the epoch that each rule chose
+        runs: one row per run: run, method, seed, start, epochs (the last one measured), the epoch that each rule chose
             (`epoch_by_worst_group_accuracy`, `epoch_by_average`), and the columns of `cost_of`.
-        counts: one row a run, rule, split and group: run, method, seed, chosen_by, epoch, split, group, group_name, n,
-            correct.
-        values: one row a run, rule, split and measure: run, method, seed, chosen_by, split ("gap" for training minus
+        counts: one row per run, rule, split and group: run, method, seed, chosen_by, epoch, split, group, group_name,
+            n, correct.
+        values: one row per run, rule, split and measure: run, method, seed, chosen_by, split ("gap" for training minus
             test), measure, group (-1 where it is of all groups), group_name, value.
-        summary: one row a method, rule, split and measure, as `summarized` gives it, with group_name.
+        summary: one row per method, rule, split and measure, as `summarized` gives it, with group_name.
         notes: what a reader must know beside the tables, in sentences.
     """
 
@@ -124,7 +124,7 @@ def _values(counts: pd.DataFrame, data: Dataset) -> pd.DataFrame:
 
 
 def _run_row(member: Member, counts: pd.DataFrame) -> dict[str, object]:
-    run, start = member.run, stated_start(member.run)
+    run, start = member.run, recorded_start(member.run)
     own = counts[counts["run"] == str(run.path)].set_index("chosen_by")["epoch"]
     return {
         "run": str(run.path),
@@ -154,6 +154,6 @@ def _notes(members: Sequence[Member], baseline: str | None) -> list[str]:
         notes.append(f"No differences are shown: no one method is {CONTROL}; name a baseline with --baseline.")
     varied = differing(members)
     for name in varied:
-        stated = (f"{value} ({', '.join(rows.index)})" for value, rows in varied.groupby(name, sort=False))
-        notes.append(f"The methods differ in {name}, too: {'; '.join(stated)}.")
+        values_by_method = (f"{value} ({', '.join(rows.index)})" for value, rows in varied.groupby(name, sort=False))
+        notes.append(f"The methods differ in {name}, too: {'; '.join(values_by_method)}.")
     return notes

@@ -9,7 +9,7 @@ from ..runs.run import Run
 
 def cost_of(run: Run) -> dict[str, float]:
     """Seconds and sample passes of a run's training: its own (seconds, sample_passes), and with those that other runs
-    had spent on what it began with (total_seconds, total_sample_passes); nan where they aren't known."""
+    had used on the network that it started from (total_seconds, total_sample_passes); nan where they aren't known."""
     cost = run.record.training_cost
     if cost is None:
         return dict.fromkeys(("seconds", "sample_passes", "total_seconds", "total_sample_passes"), math.nan)

@@ -20,7 +20,7 @@ def counts_where_chosen(run: Run, selecting: Samples) -> pd.DataFrame:
     Candidates are the epochs with a checkpoint, epoch 0 among them; of equals the earliest is chosen.
 
     Returns:
-        One row a rule, split and group: chosen_by, epoch, split, group, n, correct. Those of val are of the half.
+        One row per rule, split and group: chosen_by, epoch, split, group, n, correct. Those of val are of the half.
 
     Raises:
         UserError: no epoch is finished, or predictions on val are missing.

@@ -83,9 +83,9 @@ def method_of(run: Run) -> dict[str, Any]:
     """What makes a run's method: all settings but seeds; in the place of a run that it started from, that run's method
     and the epoch."""
     record = run.record
-    stated = json.loads(record.model_dump_json(include={"settings": True, "network": True, "data": {"transform"}}))
-    settings = {name: value for name, value in stated["settings"].items() if name not in _NO_PART_OF_IT}
-    started = stated_start(run)
+    recorded = json.loads(record.model_dump_json(include={"settings": True, "network": True, "data": {"transform"}}))
+    settings = {name: value for name, value in recorded["settings"].items() if name not in _NO_PART_OF_IT}
+    started = recorded_start(run)
     if started is not None:
         settings.pop("run", None)
         older, epoch = started
@@ -95,7 +95,12 @@ def method_of(run: Run) -> dict[str, Any]:
         if "errors_of" in objective:
             errors_of, epoch = run_and_epoch(objective["errors_of"])
             settings["objective"]["errors_of"] = {"epoch": epoch, **_start(Run(errors_of))}
-    return {"kind": kind_of(run), **settings, "network": stated["network"], "transform": stated["data"]["transform"]}
+    return {
+        "kind": kind_of(run),
+        **settings,
+        "network": recorded["network"],
+        "transform": recorded["data"]["transform"],
+    }
 
 
 def kind_of(run: Run) -> str:
@@ -106,13 +111,13 @@ def kind_of(run: Run) -> str:
 
 def seed_of(run: Run) -> int:
     """Seed of the training that the network went through last; 0 where none is known."""
-    started = stated_start(run)
+    started = recorded_start(run)
     if run.record.origin == "edit" and started is not None and (started[0].path / "run.json").is_file():
         return seed_of(started[0])
     return int(run.record.settings.get("seed", 0))
 
 
-def stated_start(run: Run) -> tuple[Run, str] | None:
+def recorded_start(run: Run) -> tuple[Run, str] | None:
     """The run that this one started from, and the epoch in the words of its settings; None if from no run."""
     settings = run.record.settings
     if run.record.origin == "edit":
@@ -147,7 +152,7 @@ def control_among(members: Iterable[Member]) -> str | None:
 
 
 def differing(members: Iterable[Member]) -> pd.DataFrame:
-    """Settings in which methods differ besides their objective, among those that all of them have: one row a method."""
+    """Settings other than the objective in which methods differ, among those that all have: one row per method."""
     first = {member.method: member.run for member in reversed(list(members))}
     table = (
         _flat(
@@ -181,13 +186,13 @@ def _names(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
             short = varied
         for row in rows:
             own = {name.removeprefix("objective."): table[name].iloc[row] for name in short}
-            stated = (f"{name}={value}" for name, value in own.items() if pd.notna(value))
-            names[row] = " ".join([kind, *stated])
+            recorded = (f"{name}={value}" for name, value in own.items() if pd.notna(value))
+            names[row] = " ".join([kind, *recorded])
     return names
 
 
 def _flat(blocks: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a block, nested settings as columns `a.b`; values as text, so that lists and numbers compare alike."""
+    """One row per block, nested settings as columns `a.b`; values as text, so that lists and numbers compare alike."""
     table = pd.json_normalize(list(blocks), sep=".").astype(object)
     return table.map(lambda value: _text(value) if isinstance(value, list) or pd.notna(value) else None)
 

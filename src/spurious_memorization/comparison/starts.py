@@ -8,7 +8,7 @@ from ..errors import UserError
 from ..runs.run import Run
 from ..studies.study import studies_of
 from .compare import Comparison
-from .methods import Member, kind_of, seed_of, stated_start
+from .methods import Member, kind_of, recorded_start, seed_of
 
 
 def starts_of(found: Comparison) -> dict[Member, tuple[Run, int]]:
@@ -19,10 +19,10 @@ def starts_of(found: Comparison) -> dict[Member, tuple[Run, int]]:
     """
     starts = {}
     for member in found.members:
-        stated = stated_start(member.run)
-        if stated is None:
+        recorded = recorded_start(member.run)
+        if recorded is None:
             continue
-        older, words = stated
+        older, words = recorded
         if older.record.data.fingerprint != member.run.record.data.fingerprint:
             raise UserError(
                 f"--study: {older.path}, which {member.run.path} started from, was made with other data: leave it out"

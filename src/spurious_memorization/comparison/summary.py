@@ -15,11 +15,11 @@ def summarized(values: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
     """Every method's values over its seeds, beside the baseline's of the same seeds.
 
     Arguments:
-        values: one row a run and measure: method, seed, chosen_by, split, measure, group, value.
+        values: one row per run and measure: method, seed, chosen_by, split, measure, group, value.
         baseline: method to which differences are taken; None for none.
 
     Returns:
-        One row a method and measure: method, chosen_by, split, measure, group; n_seeds, mean, std (of the sample; nan
+        One row per method and measure: method, chosen_by, split, measure, group; n_seeds, mean, std (of the sample; nan
         for one seed); n_paired (seeds that the baseline has too; 0 for the baseline itself), difference (mean of the
         differences by seed), difference_std, and its 95 % interval low, high by the t distribution with n_paired - 1
         degrees of freedom (nan for one pair).

@@ -58,13 +58,13 @@ class UnitTracking:
 
     Arguments:
         study: its name.
-        units: of the runs that started from a studied one. One row a run, rule that chooses epochs (chosen_by, epoch),
-            ranking (criterion, traced_on), unit and minority group. `called` says whether the set of n_units is
+        units: of the runs that started from a studied one. One row per run, rule that chooses epochs (chosen_by,
+            epoch), ranking (criterion, traced_on), unit and minority group. `called` says whether the set of n_units is
             critical by its verdicts or only selected; unit is "together" for the whole set. Folded norms, the group's
-            accuracy on its n training samples, and its accuracy change when the unit is zeroed stand twice: in the starting
-            network (_start; of the run start in start_epoch) and in the chosen one (_chosen). norm_ratio is chosen over
-            start, of the whole set the mean of its units'.
-        traces: of the other runs. One row a run, rule and ranking: the first k units of a new trace beside those of
+            accuracy on its n training samples, and its accuracy change when the unit is zeroed are given twice: in the
+            starting network (_start; of the run start in start_epoch) and in the chosen one (_chosen). norm_ratio is
+            chosen over start, of the whole set the mean of its units'.
+        traces: of the other runs. One row per run, rule and ranking: the first k units of a new trace beside those of
             the studied run of the same seed (start, start_epoch), with the columns of `agreement`.
         notes: what a reader must know beside the frames, in sentences.
     """
@@ -103,7 +103,8 @@ def track_units(
     Example:
         ```python
         found = sm.track_units(["runs/erm", "runs/pruned", "runs/groupdro"], "first")
-        found.units.query("unit == 'together'")[["method", "seed", "group_name", "accuracy_change_start", "accuracy_change_chosen"]]
+        columns = ["method", "seed", "group_name", "accuracy_change_start", "accuracy_change_chosen"]
+        found.units.query("unit == 'together'")[columns]
         ```
     """
     found = runs if isinstance(runs, Comparison) else compare(runs, data_folder=data_folder)
@@ -174,14 +175,14 @@ class _Studied:
         study = Study(run.path / "studies" / name)
         record = study.record
         settings = StudySettings.model_validate(record["settings"])
-        rankings = tuple(RankingSettings.model_validate(stated) for stated in record["rankings"])
+        rankings = tuple(RankingSettings.model_validate(recorded) for recorded in record["rankings"])
         if settings.pseudo_minority is not None:
             data = with_pseudo_minority(data, settings.pseudo_minority)
         sets = tuple(_sets(run, study, settings, record["epoch"]))
         return cls(run, record["epoch"], settings, rankings, record["loss"], sets, data)
 
     def measured(self, run: Run, epoch: int, execution: Execution) -> pd.DataFrame:
-        """One row a set, unit (and all together) and minority group of a network: norm, n, accuracy and accuracy change."""
+        """One row per set, unit (and all together) and minority group: norm, n, accuracy and accuracy change."""
         model = run.network(epoch)
         rows, edits = [], []
         for one in self.sets:

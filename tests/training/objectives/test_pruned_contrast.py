@@ -24,8 +24,8 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_the_settings_of_the_papers_fine_tuning() -> None:
-    def filled(model: torch.nn.Module, **stated: Any) -> PrunedContrastSettings:
-        chosen = {"name": "pruned-contrast", **stated}
+    def filled(model: torch.nn.Module, **recorded: Any) -> PrunedContrastSettings:
+        chosen = {"name": "pruned-contrast", **recorded}
         given = sm.TrainSettings(recipe="paper-pruning", objective=chosen)
         found = given.objective.expanded(given.recipe, model)
         assert isinstance(found, PrunedContrastSettings)
@@ -48,8 +48,8 @@ def test_the_settings_of_the_papers_fine_tuning() -> None:
 
 
 def test_the_recipe_of_fine_tuning(squares: Path, trained: sm.Run, tmp_path: Path) -> None:
-    stated = {"model": tiny.NETWORK, "epochs": 1, "from": f"{trained.path}@2", "objective": "pruned-contrast"}
-    run = sm.train(squares, tmp_path / "run", sm.TrainSettings(recipe="paper-pruning", **stated))
+    recorded = {"model": tiny.NETWORK, "epochs": 1, "from": f"{trained.path}@2", "objective": "pruned-contrast"}
+    run = sm.train(squares, tmp_path / "run", sm.TrainSettings(recipe="paper-pruning", **recorded))
     stored = run.record.settings
     assert (stored["lr"], stored["batch_size"], stored["plateau_patience"], stored["schedule"]) == (
         2e-4, 100, 1, "plateau"
@@ -111,8 +111,8 @@ def test_a_third_pass_without_momentum(model: torch.nn.Module, data: sm.Dataset)
 def test_the_gradient_mask_is_taken_on_the_worst_samples(
     trained: sm.Run, squares: Path, tmp_path: Path, data: sm.Dataset
 ) -> None:
-    stated = settings("pruned-contrast:n_hardest=5,fraction=0.2", epochs=1, **{"from": f"{trained.path}@2"})
-    run = sm.train(squares, tmp_path / "run", stated, execution=sm.TrainExecution(keep_pruned=True))
+    recorded = settings("pruned-contrast:n_hardest=5,fraction=0.2", epochs=1, **{"from": f"{trained.path}@2"})
+    run = sm.train(squares, tmp_path / "run", recorded, execution=sm.TrainExecution(keep_pruned=True))
     start = trained.network(2)
     worst = sm.hardest_samples(start, data.train, n=5)
     expected = parameter_masks(start, sm.pruned_units(start, "gradient", 0.2, worst))
@@ -129,8 +129,8 @@ def test_the_gradient_mask_is_taken_on_the_worst_samples(
 def test_a_fixed_mask_stays(trained: sm.Run, squares: Path, tmp_path: Path) -> None:
     def zeros(refresh: str) -> list[torch.Tensor]:
         objective = f"pruned-contrast:mask=random,fraction=0.2,refresh={refresh}"
-        stated = settings(objective, epochs=2, **{"from": f"{trained.path}@3"})
-        run = sm.train(squares, tmp_path / refresh, stated, execution=sm.TrainExecution(keep_pruned=True))
+        recorded = settings(objective, epochs=2, **{"from": f"{trained.path}@3"})
+        run = sm.train(squares, tmp_path / refresh, recorded, execution=sm.TrainExecution(keep_pruned=True))
         pruned = sm.Run(run.path / "pruned")
         return [torch.cat([(v == 0).flatten() for k, v in pruned.state(e).items() if "conv" in k]) for e in (1, 2)]
 
@@ -141,8 +141,8 @@ def test_a_fixed_mask_stays(trained: sm.Run, squares: Path, tmp_path: Path) -> N
 
 
 def test_bf16_and_workers(squares: Path, trained: sm.Run, tmp_path: Path) -> None:
-    stated = settings("pruned-contrast", epochs=1, precision="bf16", **{"from": str(trained.path)})
-    run = sm.train(squares, tmp_path / "run", stated, execution=sm.TrainExecution(workers=1))
+    recorded = settings("pruned-contrast", epochs=1, precision="bf16", **{"from": str(trained.path)})
+    run = sm.train(squares, tmp_path / "run", recorded, execution=sm.TrainExecution(workers=1))
     assert all(bool(value.isfinite().all()) for value in run.state(1).values())
 
 
