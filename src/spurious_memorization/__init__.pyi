@@ -32,10 +32,10 @@ from .studies.pipeline import study, study_in_memory
 from .studies.settings import StudySettings, TraceSettings
 from .studies.study import Study
 from .studies.tracing import Ranking, trace
-from .training.epoch_selection import selected_epoch, val_halves
-from .training.mitigate import Mitigation, mitigate
 from .training.contrast import nt_xent
+from .training.epoch_selection import selected_epoch, val_halves
 from .training.masks import pruned_units
+from .training.mitigate import Mitigation, mitigate
 from .training.settings import MitigateSettings, TrainExecution, TrainSettings
 from .training.train import train
 from .version import __version__

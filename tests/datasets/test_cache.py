@@ -27,14 +27,14 @@ from spurious_memorization.errors import UserError
 Monkeypatch = pytest.MonkeyPatch
 Capture = pytest.CaptureFixture[str]
 IMAGES = 64
-RECORD = 4096  # bytes of a image of 16 x 16, with what fills its page
+RECORD = 4096  # bytes of an image of 16 x 16, with what fills its page
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: Monkeypatch) -> Path:
     """An empty cache of the test's own."""
     monkeypatch.setenv("SPURMEM_CACHE", str(tmp_path / "cache"))
-    cache._said[0] = 0
+    cache._logged[0] = 0
     return tmp_path / "cache"
 
 
@@ -299,7 +299,7 @@ def test_no_cache(data: Path, folder: Path, monkeypatch: Monkeypatch) -> None:
 @pytest.mark.parametrize("text", ["much", "-1", "nan", "2 GB"])
 def test_a_limit_that_is_none(data: Path, text: str, monkeypatch: Monkeypatch) -> None:
     monkeypatch.setenv("SPURMEM_CACHE_GB", text)
-    with pytest.raises(UserError, match=r"SPURMEM_CACHE_GB is .* give the limit in GB"):
+    with pytest.raises(UserError, match=r"SPURMEM_CACHE_GB is .* set it to the limit in GB"):
         inputs(everything(data))
 
 

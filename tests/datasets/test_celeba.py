@@ -171,10 +171,10 @@ def test_damaged_lists(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="truncated or damaged"):
             read_data(folder)
     attributes.write_text(whole_attributes.replace("Blond_Hair", "Blond"))
-    with pytest.raises(UserError, match="lacks the column Blond_Hair"):
+    with pytest.raises(UserError, match="has no column Blond_Hair"):
         read_data(folder)
     attributes.write_text("")
-    with pytest.raises(UserError, match="lacks the column Blond_Hair and Male"):
+    with pytest.raises(UserError, match="has no column Blond_Hair and Male"):
         read_data(folder)
 
 

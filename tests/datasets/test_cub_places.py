@@ -218,7 +218,7 @@ def test_a_broken_image_stops_it_and_the_same_call_continues(tmp_path: Path, cub
 def test_a_mask_of_another_size_is_refused(tmp_path: Path, cub: Path, places: Path) -> None:
     mask = cub / "segmentations" / CLASSES[0] / f"{CLASSES[0][4:]}_0000.png"
     Image.new("L", (5, 5)).save(mask)
-    with pytest.raises(UserError, match=r"has the size \(5, 5\), its image \(20, 36\)"):
+    with pytest.raises(UserError, match=r"has the size \(5, 5\), but its image has \(20, 36\)"):
         made(tmp_path / "out", cub, places)
 
 

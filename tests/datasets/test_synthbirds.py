@@ -160,7 +160,7 @@ def test_another_setting_is_refused_naming_both_values(tmp_path: Path) -> None:
 
 def test_a_folder_or_file_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"not empty \(it holds notes\.txt\)"):
+    with pytest.raises(UserError, match=r"not empty \(it contains notes\.txt\)"):
         make_synthbirds(tmp_path, SynthbirdsSettings(**SMALL))
     with pytest.raises(UserError, match="is a file"):
         make_synthbirds(tmp_path / "notes.txt", SynthbirdsSettings(**SMALL))

@@ -81,13 +81,13 @@ def test_dataset_yaml_comes_first(tmp_path: Path) -> None:
 def test_missing_columns_and_values(tmp_path: Path) -> None:
     frame = metadata({"train": (2, 2, 2, 2)})
     frame.drop(columns=["place", "split"]).to_csv(tmp_path / "metadata.csv", index=False)
-    with pytest.raises(UserError, match="lacks the column split, place"):
+    with pytest.raises(UserError, match="has no column split, place"):
         read_data(tmp_path)
     frame.assign(img_filename=[None, *frame["img_filename"][1:]]).to_csv(tmp_path / "metadata.csv", index=False)
     with pytest.raises(UserError, match="'path' has no value in row 0"):
         read_data(tmp_path)
     frame.assign(y=7).to_csv(tmp_path / "metadata.csv", index=False)
-    with pytest.raises(UserError, match="holds 7, which is none of landbird, waterbird"):
+    with pytest.raises(UserError, match="contains 7, which is none of landbird, waterbird"):
         read_data(tmp_path)
 
 
@@ -100,9 +100,9 @@ def test_a_folder_is_used_where_it_is(tmp_path: Path) -> None:
     assert prepare_waterbirds(source, out) == out
     assert len(read_data(out)) == 12
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no Waterbirds"):
+    with pytest.raises(UserError, match="does not contain Waterbirds"):
         prepare_waterbirds(tmp_path / "empty")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         prepare_waterbirds(source, small(tmp_path / "other"))
     with pytest.raises(UserError, match="does not exist"):
         prepare_waterbirds(tmp_path / "absent")
@@ -129,7 +129,7 @@ def test_an_archive_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_another_archive_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "readme").write_text("no birds")
-    with pytest.raises(UserError, match="holds no Waterbirds"):
+    with pytest.raises(UserError, match="does not contain Waterbirds"):
         prepare_waterbirds(packed(tmp_path / "other", tmp_path / "archive"), tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
@@ -150,11 +150,13 @@ def test_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         address = f"http://127.0.0.1:{server.server_address[1]}"
         try:
             monkeypatch.setattr(waterbirds, "URL", f"{address}/gone.tar.gz")
-            with pytest.raises(UserError, match=rf"404.*get {FOLDER}\.tar\.gz elsewhere.*prepare waterbirds .*--out"):
+            with pytest.raises(
+                UserError, match=rf"404.*get {FOLDER}\.tar\.gz from another source.*prepare waterbirds .*--out"
+            ):
                 prepare_waterbirds(None, out)
             (served / "page.tar.gz").write_text("<html>moved</html>")
             monkeypatch.setattr(waterbirds, "URL", f"{address}/page.tar.gz")
-            with pytest.raises(UserError, match="no whole zip or tar archive"):
+            with pytest.raises(UserError, match="not a complete zip or tar archive"):
                 prepare_waterbirds(None, out)
             monkeypatch.setattr(waterbirds, "URL", f"{address}/data.tar.gz")
             assert prepare_waterbirds(None, out) == out

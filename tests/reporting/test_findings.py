@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import spurious_memorization as sm
-from spurious_memorization.reporting.findings import findings
+from spurious_memorization.reporting.tables.findings import findings
 from spurious_memorization.reporting.tables.study_tables import MAX_SUMMARY_ROWS, all_study_tables, summary_table
 
 TEST = {

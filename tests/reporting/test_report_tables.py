@@ -11,7 +11,7 @@ import pytest
 from report_page import NAMES, Page, in_words
 
 import spurious_memorization as sm
-from spurious_memorization.reporting.findings import findings
+from spurious_memorization.reporting.tables.findings import findings
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 from ..demo import DemoSettings, demo
-from ..reporting.findings import findings
+from ..reporting.tables.findings import findings
 from ..reporting.tables.run_tables import accuracy_table
 from ..reporting.tables.study_tables import all_study_tables, summary_table
 from .app import Answer

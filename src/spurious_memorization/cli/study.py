@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from ..reporting.findings import findings
+from ..reporting.tables.findings import findings
 from ..reporting.tables.study_tables import all_study_tables, summary_table
 from ..runs.run import Run
 from ..settings import Execution

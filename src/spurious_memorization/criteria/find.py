@@ -1,4 +1,4 @@
-"""Criteria by name."""
+"""Criteria by name. `ablation` is not among them: an engine measures it, in `studies`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from ..errors import UserError
-from ..studies.ablation import ablation
 from ..user_functions import load_user_function
 from .gradients import gradient, taylor
-from .names import criterion_name
+from .names import CRITERION_NAMES, criterion_name
 from .random_scores import random
 from .weight_norms import weight_norm
 
@@ -21,22 +20,22 @@ CRITERIA: dict[str, Criterion] = {
     "weight_norm": weight_norm,
     "gradient": gradient,
     "taylor": taylor,
-    "ablation": ablation,
     "random": random,
 }
 
-NEEDS_SAMPLES = ("gradient", "taylor", "ablation")
-
 
 def find_criterion(name: str) -> Criterion:
-    """A criterion by name, or a user's own function (module, batch) -> {tensor name: scores} as `module:function`.
+    """A criterion that needs no engine.
+
+    Arguments:
+        name: one of `CRITERIA`, or `module:function` for a user's own function (module, batch) -> {tensor name: scores}.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is no criterion of this name, or the user's function can't be imported.
     """
     name = criterion_name(name)
     if name in CRITERIA:
         return CRITERIA[name]
     if ":" not in name:
-        raise UserError(f"unknown criterion {name!r}: choose among {', '.join(CRITERIA)}, or module:function")
+        raise UserError(f"unknown criterion {name!r}: choose among {', '.join(CRITERION_NAMES)}, or module:function")
     return load_user_function(name)

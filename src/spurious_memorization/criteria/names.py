@@ -19,3 +19,8 @@ SYNONYMS = {"magnitude": "weight_norm"}
 def criterion_name(name: str) -> str:
     """The name under which a criterion is stored: a synonym's own name, any other name as it is."""
     return SYNONYMS.get(name, name)
+
+
+def needs_samples(criterion: str) -> bool:
+    """Whether a criterion looks at samples. Such a criterion is traced once per group."""
+    return criterion_name(criterion) not in ("weight_norm", "random")

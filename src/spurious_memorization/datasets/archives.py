@@ -1,4 +1,4 @@
-"""Archives and downloads: whole or absent, and never outside their folder."""
+"""Archives and downloads. A result appears complete or not at all, and nothing is written outside its folder."""
 
 from __future__ import annotations
 
@@ -53,38 +53,38 @@ _DAMAGED = (
 def place(
     source: Path, out: Path | None, read_table: Callable[[Path], AnnotatedTable | None], what: str, files: str
 ) -> Path:
-    """Make a data set that a user has usable: unpack an archive, or take a folder where it is.
+    """Prepare a data set that the user already has: unpack an archive, or use a folder in place.
 
     Arguments:
-        source: folder or archive. A folder is never copied; with `out` a symbolic link to it is made there.
-        out: the new folder (for an archive) or link (for a folder). Where it holds the data set already, nothing is
-            done.
-        read_table: recognizes the data set's layout.
+        source: folder or archive. A folder is never copied. If `out` is given, it becomes a symbolic link to the
+            folder.
+        out: the new folder (for an archive) or link (for a folder). Nothing is done if it already holds the data set.
+        read_table: reads the data set's table; it returns None for a folder with another layout.
         what: name of the data set.
-        files: the files that make up its layout, for the message when they aren't there.
+        files: the files of its layout. The error message lists them if they are missing.
 
     Returns:
-        The folder to use from now on.
+        The folder that holds the data set.
 
     Raises:
-        UserError: the source is missing, damaged or another data set, an archive comes without `out`, or `out` is
-            taken.
+        UserError: the source is missing, damaged or another data set; `out` is missing for an archive; or `out`
+            already exists.
     """
     if not source.exists():
-        raise UserError(f"{source} does not exist: name the folder or archive that holds {what}")
+        raise UserError(f"{source} does not exist: give the folder or archive that holds {what}")
     if source.is_dir():
         if read_table(source) is None:
-            raise UserError(f"{source} holds no {what}: it needs {files}")
+            raise UserError(f"{source} does not contain {what}: it needs {files}")
         return source if out is None else _linked(source, out)
     if out is None:
-        raise UserError(f"{source} is an archive: say with --out DIR where to unpack it")
+        raise UserError(f"{source} is an archive: add --out DIR, the folder to unpack it into")
     if out.is_dir() and read_table(out) is not None:
-        log(f"{out} holds {what} already: nothing to unpack")
+        log(f"{out} already contains {what}: nothing to unpack")
         return out
     extract(source, out, unwrap=True)
     try:
         if read_table(out) is None:
-            raise UserError(f"{source} holds no {what}: it needs {files}")
+            raise UserError(f"{source} does not contain {what}: it needs {files}")
     except UserError:
         shutil.rmtree(out)
         raise
@@ -99,30 +99,30 @@ def _linked(source: Path, out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.symlink_to(source.resolve(), target_is_directory=True)
     except OSError as error:
-        raise UserError(f"{out} can't be made a link to {source} ({error.strerror}): use {source} itself") from error
+        raise UserError(f"can't create the link {out} to {source} ({error.strerror}): use {source} itself") from error
     return out
 
 
 def extract(archive: Path, target: Path, unwrap: bool = False) -> None:
-    """Unpack a zip or tar archive (plain, gz, bz2, xz) into the new folder `target`, whole or not at all.
+    """Unpack a zip or tar archive (plain, gz, bz2, xz) into the new folder `target`, completely or not at all.
 
     Arguments:
-        archive: the file; what it is is told by its content, not by its name.
+        archive: the file. Its type is recognized by its content, not by its name.
         target: a folder that doesn't exist yet, or is empty.
-        unwrap: where the archive holds one folder and nothing else (but hidden files), `target` becomes this folder.
+        unwrap: if the archive contains a single folder (hidden files are ignored), `target` becomes that folder.
 
     Raises:
-        UserError: it is no such archive, it is truncated or damaged; a member leads outside the folder or is
-            neither file nor folder nor a hard link within (a data set needs no symbolic links); it is larger than
-            the free disk space; `target` is taken or can't be written.
+        UserError: the file is not such an archive, or it is truncated or damaged; a member leads outside the folder,
+            or is a symbolic link or a device; the content is larger than the free disk space; `target` already exists
+            or can't be written.
     """
     try:
         with archive.open("rb") as file:
             magic = file.read(6)
     except OSError as error:
-        raise UserError(f"{archive} can't be read ({error.strerror}): name an archive") from error
+        raise UserError(f"{archive} can't be read ({error.strerror}): give the path of an archive") from error
     if magic.startswith(b"7z\xbc\xaf"):
-        raise UserError(f"{archive} is a 7z archive: unpack it with 7-Zip and name the folder")
+        raise UserError(f"{archive} is a 7z archive: unpack it with 7-Zip and give the folder instead")
     _clear(target)
     log(f"unpacking {archive} into {target}")
     try:
@@ -137,7 +137,8 @@ def extract(archive: Path, target: Path, unwrap: bool = False) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             raise _disk_error(error, target) from error
         raise UserError(
-            f"{archive} is no whole zip or tar archive ({_reason(error)}): it is truncated or damaged, get it again"
+            f"{archive} is not a complete zip or tar archive ({_reason(error)}): it is truncated or damaged, "
+            "download it again"
         ) from error
 
 
@@ -155,7 +156,7 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
             _check_outside(archive, member.name)
             if not (member.isreg() or member.isdir() or member.islnk()) or leads_outside(member.linkname):
                 raise UserError(
-                    f"{archive} is not safe to unpack: {member.name!r} is a symbolic link, a device or leads outside"
+                    f"{archive} is not safe to unpack: {member.name!r} is a link, a device or leads outside the folder"
                 )
             room -= member.size
             if room < 0:
@@ -164,7 +165,7 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
             advance(raw.tell())
         while rest := stream.read(CHUNK):
             if any(rest):
-                raise tarfile.ReadError("data after the end mark")
+                raise tarfile.ReadError("data after the end marker")
 
 
 def _unpack_zip(archive: Path, folder: Path) -> None:
@@ -174,7 +175,7 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
             if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise UserError(f"{archive} is not safe to unpack: {member.filename!r} is a link or a device")
             if member.flag_bits & 1:
-                raise UserError(f"{archive} is protected by a password: unpack it and name the folder")
+                raise UserError(f"{archive} is protected by a password: unpack it and give the folder instead")
         if sum(member.file_size for member in bundle.infolist()) > shutil.disk_usage(folder).free:
             raise _too_large(archive, folder)
         done = 0
@@ -185,7 +186,7 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """Only the end mark ends an archive: tarfile alone takes a cut or broken header for the end as well."""
+    """A header that is cut off or broken is an error. Plain tarfile would treat it as the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _StrictHeader:
@@ -210,29 +211,30 @@ def _check_outside(archive: Path, name: str) -> None:
 
 def _too_large(archive: Path, folder: Path) -> UserError:
     free = shutil.disk_usage(folder).free / 1e9
-    return UserError(f"{archive} unpacks to more than the {free:.1f} GB that are free: free some space")
+    return UserError(f"{archive} unpacks to more than the {free:.1f} GB of free disk space: free some space")
 
 
 def _clear(target: Path) -> None:
-    """Make way for a new `target`: an empty folder is removed, anything else refused."""
+    """Remove `target` if it is an empty folder; raise an error if anything else exists there."""
     if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
         target.rmdir()
     elif target.exists() or target.is_symlink():
-        raise UserError(f"{target} exists already: choose a new folder with --out, or remove it")
+        raise UserError(f"{target} already exists: choose a new folder with --out, or remove it")
 
 
 def download(url: str, file: Path) -> None:
-    """Fetch `url` into `file`, whole or not at all; what arrived before a break is kept as `FILE.part` and continued.
+    """Download `url` into `file`, completely or not at all.
 
-    A download is whole when as many bytes arrived as the server announced. One that was broken off continues only
-    where the server still has the file of the same date, and starts anew otherwise.
+    The bytes that arrived before an interruption are kept in `FILE.part`, and the next call continues from there. It
+    starts again from the beginning if the file on the server has changed since (by its date). A download is complete
+    when its size equals the size that the server announced.
 
     Raises:
-        UserError: the address isn't http(s), the server can't be reached or refuses, the connection broke, the
-            server doesn't say how large the file is, or the disk is full.
+        UserError: the address isn't http(s); the server can't be reached, returns an error or doesn't send the size
+            of the file; the connection was interrupted; or the disk is full.
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise UserError(f"{url!r} can't be fetched: the address must begin with http:// or https://")
+        raise UserError(f"{url!r} can't be downloaded: the address must begin with http:// or https://")
     part = file.with_name(f"{file.name}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -262,14 +264,14 @@ def _fetch(url: str, part: Path) -> None:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
             start = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise UserError(f"{url} can't be continued: remove {part} and try again")
+            raise UserError(f"the download of {url} can't be continued: remove {part} and try again")
         announced = response.headers.get("Content-Length")
         if announced is None:
-            raise UserError(f"{url} can't be fetched safely: the server doesn't say how large the file is")
+            raise UserError(f"{url} can't be downloaded safely: the server doesn't send the size of the file")
         total = start + int(announced)
-        log(f"fetching {url} ({total / 1e6:.0f} MB{f', {start / 1e6:.0f} MB of it are here' if start else ''})")
+        log(f"downloading {url} ({total / 1e6:.0f} MB{f', {start / 1e6:.0f} MB already here' if start else ''})")
         try:
-            with part.open("ab" if start else "wb") as out, _bytes_bar("fetching", total) as advance:
+            with part.open("ab" if start else "wb") as out, _bytes_bar("downloading", total) as advance:
                 while chunk := response.read(CHUNK):
                     out.write(chunk)
                     advance(out.tell())
@@ -279,13 +281,13 @@ def _fetch(url: str, part: Path) -> None:
                 os.utime(part, (email.utils.mktime_tz(date),) * 2)
     if (arrived := part.stat().st_size) != total:
         raise UserError(
-            f"{url} broke off after {arrived} of {total} bytes: run the same command again, it continues there"
+            f"the download of {url} stopped after {arrived} of {total} bytes: run the same command again to continue"
         )
     return None
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Opens http and https alone, after redirects too."""
+    """Opens only http and https addresses, also after redirects."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -302,7 +304,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 @contextmanager
 def _bytes_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar in bytes, moved by calling what it gives with the bytes done so far."""
+    """A progress bar in bytes. Yields a function to call with the number of bytes done up to now."""
     if not console.is_terminal:
         yield lambda done: None
         return
@@ -314,16 +316,16 @@ def _bytes_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def _disk_error(error: OSError, path: Path) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"no space left to write {path}: free some space and run the same command again")
+        return UserError(f"no disk space left to write {path}: free some space and run the same command again")
     return UserError(f"{path} can't be written ({error.strerror or error}): choose another folder")
 
 
 def _download_error(error: Exception, url: str, file: Path) -> UserError:
     if isinstance(error, urllib.error.HTTPError):
-        return UserError(f"{url} can't be fetched: the server answers {error.code} {error.reason}")
+        return UserError(f"{url} can't be downloaded: the server returned {error.code} {error.reason}")
     if isinstance(error, OSError) and (error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return _disk_error(error, file)
-    return UserError(f"{url} can't be fetched ({_reason(error)}): check the connection and try again")
+    return UserError(f"{url} can't be downloaded ({_reason(error)}): check the connection and try again")
 
 
 def _reason(error: Exception) -> str:

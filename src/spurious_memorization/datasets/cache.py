@@ -1,4 +1,4 @@
-"""Images that are decoded once: their pixels stay on disk, and later passes read them from there."""
+"""A cache on disk for decoded images: each image is decoded once, and later passes read its pixels from the cache."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ SUFFIX = ".pixels"
 
 
 class ImageCache:
-    """The pixels of one data set's images, all of one size, in one sparse file with a record for each sample.
+    """The pixels of a data set's images, all of one size, in one sparse file with one record per sample.
 
-    The words of a record (uint64) add up to the stamp of the image file that it was made from: the first word makes
-    it so, the pixels follow, then zeros up to a whole page. What was never written, was written in part or is of a file
-    that has changed since adds up to something else, and is decoded again. So records may be written by several
-    processes at once, in any order, and a process, the power or the disk may fail at any time.
+    A record consists of a checksum word, the pixels, and zeros up to the end of the page. The checksum word is chosen
+    so that all words of the record (uint64) add up to the stamp of the image file. The sum is wrong if the record was
+    never written, was written only in part, or belongs to an image file that has changed since. Such an image is
+    decoded again. Therefore several processes may write at once, in any order, and a process, the power or the disk
+    may fail at any time.
 
-    The file is read by system calls and not mapped into memory, because a mapped file that another process or machine
-    deletes or that the disk can't deliver would end the process.
+    The file is read by system calls. It is not mapped into memory, because a mapped file would crash the process if
+    another process or machine deletes it, or if the disk fails.
 
     Arguments:
-        file: of the records.
-        limit: bytes that all such files in its folder may take on disk.
+        file: file of the records.
+        limit: maximum size of all cache files in the folder together, in bytes on disk.
         root: the data folder.
         paths: image file of each sample, relative to `root`.
-        side: height and width of the images.
+        side: height and width of the images in pixels.
     """
 
     def __init__(self, file: Path, limit: float, root: Path, paths: Sequence[str], side: int) -> None:
@@ -57,11 +58,14 @@ class ImageCache:
         self._storing = True
 
     def images(self, index: NDArray[np.int64], decode: Callable[[int], Pixels]) -> list[Pixels]:
-        """The images of these samples, read where they are stored; otherwise decoded, and stored where they can be.
+        """The images of these samples. Those that are not in the cache are decoded, and stored if there is room.
 
         Arguments:
-            index: samples.
-            decode: gives the pixels of one sample from its file.
+            index: the samples, [samples].
+            decode: returns the pixels of one sample, decoded from its file.
+
+        Returns:
+            The pixels of each sample, each [3, side, side].
         """
         samples = index.tolist()
         stamps = [_stamp(self._root / self._paths[i]) for i in samples]
@@ -91,7 +95,7 @@ class ImageCache:
         return pixels
 
     def _store(self, new: Sequence[tuple[int, int, Pixels]]) -> None:
-        """Write the images (sample, stamp, pixels) that there is room for."""
+        """Write images (sample, stamp, pixels), as many as there is room for."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             wanted = len(new) * self._record_bytes
@@ -101,15 +105,15 @@ class ImageCache:
                     self._write(handle, i, stamp, pixels)
         except OSError as error:
             self._storing = False
-            _say_once(
-                f"decoded images can't be stored in {self.file.parent} ({error.strerror or error}): they are decoded "
-                "anew each time (SPURMEM_CACHE is the folder)"
+            _log_once(
+                f"decoded images can't be stored in {self.file.parent} ({error.strerror or error}), so they are "
+                "decoded again in each pass: set SPURMEM_CACHE to another folder"
             )
         else:
             if room < len(new):
-                _say_once(
-                    f"decoded images take {self._limit / 1e9:g} GB in {self.file.parent}: the others are decoded "
-                    "anew each time (SPURMEM_CACHE_GB is the limit)"
+                _log_once(
+                    f"the image cache in {self.file.parent} has reached its limit of {self._limit / 1e9:g} GB, so the "
+                    "other images are decoded again in each pass: raise SPURMEM_CACHE_GB"
                 )
 
     def _write(self, handle: int, i: int, stamp: int, pixels: Pixels) -> None:
@@ -120,7 +124,11 @@ class ImageCache:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _make_room(self, wanted: int) -> float:
-        """Delete the other files that were used least recently until `wanted` bytes are left; what is left then."""
+        """Delete other cache files, least recently used first, until `wanted` bytes are free.
+
+        Returns:
+            The bytes that are free afterwards; negative if the files are still larger than the limit.
+        """
         files = sorted(_files(self.file.parent))
         left = self._limit - sum(file.taken for file in files)
         for other in files:
@@ -133,13 +141,13 @@ class ImageCache:
 
 
 def image_cache(root: Path, paths: tuple[str, ...], transform: ImageTransform) -> ImageCache | None:
-    """The cache of these images, transformed so, in the folder that `SPURMEM_CACHE` names.
+    """The cache of these images with this transform, in the folder given by the environment variable `SPURMEM_CACHE`.
 
     Returns:
-        None where `SPURMEM_CACHE_GB` is 0, and on Windows, which lacks the system calls.
+        The cache. None if `SPURMEM_CACHE_GB` is 0, and on Windows, which doesn't have the system calls.
 
     Raises:
-        UserError: `SPURMEM_CACHE_GB` is no number from 0.
+        UserError: `SPURMEM_CACHE_GB` is not a number from 0.
     """
     limit = _limit()
     if not limit or not hasattr(os, "preadv"):
@@ -157,14 +165,14 @@ def _folder() -> Path:
 
 
 def _limit() -> float:
-    """Bytes that the cache may take."""
+    """Maximum size of the cache in bytes."""
     text = os.environ.get("SPURMEM_CACHE_GB") or "20"
     try:
         limit = float(text) * 1e9
     except ValueError:
         limit = math.nan
     if not limit >= 0:
-        raise UserError(f"SPURMEM_CACHE_GB is {text!r}: give the limit in GB, such as 20, or 0 for no cache")
+        raise UserError(f"SPURMEM_CACHE_GB is {text!r}: set it to the limit in GB, such as 20, or to 0 for no cache")
     return limit
 
 
@@ -178,7 +186,7 @@ def _opened(file: Path, flags: int) -> Iterator[int]:
 
 
 def _stamp(file: Path) -> int:
-    """A number that changes when the file does; 0 where there is none."""
+    """A number that changes when the file changes; 0 if the file does not exist."""
     try:
         facts = file.stat()
     except (OSError, ValueError):
@@ -194,18 +202,18 @@ class _File(NamedTuple):
 
 
 def _files(folder: Path) -> Iterator[_File]:
-    """The cache files in this folder: when each was last used, and the bytes that it takes on disk."""
+    """The cache files in this folder: time of last use, bytes on disk, and path."""
     for path in folder.glob(f"*{SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):
             facts = path.stat()
             yield _File(facts.st_mtime_ns, facts.st_blocks * 512, path)
 
 
-# Shared with the processes that are forked from this one, such as those that load batches.
-_said = mmap.mmap(-1, 1)
+# Anonymous shared memory: processes forked from this one, such as those that load batches, see the same byte.
+_logged = mmap.mmap(-1, 1)
 
 
-def _say_once(line: str) -> None:
-    if not _said[0]:
-        _said[0] = 1
+def _log_once(line: str) -> None:
+    if not _logged[0]:
+        _logged[0] = 1
         log(line)

@@ -1,4 +1,4 @@
-"""CelebA: its layouts, its known counts and its preparation."""
+"""CelebA: its layouts, its known counts, and its preparation from an archive or a folder."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ DESCRIPTION = DatasetDescription(
 def read_table(folder: Path) -> AnnotatedTable | None:
     """Read CelebA in any of its layouts; the label is blond hair.
 
-    The layouts: `list_attr_celeba` and `list_eval_partition` (.csv or .txt) beside `img_align_celeba/` (which may
-    hold another folder of this name), all in the folder or below its `data/`, or in `Anno/`, `Eval/` and `Img/`; or
-    a ready `metadata.csv` with Waterbirds' column names. Entries of a `dataset.yaml` in the folder come before the
-    known names and transform.
+    There are two kinds of layout:
+
+    - `list_attr_celeba`, `list_eval_partition` (.csv or .txt) and `img_align_celeba/` (which may contain another
+      folder of this name). They lie in the folder itself, in its `data/`, or in its `Anno/`, `Eval/` and `Img/`.
+    - `metadata.csv` with Waterbirds' column names.
+
+    Entries of a `dataset.yaml` in the folder replace the known names and the known transform.
 
     Returns:
-        The table with the columns path, y, a (0 female, 1 male) and split, and, where the attribute file exists, a
-        column of 0 and 1 under the own name of each attribute but blond hair; None where the folder has another
-        layout.
+        The table with the columns path, y, a (0 female, 1 male) and split. If the attribute file exists, each
+        attribute except blond hair adds a column of 0 and 1 with its name. None if the folder has another layout.
 
     Raises:
-        UserError: a file of the layout is missing (it is named), or damaged.
+        UserError: a file of the layout is missing (the message names it) or damaged.
     """
     ready = read_metadata(folder)
     if ready is None and any((folder / name).is_file() for name in TABLE_FILES):
@@ -63,7 +65,7 @@ def read_table(folder: Path) -> AnnotatedTable | None:
         found = {ATTRIBUTES_FILE: attributes_file, SPLITS_FILE: splits_file}
         missing = [f"{name}.csv (or .txt)" for name, file in found.items() if file is None]
         missing += [f"{IMAGES}/ with the images"] if images is None else []
-        raise UserError(f"{folder} holds a part of CelebA, but not {' and not '.join(missing)}: put it there")
+        raise UserError(f"{folder} contains a part of CelebA, but not {' and not '.join(missing)}: add it")
     else:
         frame = _joined(attributes, _read_splits(splits_file), splits_file)
         frame["path"] = images + frame["path"]
@@ -78,7 +80,7 @@ def _list_file(folder: Path, name: str) -> Path | None:
 
 
 def _read_attributes(file: Path) -> pd.DataFrame:
-    """The attributes as 0 and 1, one column each, by image name."""
+    """The attributes as 0 and 1: one column per attribute, with the image names as index."""
     if file.suffix == ".csv":
         values, announced = read_frame(file, index_col=0), None
     else:
@@ -86,28 +88,28 @@ def _read_attributes(file: Path) -> pd.DataFrame:
             announced, names = lines.readline().strip(), lines.readline().split()
         values = read_frame(file, sep=r"\s+", skiprows=2, header=None, names=["image_id", *names], index_col=0)
     if absent := [name for name in (LABEL, ATTRIBUTE) if name not in values]:
-        raise UserError(f"{file} lacks the column {' and '.join(absent)}: get the file again")
+        raise UserError(f"{file} has no column {' and '.join(absent)}: download the file again")
     if not values.isin([-1, 0, 1]).all(axis=None) or announced not in (None, str(len(values))):
-        raise UserError(f"{file} is truncated or damaged: get it again")
+        raise UserError(f"{file} is truncated or damaged: download it again")
     return (values == 1).astype("int8")
 
 
 def _read_splits(file: Path) -> pd.Series:
-    """The split codes by image name."""
+    """The split codes, with the image names as index."""
     options = {} if file.suffix == ".csv" else {"sep": r"\s+", "header": None, "names": ["image_id", "partition"]}
     values = read_frame(file, index_col=0, **options)
     if values.shape[1] != 1:
-        raise UserError(f"{file} needs two columns, image and split: get the file again")
+        raise UserError(f"{file} needs two columns, image and split: download the file again")
     return values.iloc[:, 0]
 
 
 def _joined(attributes: pd.DataFrame, splits: pd.Series, splits_file: Path) -> pd.DataFrame:
     if not splits.index.is_unique:
-        raise UserError(f"{splits_file} lists a image twice: get it again")
+        raise UserError(f"{splits_file} lists an image twice: download it again")
     if len(unmatched := attributes.index.symmetric_difference(splits.index)):
         raise UserError(
-            f"{splits_file} and the attribute file don't list the same images ({len(unmatched)} are in one of them "
-            f"only, such as {unmatched[0]}): get both again"
+            f"{splits_file} and the attribute file don't list the same images ({len(unmatched)} are in only one of "
+            f"them, such as {unmatched[0]}): download both again"
         )
     first = {"path": attributes.index.astype("str"), "y": attributes[LABEL], "a": attributes[ATTRIBUTE]}
     frame = pd.DataFrame({**first, "split": splits.reindex(attributes.index)}).reset_index(drop=True)
@@ -115,11 +117,14 @@ def _joined(attributes: pd.DataFrame, splits: pd.Series, splits_file: Path) -> p
 
 
 def _with_attributes(ready: pd.DataFrame, attributes: pd.DataFrame) -> pd.DataFrame:
-    """A ready table with the columns of the attribute file beside it."""
+    """The `metadata.csv` table, extended by the columns of the attribute file."""
     number = ready["path"].str.extract(r"(\d{6})\.", expand=False)
     by_number = attributes.set_axis(attributes.index.str.slice(0, 6))
     if unknown := set(number) - set(by_number.index):
-        raise UserError(f"the attribute file has no image {min(unknown)}, which metadata.csv lists: get it again")
+        raise UserError(
+            f"the attribute file has no image {min(unknown)}, which metadata.csv lists: download the attribute file "
+            "again"
+        )
     return _and_columns(ready, by_number.loc[number])
 
 
@@ -128,7 +133,7 @@ def _and_columns(frame: pd.DataFrame, attributes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _prefix(folder: Path, paths: pd.Series) -> str:
-    """Where the images of a ready table are: beside it or in one of the usual folders."""
+    """The folder of the images that `metadata.csv` lists: the data folder itself or one of the usual folders."""
     first = str(paths.iloc[0]) if len(paths) else ""
     places = [place for place in ("", *IMAGE_PLACES) if (folder / place / first).is_file()]
     if not places and "/" not in first:
@@ -144,24 +149,25 @@ def _value_names(attribute: str) -> tuple[str, str]:
 
 
 def prepare_celeba(source: Path | None, out: Path | None = None) -> Path:
-    """Make CelebA usable from a folder or archive in any of its layouts.
+    """Prepare CelebA from a folder or an archive in any of its layouts.
 
-    A folder is used where it is, with `out` as a link to it; an archive is unpacked into `out`.
+    A folder is used in place; if `out` is given, it becomes a link to the folder. An archive is unpacked into `out`.
 
     Arguments:
-        source: folder or archive. There is no download: the data set's address needs an account.
+        source: folder or archive. CelebA can't be downloaded automatically, because its address needs an account.
         out: the new folder or link; needed for an archive.
 
     Returns:
-        The folder to name from now on.
+        The folder that holds the data set.
 
     Raises:
-        UserError: the source isn't given, is missing, damaged or something else; `out` is needed or taken.
+        UserError: the source is not given, missing, damaged or another data set; `out` is needed but not given, or
+            it already exists.
     """
     if source is None:
         raise UserError(
-            f"CelebA can't be fetched without an account: get it at {ADDRESS} and run "
-            "`spurmem data prepare celeba ARCHIVE --out DIR`, with the archive or the folder that you have"
+            f"CelebA can't be downloaded without an account: get it at {ADDRESS} and run "
+            "`spurmem data prepare celeba ARCHIVE --out DIR` with your archive or folder"
         )
     files = f"{ATTRIBUTES_FILE} and {SPLITS_FILE} (.csv or .txt) and {IMAGES}/, or a metadata.csv"
     return place(source, out, read_table, "CelebA", files)

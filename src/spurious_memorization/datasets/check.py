@@ -1,4 +1,4 @@
-"""Check a data folder: counts, missing and broken images, and images that are in two splits."""
+"""Check a data folder: counts, missing and broken images, and images that occur in more than one split."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..console import log, progress
-from ..datasets import celeba, waterbirds
 from ..errors import UserError
+from . import celeba, waterbirds
 from .folder import assemble, attribute_column, read_table
 from .groups import group_counts
 from .samples import SPLITS, Dataset
@@ -30,13 +30,15 @@ KNOWN_COUNTS = {"waterbirds": waterbirds.KNOWN_COUNTS, "celeba": celeba.KNOWN_CO
 KNOWN_ATTRIBUTES = ("a", celeba.ATTRIBUTE)
 
 CHUNK = 256
-TRIED = 8
+TIMED_IMAGES = 8
+"""Number of images that are read first, to estimate the time for all images."""
 LONG_SECONDS = 10.0
+"""The estimate is logged only if it is longer than this."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A group whose number of samples in a split isn't the known one."""
+    """A group whose number of samples in a split differs from the known number."""
 
     split: str
     group: str
@@ -44,30 +46,30 @@ class Difference:
     known: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a check found.
+    """The result of a check.
 
     Arguments:
         folder: the data folder.
-        name: of the data set.
-        layout: that was recognized ("table", "waterbirds", "celeba").
+        name: name of the data set.
+        layout: the recognized layout ("table", "waterbirds", "celeba").
         attribute: the attribute column.
         groups: name of each group.
-        counts: samples of each group, for each split.
-        lift: training lift of each group; nan where nothing is expected.
-        minority: the minority groups.
-        majority: the majority groups.
-        split_seed: seed of the split that was made because the table has none.
-        compared: whether the counts of this data set are known.
-        differences: where the counts aren't the known ones.
-        images: number of image files that the table names.
+        counts: number of samples of each group, for each split.
+        lift: training lift of each group; nan if the expected count is 0.
+        minority: names of the minority groups.
+        majority: names of the majority groups.
+        split_seed: seed of the split, if the table has no split; otherwise None.
+        compared: whether the counts were compared with known counts.
+        differences: the counts that differ from the known counts.
+        images: number of image files in the table.
         decoded: whether every image was decoded.
-        searched: whether copies between splits were looked for.
+        searched: whether copies in different splits were searched for.
         missing: files that don't exist.
-        broken: why each of these files can't be read whole.
-        outside: paths that lead outside the folder; these samples aren't counted.
-        leaks: sets of byte-identical files of different splits: {split: paths}.
+        broken: for each file that can't be read completely, the reason.
+        outside: paths that lead outside the folder. Their samples aren't counted.
+        leaks: sets of byte-identical files in different splits: {split: paths}.
     """
 
     folder: str
@@ -96,7 +98,7 @@ class Report:
         return not (self.differences or self.missing or self.broken or self.outside or self.leaks)
 
     def facts(self) -> dict[str, Any]:
-        """Everything, in JSON's types."""
+        """All results as JSON types."""
         return {
             **asdict(self),
             "sound": self.sound,
@@ -108,17 +110,17 @@ class Report:
 def check(folder: str | Path, attribute: str | None = None, decode: bool = True, duplicates: bool = True) -> Report:
     """Check a data folder of any known layout.
 
-    Counts are compared with the known ones where the layout is Waterbirds' or CelebA's own, unless a `dataset.yaml`
-    gives the data another name or `spurmem data make` made them.
+    If the layout is that of Waterbirds or CelebA, the counts are compared with the known counts. They are not
+    compared if a `dataset.yaml` gives the data set another name, or if `spurmem data make` made the data.
 
     Arguments:
         folder: the data folder.
         attribute: attribute column, as for `read_data`.
-        decode: decode every image whole.
-        duplicates: look for byte-identical images of different splits.
+        decode: decode every image completely. This finds truncated images.
+        duplicates: search for byte-identical images in different splits.
 
     Returns:
-        The report; `report.sound` is true where nothing is wrong.
+        The report. `report.sound` is true if nothing is wrong.
 
     Raises:
         UserError: the table can't be read, as for `read_data`.
@@ -172,7 +174,7 @@ def _counts(data: Dataset, split: str) -> list[int]:
 
 
 def _differences(root: Path, data: Dataset, table: AnnotatedTable, column: str) -> tuple[Difference, ...] | None:
-    """Where the counts differ from the known ones; None where none are known, as for what `data make` has recorded."""
+    """The counts that differ from the known counts. None if no counts are known, or if `data make` made the data."""
     known = KNOWN_COUNTS.get(table.layout)
     if known is None or table.description.name != table.layout or (root / f"{table.layout}.json").is_file():
         return None
@@ -218,7 +220,7 @@ def _size(file: Path) -> int | None:
 
 
 def _same_size_in_two_splits(sizes: dict[str, int], splits: dict[str, set[str]]) -> set[str]:
-    """The files that may have a copy in another split: only these are hashed."""
+    """The files that may have a copy in another split. Only these files are hashed."""
     splits_of_size: dict[int, set[str]] = defaultdict(set)
     for path, size in sizes.items():
         splits_of_size[size] |= splits[path]
@@ -228,15 +230,18 @@ def _same_size_in_two_splits(sizes: dict[str, int], splits: dict[str, set[str]])
 def _inspected(
     root: Path, paths: list[str], decode: bool, hashed: set[str]
 ) -> Iterator[tuple[str, str | None, bytes | None]]:
-    """Path, why it is broken, and digest, for each file; decoding releases Python's lock, so threads are enough."""
+    """For each file: its path, the reason if it is broken, and its digest if it is hashed.
+
+    Threads are enough here, because decoding releases Python's global lock.
+    """
     workers = os.cpu_count() or 1
     start = perf_counter()
-    for number in np.linspace(0, len(paths) - 1, TRIED).astype(int) if len(paths) > CHUNK else ():
+    for number in np.linspace(0, len(paths) - 1, TIMED_IMAGES).astype(int) if len(paths) > CHUNK else ():
         _inspect(root / paths[number], decode, True)
-    seconds = (perf_counter() - start) / TRIED * len(paths) / workers
+    seconds = (perf_counter() - start) / TIMED_IMAGES * len(paths) / workers
     verb = "decoding" if decode else "comparing"
     if seconds > LONG_SECONDS:
-        log(f"{verb} {len(paths)} images, which takes about {seconds / 60:.1f} minutes")
+        log(f"{verb} {len(paths)} images, about {seconds / 60:.1f} min")
 
     def results(pool: ThreadPoolExecutor) -> Iterator[tuple[str, str | None, bytes | None]]:
         for first in range(0, len(paths), CHUNK):
@@ -259,14 +264,14 @@ def _inspect(file: Path, decode: bool, hashed: bool) -> tuple[str | None, bytes 
     try:
         with Image.open(BytesIO(content)) as image:
             image.convert("RGB")
-    except Exception as error:  # a damaged file makes the decoders raise almost anything
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
         return _reason(error), digest
     return None, digest
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "it is no image"
+        return "it is not an image"
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -12,33 +12,34 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import UserError
-from .generated import begin_folder, finish_folder, planted, save_images
+from .generated import begin_folder, finish_folder, save_images, spread_evenly
 from .samples import SPLITS
 from .settings import COLORS, ColoredDigitsSettings, parse_digits
 from .tables import DatasetDescription
 
 FULL_INK = 16.0
-"""The largest value in a scan of `load_digits`."""
+"""The largest pixel value in a scan of `load_digits`."""
 
 
 def make_colored_digits(out: Path, settings: ColoredDigitsSettings | None = None) -> pd.DataFrame:
-    """Color scanned digits, save them below `out`, then write its table.
+    """Color scanned digits, save them in `out`, then write its table.
 
-    Class c (in the order of the digits) has the usual color number c mod `colors`. In training exactly the share
-    `correlation` of each class (rounded) has it, and the others share the rest; in val and test all colors share
-    each class. Such shares are equal to within one image. No scan is used twice.
+    The usual color of class c (in the order of the digits) is color number c mod `colors`. In training, exactly the
+    share `correlation` of each class (rounded) has its usual color, and the rest is divided equally among the other
+    colors. In val and test, each class is divided equally among all colors. Equal parts differ by at most one image.
+    No scan is used twice.
 
     Arguments:
-        out: the data folder. One that a killed call left is continued; one that is complete stays as it is.
+        out: the data folder. An incomplete folder of an interrupted call is continued; a complete one is unchanged.
         settings: digits, colors, shares, size and seed.
 
     Returns:
-        The table with the columns path, y (the digit's index among `digits`), a (its color) and split; one row an
+        The table with the columns path, y (the digit's index among `digits`), a (its color) and split, one row per
         image.
 
     Raises:
-        UserError: scikit-learn is missing; `out` holds something else, or the same data with other settings, or
-            can't be written.
+        UserError: scikit-learn is not installed; `out` contains something else, or the same data with other settings,
+            or it can't be written.
 
     Example:
         ```python
@@ -67,7 +68,7 @@ def make_colored_digits(out: Path, settings: ColoredDigitsSettings | None = None
 
 
 def _scans() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Scans in 0..1, [scans, 8, 8], and their digits, [scans]."""
+    """The scans with pixel values from 0 to 1, [scans, 8, 8], and their digits, [scans]."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -77,7 +78,7 @@ def _scans() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 
 def _plan(labels: NDArray[np.int64], digits: list[int], settings: ColoredDigitsSettings) -> pd.DataFrame:
-    """One row an image: scan, y (index of the digit), a (name of the color), split and path."""
+    """One row per image: scan, y (index of the digit), a (name of the color), split and path."""
     names = list(COLORS)[: settings.colors]
     parts = []
     for y, digit in enumerate(digits):
@@ -89,7 +90,7 @@ def _plan(labels: NDArray[np.int64], digits: list[int], settings: ColoredDigitsS
             color = (usual + np.arange(len(scans))) % settings.colors
             if split == "train":
                 color = np.full(len(scans), usual)
-                rare = np.flatnonzero(~planted(len(scans), Fraction(str(settings.correlation))))
+                rare = np.flatnonzero(~spread_evenly(len(scans), Fraction(str(settings.correlation))))
                 color[rare] = (usual + 1 + np.arange(len(rare)) % (settings.colors - 1)) % settings.colors
             part = pd.DataFrame({"scan": scans, "y": y, "a": np.take(names, color), "split": split})
             parts.append(part.sort_values("scan"))
@@ -99,7 +100,7 @@ def _plan(labels: NDArray[np.int64], digits: list[int], settings: ColoredDigitsS
 
 
 def _colored(scan: NDArray[np.float64], color: str, rng: np.random.Generator, image_size: int) -> Image.Image:
-    """A scan, [8, 8], enlarged to `image_size` pixels in a tint of the color on a dark ground."""
+    """A scan, [8, 8], enlarged to `image_size` pixels, in a tint of the color on a dark background."""
     ink = Image.fromarray((scan * 255).astype(np.uint8)).resize((image_size, image_size), Image.Resampling.BICUBIC)
     tint = (np.array(COLORS[color]) * rng.uniform(0.75, 1.05) + rng.normal(0, 10, 3)).clip(0, 255)
     ground = rng.uniform(12, 40) + rng.normal(0, 4, 3)

@@ -1,6 +1,7 @@
-"""Waterbirds made from CUB-200-2011 and Places: birds cut out by their masks, on backgrounds of land or water.
+"""Waterbirds made from CUB-200-2011 and Places: birds are cut out by their masks and put on land or water.
 
-The recipe is that of Sagawa et al. (2020), Distributionally Robust Neural Networks, with exact shares and a seed.
+The recipe is that of Sagawa et al. (2020), Distributionally Robust Neural Networks. In addition, the shares are exact
+and everything random depends on a seed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from PIL import Image, ImageOps
 
 from ..console import log
 from ..errors import UserError
-from .generated import BALANCED, begin_folder, finish_folder, planted, save_images, waterbirds_table
+from .generated import BALANCED, begin_folder, finish_folder, save_images, spread_evenly, waterbirds_table
 from .samples import SPLITS
 from .settings import CubPlacesSettings
 from .tables import leads_outside, read_frame
@@ -42,7 +43,7 @@ WATERBIRDS = (
     "guillemot",
     "pacific loon",
 )
-"""Seabirds, then waterfowl, as Sagawa et al. (2020) choose them."""
+"""Seabirds, then waterfowl, as chosen by Sagawa et al. (2020)."""
 
 PLACES = {
     "land": {
@@ -54,7 +55,7 @@ PLACES = {
         "lake/natural": ("l/lake/natural", "lake/natural", "lake-natural", "lake_natural"),
     },
 }
-"""The Places categories of each background, with the folders that they are found in."""
+"""The Places categories of each background, each with the possible names of its folder."""
 
 CUB_FILES = {
     "images.txt": ("img_id", "img_filename"),
@@ -63,28 +64,28 @@ CUB_FILES = {
     "train_test_split.txt": ("img_id", "is_training"),
 }
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
-NAMED_AT_MOST = 5
+MAX_NAMED = 5
 
 
 def make_waterbirds(out: Path, settings: CubPlacesSettings) -> pd.DataFrame:
-    """Paste CUB's birds onto Places' backgrounds, save them below `out` in Waterbirds' layout, then write its table.
+    """Paste CUB's birds onto Places' backgrounds, save them in `out` in Waterbirds' layout, then write its table.
 
-    CUB's official test images are test, and of its training images the share `val_share` of each label is val. In
-    training exactly the share `correlation` of each label (rounded) has the background that matches it, in val and
-    test half of each label. The background is cropped and resized to the bird image's size. Each is used once; where
-    there are too few, each is used in one split only.
+    CUB's official test images become the test split. The share `val_share` of its training images of each label
+    becomes the val split. In training, exactly the share `correlation` of each label (rounded) has the matching
+    background; in val and test, half of each label has it. The background is cropped and resized to the size of the
+    bird image. Each background is used once. If there are too few, a background may repeat, but only within one split.
 
     Arguments:
-        out: the data folder. One that a killed call left is continued; one that is complete stays as it is.
+        out: the data folder. An incomplete folder of an interrupted call is continued; a complete one is unchanged.
         settings: sources, shares, labels and seed.
 
     Returns:
         The table in Waterbirds' columns: img_id, img_filename, y (1: waterbird), split (0 train, 1 val, 2 test),
-        place (1: water) and place_filename (relative to the Places folder); one row an image.
+        place (1: water) and place_filename (relative to the Places folder); one row per image.
 
     Raises:
-        UserError: files or folders are missing (all are named, or the first few of many images) or broken; `out`
-            holds something else, or the same data with other settings, or can't be written.
+        UserError: files or folders are missing or broken (the message lists all files and folders, but only the first
+            few images); `out` contains something else, or the same data with other settings, or it can't be written.
 
     Example:
         ```python
@@ -95,7 +96,7 @@ def make_waterbirds(out: Path, settings: CubPlacesSettings) -> pd.DataFrame:
     cub = _find_cub(settings.cub)
     folders, missing_places = _find_places(settings.places)
     if missing := [*cub.missing(), *missing_places]:
-        raise UserError(f"missing: {'; '.join(missing)}: get them, or correct --cub or --places")
+        raise UserError(f"missing: {'; '.join(missing)}: add them, or correct --cub or --places")
     plan = _plan(_read_cub(cub), settings)
     backgrounds = {place: _images_below(settings.places, folders[place]) for place in PLACES}
     plan["place_filename"] = _choose_backgrounds(plan, backgrounds, settings.seed)
@@ -115,7 +116,9 @@ def is_waterbird(class_name: str, labels: Literal["species", "published"] = "spe
     """Whether a CUB class such as "001.Black_footed_Albatross" counts as a waterbird.
 
     Arguments:
-        labels: "species" looks for whole words; "published" for parts of words, as the published data set did.
+        class_name: number and name of the class, as in CUB's classes.txt.
+        labels: "species" searches for whole words. "published" also accepts parts of words, as in the published data
+            set.
     """
     name = class_name.partition(".")[2].replace("_", " ").lower()
     if labels == "published":
@@ -137,13 +140,13 @@ class _Cub:
 def _find_cub(folder: Path) -> _Cub:
     inner = folder / "CUB_200_2011"
     root = inner if inner.is_dir() and not (folder / "images.txt").is_file() else folder
-    beside = root.absolute().parent / "segmentations"
+    sibling = root.absolute().parent / "segmentations"
     inside = root / "segmentations"
-    return _Cub(root, beside if beside.is_dir() and not inside.is_dir() else inside)
+    return _Cub(root, sibling if sibling.is_dir() and not inside.is_dir() else inside)
 
 
 def _find_places(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
-    """The category folders of each background, and what is missing."""
+    """The category folders of each background, and the names of the missing ones."""
     found: dict[str, list[Path]] = {place: [] for place in PLACES}
     missing = []
     for place, categories in PLACES.items():
@@ -160,7 +163,7 @@ def _find_places(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
 
 
 def _images_below(root: Path, folders: Iterable[Path]) -> list[str]:
-    """The images in some folders, relative to `root`, sorted."""
+    """The images in these folders as paths relative to `root`, sorted."""
     return sorted(p.relative_to(root).as_posix() for folder in folders for p in folder.iterdir() if _is_image(p))
 
 
@@ -169,31 +172,33 @@ def _is_image(path: Path) -> bool:
 
 
 def _read_cub(cub: _Cub) -> pd.DataFrame:
-    """One row a bird: path (below images/), class_name and is_training.
+    """One row per bird: path (below images/), class_name and is_training.
 
     Raises:
-        UserError: the tables don't fit together, or images or masks are missing.
+        UserError: the tables don't list the same images, or images or masks are missing.
     """
     images, labels, classes, official = (
         read_frame(cub.root / file, sep=" ", header=None, names=list(columns)) for file, columns in CUB_FILES.items()
     )
     birds = images.merge(labels, "left", "img_id").merge(classes, "left", "class_id").merge(official, "left", "img_id")
     if len(birds) != len(images) or birds.isna().to_numpy().any():
-        raise UserError(f"{', '.join(CUB_FILES)} in {cub.root} don't list the same images and classes: unpack CUB anew")
+        raise UserError(
+            f"{', '.join(CUB_FILES)} in {cub.root} don't list the same images and classes: unpack CUB again"
+        )
     if outside := next((path for path in birds["img_filename"] if leads_outside(path)), None):
-        raise UserError(f"{cub.root / 'images.txt'} names {outside!r}, which leads outside its folder: unpack CUB anew")
+        raise UserError(
+            f"{cub.root / 'images.txt'} names {outside!r}, which leads outside its folder: unpack CUB again"
+        )
     wanted = [cub.root / "images" / path for path in birds["img_filename"]]
     wanted += [cub.masks / PurePosixPath(path).with_suffix(".png") for path in birds["img_filename"]]
     if missing := [str(path) for path in wanted if not path.is_file()]:
-        more = f" and {len(missing) - NAMED_AT_MOST} more" if len(missing) > NAMED_AT_MOST else ""
-        raise UserError(
-            f"missing: {', '.join(missing[:NAMED_AT_MOST])}{more}: unpack CUB's images and segmentations anew"
-        )
+        more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+        raise UserError(f"missing: {', '.join(missing[:MAX_NAMED])}{more}: unpack CUB's images and segmentations again")
     return birds.rename(columns={"img_filename": "path"})[["path", "class_name", "is_training"]]
 
 
 def _plan(birds: pd.DataFrame, settings: CubPlacesSettings) -> pd.DataFrame:
-    """One row a bird: path, y, split and place."""
+    """One row per bird: path, y, split and place."""
     y = np.array([is_waterbird(name, settings.labels) for name in birds["class_name"]], dtype=np.int64)
     split = np.where(birds["is_training"] == 1, "train", "test").astype("<U5")
     place = np.empty_like(y)
@@ -205,12 +210,14 @@ def _plan(birds: pd.DataFrame, settings: CubPlacesSettings) -> pd.DataFrame:
             share = Fraction(str(settings.correlation)) if name == "train" else BALANCED
             members = np.flatnonzero((y == label) & (split == name))
             shuffled = np.random.default_rng([settings.seed, 1, label, number]).permutation(members)
-            place[shuffled] = np.where(planted(len(members), share), label, 1 - label)
+            place[shuffled] = np.where(spread_evenly(len(members), share), label, 1 - label)
     return pd.DataFrame({"path": birds["path"], "y": y, "split": split, "place": place})
 
 
 def _choose_backgrounds(plan: pd.DataFrame, backgrounds: dict[str, list[str]], seed: int) -> NDArray[np.str_]:
-    """A background for each row, drawn without replacement; where too few, the splits share none of them.
+    """A background for each row, drawn without replacement.
+
+    If there are too few backgrounds, they repeat within a split, but two splits never share one.
 
     Raises:
         UserError: there are fewer backgrounds than splits that need one.
@@ -222,9 +229,11 @@ def _choose_backgrounds(plan: pd.DataFrame, backgrounds: dict[str, list[str]], s
         rows = [members for members in rows if len(members)]
         needed = sum(map(len, rows))
         if len(pool) < len(rows):
-            raise UserError(f"only {len(pool)} images of {name} in the Places folder: it needs {len(rows)} or more")
+            raise UserError(
+                f"the Places folder has only {len(pool)} images of {name}: at least {len(rows)} are needed, add some"
+            )
         if len(pool) < needed:
-            log(f"only {len(pool)} images of {name} for {needed} birds: backgrounds repeat, within a split alone")
+            log(f"only {len(pool)} images of {name} for {needed} birds: backgrounds repeat, but only within a split")
         start = 0
         for number, members in enumerate(rows):
             later = len(rows) - number - 1
@@ -236,14 +245,16 @@ def _choose_backgrounds(plan: pd.DataFrame, backgrounds: dict[str, list[str]], s
 
 
 def _pasted(bird: Path, mask: Path, background: Path) -> Image.Image:
-    """The bird within its mask, and around it the background, cropped and resized to the bird image's size.
+    """The bird, cut out by its mask, on the background, which is cropped and resized to the size of the bird image.
 
     Raises:
         UserError: a file can't be decoded, or image and mask have different sizes.
     """
     image, shape, scene = _opened(bird, "RGB"), _opened(mask, "L"), _opened(background, "RGB")
     if image.size != shape.size:
-        raise UserError(f"{mask} has the size {shape.size}, its image {image.size}: unpack CUB's segmentations anew")
+        raise UserError(
+            f"{mask} has the size {shape.size}, but its image has {image.size}: unpack CUB's segmentations again"
+        )
     return Image.composite(image, ImageOps.fit(scene, image.size, Image.Resampling.BICUBIC), shape)
 
 

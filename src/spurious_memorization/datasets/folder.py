@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..datasets import celeba, waterbirds
 from ..errors import UserError
+from . import celeba, waterbirds
 from .groups import Groups
 from .samples import Dataset
 from .settings import DataSettings
@@ -32,19 +32,23 @@ def read_data(
 ) -> Dataset:
     """Read a folder of images with labels and spurious attributes.
 
-    Recognized are Waterbirds' and CelebA's own layouts and the own-data layout: `metadata.csv` (or `.parquet`) with
-    the columns `path`, `y`, an attribute column and optionally `split`, and an optional `dataset.yaml`.
+    Three layouts are recognized: that of Waterbirds, those of CelebA, and the layout for your own data. The latter
+    needs `metadata.csv` (or `.parquet`) with the columns `path`, `y`, an attribute column and optionally `split`. It
+    may have a `dataset.yaml`.
 
     Arguments:
         folder: the data folder.
-        attribute: attribute column; "a", or the only one there is, if not given.
-        image_size: side of the square input in pixels, in place of what dataset.yaml or the layout fixes.
-        minority: names of the minority groups, in place of those with a training lift under 0.5.
-        split_seed: seed of the stratified split made where the table has none.
+        attribute: attribute column; by default "a", or the only attribute column.
+        image_size: side of the square input in pixels; by default that of dataset.yaml or of the layout.
+        minority: names of the minority groups; by default those with a training lift under 0.5.
+        split_seed: seed of the stratified split, which is made if the table has no split.
+
+    Returns:
+        The data set. Its images are opened when they are needed.
 
     Raises:
-        UserError: no known layout, a missing column, an unknown split, a path that leads outside the folder, a
-            missing label or attribute, fewer than two classes.
+        UserError: the layout is unknown, a column is missing, a split is unknown, a path leads outside the folder,
+            a label or attribute is missing, or there are fewer than two classes.
 
     Example:
         ```python
@@ -57,7 +61,7 @@ def read_data(
 
 
 def read_with_settings(folder: Path, settings: DataSettings) -> Dataset:
-    """Read a data folder with a command's settings. Errors are those of `read_data`."""
+    """Read a data folder with the settings of a command. Raises the errors of `read_data`."""
     return read_data(folder, **{name: getattr(settings, name) for name in DataSettings.model_fields})
 
 
@@ -69,13 +73,13 @@ def assemble(
     minority: tuple[str, ...],
     split_seed: int,
 ) -> Dataset:
-    """The data set of a table that was read from `root`; the arguments and errors are those of `read_data`."""
+    """Build the data set from a table that was read from `root`. Arguments and errors are those of `read_data`."""
     column = attribute_column(table, attribute)
     frame, description = table.frame, table.description
     y, classes = _encode(frame["y"], "y", description.classes)
     a, attributes = _encode(frame[column], column, description.attributes.get(column))
     if len(np.unique(y)) < 2:
-        raise UserError(f"{root}: all samples have label {classes[y[0]]!r}: at least two classes are needed")
+        raise UserError(f"{root}: all samples have the label {classes[y[0]]!r}: at least two classes are needed")
     groups = Groups(classes, attributes, description.group_name)
     _check_gaps(frame["path"], "path")
     paths = tuple(_confined(str(p)) for p in frame["path"])
@@ -100,7 +104,7 @@ def read_table(folder: Path) -> AnnotatedTable:
         UserError: the folder is missing, empty, or in no known layout.
     """
     if not folder.is_dir():
-        raise UserError(f"data folder {folder} does not exist: `spurmem data make` or `data prepare` makes one")
+        raise UserError(f"data folder {folder} does not exist: create one by `spurmem data make` or `data prepare`")
     table = waterbirds.read_table(folder) or celeba.read_table(folder) or read_own_table(folder)
     if table is None:
         raise UserError(
@@ -113,7 +117,15 @@ def read_table(folder: Path) -> AnnotatedTable:
 
 
 def stratified_split(g: NDArray[np.int64], seed: int) -> NDArray[np.str_]:
-    """Split 70/10/20 into train, val and test within each group; `g` has shape [samples], so has the result."""
+    """Split each group at random into 70% train, 10% val and 20% test.
+
+    Arguments:
+        g: group of each sample, [samples].
+        seed: seed of the split.
+
+    Returns:
+        "train", "val" or "test" for each sample, [samples].
+    """
     rng = np.random.default_rng(seed)
     split = np.full(len(g), "train")
     for group in np.unique(g):
@@ -127,10 +139,11 @@ def stratified_split(g: NDArray[np.int64], seed: int) -> NDArray[np.str_]:
 
 
 def attribute_column(table: AnnotatedTable, wanted: str | None) -> str:
-    """The attribute column that is meant: the wanted one, "a", or the only one there is.
+    """The attribute column to use: the wanted one, otherwise "a", otherwise the only attribute column.
 
     Raises:
-        UserError: there is no such column, or none, or several and none is chosen.
+        UserError: the wanted column does not exist, there is no attribute column, or there are several and none is
+            chosen.
     """
     columns = [str(c) for c in table.frame.columns if c not in RESERVED_COLUMNS]
     if wanted is not None:
@@ -142,18 +155,22 @@ def attribute_column(table: AnnotatedTable, wanted: str | None) -> str:
     if len(columns) == 1:
         return columns[0]
     if not columns:
-        raise UserError("missing column 'a': the table needs an attribute column beside path and y")
+        raise UserError("missing column 'a': the table needs path, y and an attribute column")
     raise UserError(f"several attribute columns ({', '.join(columns)}): choose one with attribute (--attribute)")
 
 
 def _encode(column: pd.Series, name: str, fixed: tuple[str, ...] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Names or numbers to indices: class index = y for 0..k-1, sorted order otherwise, or the order of `fixed`."""
+    """Convert a column of names or numbers to indices, and return them with the names.
+
+    With `fixed`, the index is the position in `fixed` (or the number itself). Otherwise it is the position among the
+    sorted values, so that the numbers 0..k-1 stay as they are.
+    """
     _check_gaps(column, name)
     numeric = pd.api.types.is_numeric_dtype(column)
     if numeric:
         numbers = column.to_numpy(dtype=float)
         if (odd := ~np.isfinite(numbers) | (np.floor(numbers) != numbers)).any():
-            raise UserError(f"column {name!r} holds {numbers[odd][0]}: use whole numbers or names")
+            raise UserError(f"column {name!r} contains {numbers[odd][0]}: use whole numbers or names")
     if fixed is not None:
         if numeric:
             codes = column.to_numpy().astype(np.int64)
@@ -163,7 +180,7 @@ def _encode(column: pd.Series, name: str, fixed: tuple[str, ...] | None) -> tupl
             bad = codes < 0
         if bad.any():
             names = f"{', '.join(fixed)}, or 0..{len(fixed) - 1}"
-            raise UserError(f"column {name!r} holds {column[bad].iloc[0]}, which is none of {names}: correct it")
+            raise UserError(f"column {name!r} contains {column[bad].iloc[0]}, which is none of {names}: correct it")
         return codes, fixed
     values = column.astype(np.int64) if numeric else column.astype(str)
     codes, uniques = pd.factorize(values, sort=True)
@@ -177,7 +194,7 @@ def _check_gaps(column: pd.Series, name: str) -> None:
 
 def _confined(path: str) -> str:
     if leads_outside(path):
-        raise UserError(f"path {path!r} leads outside the data folder: use paths relative to it, without ..")
+        raise UserError(f"path {path!r} leads outside the data folder: use paths relative to it, without '..'")
     return posixpath.normpath(path.replace("\\", "/"))
 
 

@@ -1,4 +1,4 @@
-"""Folders of generated data: begun, filled with images and finished, so that a stopped generation continues."""
+"""Folders of generated data. A generation that was stopped continues where it was."""
 
 from __future__ import annotations
 
@@ -24,31 +24,32 @@ BALANCED = Fraction(1, 2)
 WATERBIRDS_COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
 
 
-def planted(n: int, share: Fraction) -> NDArray[np.bool_]:
-    """Which of `n` numbered things belong to a share: evenly spread, and the same for each number whatever `n`.
+def spread_evenly(n: int, share: Fraction) -> NDArray[np.bool_]:
+    """Choose the share `share` of `n` items, evenly spread. The choice for an item does not depend on `n`.
 
     Returns:
-        Shape [n], true exactly `n * share` times, rounded half up.
+        Whether each item is chosen, [n]. Exactly `n * share` items are chosen (rounded, halves up).
     """
     return np.diff([floor(number * share + BALANCED) for number in range(n + 1)]).astype(bool)
 
 
 def begin_folder(out: Path, source: str, settings: dict[str, Any]) -> None:
-    """Take `out` for generated data: record what it is made from in `<source>.json`.
+    """Begin the data folder `out`, or continue it: the settings are recorded in `<source>.json`.
 
     Arguments:
+        out: the data folder.
         source: name of the generator.
-        settings: everything that the data depends on, in JSON's types.
+        settings: everything that the data depends on, as JSON types.
 
     Raises:
-        UserError: `out` is no folder, holds something else, or data of this source made otherwise.
+        UserError: `out` is not a folder, contains something else, or was made with other settings.
     """
     record = out / f"{source}.json"
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: choose another place for the data")
+        raise UserError(f"{out} is a file: choose a folder for the data")
     if not record.is_file():
         if found := next((p for p in sorted(out.glob("*")) if not p.name.startswith(".")), None):
-            raise UserError(f"{out} is not empty (it holds {found.name}): choose an empty or a new folder")
+            raise UserError(f"{out} is not empty (it contains {found.name}): choose an empty or a new folder")
         write_text(record, json.dumps(settings, indent=2) + "\n")
         return
     try:
@@ -56,7 +57,7 @@ def begin_folder(out: Path, source: str, settings: dict[str, Any]) -> None:
     except ValueError as error:
         raise UserError(f"{record} can't be read: remove {out}, or choose another folder") from error
     if not isinstance(recorded, dict):
-        raise UserError(f"{record} holds no settings: remove {out}, or choose another folder")
+        raise UserError(f"{record} contains no settings: remove {out}, or choose another folder")
     for name in sorted(settings.keys() | recorded.keys()):
         if settings.get(name) != recorded.get(name):
             raise UserError(
@@ -71,10 +72,11 @@ def save_images(
     """Draw and save the image of each row that has no file yet.
 
     Arguments:
-        rows: what to draw; each has a `path` relative to `out`, ending in .jpg or .png.
-        draw: makes the image of a row.
-        label: what the progress bar says.
-        seconds_each: about how long a image takes.
+        out: the data folder.
+        rows: what to draw. Each row has a `path` relative to `out`, which ends in .jpg or .png.
+        draw: draws the image of a row.
+        label: text of the progress bar.
+        seconds_each: approximate time per image, in seconds.
 
     Raises:
         UserError: a file can't be written.
@@ -95,7 +97,10 @@ def save_images(
 
 
 def finish_folder(out: Path, table: pd.DataFrame, description: DatasetDescription | None) -> pd.DataFrame:
-    """Write the table (after its description), unless the folder has one, and return it.
+    """Write the description, then the table. A folder that already has a table is left unchanged.
+
+    Returns:
+        The table of the folder.
 
     Raises:
         UserError: a file can't be written.
@@ -111,7 +116,8 @@ def finish_folder(out: Path, table: pd.DataFrame, description: DatasetDescriptio
 
 
 def waterbirds_table(plan: pd.DataFrame) -> pd.DataFrame:
-    """Waterbirds' own columns, from path, y, split (a name), place (1: water) and place_filename."""
+    """The table in Waterbirds' own columns, from the columns path, y, split (a name), place (1: water) and
+    place_filename."""
     table = plan.rename(columns={"path": "img_filename"}).assign(
         img_id=np.arange(1, len(plan) + 1), split=[SPLITS.index(split) for split in plan["split"]]
     )

@@ -20,7 +20,7 @@ class Groups:
     Arguments:
         classes: name of each class, in the order of the network's outputs.
         attributes: name of each value of the spurious attribute.
-        template: how a group's name is made from `{label}` and `{attribute}`.
+        template: the group's name, with `{label}` and `{attribute}` to be filled in.
     """
 
     classes: tuple[str, ...]
@@ -35,14 +35,14 @@ class Groups:
         return tuple(self.template.format(label=c, attribute=a) for c in self.classes for a in self.attributes)
 
     def of(self, y: NDArray[np.int64], a: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Group index of each sample; `y` and `a` have shape [samples], so has the result."""
+        """Group index of each sample, [samples], from labels and attributes, each [samples]."""
         return y * len(self.attributes) + a
 
     def label_of(self, group: int) -> int:
         return group // len(self.attributes)
 
     def index(self, group: str | int) -> int:
-        """Index of a group given by name or by number.
+        """Index of a group that is given by name or by number.
 
         Raises:
             UserError: no group has this name or number.
@@ -61,13 +61,13 @@ def group_counts(groups: Groups, g: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def lift(groups: Groups, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Each group's count over the count expected if label and attribute were independent.
+    """Each group's count divided by the count expected if label and attribute were independent.
 
     Arguments:
         counts: training count of each group, shape [groups].
 
     Returns:
-        Lift of each group, shape [groups]; nan where nothing is expected (an unused label or attribute).
+        Lift of each group, shape [groups]; nan if the expected count is 0 (an unused label or attribute).
     """
     table = counts.reshape(len(groups.classes), len(groups.attributes)).astype(float)
     expected = table.sum(1, keepdims=True) * table.sum(0, keepdims=True) / max(table.sum(), 1)
@@ -76,11 +76,11 @@ def lift(groups: Groups, counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def minority_groups(groups: Groups, counts: NDArray[np.int64]) -> tuple[int, ...]:
-    """The groups whose training lift is under 0.5, empty groups left out."""
+    """The groups with a training lift under 0.5. Empty groups are left out."""
     values = lift(groups, counts)
     return tuple(int(g) for g in np.flatnonzero((values < MINORITY_LIFT) & (counts > 0)))
 
 
 def majority_groups(groups: Groups, counts: NDArray[np.int64]) -> tuple[int, ...]:
-    """The groups whose training lift is over 1."""
+    """The groups with a training lift over 1."""
     return tuple(int(g) for g in np.flatnonzero(lift(groups, counts) > MAJORITY_LIFT))

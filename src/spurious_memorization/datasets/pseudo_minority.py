@@ -1,4 +1,4 @@
-"""Pseudo-minorities: random subsets of the majority, as large as the minority, about which there is nothing to find."""
+"""Pseudo-minorities: random subsets of the majority, of the minority's size. A verdict for such a group is false."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from .samples import Dataset
 
 
 def with_pseudo_minority(data: Dataset, seed: int = 0) -> Dataset:
-    """The same samples, where for each minority group a random subset of the majority of its label becomes a group of
-    its own, and these groups are named the minority.
+    """The same samples with random groups in the role of the minority.
 
-    A subset has as many samples in each split as the minority group it stands for, at most half of the majority's.
-    What a study finds selective for such a group is a false verdict, since its members were drawn.
+    For each minority group, a random subset of the majority samples of its label becomes a new group. In each split,
+    the subset has the size of the minority group, but at most half of the majority samples. The new groups are the
+    minority of the returned data set. Their members are random, so any "selective" verdict for them is false.
 
     Arguments:
-        data: with minority and majority groups.
-        seed: of the draws.
+        data: a data set with minority and majority groups.
+        seed: seed of the random subsets.
+
+    Returns:
+        The data set with one more attribute value, "a random draw (SEED)", and the new groups as minority.
 
     Raises:
-        UserError: no minority group has a majority group of its label.
+        UserError: no minority group has a majority group with the same label.
     """
     groups, rng = data.groups, np.random.default_rng([seed, 0x95E0D0])
     drawn_value = len(groups.attributes)
@@ -40,9 +43,7 @@ def with_pseudo_minority(data: Dataset, seed: int = 0) -> Dataset:
             wanted = min(int((here & (data.g == minority)).sum()), len(members) // 2)
             a[rng.permutation(members)[:wanted]] = drawn_value
     if not named:
-        raise UserError(
-            "no minority group has a majority of its label: there is nothing to draw pseudo-minorities from"
-        )
+        raise UserError("no minority group has a majority group with the same label: pseudo-minorities can't be drawn")
     extended = Groups(groups.classes, (*groups.attributes, f"a random draw ({seed})"), groups.template)
     minority_of = tuple(label * (drawn_value + 1) + drawn_value for label in named)
     return replace(data, groups=extended, a=a, named_minority=minority_of)

@@ -34,7 +34,7 @@ class DataSettings(Settings):
 
 
 class SynthbirdsSettings(Settings):
-    """What is drawn, and how many images."""
+    """Number, size and shares of the generated bird images."""
 
     train: int = Field(2400, ge=2, description="training images")
     val: int = Field(600, ge=1, description="validation images")
@@ -44,24 +44,24 @@ class SynthbirdsSettings(Settings):
         0.95, ge=0, le=1, description="share of each kind's training images whose background matches the kind"
     )
     balance: float = Field(0.5, gt=0, lt=1, description="share of waterbirds in each split")
-    seed: int = Field(0, ge=0, description="seed of every draw")
+    seed: int = Field(0, ge=0, description="seed of everything random")
     layout: Literal["table", "waterbirds"] = Field(
-        "table", description="the own-data layout, or Waterbirds' own columns and folders"
+        "table", description="table: the layout for your own data; waterbirds: the columns and folders of Waterbirds"
     )
 
 
 class ColoredDigitsSettings(Settings):
-    """Which digits, in which colors."""
+    """Digits, colors and shares of the colored digits."""
 
     digits: str = Field("0..9", description="the classes: 3,5,8 or 0..9")
-    colors: int = Field(2, ge=2, le=len(COLORS), description="number of colors, the values of the attribute")
+    colors: int = Field(2, ge=2, le=len(COLORS), description="number of colors; the color is the attribute")
     correlation: float = Field(
         0.9, ge=0, le=1, description="share of each class's training images in its usual color (class mod colors)"
     )
     val_share: float = Field(0.1, ge=0, lt=1, description="share of each class's scans in val")
     test_share: float = Field(0.2, ge=0, lt=1, description="share of each class's scans in test")
     image_size: int = Field(32, ge=8, le=512, description="side of an image in pixels")
-    seed: int = Field(0, ge=0, description="seed of the split, the colors and their tints")
+    seed: int = Field(0, ge=0, description="seed of the split, the colors and the tints")
 
     @field_validator("digits")
     @classmethod
@@ -76,9 +76,9 @@ class ColoredDigitsSettings(Settings):
 
 
 class CubPlacesSettings(Settings):
-    """Where CUB and Places are, and what is made from them."""
+    """The folders of CUB and Places, and the shares of the images made from them."""
 
-    cub: Path = Field(description="CUB-200-2011's folder (images.txt, images/, ... and segmentations/)")
+    cub: Path = Field(description="folder of CUB-200-2011 (images.txt, images/, ... and segmentations/)")
     places: Path = Field(
         description="folder with the Places categories bamboo_forest, forest/broadleaf, ocean, lake/natural"
     )
@@ -88,14 +88,18 @@ class CubPlacesSettings(Settings):
     val_share: float = Field(0.2, ge=0, lt=1, description="share of CUB's training images that go to val")
     labels: Literal["species", "published"] = Field(
         "species",
-        description="species: waterbirds by whole words; published: as in the published data set, where 'tern' within "
-        "Eastern Towhee, Western Meadowlark and Western Wood Pewee makes these waterbirds too",
+        description="species: waterbird names are matched as whole words; published: also as parts of words, as in the "
+        "published data set (Eastern Towhee, Western Meadowlark and Western Wood Pewee count as 'tern')",
     )
-    seed: int = Field(0, ge=0, description="seed of the split, the matches and the backgrounds")
+    seed: int = Field(0, ge=0, description="seed of the split and of the choice of backgrounds")
 
 
 def parse_digits(digits: str) -> list[int]:
-    """The digits meant by "3,5,8" or "0..9", in order."""
+    """Parse a list of digits, such as "3,5,8" or "0..9", into sorted numbers.
+
+    Raises:
+        ValueError: the text is not such a list, or has fewer than two digits.
+    """
     named: set[int] = set()
     for part in digits.split(","):
         first, dots, last = part.strip().partition("..")

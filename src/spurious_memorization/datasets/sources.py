@@ -1,4 +1,4 @@
-"""Where inputs come from: image files that are decoded when asked for, or tensors that are there already."""
+"""Sources of inputs: image files, which are decoded when they are needed, or tensors in memory."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ Inputs = Tensor | Mapping[str, Tensor]
 
 
 class Batch(NamedTuple):
-    """Some samples, as a criterion gets them: `inputs` [samples, ...] (a tensor, or a mapping of tensors), labels `y`
-    [samples] and their `index` [samples] in the data set."""
+    """A batch of samples, as a criterion receives it.
+
+    Arguments:
+        inputs: [samples, ...], a tensor or a mapping of tensors.
+        y: labels, [samples].
+        index: index of each sample in the data set, [samples].
+    """
 
     inputs: Inputs
     y: Tensor
@@ -33,24 +38,24 @@ class Batch(NamedTuple):
 
 
 class Source(Protocol):
-    """Where inputs come from: anything that gives the inputs of samples."""
+    """Anything that returns the inputs of samples."""
 
     def load(self, index: NDArray[np.int64]) -> Inputs:
         """The evaluation inputs of the samples with these indices, [samples, ...]."""
         ...
 
     def load_augmented(self, index: int, seed: int) -> Inputs:
-        """The training input of one sample, without a batch axis: augmented with draws that depend on `seed` alone."""
+        """The augmented training input of one sample, without a batch axis. The augmentation depends only on `seed`."""
         ...
 
     def fingerprint(self) -> str:
-        """A digest that changes when the inputs do."""
+        """A digest that changes when the inputs change."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Tensors:
-    """Inputs that are tensors already, used as they are: [samples, ...], or a mapping of such."""
+    """Inputs that are already tensors and are used unchanged: [samples, ...], or a mapping of such tensors."""
 
     x: Inputs
 
@@ -76,12 +81,12 @@ class Tensors:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Image files below `root`: decoded once for evaluation, and each time for augmentation.
+    """Image files below `root`. For evaluation they are decoded once and cached; for augmentation, each time.
 
     Arguments:
         root: the data folder.
         paths: file of each sample, relative to `root`.
-        transform: from image to input; None until a network or a image size is chosen.
+        transform: from image to input; None until a network or an image size is chosen.
     """
 
     root: Path
@@ -92,17 +97,17 @@ class Images:
         """The decoded image, in RGB.
 
         Raises:
-            UserError: the file is missing or can't be decoded whole.
+            UserError: the file is missing, or it can't be decoded completely.
         """
         path = self.root / self.paths[index]
         try:
             with Image.open(path) as image:
                 return image.convert("RGB")
         except FileNotFoundError as error:
-            raise UserError(f"image {path} is missing: `spurmem data check` lists all that are") from error
+            raise UserError(f"image {path} is missing: `spurmem data check` lists all missing files") from error
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(
-                f"image {path} can't be read ({error}): replace the file; `spurmem data check` lists all such"
+                f"image {path} can't be read ({error}): replace the file; `spurmem data check` lists all broken files"
             ) from error
 
     def load(self, index: NDArray[np.int64]) -> Tensor:
@@ -140,5 +145,5 @@ class Images:
     @property
     def _chosen_transform(self) -> ImageTransform:
         if self.transform is None:
-            raise UserError("no image size is chosen: give image_size (--image-size), or write it into dataset.yaml")
+            raise UserError("no image size is given: set image_size (--image-size), or write it into dataset.yaml")
         return self.transform

@@ -1,4 +1,4 @@
-"""Own data: a table beside the images, and the optional dataset.yaml that fixes names and image size."""
+"""The layout for your own data: a table next to the images, and an optional dataset.yaml with names and image size."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)
 
 
 class DatasetDescription(BaseModel):
-    """What `dataset.yaml` may fix about a data set; every entry is optional.
+    """The entries of `dataset.yaml`, all of them optional.
 
-    `attributes` names the values of each attribute column, in order; `group_name` is a template with `{label}` and
-    `{attribute}`.
+    `attributes` lists the names of the values of each attribute column, in order. `group_name` is a template with
+    `{label}` and `{attribute}`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +52,7 @@ class DatasetDescription(BaseModel):
         return template
 
     def transform(self) -> ImageTransform | None:
-        """The transform that is fixed here, None where no image size is."""
+        """The transform that these entries define. None if no image size is given."""
         if self.image_size is None:
             return None
         return ImageTransform(
@@ -67,12 +67,12 @@ class DatasetDescription(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedTable:
-    """A data set as its layout states it, before names become indices.
+    """The table and the description of a data set as they are in its folder, before names become indices.
 
     Arguments:
         layout: name of the layout ("table", "waterbirds", "celeba").
-        frame: one row a sample: `path` (relative to the data folder), `y`, any number of attribute columns, and
-            optionally `split` ("train", "val", "test").
+        frame: one row per sample, with the columns `path` (relative to the data folder), `y`, any number of attribute
+            columns, and optionally `split` (names or codes, as for `split_names`).
         description: names, transform and minority groups.
     """
 
@@ -85,10 +85,10 @@ def read_own_table(folder: Path) -> AnnotatedTable | None:
     """Read `metadata.csv` or `metadata.parquet` with the columns path, y, an attribute and optionally split.
 
     Returns:
-        None where the folder has no such file.
+        The table. None if the folder has no such file.
 
     Raises:
-        UserError: the table can't be read, or lacks a column.
+        UserError: the table can't be read, or a column is missing.
     """
     file = next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None)
     if file is None:
@@ -104,10 +104,10 @@ def read_own_table(folder: Path) -> AnnotatedTable | None:
 
 
 def read_frame(file: Path, **csv: Any) -> pd.DataFrame:
-    """Read a Parquet file, or a CSV file with these further arguments of `pandas.read_csv`.
+    """Read a Parquet file, or a CSV file. For CSV, `csv` are further arguments of `pandas.read_csv`.
 
     Raises:
-        UserError: it can't be read.
+        UserError: the file can't be read.
     """
     try:
         return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, **csv)
@@ -116,10 +116,10 @@ def read_frame(file: Path, **csv: Any) -> pd.DataFrame:
 
 
 def read_description(folder: Path, default: DatasetDescription | None = None) -> DatasetDescription:
-    """Read `dataset.yaml`; its entries come before those of `default`.
+    """Read `dataset.yaml`. Its entries replace those of `default`.
 
     Raises:
-        UserError: it is no YAML, or has an entry that is unknown or of the wrong kind.
+        UserError: the file is not valid YAML, an entry is unknown, or a value has the wrong type.
     """
     file = folder / DESCRIPTION_FILE
     default = default or DatasetDescription()
@@ -130,7 +130,7 @@ def read_description(folder: Path, default: DatasetDescription | None = None) ->
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not valid YAML: {first_line(error)}") from error
     if not isinstance(entries, dict):
-        raise UserError(f"{file} must hold entries such as `image_size: 64`")
+        raise UserError(f"{file} must contain entries such as `image_size: 64`")
     try:
         return DatasetDescription(**{**default.model_dump(exclude_unset=True), **entries})
     except ValidationError as error:
@@ -139,35 +139,36 @@ def read_description(folder: Path, default: DatasetDescription | None = None) ->
 
 
 def write_own_table(folder: Path, frame: pd.DataFrame, description: DatasetDescription) -> None:
-    """Write `dataset.yaml`, then `metadata.csv`: the table comes last, so that a folder with one is complete."""
+    """Write `dataset.yaml`, then `metadata.csv`. The table comes last, so a folder with a table is complete."""
     entries = description.model_dump(mode="json", exclude_unset=True)
     write_text(folder / DESCRIPTION_FILE, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
     write_text(folder / TABLE_FILES[0], frame.to_csv(index=False))
 
 
 def table_columns(folder: Path) -> tuple[str, ...]:
-    """The columns of the folder's `metadata.csv`, none where it has no such file.
+    """The columns of the folder's `metadata.csv`. The result is empty if there is no such file.
 
     Raises:
-        UserError: it can't be read.
+        UserError: the file can't be read.
     """
     file = folder / TABLE_FILES[0]
     return tuple(map(str, read_frame(file, nrows=0).columns)) if file.is_file() else ()
 
 
 def leads_outside(path: str) -> bool:
-    """Whether a path names a place outside the folder it belongs to: absolute, with a drive, or with `..`.
+    """Whether a path leads outside its folder: it is absolute, has a drive letter, or contains `..`.
 
-    Only the name counts, not what is on disk: a symbolic link within a data folder is its owner's own choice.
+    Only the text of the path is tested, not the files on disk. A symbolic link in a data folder is allowed, because
+    its owner made it.
     """
     return _OUTSIDE.match(path) is not None
 
 
 def split_names(column: pd.Series, file: Path) -> pd.Series:
-    """Splits as "train", "val", "test", from these names or from the codes 0, 1, 2.
+    """The splits as "train", "val" and "test", from these names or from the codes 0, 1 and 2.
 
     Raises:
-        UserError: another value occurs.
+        UserError: the column contains another value.
     """
     codes = {**{name: name for name in SPLITS}, **{str(code): name for code, name in enumerate(SPLITS)}}
     names = column.astype(str).str.removesuffix(".0").map(codes)

@@ -1,4 +1,4 @@
-"""From a image to the network's input, in evaluation and in training."""
+"""Transforms from an image to the network's input, for evaluation and for training."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ Pixels = NDArray[np.uint8]  # [3, height, width]
 class ImageTransform(BaseModel):
     """How images become inputs of shape [3, image_size, image_size], normalized by `mean` and `std`.
 
-    In evaluation: resize (to a square of `resize` pixels, or its shorter side to `resize` where `keep_aspect`), then
-    center crop. In training: random resized crop of scale 0.7-1 and aspect 3/4-4/3, bilinear, then a horizontal flip
-    in half of the cases. The research code of You et al. (2025) does this with `resize` 256 and `image_size` 224.
+    In evaluation: a resize, then a center crop. The resize gives a square of `resize` pixels; with `keep_aspect`, it
+    gives the shorter side `resize` pixels instead. In training: a random resized crop (scale 0.7 to 1, aspect ratio
+    3/4 to 4/3, bilinear), then a horizontal flip with probability 0.5. The research code of You et al. (2025) uses
+    `resize` 256 and `image_size` 224.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,16 +37,16 @@ class ImageTransform(BaseModel):
     std: tuple[float, float, float] = IMAGENET_STD
 
     def evaluation(self) -> v2.Transform:
-        """The deterministic transform: from a image to one of `image_size`, whose pixels `normalized` takes."""
+        """The deterministic transform from an image to an image of `image_size`, the input of `normalized`."""
         mode = v2.InterpolationMode(self.interpolation)
         size = self.resize if self.keep_aspect else (self.resize, self.resize)
         return v2.Compose([v2.Resize(size, interpolation=mode, antialias=True), v2.CenterCrop(self.image_size)])
 
     def normalized(self, images: Sequence[Pixels]) -> Tensor:
-        """Pixels as inputs: float32, [images, 3, image_size, image_size].
+        """Pixels as inputs of the network: float32, [images, 3, image_size, image_size].
 
-        Bitwise what `v2.ToDtype` and `v2.Normalize` give; one image at a time stays in the processor's cache,
-        and NumPy's memory comes in huge pages, each of which faults once.
+        The result is bitwise equal to that of `v2.ToDtype` and `v2.Normalize`, but faster. One image at a time fits
+        into the processor's cache, and NumPy allocates memory in huge pages, which cause fewer page faults.
         """
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         inputs = torch.from_numpy(np.empty((len(images), 3, self.image_size, self.image_size), np.float32))
@@ -54,7 +55,7 @@ class ImageTransform(BaseModel):
         return inputs
 
     def training(self) -> v2.Transform:
-        """The augmenting transform, drawing from torch's random state: from a image to an input [3, side, side]."""
+        """The random transform from an image to an input, [3, image_size, image_size]. It uses torch's random state."""
         crop = v2.RandomResizedCrop(
             self.image_size, scale=(0.7, 1.0), ratio=(3 / 4, 4 / 3), interpolation=v2.InterpolationMode.BILINEAR
         )
@@ -68,7 +69,7 @@ class ImageTransform(BaseModel):
 
 
 def augmented(transform: v2.Transform, image: Image.Image, seed: int) -> Tensor:
-    """Apply a random transform with draws that depend on `seed` alone, leaving torch's random state as it was."""
+    """Apply a random transform. Its random numbers depend only on `seed`; torch's own random state is not changed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformed: Tensor = transform(image)

@@ -1,4 +1,4 @@
-"""Waterbirds: its own layout, its known counts and its preparation."""
+"""Waterbirds: its own layout, its known counts, and its preparation from an archive or a folder."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _CELEBA_IMAGE = re.compile(r"(.*/)?\d{6}\.(jpg|png)")
 def read_table(folder: Path) -> AnnotatedTable | None:
     """Read Waterbirds from its folder, or from the folder that holds `waterbird_complete95_forest2water2/`.
 
-    Entries of a `dataset.yaml` beside `metadata.csv` come before the known names and transform.
+    Entries of a `dataset.yaml` next to `metadata.csv` replace the known names and the known transform.
 
     Returns:
-        The table with the columns path, y, a (0 land, 1 water) and split; None where the folder has another layout.
+        The table with the columns path, y, a (0 land, 1 water) and split. None if the folder has another layout.
 
     Raises:
-        UserError: `metadata.csv` can't be read, or lacks a column.
+        UserError: `metadata.csv` can't be read, or a column is missing.
     """
     for prefix in ("", f"{FOLDER}/"):
         frame = read_metadata(folder / prefix)
@@ -51,50 +51,51 @@ def read_metadata(folder: Path) -> pd.DataFrame | None:
     """Read a `metadata.csv` with Waterbirds' column names, which CelebA may have too.
 
     Returns:
-        The columns path, y, a and split; None where there is no such table.
+        The columns path, y, a and split. None if there is no such table.
 
     Raises:
-        UserError: it can't be read, or has `img_filename` but lacks another column.
+        UserError: the table can't be read, or has `img_filename` but not all of the other columns.
     """
     columns = table_columns(folder)
     if COLUMNS[0] not in columns:
         return None
     file = folder / TABLE_FILES[0]
     if missing := [name for name in COLUMNS if name not in columns]:
-        raise UserError(f"{file} lacks the column {', '.join(missing)}: it needs {', '.join(COLUMNS)}")
+        raise UserError(f"{file} has no column {', '.join(missing)}: it needs {', '.join(COLUMNS)}")
     return read_frame(file)[list(COLUMNS)].rename(columns={"img_filename": "path", "place": "a"})
 
 
 def names_celeba_images(frame: pd.DataFrame) -> bool:
-    """Whether all paths are CelebA's: six digits, then .jpg or .png."""
+    """Whether all file names are those of CelebA: six digits, then .jpg or .png."""
     return all(_CELEBA_IMAGE.fullmatch(str(path)) for path in frame["path"])
 
 
 def prepare_waterbirds(source: Path | None = None, out: Path | None = None) -> Path:
-    """Make Waterbirds usable from a folder or archive, or from its official address.
+    """Prepare Waterbirds from a folder or an archive, or download it from its official address.
 
-    A folder is used where it is, with `out` as a link to it; an archive is unpacked into `out`.
+    A folder is used in place; if `out` is given, it becomes a link to the folder. An archive is unpacked into `out`.
 
     Arguments:
-        source: folder or archive; fetched if not given.
+        source: folder or archive; by default the data set is downloaded.
         out: the new folder or link; needed unless `source` is a folder.
 
     Returns:
-        The folder to name from now on.
+        The folder that holds the data set.
 
     Raises:
-        UserError: the source is missing, damaged or something else, or can't be fetched; `out` is needed or taken.
+        UserError: the source is missing, damaged or another data set; the download failed; `out` is needed but not
+            given, or it already exists.
     """
     files = f"metadata.csv with the columns {', '.join(COLUMNS)}, and its images"
     if source is not None:
         return place(source, out, read_table, "Waterbirds", files)
     if out is None:
-        raise UserError("say with --out DIR where to put Waterbirds, or name the folder or archive that you have")
+        raise UserError("add --out DIR, the folder for Waterbirds, or give the folder or archive that you have")
     if out.is_dir() and read_table(out) is not None:
         return place(out, None, read_table, "Waterbirds", files)
     archive = out.with_name(f".{out.name}.{FOLDER}.tar.gz")
     if not archive.is_file():
-        _fetch(archive, out)
+        _download(archive, out)
     try:
         folder = place(archive, out, read_table, "Waterbirds", files)
     except UserError:
@@ -104,11 +105,11 @@ def prepare_waterbirds(source: Path | None = None, out: Path | None = None) -> P
     return folder
 
 
-def _fetch(archive: Path, out: Path) -> None:
+def _download(archive: Path, out: Path) -> None:
     try:
         download(URL, archive)
     except UserError as error:
         raise UserError(
-            f"{error}. If this goes on, get {FOLDER}.tar.gz elsewhere and run "
+            f"{error}. If it fails again, get {FOLDER}.tar.gz from another source and run "
             f"`spurmem data prepare waterbirds {FOLDER}.tar.gz --out {out}`"
         ) from error

@@ -11,6 +11,7 @@ from pydantic import Field
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
+from ..datasets.samples import Dataset
 from ..datasets.transforms import ImageTransform
 from ..errors import UserError, first_line
 from ..settings import Settings
@@ -67,6 +68,11 @@ def build(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool = Fals
             if isinstance(module, nn.LayerNorm):
                 module.eps = settings.norm_eps
     return model
+
+
+def with_own_transform(data: Dataset, network: NetworkSettings) -> Dataset:
+    """The data with the network's own transform, if the data set does not fix one."""
+    return data if data.image_size is not None else data.with_transform(own_transform(network))
 
 
 def own_transform(settings: NetworkSettings, image_size: int | None = None) -> ImageTransform:

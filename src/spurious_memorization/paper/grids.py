@@ -11,12 +11,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
+from ..criteria.names import needs_samples
 from ..datasets.samples import SPLITS
 from ..datasets.settings import SynthbirdsSettings
 from ..edits.edit import parse_edit
 from ..errors import UserError
 from ..settings import Settings
-from ..studies.ranking_settings import needs_samples
 from ..studies.settings import StudySettings, parse_sizes
 from ..training.settings import TrainSettings, with_changes
 from .settings import ScaleName

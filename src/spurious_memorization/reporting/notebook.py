@@ -10,8 +10,8 @@ from ..criteria.scores import Scores
 from ..datasets.samples import Dataset
 from ..runs.run import Run
 from ..studies.study import Study, studies_of
-from .findings import findings
 from .tables.dataset_tables import group_counts_table
+from .tables.findings import findings
 from .tables.run_tables import accuracy_table
 from .tables.study_tables import summary_table
 from .tables.table import Column, Table

@@ -11,10 +11,9 @@ from ..atomic import atomic_folder
 from ..console import log
 from ..datasets.folder import read_with_settings
 from ..errors import UserError
-from ..networks.build import NetworkSettings, build, head_names
+from ..networks.build import NetworkSettings, build, head_names, with_own_transform
 from ..networks.weights import StateDict, Weights, load_exactly, read_weights
 from ..settings import Execution
-from ..training.train import with_transform
 from .evaluate import evaluate_epoch
 from .import_settings import ImportSettings
 from .records import RunRecord, data_record, versions
@@ -64,7 +63,7 @@ def import_network(
             model = build(network)
         load_exactly(model, _mapped(model, weights.state, n_classes, settings.class_map), settings.model)
         models.append(model)
-    data = with_transform(data, network)
+    data = with_own_transform(data, network)
     record = RunRecord(
         origin="import",
         data=data_record(data, Path(folder), settings),

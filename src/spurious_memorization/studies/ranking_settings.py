@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any, Literal
 
-from ..criteria.names import Order
+from ..criteria.names import Order, needs_samples
 from ..networks.names import LossName, Precision
 from ..networks.selection import Selection
 from ..settings import Settings
@@ -86,8 +86,3 @@ class RankingSettings(Settings):
     def on_half(self, half: int) -> RankingSettings:
         """The same ranking by one half of the samples."""
         return self.model_copy(update={"half": half})
-
-
-def needs_samples(criterion: str) -> bool:
-    """Whether a criterion looks at samples. Such a criterion is traced once per group."""
-    return criterion not in ("weight_norm", "random")

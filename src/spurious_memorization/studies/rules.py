@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..criteria.names import needs_samples
 from ..criteria.presets import TracingRules, tracing_rules
 from ..datasets.samples import SPLITS, Dataset
 from ..edits.edit import KINDS, EditSpec, parse_edit
 from ..errors import UserError
 from ..networks.selection import Selection
 from ..user_functions import load_user_function
-from .ranking_settings import RankingSettings, needs_samples
+from .ranking_settings import RankingSettings
 from .settings import StudySettings, TraceSettings
 
 

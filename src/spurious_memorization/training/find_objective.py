@@ -8,21 +8,23 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from pydantic_core import InitErrorDetails
 
-from . import objectives
 from .objective_settings import ObjectiveSettings
+
+FOLDER = Path(__file__).with_name("objectives")
 
 T = TypeVar("T")
 
 
 def objective_names() -> list[str]:
     """Names of all objectives, in alphabetical order: those of the files in the folder."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(objectives.__path__))
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules([str(FOLDER)]))
 
 
 def settings_class(name: str) -> type[ObjectiveSettings]:
@@ -64,7 +66,7 @@ def class_in_file(name: str, base: type[T]) -> type[T]:
     """
     if name not in objective_names():
         raise ValueError(f"unknown objective {name!r}: choose among {', '.join(objective_names())}")
-    module = importlib.import_module(f"{objectives.__name__}.{name.replace('-', '_')}")
+    module = importlib.import_module(f"{__package__}.objectives.{name.replace('-', '_')}")
     (found,) = (
         value
         for value in vars(module).values()

@@ -12,7 +12,7 @@ from ..console import log
 from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
-from ..networks.build import NetworkSettings, build, own_transform
+from ..networks.build import NetworkSettings, build, with_own_transform
 from ..networks.weights import load_exactly, read_weights
 from ..runs.epochs import run_and_epoch
 from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
@@ -66,7 +66,7 @@ def train(
     if run.exists and not resume:
         raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
     network = network_settings(config, data)
-    data = with_transform(data, network)
+    data = with_own_transform(data, network)
     torch.manual_seed(config.seed)
     checkpoint = read_checkpoint(run)
     model = starting_network(config, network) if checkpoint is None else build(network)
@@ -152,11 +152,6 @@ def _check_options(config: TrainSettings, execution: TrainExecution) -> None:
     if execution.keep_pruned and not objective.prunes:
         raise UserError(f"--keep-pruned: {objective.name} prunes nothing: leave it out, or train with pruned-contrast")
     check_tracker(execution.log)
-
-
-def with_transform(data: Dataset, network: NetworkSettings) -> Dataset:
-    """The data with the transform of the network, where nothing else sets one."""
-    return data if data.image_size is not None else data.with_transform(own_transform(network))
 
 
 def _announce(run: Run, config: TrainSettings, data: Dataset, model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Drawn birds: two kinds that differ in shape alone, on land or water, with every draw from a seed."""
+"""Drawings of birds: two kinds that differ only in shape, on land or water. Everything random depends on a seed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def draw_image(seed: int, split: int, number: int, kind: int, place: int, image_
     """One bird on one background.
 
     Arguments:
-        seed, split, number: all draws follow from these; those of the bird don't depend on the place, nor the other
-            way round.
+        seed, split, number: they determine all random numbers. Those of the bird don't depend on the place, and those
+            of the place don't depend on the bird.
         kind: 0 landbird, 1 waterbird.
         place: 0 land, 1 water.
         image_size: side in pixels.
@@ -45,7 +45,7 @@ def _photographed(rng: Generator, image: Image.Image) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-# Places, in shares of the image's side from its upper left corner
+# Places. Coordinates are fractions of the image's side, from the upper left corner.
 
 SKIES = ((120, 170, 220), (170, 200, 225), (200, 205, 210), (235, 205, 180), (150, 160, 185))
 GROUNDS = ((96, 132, 58), (78, 112, 52), (128, 128, 66), (142, 116, 72), (112, 104, 60), (70, 98, 60))
@@ -120,7 +120,7 @@ def _draw_water(rng: Generator, size: int) -> Image.Image:
 
 
 def _plane_under_sky(rng: Generator, size: int, horizon: float, far: Color, near: Color) -> Image.Image:
-    """A sky down to the horizon, and a plane from the color `far` to `near` below it."""
+    """A sky above the horizon, and below it a plane whose color goes from `far` to `near`."""
     sky = np.array(_color(rng, SKIES)) * 0.85
     rows = np.arange(size)[:, None] / size
     above = sky + (np.array([255, 250, 240]) - sky) * (0.55 * rows / horizon)
@@ -137,7 +137,7 @@ def _ridge(rng: Generator, height: float, relief: float) -> Points:
     return np.stack([x, y], axis=1)
 
 
-# Birds, in body lengths from the body's middle, facing right, y up
+# Birds. Coordinates are in body lengths from the middle of the body; the bird faces right and y points up.
 
 PLUMAGES = (
     (122, 92, 66),
@@ -158,7 +158,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class _Shape:
-    """The ranges in which the kinds differ; `tail_lift` in radians."""
+    """The ranges in which the two kinds differ. `tail_lift` is in radians."""
 
     bill_length: Range
     bill_depth: Range
@@ -178,13 +178,14 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class _Pose:
-    """Where a bird's own coordinates lie on a canvas of `size` x `size` pixels.
+    """Position of a bird on a canvas of `size` x `size` pixels.
 
     Arguments:
-        x, y: the body's middle in pixels.
-        length: of the body in pixels.
-        angle: how far the body is raised in front, in radians.
-        mirrored: whether it faces left.
+        size: side of the canvas in pixels.
+        x, y: middle of the body in pixels.
+        length: length of the body in pixels.
+        angle: angle by which the front of the body is raised, in radians.
+        mirrored: whether the bird faces left.
     """
 
     size: int
@@ -203,7 +204,7 @@ class _Pose:
 
 @dataclass(frozen=True)
 class _Head:
-    """The head's middle, its radius, and where it looks, in radians."""
+    """The head: its middle, its radius, and the direction of its gaze in radians."""
 
     middle: Points
     radius: float
@@ -269,7 +270,7 @@ def _outline(rng: Generator, pose: _Pose, shape: _Shape, depth: float, head: _He
 
 
 def _plumage(rng: Generator, pose: _Pose, coat: Color, depth: float, head: _Head) -> Image.Image:
-    """Colors and patterns of the whole coat, to be cut out by the outline."""
+    """Colors and patterns of the whole plumage. The outline cuts the bird out of it."""
     canvas = (pose.size, pose.size)
     image = Image.new("RGB", canvas, coat)
     draw = ImageDraw.Draw(image)
@@ -292,7 +293,7 @@ def _plumage(rng: Generator, pose: _Pose, coat: Color, depth: float, head: _Head
 
 
 def _draw_wing(rng: Generator, draw: ImageDraw.ImageDraw, pose: _Pose, coat: Color, depth: float) -> None:
-    """A wing, folded or (in a quarter of the images) raised, with or without bars."""
+    """A wing with or without bars. It is raised in a quarter of the images, otherwise folded."""
     if rng.random() < 0.25:
         tip = rng.uniform(0.5, 0.8) * _towards(rng.uniform(0.9, 1.9)) + (0.05, 0)
         wing = np.stack([(0.25, 0.08), tip * (0.6, 0.7) + (0.2, 0), tip, tip * (0.6, 0.5) - (0.22, 0), (-0.2, 0.02)])
@@ -322,7 +323,7 @@ def _draw_bill(rng: Generator, draw: ImageDraw.ImageDraw, pose: _Pose, shape: _S
 
 
 def _draw_legs(rng: Generator, draw: ImageDraw.ImageDraw, pose: _Pose, shape: _Shape, tone: Color) -> None:
-    """Two legs, upright whatever the body's angle."""
+    """Two legs. They are upright for every angle of the body."""
     upright = replace(pose, angle=0.0)
     width, height = max(1, round(pose.length * 0.035)), rng.uniform(0.4, 0.54)
     for x in (rng.uniform(-0.16, -0.06), rng.uniform(0.0, 0.1)):
@@ -357,7 +358,7 @@ def _flat(points: Points) -> list[float]:
 
 
 def _color(rng: Generator, palette: Sequence[Color]) -> Color:
-    """A color of the palette, in another light and a slightly other hue."""
+    """A random color of the palette, with a random change of brightness and hue."""
     r, g, b = palette[int(rng.integers(len(palette)))]
     light = rng.uniform(0.8, 1.2)
     x, y, z = rng.normal(0, 8, 3).tolist()

@@ -1,7 +1,7 @@
 """Synthbirds: generated images of two kinds of birds, on land or water, with a planted spurious correlation.
 
-The kinds differ in shape alone (bill, neck, tail, feet); plumage, pose, size and surroundings are drawn from the same
-distributions for both. The background is by far the easier clue, as in Waterbirds.
+The two kinds differ only in shape (bill, neck, tail, feet). Plumage, pose, size and surroundings have the same
+distribution for both kinds. As in Waterbirds, the background is much easier to learn than the kind.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..generated import BALANCED, begin_folder, finish_folder, planted, save_images, waterbirds_table
+from ..generated import BALANCED, begin_folder, finish_folder, save_images, spread_evenly, waterbirds_table
 from ..samples import SPLITS
 from ..settings import SynthbirdsSettings
 from ..tables import DatasetDescription
@@ -25,21 +25,22 @@ PLACES = ("land", "water")
 
 
 def make_synthbirds(out: Path, settings: SynthbirdsSettings | None = None) -> pd.DataFrame:
-    """Draw the images below `out`, then write its table.
+    """Draw the images into `out`, then write its table.
 
-    In each split exactly the share `balance` of the images (rounded) are waterbirds; in training exactly the share
-    `correlation` of each kind has the background that matches it, in val and test half of each kind. All draws of
-    an image follow from seed, split and number alone, so that a smaller set is the beginning of a larger one.
+    In each split, exactly the share `balance` of the images (rounded) are waterbirds. In training, exactly the share
+    `correlation` of each kind has the matching background; in val and test, half of each kind has it. The random
+    numbers of an image depend only on the seed, the split and the image's number. So a smaller data set is the
+    beginning of a larger one.
 
     Arguments:
-        out: the data folder. One that a killed call left is continued; one that is complete stays as it is.
+        out: the data folder. An incomplete folder of an interrupted call is continued; a complete one is unchanged.
         settings: counts, shares, size, seed and layout.
 
     Returns:
-        The table: one row an image, in the columns of the layout.
+        The table in the columns of the layout, one row per image.
 
     Raises:
-        UserError: `out` holds something else, or the same data with other settings, or can't be written.
+        UserError: `out` contains something else, or the same data with other settings, or it can't be written.
 
     Example:
         ```python
@@ -71,15 +72,15 @@ def make_synthbirds(out: Path, settings: SynthbirdsSettings | None = None) -> pd
 
 
 def _plan(settings: SynthbirdsSettings) -> pd.DataFrame:
-    """One row an image: split, number in it, y, place and path."""
+    """One row per image: split, number within the split, y, place and path."""
     parts = []
     for split in SPLITS:
         n = getattr(settings, split)
-        y = planted(n, Fraction(str(settings.balance))).astype(np.int64)
+        y = spread_evenly(n, Fraction(str(settings.balance))).astype(np.int64)
         matches = np.zeros(n, dtype=bool)
         for kind in range(len(KINDS)):
             share = Fraction(str(settings.correlation)) if split == "train" else BALANCED
-            matches[y == kind] = planted(int((y == kind).sum()), share)
+            matches[y == kind] = spread_evenly(int((y == kind).sum()), share)
         part = pd.DataFrame({"split": split, "number": range(n), "y": y, "place": np.where(matches, y, 1 - y)})
         parts.append(part)
     plan = pd.concat(parts, ignore_index=True)

@@ -6,9 +6,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ..findings import FOUND
 from ..inputs import FinishedStudy, ReportInputs
 from ..tables.columns import table_of
+from ..tables.findings import FOUND
 from ..wording import group_title
 from .accuracy import ROWS, specification
 from .colors import BLUE, LINE, MUTED, ORANGE, PAPER

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from ...networks.units import short_name
 from ...studies.ranking_settings import RankingSettings
 from ...studies.rankings import ranking_file
-from ..findings import tested_split
 from ..inputs import FinishedStudy, ReportInputs
 from ..tables.columns import table_of
+from ..tables.findings import tested_split
 from ..wording import group_title
 from .accuracy import ROWS, specification
 from .colors import BLUE, LINE, MUTED, ORANGE, PAPER

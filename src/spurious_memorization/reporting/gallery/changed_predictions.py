@@ -20,8 +20,8 @@ from ...runs.run import Run
 from ...settings import Execution
 from ...studies.selected_sets import SelectedSet
 from ...studies.study import Study
-from ..findings import tested_split
 from ..inputs import FinishedStudy, ReportInputs
+from ..tables.findings import tested_split
 from .top_activating import stored_top_activating
 
 

@@ -21,9 +21,9 @@ from ...settings import Execution
 from ..figures.all_figures import FIGURES
 from ..figures.colors import CONFIG
 from ..figures.figure import CHOOSERS, ONE_AT_A_TIME, Figure, command
-from ..findings import findings
 from ..gallery.changed_predictions import Gallery, make_gallery
 from ..inputs import ReportInputs, read_inputs
+from ..tables.findings import findings
 from ..tables.html import html_table
 from .page_data import figure_data, gallery_data, script_json
 

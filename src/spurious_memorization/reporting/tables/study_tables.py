@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pandas as pd
 
 from ...studies.study import Study
-from ..findings import FOUND, tested_split
 from ..wording import with_names
+from .findings import FOUND, tested_split
 from .number_formats import MISSING, format_value, interval, p_text
 from .table import Column, Row, Table
 

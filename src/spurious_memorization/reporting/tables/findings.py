@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from .tables.number_formats import format_value, interval, p_text
-from .wording import edit_text, selected_by
+from ..wording import edit_text, selected_by
+from .number_formats import format_value, interval, p_text
 
 FOUND = ("critical", "memorizing")
 
