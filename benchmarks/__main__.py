@@ -31,7 +31,7 @@ VERDICT_MINUTES = 8
 
 
 class Table:
-    """Rows are printed as they are measured, and again at the end."""
+    """The table of results. Each row is printed when it is measured, and all rows again at the end."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -43,17 +43,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Bench:
-    """What every part starts from.
+    """What every part of the benchmark starts from.
 
     Arguments:
-        table: takes the rows.
-        folder: of the images.
-        scratch: a folder for what is stored on the way.
+        table: the table of results.
+        folder: folder of the images.
+        scratch: folder for stored outcomes.
         train: all images.
         some: 200 of them.
         model: the ResNet-50.
-        edits: 60 single channels of it.
-        reference: seconds that the reference procedure needs for an edited network and a image.
+        edits: 60 edits, each of a single channel.
+        reference: seconds of the reference procedure per edited network and image.
     """
 
     table: Table
@@ -141,7 +141,7 @@ def growth(bench: Bench) -> None:
         slowest = max(times) / min(times)
         shown = " ".join(f"{1e3 * t:.2f}" for t in times)
         bench.table.add(
-            f"float32, ms an edited network and image, 1 2 4 8 times the {what}", f"{shown} (spread {slowest:.2f})"
+            f"float32, ms per edited network and image, 1 2 4 8 times the {what}", f"{shown} (spread {slowest:.2f})"
         )
 
 
@@ -192,8 +192,10 @@ def grid(bench: Bench) -> None:
 
 
 def verdict(bench: Bench) -> None:
-    """One selected set of three channels beside 99 controls, at most 500 images a group, in the quicker precision;
-    where the plan says more minutes than `VERDICT_MINUTES`, fewer images, which is said."""
+    """Measure one selected set of three channels and 99 controls, on at most 500 images per group.
+
+    It uses the faster precision. If the plan exceeds `VERDICT_MINUTES`, fewer images are used, and the table says so.
+    """
     table, model, train = bench.table, bench.model, bench.train
     group = train.dataset.minority[0]
     units = sm.top(sm.criteria.gradient(model, sm.hardest_samples(model, train, group)), 3)

@@ -1,4 +1,4 @@
-"""A data folder with Waterbirds' training counts, in JPEGs of photo size."""
+"""A data folder with the group counts of Waterbirds' training split, in JPEGs of photo size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from spurious_memorization.datasets.synthbirds.drawing import draw_image
 
 SIZE = (460, 360)
 COUNTS = (3498, 184, 56, 1057)
-DRAWN = 60  # of each group; the others are crops and flips of these
+DRAWN = 60  # per group; the other images are crops and flips of these
 
 
 def make_images(folder: Path) -> Path:
-    """Write the JPEGs and their table; images that are there already stay."""
+    """Write the JPEGs and their table; existing images are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows = []

@@ -1,4 +1,4 @@
-"""What the benchmark measures: seconds an edited network and image, memory, and how time grows."""
+"""What the benchmark measures: seconds per edited network and image, memory, and how time grows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from spurious_memorization.networks.units import sites
 
 
 def trained_resnet50(samples: Samples, steps: int = 40) -> nn.Module:
-    """A ResNet-50 trained for some steps from random weights: nothing can be downloaded here."""
+    """A ResNet-50 trained for some steps from random weights, so that no download is needed."""
     torch.manual_seed(0)
     model = timm.create_model("resnet50", num_classes=2).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
@@ -42,8 +42,10 @@ def trained_resnet50(samples: Samples, steps: int = 40) -> nn.Module:
 
 
 def uniform_channels(model: nn.Module, n: int, seed: int = 0) -> list[sm.Edit]:
-    """Zero single channels drawn uniformly over the network's: every so many-th from a random start, which has less
-    spread than independent draws."""
+    """Edits that zero one channel each. Channels are sampled at a fixed stride from a random offset.
+
+    This varies less from seed to seed than independent draws.
+    """
     places = [(name, index) for name, site in sites(model, Selection()).items() for index in range(site.n)]
     start = np.random.default_rng(seed).uniform(0, len(places) / n)
     drawn = (start + np.arange(n) * len(places) / n).astype(int)
@@ -51,8 +53,10 @@ def uniform_channels(model: nn.Module, n: int, seed: int = 0) -> list[sm.Edit]:
 
 
 def largest_channel_grid(ranking: sm.Units, older: nn.Module) -> list[sm.Edit]:
-    """The 196 edited networks of the paper's largest-channel study (zero k = 1..10; random_init, random_noise and
-    rewind k = 1..3, each random edit ten times), on the first units of a ranking."""
+    """The 196 edited networks of the paper's largest-channel study, on the first units of a ranking.
+
+    These are zero with k = 1..10, and random_init, random_noise and rewind with k = 1..3; each random edit ten times.
+    """
     edits = [sm.edits.zero(ranking.first(k)) for k in range(1, 11)]
     for k in (1, 2, 3):
         units = ranking.first(k)
@@ -64,7 +68,7 @@ def largest_channel_grid(ranking: sm.Units, older: nn.Module) -> list[sm.Edit]:
 
 
 def engine_seconds(engine: Engine, edits: Sequence[sm.Edit], samples: Samples, *, repeats: int = 1) -> float:
-    """Seconds for one edited network and one image; the least of several repeats."""
+    """Seconds per edited network and image: the smallest of several repeats."""
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -74,7 +78,7 @@ def engine_seconds(engine: Engine, edits: Sequence[sm.Edit], samples: Samples, *
 
 
 def compiled_engine(model: nn.Module, samples: Samples, precision: Precision) -> tuple[Engine, float]:
-    """A compiled engine and the seconds that compiling took, all segments included."""
+    """A compiled engine, and the seconds that compiling all its segments took."""
     engine = engine_for(model, samples, precision=precision)
     one = [sm.edits.zero(sm.parse_units(model, "conv1:3"))]
     started = time.perf_counter()
@@ -85,7 +89,7 @@ def compiled_engine(model: nn.Module, samples: Samples, precision: Precision) ->
 
 
 def decoding_seconds(samples: Samples) -> tuple[float, float]:
-    """Seconds a image: decoded and stored, then read from the cache; through `Samples.batches`."""
+    """Seconds per image through `Samples.batches`: first decoded and stored, then read from the cache."""
     times = []
     for _ in range(2):
         started = time.perf_counter()
@@ -96,7 +100,7 @@ def decoding_seconds(samples: Samples) -> tuple[float, float]:
 
 
 def growth(model: nn.Module, samples: Samples) -> dict[str, list[float]]:
-    """Seconds for one edited network and image with 1, 2, 4, 8 times as many images, and as many edits."""
+    """Seconds per edited network and image, with 1, 2, 4 and 8 times as many images or edits."""
     engine, edits = engine_for(model, samples), uniform_channels(model, 8)
     engine_seconds(engine, edits, samples.part(range(20)))
     return {
@@ -106,7 +110,7 @@ def growth(model: nn.Module, samples: Samples) -> dict[str, list[float]]:
 
 
 def peak_memory(folder: Path, images: int, edits: int) -> float:
-    """Peak anonymous memory in GiB of a process that evaluates a ResNet-50; mapped files don't count."""
+    """Peak anonymous memory, in GiB, of a process that evaluates a ResNet-50; mapped files do not count."""
     command = [sys.executable, "-m", "benchmarks.measures", str(folder), str(images), str(edits)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(json.loads(printed.splitlines()[-1]))

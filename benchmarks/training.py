@@ -1,10 +1,11 @@
-"""The step of fine-tuning with pruning against the research code's: `python -m benchmarks.training`.
+"""One step of fine-tuning with pruning, compared with the research code's: `python -m benchmarks.training`.
 
-The research code's step, written here from its description: float32, contiguous memory, three forward passes (dense
-without gradients, pruned, dense), the pruned weights multiplied with their masks, each pass moving batch norm's running
-statistics; NT-Xent of probabilities; Adam; batches of 16. Ours is the objective `pruned-contrast` with the same
-settings: two passes, channels last, in bf16 and in float32. Images are in memory on both sides, so that decoding
-doesn't count.
+The research code's step is written here from its description. It uses float32, contiguous memory, Adam and batches of
+16. It makes three forward passes: dense without gradients, pruned, and dense. Masks multiply the pruned weights, and
+each pass updates batch norm's running statistics. The loss is NT-Xent of probabilities.
+
+Our step is the objective `pruned-contrast` with the same settings: two passes, channels last, in bf16 and in float32.
+Images are in memory on both sides, so that decoding does not count.
 """
 
 from __future__ import annotations
@@ -37,20 +38,20 @@ def main() -> None:
 
 
 def rows(steps: int = 4) -> list[str]:
-    """One line for each way to train, with its speed against the research code's step."""
+    """One line per step: its speed, and how many times faster it is than the research code's step."""
     torch.manual_seed(0)
     model = timm.create_model("resnet50", num_classes=2)
     x, y = torch.randn(BATCH, 3, 224, 224), torch.arange(BATCH) % 2
     masks = parameter_masks(
         model, sm.pruned_units(model, "magnitude-smallest", 0.01, select=sm.Selection(unit="weight"))
     )
-    ways: dict[str, Step] = {
+    variants: dict[str, Step] = {
         "three passes, float32, contiguous (the research code's)": _reference(copy.deepcopy(model), masks, x, y),
         "pruned-contrast, float32": _ours(copy.deepcopy(model), masks, x, y, "float32"),
         "pruned-contrast, bf16": _ours(copy.deepcopy(model), masks, x, y, "bf16"),
     }
-    seconds = _interleaved(ways, steps)
-    reference = seconds[next(iter(ways))]
+    seconds = _interleaved(variants, steps)
+    reference = seconds[next(iter(variants))]
     floors = {"pruned-contrast, bf16": "at least 3x"}
     return [
         f"ResNet-50 fine-tuning step, batch {BATCH}: {name:<56} {BATCH / s:5.1f} images/s, {reference / s:.1f}x "
@@ -59,13 +60,16 @@ def rows(steps: int = 4) -> list[str]:
     ]
 
 
-def _interleaved(ways: Mapping[str, Step], steps: int) -> dict[str, float]:
-    """Seconds of a step, the least of several; the ways take turns, so that a change of speed meets all."""
-    for step in ways.values():
+def _interleaved(variants: Mapping[str, Step], steps: int) -> dict[str, float]:
+    """Seconds per step: the smallest of several.
+
+    The variants take turns, so that a change of the machine's speed affects them all.
+    """
+    for step in variants.values():
         step()
-    seconds = {name: float("inf") for name in ways}
+    seconds = {name: float("inf") for name in variants}
     for _ in range(steps):
-        for name, step in ways.items():
+        for name, step in variants.items():
             started = time.perf_counter()
             step()
             seconds[name] = min(seconds[name], time.perf_counter() - started)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-# One thread per process, set before torch is imported. The networks are tiny, and some tests fork children, which threads
-# forbid. Results then don't depend on how many workers run the tests.
+# One thread per process, set before torch is imported. The networks are tiny, and some tests fork children, which
+# threads forbid. Results then don't depend on how many workers run the tests.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 

@@ -7,8 +7,9 @@ from .criteria.presets import tracing_rules
 from .criteria.scores import Scores, by_threshold, count_of, random_dropout, top
 from .datasets.folder import read_data
 from .datasets.pseudo_minority import with_pseudo_minority
-from .datasets.samples import Dataset, Samples, from_tensors
+from .datasets.samples import Dataset, Samples
 from .datasets.sources import Batch
+from .datasets.tensors import from_tensors
 from .edits.edit import Edit
 from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes

@@ -116,6 +116,7 @@ def test_a_wrong_value_is_one_line_that_mends_it(
     assert said in tiny.spurmem(capsys, "study", trained.path, *options).error
 
 
+@pytest.mark.slow
 def test_piped_output_has_no_escape_codes_and_no_bar(squares: Path, tmp_path: Path) -> None:
     for environment in ({}, {"NO_COLOR": "1", "TERM": "dumb"}):
         done = program("data", "check", str(squares), **environment)

@@ -167,13 +167,14 @@ def test_what_is_left_out_is_said(place: Path, squares: Path, tmp_path: Path) ->
     found = sm.track_units([early, alone, other], "first")
     assert found.notes == (
         f"{early.path} started from epoch 2; the study is of epoch 3.",
-        f"{alone.path} is not traced anew: no studied run has its seed, 7.",
-        f"{other.path} is not traced anew: its network is tiny_networks:wider_convnet, not {tiny.NETWORK}.",
+        f"{alone.path} is not traced again: no studied run has its seed, 7.",
+        f"{other.path} is not traced again: its network is tiny_networks:wider_convnet, not {tiny.NETWORK}.",
     )
     assert set(found.units["start_epoch"]) == {2}
     assert found.traces.empty
 
 
+@pytest.mark.slow
 def test_the_command(place: Path, tracked: sm.UnitTracking, capsys: pytest.CaptureFixture[str]) -> None:
     places = [place / name for name in ("erm", "more", "dfr", "dro")]
     plain = tiny.spurmem(capsys, "compare", *places).out

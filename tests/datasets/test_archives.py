@@ -1,4 +1,4 @@
-"""Archives and downloads: whole or absent, and nothing outside their folder."""
+"""Archives and downloads appear complete or not at all, and write nothing outside their folder."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder).as_posix()): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def refused(tmp_path: Path, content: bytes, message: str) -> None:
-    """The archive is refused with this message, and leaves nothing at all."""
+def assert_rejected(tmp_path: Path, content: bytes, message: str) -> None:
+    """Unpacking stops with this message and leaves no files."""
     place = tmp_path / "place"
     place.mkdir(exist_ok=True)
     archive = tmp_path / "archive"
@@ -79,7 +79,7 @@ def refused(tmp_path: Path, content: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_archives_are_unpacked_as_they_are(tmp_path: Path, kind: str) -> None:
+def test_unpacked_files_are_equal_to_the_packed_ones(tmp_path: Path, kind: str) -> None:
     archive = tmp_path / "any_name"
     archive.write_bytes(KINDS[kind](FILES))
     (tmp_path / "target").mkdir()
@@ -100,34 +100,34 @@ def test_bzip2_and_hard_links_within(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_truncation_is_noticed(tmp_path: Path, kind: str) -> None:
+def test_every_truncation_is_detected(tmp_path: Path, kind: str) -> None:
     whole = KINDS[kind](FILES)
     end = len(whole)
-    if kind == "tar":  # zeros follow the end mark, which is two blocks of them
+    if kind == "tar":  # the end marker is two blocks of zeros, and more zeros follow it
         end = len(whole.rstrip(b"\0")) // 512 * 512 + 512
     for length in {0, 1, 5, 512, 1024, end // 3, end // 2, end - 513, end - 512, end - 8, end - 1}:
         if length >= 0:
-            refused(tmp_path, whole[:length], "truncated or damaged|can't be read")
+            assert_rejected(tmp_path, whole[:length], "truncated or damaged|can't be read")
 
 
-def test_damage_within_is_noticed(tmp_path: Path) -> None:
+def test_damage_within_is_detected(tmp_path: Path) -> None:
     broken_header = bytearray(tar_bytes(FILES))
     second = broken_header.index(b"birds/001/one.jpg")
     broken_header[second] ^= 0xFF
-    refused(tmp_path, bytes(broken_header), "truncated or damaged")
+    assert_rejected(tmp_path, bytes(broken_header), "truncated or damaged")
     for kind in ("tar.gz", "zip"):
         content = bytearray(KINDS[kind]({"noise": np.random.default_rng(1).bytes(4000)}))
         content[2000] ^= 0xFF
-        refused(tmp_path, bytes(content), "truncated or damaged")
-    refused(tmp_path, tar_bytes(FILES) + tar_bytes(FILES), "truncated or damaged")
-    refused(tmp_path, b"<html>404 not found</html>" * 100, "truncated or damaged")
-    refused(tmp_path, b"7z\xbc\xaf\x27\x1c" + bytes(100), "7-Zip")
+        assert_rejected(tmp_path, bytes(content), "truncated or damaged")
+    assert_rejected(tmp_path, tar_bytes(FILES) + tar_bytes(FILES), "truncated or damaged")
+    assert_rejected(tmp_path, b"<html>404 not found</html>" * 100, "truncated or damaged")
+    assert_rejected(tmp_path, b"7z\xbc\xaf\x27\x1c" + bytes(100), "7-Zip")
 
 
 @pytest.mark.parametrize("name", ["/etc/evil", "../evil", "a/../../evil", "a/..", "C:/evil", r"..\evil", r"\evil"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_members_outside_are_refused(tmp_path: Path, kind: str, name: str) -> None:
-    refused(tmp_path, KINDS[kind]({"fine": b"x", name: b"evil"}), "not safe to unpack")
+def test_members_outside_are_rejected(tmp_path: Path, kind: str, name: str) -> None:
+    assert_rejected(tmp_path, KINDS[kind]({"fine": b"x", name: b"evil"}), "not safe to unpack")
 
 
 @pytest.mark.parametrize(
@@ -143,32 +143,32 @@ def test_members_outside_are_refused(tmp_path: Path, kind: str, name: str) -> No
     ],
     ids=lambda member: f"{member.name} to {member.linkname or member.type!r}",
 )
-def test_links_outside_and_devices_are_refused(tmp_path: Path, member: tarfile.TarInfo) -> None:
+def test_links_outside_and_devices_are_rejected(tmp_path: Path, member: tarfile.TarInfo) -> None:
     (tmp_path / "secret").write_text("mine")
-    refused(tmp_path, tar_bytes(FILES, member), "not safe to unpack")
+    assert_rejected(tmp_path, tar_bytes(FILES, member), "not safe to unpack")
 
 
-def test_zip_links_and_passwords_are_refused(tmp_path: Path) -> None:
+def test_zip_links_and_passwords_are_rejected(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as bundle:
         bundle.writestr(link, "/etc/passwd")
-    refused(tmp_path, buffer.getvalue(), "not safe to unpack")
+    assert_rejected(tmp_path, buffer.getvalue(), "not safe to unpack")
     locked = bytearray(zip_bytes({"a": b"secret"}))
     locked[locked.index(b"PK\x03\x04") + 6] |= 1
     locked[locked.index(b"PK\x01\x02") + 8] |= 1
-    refused(tmp_path, bytes(locked), "password")
+    assert_rejected(tmp_path, bytes(locked), "password")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_more_than_the_disk_holds_is_refused(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_the_free_disk_space_is_rejected(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
-    refused(tmp_path, KINDS[kind]({f"zeros{i}": bytes(300_000) for i in range(4)}), "free some space")
+    assert_rejected(tmp_path, KINDS[kind]({f"zeros{i}": bytes(300_000) for i in range(4)}), "free some space")
 
 
-def test_taken_targets_stay_as_they_are(tmp_path: Path) -> None:
+def test_existing_targets_stay_unchanged(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     archive.write_bytes(tar_bytes(FILES))
     (tmp_path / "full").mkdir()
@@ -191,7 +191,7 @@ CONTENT = np.random.default_rng(2).bytes(3_000_000)
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves CONTENT in the ways that real servers fail."""
+    """Serves CONTENT and simulates the failures of real servers."""
 
     cut_at: int | None = None
     length_known = True
@@ -250,7 +250,7 @@ def url(server: Server, path: str = "/data.tar.gz") -> str:
     return f"http://127.0.0.1:{server.server_address[1]}{path}"
 
 
-def test_a_whole_download(tmp_path: Path, server: Server) -> None:
+def test_a_complete_download(tmp_path: Path, server: Server) -> None:
     download(url(server), tmp_path / "new" / "data.tar.gz")
     assert tree(tmp_path) == {"new/data.tar.gz": CONTENT}
 
@@ -268,7 +268,7 @@ def test_a_broken_download_is_continued(tmp_path: Path, server: Server) -> None:
     assert server.ranges == [None, "bytes=1200000-", "bytes=2400000-"]
 
 
-def test_a_download_that_changed_meanwhile_starts_anew(tmp_path: Path, server: Server) -> None:
+def test_a_download_that_changed_meanwhile_starts_again(tmp_path: Path, server: Server) -> None:
     file = tmp_path / "data.tar.gz"
     server.cut_at = 1_000_000
     with pytest.raises(UserError, match="stopped after"):
@@ -278,7 +278,7 @@ def test_a_download_that_changed_meanwhile_starts_anew(tmp_path: Path, server: S
     assert file.read_bytes() == CONTENT[::-1]
 
 
-def test_a_part_longer_than_the_file_starts_anew(tmp_path: Path, server: Server) -> None:
+def test_a_part_longer_than_the_file_starts_again(tmp_path: Path, server: Server) -> None:
     file = tmp_path / "data.tar.gz"
     server.cut_at = 2_000_000
     with pytest.raises(UserError, match="stopped after"):
@@ -288,7 +288,7 @@ def test_a_part_longer_than_the_file_starts_anew(tmp_path: Path, server: Server)
     assert file.read_bytes() == CONTENT[:1000]
 
 
-def test_downloads_that_cannot_be_trusted_are_refused(tmp_path: Path, server: Server) -> None:
+def test_downloads_that_cannot_be_trusted_are_rejected(tmp_path: Path, server: Server) -> None:
     file = tmp_path / "data.tar.gz"
     with pytest.raises(UserError, match="404 Not Found"):
         download(url(server, "/absent"), file)
@@ -303,7 +303,7 @@ def test_downloads_that_cannot_be_trusted_are_refused(tmp_path: Path, server: Se
     assert tree(tmp_path) == {}
 
 
-def test_a_server_that_is_not_there(tmp_path: Path, server: Server) -> None:
+def test_an_unreachable_server(tmp_path: Path, server: Server) -> None:
     address = url(server).replace(str(server.server_address[1]), "1")
     with pytest.raises(UserError, match="check the connection"):
         download(address, tmp_path / "file")

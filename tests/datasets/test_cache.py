@@ -1,4 +1,4 @@
-"""Images are decoded once, and what is read from the disk is what a file holds now."""
+"""Images are decoded once, and the cached pixels are always those of the current image files."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from spurious_memorization.errors import UserError
 Monkeypatch = pytest.MonkeyPatch
 Capture = pytest.CaptureFixture[str]
 IMAGES = 64
-RECORD = 4096  # bytes of an image of 16 x 16, with what fills its page
+RECORD = 4096  # bytes of the record of an image of 16 x 16 pixels: one page
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: Monkeypatch) -> Path:
-    """An empty cache of the test's own."""
+    """An empty cache, used by a single test."""
     monkeypatch.setenv("SPURMEM_CACHE", str(tmp_path / "cache"))
     cache._logged[0] = 0
     return tmp_path / "cache"
@@ -40,12 +40,12 @@ def folder(tmp_path: Path, monkeypatch: Monkeypatch) -> Path:
 
 @pytest.fixture
 def data(squares: Path, tmp_path: Path) -> Path:
-    """A copy of the data folder that a test may spoil."""
+    """A copy of the data folder. A test may damage it."""
     return Path(shutil.copytree(squares, tmp_path / "data"))
 
 
 def everything(data: Path, **transform: Any) -> Samples:
-    """All samples of the data folder, whatever their split, newly read."""
+    """All samples of the data folder, of all splits, newly read."""
     dataset = read_data(data)
     if transform:
         dataset = dataset.with_transform(ImageTransform(**transform))
@@ -53,7 +53,7 @@ def everything(data: Path, **transform: Any) -> Samples:
 
 
 def expected(data: Path, **transform: Any) -> torch.Tensor:
-    """The inputs as torchvision makes them from the files."""
+    """The inputs that torchvision makes from the files."""
     chosen = ImageTransform(**{"image_size": 16, "resize": 16, **transform})
     size = chosen.resize if chosen.keep_aspect else (chosen.resize, chosen.resize)
     whole = v2.Compose(
@@ -79,7 +79,7 @@ def inputs(samples: Samples, batch_size: int = 10, workers: int = 0) -> torch.Te
 
 
 def decoded(monkeypatch: Monkeypatch, samples: Samples) -> int:
-    """How many files one pass opens."""
+    """Number of files that one pass opens."""
     opened = []
     original = Image.open
     with monkeypatch.context() as patch:
@@ -184,7 +184,7 @@ def test_a_changed_file_is_decoded_again(data: Path, monkeypatch: Monkeypatch) -
     assert torch.equal(inputs(everything(data)), expected(data))
 
 
-def test_a_missing_file_is_missed_though_it_was_decoded_once(data: Path) -> None:
+def test_a_missing_file_is_an_error_even_if_it_was_decoded_before(data: Path) -> None:
     samples = everything(data)
     inputs(samples)
     (data / samples.dataset.source.paths[4]).unlink()  # type: ignore[attr-defined]
@@ -192,7 +192,7 @@ def test_a_missing_file_is_missed_though_it_was_decoded_once(data: Path) -> None
         inputs(samples)
 
 
-def test_processes_that_fill_it_at_once(data: Path, monkeypatch: Monkeypatch) -> None:
+def test_several_processes_fill_it_at_once(data: Path, monkeypatch: Monkeypatch) -> None:
     right = expected(data)
     context = multiprocessing.get_context("fork")
 
@@ -232,7 +232,7 @@ def test_killed_while_it_is_filled(data: Path, written: int, monkeypatch: Monkey
 
 @pytest.mark.parametrize("size", [0, 1, 100, 5 * RECORD + 100, (IMAGES + 3) * RECORD])
 @pytest.mark.parametrize("garbage", [False, True])
-def test_a_spoilt_file_is_filled_anew(
+def test_a_damaged_file_is_filled_again(
     data: Path, folder: Path, size: int, garbage: bool, monkeypatch: Monkeypatch
 ) -> None:
     inputs(everything(data))
@@ -248,7 +248,7 @@ def test_a_spoilt_file_is_filled_anew(
     assert torch.equal(inputs(samples), right)
 
 
-def test_one_wrong_bit_is_seen(data: Path, folder: Path, monkeypatch: Monkeypatch) -> None:
+def test_one_wrong_bit_is_detected(data: Path, folder: Path, monkeypatch: Monkeypatch) -> None:
     inputs(everything(data))
     with files(folder)[0].open("r+b") as file:
         file.seek(7 * RECORD + 300)
@@ -259,7 +259,7 @@ def test_one_wrong_bit_is_seen(data: Path, folder: Path, monkeypatch: Monkeypatc
     assert torch.equal(inputs(everything(data)), expected(data))
 
 
-def test_the_least_recently_used_file_makes_way(data: Path, folder: Path, monkeypatch: Monkeypatch) -> None:
+def test_the_least_recently_used_file_is_deleted_first(data: Path, folder: Path, monkeypatch: Monkeypatch) -> None:
     monkeypatch.setenv("SPURMEM_CACHE_GB", str(2.5 * IMAGES * RECORD / 1e9))
     geometries = [{"image_size": 16, "resize": side} for side in (16, 17, 18)]
     names: list[str] = []
@@ -297,7 +297,7 @@ def test_no_cache(data: Path, folder: Path, monkeypatch: Monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "nan", "2 GB"])
-def test_a_limit_that_is_none(data: Path, text: str, monkeypatch: Monkeypatch) -> None:
+def test_an_invalid_limit(data: Path, text: str, monkeypatch: Monkeypatch) -> None:
     monkeypatch.setenv("SPURMEM_CACHE_GB", text)
     with pytest.raises(UserError, match=r"SPURMEM_CACHE_GB is .* set it to the limit in GB"):
         inputs(everything(data))
@@ -342,24 +342,24 @@ def test_a_folder_that_can_not_be_written_stops_nothing(
     if stored:
         inputs(everything(data).part(range(stored)))
 
-    def refuse(*_: Any, **__: Any) -> None:
+    def deny(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def only_read(path: Path, flags: int, *mode: int) -> int:
         if flags & os.O_WRONLY:
-            refuse()
+            deny()
         return original(path, flags, *mode)
 
     original = os.open
     right = expected(data)
     monkeypatch.setattr(os, "open", only_read)
-    monkeypatch.setattr(os, "utime", refuse)
-    monkeypatch.setattr(Path, "mkdir", Path.mkdir if stored else refuse)
+    monkeypatch.setattr(os, "utime", deny)
+    monkeypatch.setattr(Path, "mkdir", Path.mkdir if stored else deny)
     for samples in (everything(data), everything(data)):
         assert torch.equal(inputs(samples), right)
         assert decoded(monkeypatch, samples) == IMAGES - stored
-    said = capsys.readouterr().err.splitlines()
-    assert ["Permission denied" in line for line in said] == ([] if stored == IMAGES else [True])
+    logged = capsys.readouterr().err.splitlines()
+    assert ["Permission denied" in line for line in logged] == ([] if stored == IMAGES else [True])
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
@@ -367,10 +367,10 @@ def test_a_disk_that_can_not_be_read_stops_nothing(data: Path, number: int, monk
     samples = everything(data)
     inputs(samples)
 
-    def refuse(*_: Any) -> int:
+    def deny(*_: Any) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "preadv", refuse)
+    monkeypatch.setattr(os, "preadv", deny)
     assert torch.equal(inputs(samples), expected(data))
 
 
@@ -381,7 +381,9 @@ def test_a_cache_below_a_file(data: Path, tmp_path: Path, monkeypatch: Monkeypat
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_cache_that_is_deleted_meanwhile(data: Path, folder: Path, monkeypatch: Monkeypatch, capsys: Capture) -> None:
+def test_a_cache_that_is_deleted_during_a_pass(
+    data: Path, folder: Path, monkeypatch: Monkeypatch, capsys: Capture
+) -> None:
     samples = everything(data)
     inputs(samples.part(range(30)))
     shutil.rmtree(folder)

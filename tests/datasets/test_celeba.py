@@ -1,4 +1,4 @@
-"""CelebA in every layout that is in use."""
+"""CelebA in every known layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYOUTS = ("kaggle", "kaggle nested", "below data", "txt", "original folders")
 
 
 def table() -> pd.DataFrame:
-    """Every combination of the attributes in every split, by image name."""
+    """Every combination of the attributes in every split, with image names as index."""
     n = 3 * 2 ** len(ATTRIBUTES)
     bits = (np.arange(n)[:, None] >> np.arange(len(ATTRIBUTES))) & 1
     frame = pd.DataFrame(bits * 2 - 1, columns=list(ATTRIBUTES))
@@ -123,7 +123,7 @@ def test_a_ready_table(tmp_path: Path, place: str, with_attributes: bool) -> Non
             read_data(folder, attribute="Young")
 
 
-def test_an_own_table_beside_the_images_wins(tmp_path: Path) -> None:
+def test_an_own_table_comes_before_the_lists(tmp_path: Path) -> None:
     write(tmp_path / "celeba", "kaggle")
     own = pd.DataFrame({"path": ["img_align_celeba/000001.jpg", "img_align_celeba/000002.jpg"], "y": [0, 1], "a": 0})
     own.to_csv(tmp_path / "celeba" / "metadata.csv", index=False)

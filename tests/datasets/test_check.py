@@ -1,4 +1,4 @@
-"""`check`: what is wrong in a data folder, and that nothing is wrong in a sound one."""
+"""`check` finds every problem of a data folder, and finds none in a correct folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from spurious_memorization.datasets import check as check_module
 from spurious_memorization.datasets.celeba import KNOWN_COUNTS as CELEBA_COUNTS
-from spurious_memorization.datasets.check import KNOWN_COUNTS, Difference, check
+from spurious_memorization.datasets.check import KNOWN_COUNTS, CountDifference, check
 from spurious_memorization.errors import UserError
 
 N = 30
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_sound_folder(folder: Path) -> None:
+def test_a_correct_folder(folder: Path) -> None:
     report = check(folder)
     assert report.sound
     assert report.groups == ("finch with sea", "finch with wood", "gull with sea", "gull with wood")
@@ -98,7 +98,7 @@ def test_broken_images(folder: Path) -> None:
     assert list(check(folder, decode=False).broken) == ["images/03.png"]
 
 
-def test_images_of_two_splits(folder: Path) -> None:
+def test_images_in_two_splits(folder: Path) -> None:
     shutil.copy(folder / "images/00.jpg", folder / "images/10.jpg")
     shutil.copy(folder / "images/00.jpg", folder / "images/02.jpg")
     shutil.copy(folder / "images/03.png", folder / "images/05.png")
@@ -134,7 +134,7 @@ def test_paths_outside(folder: Path) -> None:
         check(folder)
 
 
-def test_a_made_split_is_told(folder: Path) -> None:
+def test_a_split_that_was_made_is_reported(folder: Path) -> None:
     table().drop(columns="split").to_csv(folder / "metadata.csv", index=False)
     report = check(folder)
     assert report.sound
@@ -151,13 +151,13 @@ def test_another_attribute(folder: Path) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_many_images(folder: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+    logged: list[str] = []
     monkeypatch.setattr(check_module, "CHUNK", chunk)
     monkeypatch.setattr(check_module, "LONG_SECONDS", 0)
-    monkeypatch.setattr(check_module, "log", said.append)
+    monkeypatch.setattr(check_module, "log", logged.append)
     (folder / "images/17.png").write_bytes(b"broken")
     assert list(check(folder).broken) == ["images/17.png"]
-    assert said[0].startswith("decoding 30 images, about")
+    assert logged[0].startswith("decoding 30 images, about")
 
 
 # Known data sets
@@ -185,8 +185,8 @@ def test_waterbirds_counts(tmp_path: Path) -> None:
     report = check(tmp_path, decode=False)
     assert not report.sound
     assert report.differences == (
-        Difference("train", "waterbird on land", 55, 56),
-        Difference("train", "waterbird on water", 1058, 1057),
+        CountDifference(split="train", group="waterbird on land", found=55, known=56),
+        CountDifference(split="train", group="waterbird on water", found=1058, known=1057),
     )
 
 
@@ -210,7 +210,9 @@ def test_celeba_counts(tmp_path: Path) -> None:
     for attribute in (None, "Male"):
         report = check(tmp_path, attribute)
         assert len(report.differences) == 12
-        assert report.differences[0] == Difference("train", "non-blond female", 1, CELEBA_COUNTS["train"][0])
+        assert report.differences[0] == CountDifference(
+            split="train", group="non-blond female", found=1, known=CELEBA_COUNTS["train"][0]
+        )
     report = check(tmp_path, "Smiling")
     assert report.sound
     assert not report.compared

@@ -1,4 +1,4 @@
-"""Colored digits: planted counts for any number of classes and colors, and images in the color they claim."""
+"""Colored digits: exact counts for any number of classes and colors, and images in the color of the table."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_stopped_call_is_continued_and_a_complete_folder_stays(tmp_path: Path)
     assert make_colored_digits(tmp_path, settings).equals(table)
 
 
-def test_other_settings_or_contents_are_refused(tmp_path: Path) -> None:
+def test_other_settings_or_contents_are_rejected(tmp_path: Path) -> None:
     make_colored_digits(tmp_path / "made", ColoredDigitsSettings(**SMALL))
     with pytest.raises(UserError, match="made with colors 2, not 3"):
         make_colored_digits(tmp_path / "made", ColoredDigitsSettings(**SMALL, colors=3))
@@ -104,7 +104,7 @@ def test_other_settings_or_contents_are_refused(tmp_path: Path) -> None:
         make_colored_digits(tmp_path, ColoredDigitsSettings(**SMALL))
 
 
-def test_digits_may_be_listed_in_any_way() -> None:
+def test_digits_may_be_a_list_or_a_range() -> None:
     assert ColoredDigitsSettings(digits="8, 3,5,5").digits == "3,5,8"
     assert ColoredDigitsSettings(digits="0..2,7").digits == "0,1,2,7"
 
@@ -124,7 +124,7 @@ def test_digits_may_be_listed_in_any_way() -> None:
         {"val_share": 0.5, "test_share": 0.5},
     ],
 )
-def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
+def test_impossible_settings_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         ColoredDigitsSettings(**wrong)
 

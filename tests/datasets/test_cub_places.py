@@ -1,4 +1,4 @@
-"""Waterbirds from CUB and Places, on small copies of both made on the spot."""
+"""Waterbirds from CUB and Places. The tests make small copies of both."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CATEGORIES = {"b/bamboo_forest": LAND, "f/forest/broadleaf": LAND, "o/ocean": WA
 
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CUB with red birds on white, 25 of each class and 20 of them in its training part, and a Places."""
+    """A small CUB with red birds on white (25 per class, 20 of them for training), and a small Places."""
     folder = tmp_path_factory.mktemp("originals")
     root = folder / "CUB_200_2011"
     images, labels, split = [], [], []
@@ -109,7 +109,7 @@ def test_backgrounds_are_used_once_where_there_are_enough(tmp_path: Path, cub: P
     assert made(tmp_path / "out", cub, places)["place_filename"].is_unique
 
 
-def test_scarce_backgrounds_repeat_within_a_split_alone(
+def test_scarce_backgrounds_repeat_only_within_a_split(
     tmp_path: Path, cub: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for category, color in CATEGORIES.items():
@@ -191,7 +191,7 @@ def test_missing_images_and_masks_are_named(tmp_path: Path, cub: Path, places: P
         ("classes.txt", "1 001.Black_footed_Albatross\n", "don't list the same"),
     ],
 )
-def test_tables_that_do_not_fit_are_refused(
+def test_tables_that_do_not_fit_are_rejected(
     tmp_path: Path, cub: Path, places: Path, file: str, line: str, message: str
 ) -> None:
     (cub / file).write_text(line)
@@ -215,14 +215,14 @@ def test_a_broken_image_stops_it_and_the_same_call_continues(tmp_path: Path, cub
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_a_mask_of_another_size_is_refused(tmp_path: Path, cub: Path, places: Path) -> None:
+def test_a_mask_of_another_size_is_rejected(tmp_path: Path, cub: Path, places: Path) -> None:
     mask = cub / "segmentations" / CLASSES[0] / f"{CLASSES[0][4:]}_0000.png"
     Image.new("L", (5, 5)).save(mask)
     with pytest.raises(UserError, match=r"has the size \(5, 5\), but its image has \(20, 36\)"):
         made(tmp_path / "out", cub, places)
 
 
-def test_other_settings_or_sources_are_refused(tmp_path: Path, cub: Path, places: Path) -> None:
+def test_other_settings_or_sources_are_rejected(tmp_path: Path, cub: Path, places: Path) -> None:
     table = made(tmp_path / "out", cub, places)
     assert made(tmp_path / "out", cub, places).equals(table)
     with pytest.raises(UserError, match="made with seed 0, not 1"):
@@ -233,6 +233,6 @@ def test_other_settings_or_sources_are_refused(tmp_path: Path, cub: Path, places
 
 
 @pytest.mark.parametrize("wrong", [{"correlation": 2}, {"val_share": 1.0}, {"labels": "all"}, {"seed": -1}])
-def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
+def test_impossible_settings_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         CubPlacesSettings(cub=Path("c"), places=Path("p"), **wrong)

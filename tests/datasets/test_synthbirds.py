@@ -1,4 +1,4 @@
-"""Synthbirds: exact counts, images that follow from seed and number, folders that are whole or continued."""
+"""Synthbirds: exact counts, images that depend only on seed and number, folders that are complete or continued."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_complete_folder_stays_and_gets_back_lost_images(tmp_path: Path) -> No
     assert lost.read_bytes() == original
 
 
-def test_another_setting_is_refused_naming_both_values(tmp_path: Path) -> None:
+def test_another_setting_is_rejected_naming_both_values(tmp_path: Path) -> None:
     make_synthbirds(tmp_path, SynthbirdsSettings(**SMALL))
     before = contents(tmp_path)
     with pytest.raises(UserError, match=r"made with correlation 0\.95, not 0\.8"):
@@ -158,7 +158,7 @@ def test_another_setting_is_refused_naming_both_values(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_a_folder_or_file_with_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_folder_or_file_with_something_else_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"not empty \(it contains notes\.txt\)"):
         make_synthbirds(tmp_path, SynthbirdsSettings(**SMALL))
@@ -168,7 +168,7 @@ def test_a_folder_or_file_with_something_else_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("record", ["{", "[1]"])
-def test_a_damaged_record_is_refused(tmp_path: Path, record: str) -> None:
+def test_a_damaged_record_is_rejected(tmp_path: Path, record: str) -> None:
     (tmp_path / "synthbirds.json").write_text(record)
     with pytest.raises(UserError, match=r"synthbirds\.json"):
         make_synthbirds(tmp_path, SynthbirdsSettings(**SMALL))
@@ -197,6 +197,6 @@ def test_the_settings_are_recorded(tmp_path: Path) -> None:
         {"unknown": 1},
     ],
 )
-def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
+def test_impossible_settings_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         SynthbirdsSettings(**wrong)

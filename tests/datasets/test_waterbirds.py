@@ -1,4 +1,4 @@
-"""Waterbirds' own layout, in the folder or archive that a user has."""
+"""Waterbirds' own layout, read from a folder or an archive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spurious_memorization.errors import UserError
 
 
 def metadata(counts: dict[str, tuple[int, ...]]) -> pd.DataFrame:
-    """A table in Waterbirds' columns with these counts of its four groups."""
+    """A table with Waterbirds' columns and these counts of the four groups."""
     rows = []
     for split, (_, numbers) in enumerate(counts.items()):
         for group, n in enumerate(numbers):
@@ -35,7 +35,7 @@ def metadata(counts: dict[str, tuple[int, ...]]) -> pd.DataFrame:
 
 
 def small(folder: Path, prefix: str = "") -> Path:
-    """A folder with three samples of each group, images included."""
+    """A folder with three samples of each group, with their images."""
     place = folder / prefix
     place.mkdir(parents=True, exist_ok=True)
     frame = metadata(dict.fromkeys(KNOWN_COUNTS, (1, 1, 1, 1)))
@@ -62,7 +62,7 @@ def test_groups_counts_and_transform(tmp_path: Path) -> None:
     assert transform.std == (0.229, 0.224, 0.225)
 
 
-def test_the_parent_folder_will_do(tmp_path: Path) -> None:
+def test_the_parent_folder_is_accepted(tmp_path: Path) -> None:
     parent = read_data(small(tmp_path, FOLDER), image_size=28)
     own = read_data(tmp_path / FOLDER, image_size=28)
     assert parent.source.paths[0] == f"{FOLDER}/{own.source.paths[0]}"
@@ -134,7 +134,7 @@ def test_another_archive_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served = tmp_path / "served"
     served.mkdir()
     packed(small(tmp_path / "mine"), served / "data.tar.gz")
@@ -170,9 +170,9 @@ def test_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         prepare_waterbirds()
 
 
-def test_an_archive_that_an_interrupt_left_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_left_by_an_interrupted_call_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "data"
     packed(small(tmp_path / "mine"), tmp_path / "archive").rename(tmp_path / f".data.{FOLDER}.tar.gz")
-    monkeypatch.setattr(waterbirds, "download", lambda *_: pytest.fail("fetched again"))
+    monkeypatch.setattr(waterbirds, "download", lambda *_: pytest.fail("downloaded again"))
     assert prepare_waterbirds(None, out) == out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "mine"]

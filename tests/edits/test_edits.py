@@ -397,17 +397,17 @@ def failing(there: SimpleNamespace) -> dict[str, tuple[sm.Edit, str]]:
 @pytest.mark.parametrize(
     "case",
     [
-        "unit of no tensor",
-        "older lacks a tensor",
         "older of another shape",
-        "mean of one layer only",
         "function raises",
-        "function without the parameter",
-        "wrong shape",
-        "no tensor",
-        "no function",
-        "no module",
         "unknown kind",
+        pytest.param("unit of no tensor", marks=pytest.mark.slow),
+        pytest.param("older lacks a tensor", marks=pytest.mark.slow),
+        pytest.param("mean of one layer only", marks=pytest.mark.slow),
+        pytest.param("function without the parameter", marks=pytest.mark.slow),
+        pytest.param("wrong shape", marks=pytest.mark.slow),
+        pytest.param("no tensor", marks=pytest.mark.slow),
+        pytest.param("no function", marks=pytest.mark.slow),
+        pytest.param("no module", marks=pytest.mark.slow),
     ],
 )
 def test_a_failing_edit_leaves_the_network_as_it_was(networks, case):

@@ -1,4 +1,4 @@
-"""The engine beside plain full passes through copies whose weights were set by hand."""
+"""Outcomes of `evaluate` compared with full passes through copies whose weights were set by hand."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_an_edit_that_changes_nothing_equals_the_row_before(model, data):
     assert np.array_equal(result.after.margin, result.before.margin)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "deit_tiny"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("deit_tiny", marks=pytest.mark.slow)])
 def test_batch_size_changes_no_result(name):
     torch.manual_seed(0)
     net = build(NetworkSettings(model=name, n_classes=3, image_size=32))
@@ -153,7 +153,13 @@ def test_batch_size_changes_no_result(name):
 
 
 @pytest.mark.parametrize(
-    ("edits_per_block", "outcomes_per_block", "min_samples"), [(1, 4, 2), (2, 1000, 30), (64, 7, 7), (3, 30, 1)]
+    ("edits_per_block", "outcomes_per_block", "min_samples"),
+    [
+        (64, 7, 7),
+        pytest.param(1, 4, 2, marks=pytest.mark.slow),
+        pytest.param(2, 1000, 30, marks=pytest.mark.slow),
+        pytest.param(3, 30, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_per_block, outcomes_per_block, min_samples):
     whole = sm.evaluate(model, edits, data.train)
@@ -202,7 +208,7 @@ def test_margin_is_true_minus_best_other():
 
 
 class Text(nn.Module):
-    """Takes its inputs by name and answers with a field `logits`, as networks of the transformers library do."""
+    """Takes its inputs by name and gives an object with a field `logits`, as the transformers library does."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ from spurious_memorization.engine.prefix.network import SegmentedNetwork
 from spurious_memorization.engine.prefix.prepared import prepare_edit
 
 
-@pytest.fixture(params=["batch", "waiting", "kept", "all"])
+@pytest.fixture(params=["all", *(pytest.param(name, marks=pytest.mark.slow) for name in ("batch", "waiting", "kept"))])
 def tight(request, monkeypatch) -> Iterator[str]:
     limits = {
         "batch": (prefix_module, "BATCH_BYTES"),
@@ -81,6 +81,8 @@ class _Library:
 def test_freed_memory_is_kept_within_a_block_only(monkeypatch):
     library = _Library()
     monkeypatch.setattr(memory_module, "_glibc", lambda: library)
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
     default = {-1: 128 * 1024, -4: 65536}
 
     def fails() -> None:
@@ -95,6 +97,30 @@ def test_freed_memory_is_kept_within_a_block_only(monkeypatch):
     with memory_module.reused_memory(), memory_module.reused_memory():
         assert library.options == {-1: 2**31 - 1, -4: 0}
     assert library.options == default
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_set"),
+    [
+        ("MALLOC_TRIM_THRESHOLD_", "1000000", True),
+        ("MALLOC_MMAP_MAX_", "0", True),
+        ("MALLOC_MMAP_THRESHOLD_", "65536", True),
+        ("MALLOC_TOP_PAD_", "65536", True),
+        ("GLIBC_TUNABLES", "glibc.malloc.check=3:glibc.malloc.trim_threshold=128", True),
+        ("GLIBC_TUNABLES", "glibc.malloc.mmap_max=4", True),
+        ("GLIBC_TUNABLES", "glibc.malloc.check=3:glibc.elision.enable=1", False),
+        ("MALLOC_ARENA_MAX", "2", False),
+    ],
+)
+def test_an_allocator_that_the_user_has_set_is_left_alone(name, text, is_set, monkeypatch):
+    library = _Library()
+    monkeypatch.setattr(memory_module, "_glibc", lambda: library)
+    monkeypatch.setenv(name, text)
+    with memory_module.reused_memory() as return_memory:
+        return_memory()
+        assert bool(library.options) != is_set
+    assert bool(library.options) != is_set
+    assert bool(library.trimmed) != is_set
 
 
 def test_elsewhere_than_with_glibc_memory_is_left_alone(monkeypatch):

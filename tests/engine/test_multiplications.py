@@ -41,7 +41,9 @@ def test_pass_fractions_are_counted_as_by_hand():
     np.testing.assert_allclose(fractions, (second + head) / engine.pass_multiplications)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "deit_tiny", "string padding", "signals"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("deit_tiny", marks=pytest.mark.slow), "string padding", "signals"]
+)
 def test_multiplications_of_a_full_pass(name):
     if name in OWN:
         make, shape, _ = OWN[name]

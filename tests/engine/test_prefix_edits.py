@@ -35,7 +35,10 @@ from spurious_memorization.engine.prefix.network import segmented
 from spurious_memorization.networks.selection import Selection
 from spurious_memorization.networks.units import Units, sites
 
-NETWORKS = ("resnet18", "resnet50", "deit_tiny", "convnext_atto", pytest.param("regnety_002", marks=pytest.mark.slow))
+NETWORKS = (
+    "resnet18",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("deit_tiny", "resnet50", "convnext_atto", "regnety_002")),
+)
 KINDS = ("zero", "mean", "random_init", "random_noise", "rewind", "engine_cases:turned")
 
 
@@ -88,8 +91,17 @@ def test_any_edits_equal_full_passes(name):
     holds()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["resnet18", "deit_tiny"])
+QUICK = {("resnet18", "engine_cases:turned"), ("deit_tiny", "zero")}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=() if (name, kind) in QUICK else pytest.mark.slow)
+        for name in ("resnet18", "deit_tiny")
+        for kind in KINDS
+    ],
+)
 def test_each_kind_of_edit_at_each_depth(name, kind):
     net = network(name)[0]
     layers = [*sites(net, Selection())]
@@ -118,8 +130,16 @@ def test_each_kind_of_edit_at_each_depth(name, kind):
     ("name", "parameters"),
     [
         ("resnet18", ["bn1.weight", "bn1.bias", "layer2.0.downsample.1.weight", "layer4.1.bn2.bias", "fc.bias"]),
-        ("deit_tiny", ["pos_embed", "cls_token", "blocks.0.norm1.weight", "blocks.5.norm2.bias", "norm.weight"]),
-        ("convnext_atto", ["stem.1.weight", "stages.0.blocks.1.gamma", "stages.2.blocks.3.norm.weight"]),
+        pytest.param(
+            "deit_tiny",
+            ["pos_embed", "cls_token", "blocks.0.norm1.weight", "blocks.5.norm2.bias", "norm.weight"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "convnext_atto",
+            ["stem.1.weight", "stages.0.blocks.1.gamma", "stages.2.blocks.3.norm.weight"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_single_weights_of_any_parameter(name, parameters):
@@ -154,7 +174,7 @@ def test_a_zeroed_filter_stays_at_the_constant_behind_its_batch_norm():
         assert float((given[0] - given[UNEDITED]).abs().max()) > 1e-3 * float(expected.abs().max())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "deit_tiny"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("deit_tiny", marks=pytest.mark.slow)])
 def test_edits_that_do_nothing_equal_the_row_before_exactly(name):
     net, samples, _, engine = network(name)
     layers = [*sites(net, Selection())]

@@ -14,8 +14,10 @@ from spurious_memorization.engine.prefix.network import segmented
 from spurious_memorization.networks.selection import Selection
 from spurious_memorization.networks.units import sites
 
+QUICK = {"dense", "grouped", "tied without bias", "shared norm", "late bias", "no cuts", "signals"}
 
-@pytest.mark.parametrize("name", OWN)
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in OWN])
 def test_networks_of_all_kinds(name):
     make, shape, texts = OWN[name]
     torch.manual_seed(7)

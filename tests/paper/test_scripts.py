@@ -102,6 +102,7 @@ def test_the_readmes_examples(
     assert len(list(studies.glob("*/effects.parquet"))) == 2  # a run with studies, next to the result files
 
 
+@pytest.mark.slow
 def test_threshold_and_fine_tuning_chain_and_errors_are_one_line(
     waterbirds: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +266,24 @@ def test_each_script_has_a_shell_file_whose_flags_it_takes(
     monkeypatch.chdir(tmp_path)
     said = script(capsys, monkeypatch, name, *arguments)
     assert ("holds no network" in said.error) or ("data folder data/of birds does not exist" in said.error)
+
+
+def test_help_needs_no_torch() -> None:
+    """Of every script, in one process. Without torch the help takes well under a second."""
+    code = f"""
+import runpy, sys
+from pathlib import Path
+for script in sorted(Path({str(SCRIPTS)!r}).glob("*.py")):
+    sys.argv = [str(script), "--help"]
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        assert end.code == 0
+print(sorted({{"torch", "pandas", "scipy", "timm", "torchvision"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("Flags may be written with - or _.") == 5
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.slow

@@ -160,8 +160,8 @@ def test_bf16(squares: Path, tmp_path: Path) -> None:
     assert not np.allclose(run.predictions(0, "val"), plain.predictions(0, "val"), atol=1e-6)
 
 
-def recipe(layout: str, **given: Any) -> sm.TrainSettings:
-    return expanded(sm.TrainSettings(**given), SimpleNamespace(layout=layout))  # type: ignore[arg-type]
+def recipe(layout: str, **recorded: Any) -> sm.TrainSettings:
+    return expanded(sm.TrainSettings(**recorded), SimpleNamespace(layout=layout))  # type: ignore[arg-type]
 
 
 def test_the_papers_recipes() -> None:
@@ -184,9 +184,9 @@ def test_the_standard_recipe_follows_the_layout() -> None:
 
 
 def test_what_is_stated_wins_over_the_recipe() -> None:
-    given = recipe("celeba", recipe="paper-script", lr=0.3, epochs=2, weights="none", batch_size=64)
-    assert (given.lr, given.epochs, given.weights, given.batch_size) == (0.3, 2, "none", 64)
-    assert given.optimizer == "adam"
+    recorded = recipe("celeba", recipe="paper-script", lr=0.3, epochs=2, weights="none", batch_size=64)
+    assert (recorded.lr, recorded.epochs, recorded.weights, recorded.batch_size) == (0.3, 2, "none", 64)
+    assert recorded.optimizer == "adam"
     assert recipe("celeba", **{"from": "run"}).weights == "none"
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..datasets.samples import Dataset, from_tensors
+from ..datasets.samples import Dataset
+from ..datasets.tensors import from_tensors
 
 SIZE = 24
 CLASSES = ("upright", "lying")

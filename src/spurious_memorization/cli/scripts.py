@@ -11,7 +11,6 @@ from ..paper.arguments import ChannelStudy, Finetuning, Pretraining, ThresholdSt
 from ..settings import Execution
 from ..training.settings import TrainExecution
 from .app import Answer
-from .train import finished
 
 if TYPE_CHECKING:
     from ..runs.run import Run
@@ -92,6 +91,7 @@ def _trained(run: Run) -> Answer:
     """The answer of a training. Accuracy per group and epoch is drawn into the run, as `accuracy.png`."""
     from ..reporting.figures.write_figures import draw_figures
     from ..reporting.settings import FigureSettings
+    from .train import finished
 
     draw_figures("accuracy", [run.path], run.path, FigureSettings(format="png"))
     return finished([run])

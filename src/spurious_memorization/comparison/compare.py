@@ -1,4 +1,4 @@
-"""Runs side by side: for each method, the epochs that two rules choose, and how its networks then answer."""
+"""Compare runs: for each method, the epochs that two rules choose, and the accuracies of its networks in them."""
 
 from __future__ import annotations
 
@@ -15,26 +15,37 @@ from ..training.epoch_selection import val_halves
 from .costs import cost_of
 from .epochs import CHOSEN_BY, counts_where_chosen
 from .measures import accuracies, with_gaps
+<<<<<<< HEAD
 from .methods import CONTROL, Member, control_among, differing, members_of, named_method, recorded_start, runs_at
+=======
+from .methods import CONTROL, Member, control_among, differing, members_of, named_method, named_start, runs_at
+>>>>>>> main
 from .summary import summarized
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Comparison:
-    """What `compare` found.
+    """The result of `compare`.
 
     Arguments:
-        members: the runs with their methods, those of one method after another.
-        data: that all of them were made with.
+        members: the runs with their methods, sorted by method.
+        data: the data set of all runs.
         baseline: method to which differences are taken; None for none.
         runs: one row per run: run, method, seed, start, epochs (the last one measured), the epoch that each rule chose
             (`epoch_by_worst_group_accuracy`, `epoch_by_average`), and the columns of `cost_of`.
         counts: one row per run, rule, split and group: run, method, seed, chosen_by, epoch, split, group, group_name,
             n, correct.
+<<<<<<< HEAD
         values: one row per run, rule, split and measure: run, method, seed, chosen_by, split ("gap" for training minus
             test), measure, group (-1 where it is of all groups), group_name, value.
         summary: one row per method, rule, split and measure, as `summarized` gives it, with group_name.
         notes: what a reader must know beside the tables, in sentences.
+=======
+        values: one row per run, rule, split and measure: run, method, seed, chosen_by, split ("gap" is training minus
+            test), measure, group (-1 for all groups together), group_name, value.
+        summary: one row per method, rule, split and measure: the columns of `summarized`, and group_name.
+        notes: sentences that a reader of the tables must know.
+>>>>>>> main
     """
 
     members: tuple[Member, ...]
@@ -55,20 +66,20 @@ class Comparison:
 def compare(
     runs: Iterable[Run | str | Path], *, baseline: str | None = None, data_folder: Path | None = None
 ) -> Comparison:
-    """Compare runs on the same data; runs that are equal but for their seed are one method.
+    """Compare runs on the same data. Runs that differ only in their seed are one method.
 
-    An epoch is chosen for each run twice, among those with a checkpoint: by worst-group accuracy and by plain average,
-    both on the selecting half of val, on which no method fits anything. Accuracies on val are those on that half.
+    For each run two rules choose an epoch among those with a checkpoint: worst-group accuracy and plain average. Both
+    use only the selecting half of val, on which no method fits anything. Accuracies on val are those on that half.
 
     Arguments:
-        runs: the runs, or their folders; a folder of `--seeds` stands for all runs in it.
-        baseline: method to which differences are taken by seed, its name or objective; "erm-continue" where there is
-            one, if not given.
+        runs: the runs, or their folders; a folder that `--seeds` made stands for all runs in it.
+        baseline: name or objective of the method to which differences are taken, seed by seed. If not given,
+            "erm-continue", if it is among the methods.
         data_folder: where the runs' data are now, if they were moved.
 
     Raises:
-        UserError: a run is none, has no finished epoch or other data than the first, there is no val split, the
-            baseline is not among them, the same method and seed is there twice.
+        UserError: a folder is no run; a run has no finished epoch, or other data than the first; there is no val split;
+            the baseline is not among the runs; the same method and seed occur twice.
 
     Example:
         ```python
@@ -124,7 +135,11 @@ def _values(counts: pd.DataFrame, data: Dataset) -> pd.DataFrame:
 
 
 def _run_row(member: Member, counts: pd.DataFrame) -> dict[str, object]:
+<<<<<<< HEAD
     run, start = member.run, recorded_start(member.run)
+=======
+    run, start = member.run, named_start(member.run)
+>>>>>>> main
     own = counts[counts["run"] == str(run.path)].set_index("chosen_by")["epoch"]
     return {
         "run": str(run.path),
@@ -154,6 +169,11 @@ def _notes(members: Sequence[Member], baseline: str | None) -> list[str]:
         notes.append(f"No differences are shown: no one method is {CONTROL}; name a baseline with --baseline.")
     varied = differing(members)
     for name in varied:
+<<<<<<< HEAD
         values_by_method = (f"{value} ({', '.join(rows.index)})" for value, rows in varied.groupby(name, sort=False))
         notes.append(f"The methods differ in {name}, too: {'; '.join(values_by_method)}.")
+=======
+        values = (f"{value} ({', '.join(rows.index)})" for value, rows in varied.groupby(name, sort=False))
+        notes.append(f"The methods differ in {name}, too: {'; '.join(values)}.")
+>>>>>>> main
     return notes

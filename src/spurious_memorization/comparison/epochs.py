@@ -1,4 +1,4 @@
-"""The epochs that validation rules choose for a run, and how its network answers there."""
+"""The epochs that validation rules choose for a run, and the accuracy of its network in them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ CHOSEN_BY: tuple[BestRule, ...] = ("worst_group_accuracy", "average")
 def counts_where_chosen(run: Run, selecting: Samples) -> pd.DataFrame:
     """Correct answers of a run's network in the epochs that the rules choose on the selecting half of val.
 
-    Candidates are the epochs with a checkpoint, epoch 0 among them; of equals the earliest is chosen.
+    The candidates are the epochs with a checkpoint, including epoch 0. If several are equal, the earliest is chosen.
 
     Returns:
+<<<<<<< HEAD
         One row per rule, split and group: chosen_by, epoch, split, group, n, correct. Those of val are of the half.
+=======
+        One row per rule, split and group: chosen_by, epoch, split, group, n, correct. On val, only the selecting half
+        is counted.
+>>>>>>> main
 
     Raises:
         UserError: no epoch is finished, or predictions on val are missing.

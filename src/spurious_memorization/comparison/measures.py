@@ -16,28 +16,37 @@ def accuracies(counts: pd.DataFrame, train_counts: NDArray[np.int64]) -> pd.Data
     """Every measure of one network on one split.
 
     Arguments:
+<<<<<<< HEAD
         counts: one row per group: group, n, correct; groups without samples count for nothing.
         train_counts: training samples of each group, [groups]: the weights of `average_train_weighted`.
 
     Returns:
         One row per measure: measure (those of `OVERALL`, then "group_accuracy"), group (-1 where it is of all groups),
         value. Without any sample no row.
+=======
+        counts: one row per group: group, n, correct; groups without samples are left out.
+        train_counts: training samples of each group, [groups]: the weights of `average_train_weighted`.
+
+    Returns:
+        One row per measure: measure (those of `OVERALL`, then "group_accuracy"), group (-1 for all groups together),
+        value. Without samples there is no row.
+>>>>>>> main
     """
-    there = counts[counts["n"] > 0]
-    if there.empty:
+    filled = counts[counts["n"] > 0]
+    if filled.empty:
         return pd.DataFrame(columns=["measure", "group", "value"])
-    accuracy = (there["correct"] / there["n"]).to_numpy(float)
-    weights = train_counts[there["group"]].astype(float)
+    accuracy = (filled["correct"] / filled["n"]).to_numpy(float)
+    weights = train_counts[filled["group"]].astype(float)
     overall = (
-        there["correct"].sum() / there["n"].sum(),
+        filled["correct"].sum() / filled["n"].sum(),
         float(weights @ accuracy / weights.sum()) if weights.any() else np.nan,
         accuracy.mean(),
         accuracy.min(),
     )
     return pd.DataFrame(
         {
-            "measure": [*OVERALL, *["group_accuracy"] * len(there)],
-            "group": [*[-1] * len(OVERALL), *there["group"]],
+            "measure": [*OVERALL, *["group_accuracy"] * len(filled)],
+            "group": [*[-1] * len(OVERALL), *filled["group"]],
             "value": [*overall, *accuracy],
         }
     )

@@ -1,4 +1,4 @@
-"""Methods: runs that are equal but for their seed, under a name that tells them apart."""
+"""Methods: runs that differ only in their seed, each under a name of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTROL = "erm-continue"
 """The objective that a repair must beat: the same training from the same checkpoint, without the repair."""
 
 _NO_PART_OF_IT = ("seed", "split_seed", "recipe", "best_by")
-"""Settings that make no other method: seeds, what only fills in others, and how an epoch is chosen later."""
+"""Settings that do not make another method: seeds, settings that only fill in others, and how an epoch is chosen."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,19 @@ def runs_at(place: str | Path) -> list[Run]:
     """The run in a folder, or the runs of all seeds below it, as `spurmem train --seeds` writes them.
 
     Raises:
-        UserError: there is none.
+        UserError: the folder holds no run.
     """
     path = Path(place)
     if (path / "run.json").is_file():
         return [Run(path)]
     below = [file.parent for file in path.glob("seed_*/run.json")]
     if not below:
-        _ = Run(path).record  # says that it is no run
+        _ = Run(path).record  # raises the error that the folder is no run
     return [Run(folder) for folder in sorted(below, key=lambda folder: (len(folder.name), folder.name))]
 
 
 def members_of(runs: Sequence[Run]) -> list[Member]:
-    """The runs with the names of their methods, those of one method after another, in the order given.
+    """The runs with the names of their methods, sorted by method, in the given order.
 
     A method's name is its objective (of an edited or imported network: "edit" or "import"). Where several methods share
     it, it is followed by the settings in which they differ.
@@ -66,10 +66,10 @@ def members_of(runs: Sequence[Run]) -> list[Member]:
     first = dict(zip(reversed(keys), reversed(blocks), strict=True))
     unique = list(dict.fromkeys(keys))
     names = dict(zip(unique, _names([first[key] for key in unique]), strict=True))
-    members = [Member(run, names[key], seed_of(run)) for run, key in zip(runs, keys, strict=True)]
-    there: dict[tuple[str, int], Run] = {}
+    members = [Member(run=run, method=names[key], seed=seed_of(run)) for run, key in zip(runs, keys, strict=True)]
+    known: dict[tuple[str, int], Run] = {}
     for member in members:
-        other = there.setdefault((member.method, member.seed), member.run)
+        other = known.setdefault((member.method, member.seed), member.run)
         if other is not member.run:
             raise UserError(
                 f"{other.path} and {member.run.path} are the same method ({member.method}) with the same seed "
@@ -80,12 +80,16 @@ def members_of(runs: Sequence[Run]) -> list[Member]:
 
 
 def method_of(run: Run) -> dict[str, Any]:
-    """What makes a run's method: all settings but seeds; in the place of a run that it started from, that run's method
-    and the epoch."""
+    """The settings that make a run's method: all but seeds. A run from which it started is replaced by that run's
+    method and the epoch."""
     record = run.record
     recorded = json.loads(record.model_dump_json(include={"settings": True, "network": True, "data": {"transform"}}))
     settings = {name: value for name, value in recorded["settings"].items() if name not in _NO_PART_OF_IT}
+<<<<<<< HEAD
     started = recorded_start(run)
+=======
+    started = named_start(run)
+>>>>>>> main
     if started is not None:
         settings.pop("run", None)
         older, epoch = started
@@ -104,21 +108,31 @@ def method_of(run: Run) -> dict[str, Any]:
 
 
 def kind_of(run: Run) -> str:
-    """The objective of a trained run, otherwise where the network came from."""
+    """The objective of a trained run; for other runs, where the network came from."""
     objective = run.record.settings.get("objective", run.record.origin)
     return str(objective["name"]) if isinstance(objective, Mapping) else str(objective)
 
 
 def seed_of(run: Run) -> int:
+<<<<<<< HEAD
     """Seed of the training that the network went through last; 0 where none is known."""
     started = recorded_start(run)
+=======
+    """Seed of the last training of the network; 0 if none is known."""
+    started = named_start(run)
+>>>>>>> main
     if run.record.origin == "edit" and started is not None and (started[0].path / "run.json").is_file():
         return seed_of(started[0])
     return int(run.record.settings.get("seed", 0))
 
 
+<<<<<<< HEAD
 def recorded_start(run: Run) -> tuple[Run, str] | None:
     """The run that this one started from, and the epoch in the words of its settings; None if from no run."""
+=======
+def named_start(run: Run) -> tuple[Run, str] | None:
+    """The run from which this one started, and the epoch as its settings name it; None if it started from no run."""
+>>>>>>> main
     settings = run.record.settings
     if run.record.origin == "edit":
         return Run(Path(settings["run"])), str(settings["epoch"])
@@ -129,10 +143,10 @@ def recorded_start(run: Run) -> tuple[Run, str] | None:
 
 
 def named_method(members: Iterable[Member], wanted: str) -> str:
-    """The method that a baseline's name stands for: its own name, or an objective that one method alone has.
+    """The method that a baseline's name means: the method of this name, or the only one with this objective.
 
     Raises:
-        UserError: none or several have it.
+        UserError: no method or several methods have it.
     """
     kinds = {member.method: kind_of(member.run) for member in members}
     if wanted in kinds:
@@ -146,13 +160,17 @@ def named_method(members: Iterable[Member], wanted: str) -> str:
 
 
 def control_among(members: Iterable[Member]) -> str | None:
-    """The only method that continues plain training; None where there is no such one, or several."""
+    """The only method that continues plain training; None if there is none, or several."""
     fitting = {member.method for member in members if kind_of(member.run) == CONTROL}
     return fitting.pop() if len(fitting) == 1 else None
 
 
 def differing(members: Iterable[Member]) -> pd.DataFrame:
+<<<<<<< HEAD
     """Settings other than the objective in which methods differ, among those that all have: one row per method."""
+=======
+    """Settings that all methods have and in which they differ, besides the objective: one row per method."""
+>>>>>>> main
     first = {member.method: member.run for member in reversed(list(members))}
     table = (
         _flat(
@@ -186,13 +204,22 @@ def _names(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
             short = varied
         for row in rows:
             own = {name.removeprefix("objective."): table[name].iloc[row] for name in short}
+<<<<<<< HEAD
             recorded = (f"{name}={value}" for name, value in own.items() if pd.notna(value))
             names[row] = " ".join([kind, *recorded])
+=======
+            differing_settings = (f"{name}={value}" for name, value in own.items() if pd.notna(value))
+            names[row] = " ".join([kind, *differing_settings])
+>>>>>>> main
     return names
 
 
 def _flat(blocks: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+<<<<<<< HEAD
     """One row per block, nested settings as columns `a.b`; values as text, so that lists and numbers compare alike."""
+=======
+    """One row per block of settings. Nested settings become columns `a.b`; values become text, so that they compare."""
+>>>>>>> main
     table = pd.json_normalize(list(blocks), sep=".").astype(object)
     return table.map(lambda value: _text(value) if isinstance(value, list) or pd.notna(value) else None)
 

@@ -8,21 +8,32 @@ from ..errors import UserError
 from ..runs.run import Run
 from ..studies.study import studies_of
 from .compare import Comparison
+<<<<<<< HEAD
 from .methods import Member, kind_of, recorded_start, seed_of
+=======
+from .methods import Member, kind_of, named_start, seed_of
+>>>>>>> main
 
 
 def starts_of(found: Comparison) -> dict[Member, tuple[Run, int]]:
-    """{run whose network began as that of another run: this other run, and its epoch there}.
+    """For each run that started from another run: the other run, and the epoch of its network.
 
     Raises:
         UserError: the other run is gone, or was made with other data.
     """
     starts = {}
     for member in found.members:
+<<<<<<< HEAD
         recorded = recorded_start(member.run)
         if recorded is None:
             continue
         older, words = recorded
+=======
+        start = named_start(member.run)
+        if start is None:
+            continue
+        older, words = start
+>>>>>>> main
         if older.record.data.fingerprint != member.run.record.data.fingerprint:
             raise UserError(
                 f"--study: {older.path}, which {member.run.path} started from, was made with other data: leave it out"
@@ -33,15 +44,15 @@ def starts_of(found: Comparison) -> dict[Member, tuple[Run, int]]:
 
 
 def studied_runs(found: Comparison, starts: Iterable[tuple[Run, int]], study: str | None) -> tuple[str, dict[int, Run]]:
-    """The name of the study, and the run of each seed that has it: those that others started from, then ERM's.
+    """The name of the study, and for each seed the run that has it: the runs from which others started, then ERM runs.
 
     Arguments:
-        found: the runs side by side.
-        starts: what `starts_of` gave; each must have the study.
-        study: its name; the only finished one if not given.
+        found: the compared runs.
+        starts: the values of `starts_of`; each of these runs must have the study.
+        study: its name; if not given, the only finished study.
 
     Raises:
-        UserError: no run could be the start, one lacks the study, or several could be meant.
+        UserError: no run could be the start, a run lacks the study, or there are several studies.
     """
     begun = list({run.path.resolve(): run for run, _ in starts}.values())
     plain = [member.run for member in found.members if kind_of(member.run) == "erm"]
@@ -61,10 +72,10 @@ def finished_studies(run: Run) -> list[str]:
     """Names of a run's finished studies.
 
     Raises:
-        UserError: it is no run.
+        UserError: the folder is no run.
     """
     _ = run.record
-    return [study.path.name for study in studies_of(run) if study.is_complete]
+    return [study.name for study in studies_of(run) if study.is_complete]
 
 
 def _only_study(runs: Sequence[Run]) -> str:
@@ -72,5 +83,5 @@ def _only_study(runs: Sequence[Run]) -> str:
     if len(names) == 1:
         return names[0]
     if names:
-        raise UserError(f"several studies could be followed: name one of {', '.join(names)}")
+        raise UserError(f"there are several studies: name one of {', '.join(names)}")
     raise UserError(f"{runs[0].path} has no finished study: `spurmem study` makes one")

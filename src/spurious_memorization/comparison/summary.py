@@ -12,7 +12,7 @@ _WHAT = ["chosen_by", "split", "measure", "group"]
 
 
 def summarized(values: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
-    """Every method's values over its seeds, beside the baseline's of the same seeds.
+    """Mean and spread of every method over its seeds, and its differences to the baseline of the same seeds.
 
     Arguments:
         values: one row per run and measure: method, seed, chosen_by, split, measure, group, value.
@@ -20,9 +20,15 @@ def summarized(values: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
 
     Returns:
         One row per method and measure: method, chosen_by, split, measure, group; n_seeds, mean, std (of the sample; nan
+<<<<<<< HEAD
         for one seed); n_paired (seeds that the baseline has too; 0 for the baseline itself), difference (mean of the
         differences by seed), difference_std, and its 95 % interval low, high by the t distribution with n_paired - 1
         degrees of freedom (nan for one pair).
+=======
+        for one seed); n_paired (seeds that the baseline has, too; 0 for the baseline itself), difference (mean of the
+        differences per seed), difference_std, and the 95 % interval of the difference, low and high (t distribution
+        with n_paired - 1 degrees of freedom; nan for one pair).
+>>>>>>> main
     """
     own = values.groupby(["method", *_WHAT], sort=False)["value"].agg(n_seeds="count", mean="mean", std="std")
     table = own.reset_index()

@@ -1,4 +1,4 @@
-"""What became of a studied network's channels in the runs that started from it, and what others have in their place."""
+"""What became of the units that a study found: in networks trained from the studied one, and in new ones."""
 
 from __future__ import annotations
 
@@ -6,40 +6,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..console import log
-from ..controls.norms import norms_of_units
 from ..criteria.scores import Scores, read_scores
-from ..datasets.pseudo_minority import with_pseudo_minority
-from ..datasets.samples import Dataset, Samples
-from ..edits.edit import zero
-from ..engine.evaluate import evaluate
-from ..errors import UserError
-from ..networks.forward import choose_device
-from ..networks.names import LossName
-from ..networks.selection import Selection
-from ..networks.units import Units, parse_units, short_name
+from ..datasets.samples import Dataset
 from ..runs.run import Run
 from ..settings import Execution
 from ..statistics.agreement import agreement, first_units
-from ..statistics.counts import count
-from ..studies.ablation import single_edits
 from ..studies.network import network_of_run
 from ..studies.ranking_settings import RankingSettings
 from ..studies.rankings import ranking_file, ranking_scores
-from ..studies.rules import rules_of
-from ..studies.settings import StudySettings, parse_sizes
+from ..studies.settings import parse_sizes
 from ..studies.store import FolderStore
-from ..studies.study import Study
 from .compare import Comparison, compare
 from .epochs import CHOSEN_BY
 from .methods import Member
 from .starts import starts_of, studied_runs
-
-TOGETHER = "together"
-"""Stands in the place of a unit: all units of the set at once."""
+from .studied_units import TOGETHER, StudiedRun, effects_of_units, studied_run
 
 UNIT_COLUMNS = (
     *("run", "method", "seed", "chosen_by", "epoch", "start", "start_epoch", "criterion", "traced_on", "called"),
@@ -52,12 +36,13 @@ TRACE_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class UnitTracking:
-    """What `track_units` found.
+    """The result of `track_units`.
 
     Arguments:
         study: its name.
+<<<<<<< HEAD
         units: of the runs that started from a studied one. One row per run, rule that chooses epochs (chosen_by,
             epoch), ranking (criterion, traced_on), unit and minority group. `called` says whether the set of n_units is
             critical by its verdicts or only selected; unit is "together" for the whole set. Folded norms, the group's
@@ -67,6 +52,17 @@ class UnitTracking:
         traces: of the other runs. One row per run, rule and ranking: the first k units of a new trace beside those of
             the studied run of the same seed (start, start_epoch), with the columns of `agreement`.
         notes: what a reader must know beside the frames, in sentences.
+=======
+        units: for runs that started from a studied network. One row per run, rule that chose the epoch (chosen_by,
+            epoch), ranking (criterion, traced_on), unit and minority group. `called` says whether the set is critical
+            by its verdicts or only selected. `unit` is "together" for the whole set. The folded norm, the accuracy of
+            the group on its n training samples, and its accuracy change when the unit is zeroed are given twice: for
+            the starting network (suffix _start; run `start`, epoch `start_epoch`) and for the chosen one (suffix
+            _chosen). norm_ratio is chosen over start; for a whole set it is the mean over its units.
+        traces: for the other runs. One row per run, rule and ranking: the agreement of a new ranking with that of the
+            studied run of the same seed (start, start_epoch), with the columns of `agreement`.
+        notes: sentences that a reader of the frames must know.
+>>>>>>> main
     """
 
     study: str
@@ -82,64 +78,74 @@ def track_units(
     data_folder: Path | None = None,
     execution: Execution | None = None,
 ) -> UnitTracking:
-    """Follow the units that a study of the starting network found into the networks that were trained from it.
+    """Track the units that a study of the starting network found into the networks that were trained from it.
 
-    A run that started from another one keeps its channels: the units of the largest set of each ranking (the largest
-    critical one; the largest selected one where none is critical) are looked at in both networks. In a run trained
-    from scratch the same numbers mean nothing: it is traced anew by the study's rankings, beside the studied run of the
-    same seed. New rankings are stored in the run that was traced.
+    A run that started from another run keeps its channels. So the same units are measured in both networks: for each
+    ranking those of the largest critical set, or of the largest selected set if none is critical. In a run trained from
+    scratch the same numbers mean nothing. Such a run is traced again with the study's rankings, which are compared with
+    those of the studied run of the same seed. New rankings are stored in the traced run.
 
     Arguments:
-        runs: what `compare` gave, or what it takes.
-        study: name of a finished study of every run that was started from, of ERM's runs where none was; the only
-            one there is if not given.
-        data_folder: where the runs' data are now, if they were moved; of a comparison its own are taken.
+        runs: the result of `compare`, or its arguments.
+        study: name of a finished study of every run from which another one started, or else of the ERM runs. If not
+            given, the only study there is.
+        data_folder: where the runs' data are now, if they were moved; a comparison uses its own.
         execution: device, workers, batch size; changes no result.
 
     Raises:
-        UserError: as for `compare`; no run was started from, the study isn't there or lists no units, another command
-            is writing a run that must be traced.
+        UserError: as for `compare`; or no run started from another one, the study does not exist or lists no units, or
+            another command is writing a run that must be traced.
 
     Example:
         ```python
         found = sm.track_units(["runs/erm", "runs/pruned", "runs/groupdro"], "first")
+<<<<<<< HEAD
         columns = ["method", "seed", "group_name", "accuracy_change_start", "accuracy_change_chosen"]
         found.units.query("unit == 'together'")[columns]
+=======
+        whole_sets = found.units.query("unit == 'together'")
+        whole_sets[["method", "seed", "group_name", "accuracy_change_start", "accuracy_change_chosen"]]
+>>>>>>> main
         ```
     """
     found = runs if isinstance(runs, Comparison) else compare(runs, data_folder=data_folder)
     execution = execution or Execution()
     starts = starts_of(found)
-    name, of_seed = studied_runs(found, starts.values(), study)
-    places = {run.path.resolve(): run for run in (*of_seed.values(), *(run for run, _ in starts.values()))}
-    studied = {place: _Studied.of(run, name, found.data) for place, run in places.items()}
+    name, run_of_seed = studied_runs(found, starts.values(), study)
+    runs_with_study = {run.path.resolve(): run for run in (*run_of_seed.values(), *(run for run, _ in starts.values()))}
+    studied = {place: studied_run(run, name, found.data) for place, run in runs_with_study.items()}
     notes: list[str] = []
-    log(f"following study {name} through {len(found.members)} runs")
-    known: dict[tuple[Path, int], pd.DataFrame] = {}
+    log(f"tracking the units of study {name} through {len(found.members)} runs")
+    in_start: dict[tuple[Path, int], pd.DataFrame] = {}
     units, traces = [], []
     for member in found.members:
         epochs = _chosen_epochs(found, member)
         if member in starts:
             older, epoch = starts[member]
-            origin = studied[older.path.resolve()]
+            origin, key = studied[older.path.resolve()], (older.path.resolve(), epoch)
             if epoch != origin.epoch:
                 notes.append(f"{member.run.path} started from epoch {epoch}; the study is of epoch {origin.epoch}.")
-            if (older.path.resolve(), epoch) not in known:
-                known[older.path.resolve(), epoch] = origin.measured(older, epoch, execution)
-            now = {e: origin.measured(member.run, e, execution) for e in set(epochs.values())}
-            rows = _joined(known[older.path.resolve(), epoch], now, epochs)
-            units.append(_about(member, older, epoch, rows))
+            if key not in in_start:
+                in_start[key] = effects_of_units(origin, older, epoch, execution)
+            now = {e: effects_of_units(origin, member.run, e, execution) for e in set(epochs.values())}
+            units.append(_with_run(member, older, epoch, _start_and_chosen(in_start[key], now, epochs)))
         elif member.run.path.resolve() not in studied:
-            if member.seed not in of_seed:
-                notes.append(f"{member.run.path} is not traced anew: no studied run has its seed, {member.seed}.")
+            if member.seed not in run_of_seed:
+                notes.append(f"{member.run.path} is not traced again: no studied run has its seed, {member.seed}.")
                 continue
-            origin = studied[of_seed[member.seed].path.resolve()]
-            now, left_out = _traced(origin, member.run, epochs, execution)
-            notes += left_out
-            traces.append(_about(member, origin.run, origin.epoch, now))
-    return UnitTracking(name, _frame(units, UNIT_COLUMNS), _frame(traces, TRACE_COLUMNS), tuple(dict.fromkeys(notes)))
+            origin = studied[run_of_seed[member.seed].path.resolve()]
+            rows, new_notes = _new_traces(origin, member.run, epochs, execution)
+            notes += new_notes
+            traces.append(_with_run(member, origin.run, origin.epoch, rows))
+    return UnitTracking(
+        study=name,
+        units=_frame(units, UNIT_COLUMNS),
+        traces=_frame(traces, TRACE_COLUMNS),
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
+<<<<<<< HEAD
 @dataclass(frozen=True, eq=False)
 class _Set:
     """The units of one ranking that are followed: criterion and group that selected them, and "critical" or
@@ -243,6 +249,10 @@ def _of_groups(samples: Samples, groups: Iterable[int]) -> Samples:
 
 def _joined(start: pd.DataFrame, chosen: dict[int, pd.DataFrame], epochs: dict[str, int]) -> pd.DataFrame:
     """Both networks side by side, once a rule."""
+=======
+def _start_and_chosen(start: pd.DataFrame, chosen: dict[int, pd.DataFrame], epochs: dict[str, int]) -> pd.DataFrame:
+    """The starting network's values and those of the chosen networks in one row, for each rule that chooses epochs."""
+>>>>>>> main
     values = ["norm", "accuracy", "accuracy_change"]
     frames = []
     for rule, epoch in epochs.items():
@@ -254,32 +264,31 @@ def _joined(start: pd.DataFrame, chosen: dict[int, pd.DataFrame], epochs: dict[s
     return pd.concat(frames, ignore_index=True)
 
 
-def _traced(
-    origin: _Studied, run: Run, epochs: dict[str, int], execution: Execution
+def _new_traces(
+    origin: StudiedRun, run: Run, epochs: dict[str, int], execution: Execution
 ) -> tuple[pd.DataFrame, Sequence[str]]:
-    """The study's rankings of another network beside those of the studied one, and why some are left out."""
+    """Agreement of the study's rankings in another run with those of the studied run, and notes on what is missing."""
     if origin.settings.unit == "weight" or not origin.rankings:
         return pd.DataFrame(), ["No new traces: the study ranks no channels or heads."]
     if run.record.network.model != origin.run.record.network.model:
         other = f"{run.record.network.model}, not {origin.run.record.network.model}"
-        return pd.DataFrame(), [f"{run.path} is not traced anew: its network is {other}."]
+        return pd.DataFrame(), [f"{run.path} is not traced again: its network is {other}."]
     rows, notes = [], []
     for ranking in origin.rankings:
-        first = _scores(origin.run, origin.data, ranking, execution)
-        k = first_units(first, parse_sizes(origin.settings.size, origin.settings.unit))
+        of_study = _scores(origin.run, origin.data, ranking, execution)
+        k = first_units(of_study, parse_sizes(origin.settings.size, origin.settings.unit))
         for rule, epoch in epochs.items():
-            anew = ranking.model_copy(update={"epoch": epoch})
-            pair = agreement({"start": first, "anew": _scores(run, origin.data, anew, execution)}, k)
+            here = _scores(run, origin.data, ranking.model_copy(update={"epoch": epoch}), execution)
+            pair = agreement({"start": of_study, "new": here}, k)
             if pair.empty:
-                notes.append(
-                    f"{ranking.label} of {run.path}: no more than {k} units were measured, too few to compare."
-                )
+                notes.append(f"{ranking.label} of {run.path}: at most {k} units were measured, too few to compare.")
             about = {"criterion": ranking.criterion, "traced_on": ranking.group or "", "chosen_by": rule}
             rows.append(pair.assign(**about, epoch=epoch))
     return pd.concat(rows, ignore_index=True), notes
 
 
 def _scores(run: Run, data: Dataset, ranking: RankingSettings, execution: Execution) -> Scores:
+    """The scores of a ranking in a run, from its folder or measured now. Only measuring needs the run's lock."""
     file = ranking_file(run, ranking)
     if file.is_file():
         return read_scores(file)
@@ -289,15 +298,17 @@ def _scores(run: Run, data: Dataset, ranking: RankingSettings, execution: Execut
 
 
 def _chosen_epochs(found: Comparison, member: Member) -> dict[str, int]:
+    """The epoch that each rule chooses."""
     own = found.runs[found.runs["run"] == str(member.run.path)].iloc[0]
     return {rule: int(own[f"epoch_by_{rule}"]) for rule in CHOSEN_BY}
 
 
-def _about(member: Member, start: Run, start_epoch: int, rows: pd.DataFrame) -> pd.DataFrame:
+def _with_run(member: Member, start: Run, start_epoch: int, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the columns that name the run and where it started."""
     about = {"run": str(member.run.path), "method": member.method, "seed": member.seed}
     return rows.assign(**about, start=str(start.path), start_epoch=start_epoch)
 
 
 def _frame(rows: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    kept = [frame for frame in rows if len(frame)]
-    return pd.concat(kept, ignore_index=True)[[*columns]] if kept else pd.DataFrame(columns=[*columns])
+    filled = [frame for frame in rows if len(frame)]
+    return pd.concat(filled, ignore_index=True)[[*columns]] if filled else pd.DataFrame(columns=[*columns])

@@ -28,7 +28,8 @@ def find_criterion(name: str) -> Criterion:
     """A criterion that needs no engine.
 
     Arguments:
-        name: one of `CRITERIA`, or `module:function` for a user's own function (module, batch) -> {tensor name: scores}.
+        name: one of `CRITERIA`, or `module:function` for a user's own function (module, batch) -> {tensor name:
+            scores}.
 
     Raises:
         UserError: there is no criterion of this name, or the user's function can't be imported.

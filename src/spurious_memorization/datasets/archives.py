@@ -51,7 +51,7 @@ _DAMAGED = (
 
 
 def place(
-    source: Path, out: Path | None, read_table: Callable[[Path], AnnotatedTable | None], what: str, files: str
+    source: Path, out: Path | None, read_table: Callable[[Path], AnnotatedTable | None], *, what: str, files: str
 ) -> Path:
     """Prepare a data set that the user already has: unpack an archive, or use a folder in place.
 

@@ -48,7 +48,7 @@ class ImageCache:
         side: height and width of the images in pixels.
     """
 
-    def __init__(self, file: Path, limit: float, root: Path, paths: Sequence[str], side: int) -> None:
+    def __init__(self, *, file: Path, limit: float, root: Path, paths: Sequence[str], side: int) -> None:
         self.file = file
         self._limit = limit
         self._root = root
@@ -156,7 +156,7 @@ def image_cache(root: Path, paths: tuple[str, ...], transform: ImageTransform) -
     geometry = transform.model_dump(exclude={"mean", "std"})
     identity = json.dumps([versions, str(root.resolve()), paths, geometry], sort_keys=True)
     name = hashlib.sha256(identity.encode()).hexdigest()[:32] + SUFFIX
-    return ImageCache(_folder() / name, limit, root, paths, transform.image_size)
+    return ImageCache(file=_folder() / name, limit=limit, root=root, paths=paths, side=transform.image_size)
 
 
 def _folder() -> Path:

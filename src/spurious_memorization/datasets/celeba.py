@@ -170,4 +170,4 @@ def prepare_celeba(source: Path | None, out: Path | None = None) -> Path:
             "`spurmem data prepare celeba ARCHIVE --out DIR` with your archive or folder"
         )
     files = f"{ATTRIBUTES_FILE} and {SPLITS_FILE} (.csv or .txt) and {IMAGES}/, or a metadata.csv"
-    return place(source, out, read_table, "CelebA", files)
+    return place(source, out, read_table, what="CelebA", files=files)

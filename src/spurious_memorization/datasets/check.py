@@ -36,8 +36,8 @@ LONG_SECONDS = 10.0
 """The estimate is logged only if it is longer than this."""
 
 
-@dataclass(frozen=True)
-class Difference:
+@dataclass(frozen=True, kw_only=True)
+class CountDifference:
     """A group whose number of samples in a split differs from the known number."""
 
     split: str
@@ -83,7 +83,7 @@ class Report:
     majority: tuple[str, ...]
     split_seed: int | None
     compared: bool
-    differences: tuple[Difference, ...]
+    differences: tuple[CountDifference, ...]
     images: int
     decoded: bool
     searched: bool
@@ -139,7 +139,7 @@ def check(folder: str | Path, attribute: str | None = None, decode: bool = True,
         if inside.empty:
             raise UserError(f"{root}: all paths lead outside the folder, such as {outside[0]!r}: use paths within it")
         table = replace(table, frame=inside.reset_index(drop=True))
-    data = assemble(root, table, attribute, None, (), 0)
+    data = assemble(root, table, attribute=attribute, image_size=None, minority=(), split_seed=0)
     column = attribute_column(table, attribute)
     differences = _differences(root, data, table, column)
     paths = data.source.paths if isinstance(data.source, Images) else ()
@@ -173,7 +173,7 @@ def _counts(data: Dataset, split: str) -> list[int]:
     return counts
 
 
-def _differences(root: Path, data: Dataset, table: AnnotatedTable, column: str) -> tuple[Difference, ...] | None:
+def _differences(root: Path, data: Dataset, table: AnnotatedTable, column: str) -> tuple[CountDifference, ...] | None:
     """The counts that differ from the known counts. None if no counts are known, or if `data make` made the data."""
     known = KNOWN_COUNTS.get(table.layout)
     if known is None or table.description.name != table.layout or (root / f"{table.layout}.json").is_file():
@@ -181,7 +181,7 @@ def _differences(root: Path, data: Dataset, table: AnnotatedTable, column: str) 
     if column not in KNOWN_ATTRIBUTES or len(data.groups) != len(known["train"]):
         return None
     return tuple(
-        Difference(split, group, found, expected)
+        CountDifference(split=split, group=group, found=found, known=expected)
         for split, counts in known.items()
         for group, found, expected in zip(data.groups.names, _counts(data, split), counts, strict=True)
         if found != expected

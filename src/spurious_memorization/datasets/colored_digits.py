@@ -56,7 +56,7 @@ def make_colored_digits(out: Path, settings: ColoredDigitsSettings | None = None
     def draw(row: Any) -> Image.Image:
         return _colored(scans[row.scan], row.a, np.random.default_rng([settings.seed, row.scan]), settings.image_size)
 
-    save_images(out, list(plan.itertuples()), draw, "coloring digits", seconds_each=0.002)
+    save_images(out, list(plan.itertuples()), draw, label="coloring digits", seconds_each=0.002)
     description = DatasetDescription(
         name="colored-digits",
         image_size=settings.image_size,

@@ -108,7 +108,7 @@ def make_waterbirds(out: Path, settings: CubPlacesSettings) -> pd.DataFrame:
         mask = cub.masks / PurePosixPath(row.path).with_suffix(".png")
         return _pasted(cub.root / "images" / row.path, mask, settings.places / row.place_filename)
 
-    save_images(out, list(plan.itertuples()), draw, "pasting birds", seconds_each=0.03)
+    save_images(out, list(plan.itertuples()), draw, label="pasting birds", seconds_each=0.03)
     return finish_folder(out, waterbirds_table(plan), None)
 
 

@@ -57,7 +57,14 @@ def read_data(
         ```
     """
     root = Path(folder)
-    return assemble(root, read_table(root), attribute, image_size, minority, split_seed)
+    return assemble(
+        root,
+        read_table(root),
+        attribute=attribute,
+        image_size=image_size,
+        minority=minority,
+        split_seed=split_seed,
+    )
 
 
 def read_with_settings(folder: Path, settings: DataSettings) -> Dataset:
@@ -68,6 +75,7 @@ def read_with_settings(folder: Path, settings: DataSettings) -> Dataset:
 def assemble(
     root: Path,
     table: AnnotatedTable,
+    *,
     attribute: str | None,
     image_size: int | None,
     minority: tuple[str, ...],
@@ -91,7 +99,16 @@ def assemble(
     if image_size is not None:
         transform = _resized(transform, image_size)
     name = description.name or root.resolve().name
-    data = Dataset(name, groups, y, a, split, Images(root, paths, transform), layout=table.layout, split_seed=seed)
+    data = Dataset(
+        name=name,
+        groups=groups,
+        y=y,
+        a=a,
+        split=split,
+        source=Images(root, paths, transform),
+        layout=table.layout,
+        split_seed=seed,
+    )
     if minority or attribute is None:
         return data.with_minority(minority or description.minority)
     return data.with_minority([name for name in description.minority if name in groups.names])

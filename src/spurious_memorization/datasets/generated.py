@@ -67,7 +67,7 @@ def begin_folder(out: Path, source: str, settings: dict[str, Any]) -> None:
 
 
 def save_images(
-    out: Path, rows: Sequence[Any], draw: Callable[[Any], Image.Image], label: str, seconds_each: float
+    out: Path, rows: Sequence[Any], draw: Callable[[Any], Image.Image], *, label: str, seconds_each: float
 ) -> None:
     """Draw and save the image of each row that has no file yet.
 

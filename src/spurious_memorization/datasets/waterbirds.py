@@ -88,16 +88,16 @@ def prepare_waterbirds(source: Path | None = None, out: Path | None = None) -> P
     """
     files = f"metadata.csv with the columns {', '.join(COLUMNS)}, and its images"
     if source is not None:
-        return place(source, out, read_table, "Waterbirds", files)
+        return place(source, out, read_table, what="Waterbirds", files=files)
     if out is None:
         raise UserError("add --out DIR, the folder for Waterbirds, or give the folder or archive that you have")
     if out.is_dir() and read_table(out) is not None:
-        return place(out, None, read_table, "Waterbirds", files)
+        return place(out, None, read_table, what="Waterbirds", files=files)
     archive = out.with_name(f".{out.name}.{FOLDER}.tar.gz")
     if not archive.is_file():
         _download(archive, out)
     try:
-        folder = place(archive, out, read_table, "Waterbirds", files)
+        folder = place(archive, out, read_table, what="Waterbirds", files=files)
     except UserError:
         archive.unlink()
         raise

@@ -10,8 +10,9 @@ from torch import nn
 
 from ..criteria.gradients import taylor
 from ..criteria.scores import Scores, top
-from ..datasets.samples import Samples, from_tensors
+from ..datasets.samples import Samples
 from ..datasets.sources import Batch
+from ..datasets.tensors import from_tensors
 from ..edits.edit import Edit, zero
 from ..engine.evaluate import evaluate
 from ..engine.outcomes import Block

@@ -156,7 +156,7 @@ BARE_PARTS = ((214, 150, 52), (96, 88, 84), (190, 108, 70), (58, 54, 56), (206, 
 Range = tuple[float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Shape:
     """The ranges in which the two kinds differ. `tail_lift` is in radians."""
 
@@ -171,12 +171,30 @@ class _Shape:
 
 
 SHAPES = (
-    _Shape((0.12, 0.18), (0.08, 0.11), 0.62, (0.0, 0.008), (0.02, 0.10), (0.34, 0.50), (-0.25, 0.2), False),
-    _Shape((0.28, 0.38), (0.045, 0.07), 0.5, (0.035, 0.05), (0.16, 0.30), (0.12, 0.22), (0.1, 0.5), True),
+    _Shape(
+        bill_length=(0.12, 0.18),
+        bill_depth=(0.08, 0.11),
+        bill_waist=0.62,
+        bill_tip=(0.0, 0.008),
+        neck=(0.02, 0.10),
+        tail_length=(0.34, 0.50),
+        tail_lift=(-0.25, 0.2),
+        webbed_feet=False,
+    ),
+    _Shape(
+        bill_length=(0.28, 0.38),
+        bill_depth=(0.045, 0.07),
+        bill_waist=0.5,
+        bill_tip=(0.035, 0.05),
+        neck=(0.16, 0.30),
+        tail_length=(0.12, 0.22),
+        tail_lift=(0.1, 0.5),
+        webbed_feet=True,
+    ),
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Pose:
     """Position of a bird on a canvas of `size` x `size` pixels.
 
@@ -216,7 +234,7 @@ def _draw_bird(rng: Generator, kind: int, size: int) -> Image.Image:
     shape = SHAPES[kind]
     mirrored = bool(rng.random() < 0.5)
     pose = _Pose(
-        size,
+        size=size,
         x=size * ((0.55 if mirrored else 0.45) + rng.uniform(-0.08, 0.08)),
         y=size * rng.uniform(0.48, 0.68),
         length=size * rng.uniform(0.40, 0.56),

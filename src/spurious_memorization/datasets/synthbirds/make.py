@@ -55,7 +55,7 @@ def make_synthbirds(out: Path, settings: SynthbirdsSettings | None = None) -> pd
     def draw(row: Any) -> Image.Image:
         return draw_image(settings.seed, SPLITS.index(row.split), row.number, row.y, row.place, settings.image_size)
 
-    save_images(out, list(plan.itertuples()), draw, "drawing birds", seconds_each=0.0045)
+    save_images(out, list(plan.itertuples()), draw, label="drawing birds", seconds_each=0.0045)
     if settings.layout == "waterbirds":
         description = DatasetDescription(name="synthbirds", image_size=settings.image_size, resize=settings.image_size)
         return finish_folder(out, waterbirds_table(plan), description)

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from ...comparison.epochs import CHOSEN_BY
-from ...comparison.unit_tracking import TOGETHER, UnitTracking
+from ...comparison.studied_units import TOGETHER
+from ...comparison.unit_tracking import UnitTracking
 from .comparison_tables import spread
 from .number_formats import Kind
 from .table import Column, Table

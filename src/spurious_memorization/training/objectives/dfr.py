@@ -149,7 +149,7 @@ def _linear_head(model: nn.Module) -> nn.Linear:
     name = head_name(model)
     head = model.get_submodule(name)
     if not isinstance(head, nn.Linear):
-        raise UserError(f"the network's head {name} is no linear layer, which dfr fits anew: choose another objective")
+        raise UserError(f"the network's head {name} is no linear layer, which dfr needs: choose another objective")
     return head
 
 
