@@ -38,11 +38,7 @@ def test_killed_and_resumed(text: str, squares: Path, trained: sm.Run, tmp_path:
     text = f"jtt:errors_of={tmp_path / 'start'}@1,upweight=3" if text == "jtt" else text
     tiny.copied(trained, tmp_path / "start")
     start = {"from": str(tmp_path / "start")} if text.startswith(("erm-", "pruned")) else {}
-<<<<<<< HEAD
-    given = settings(text, **start)
-=======
     recorded = settings(text, **start)
->>>>>>> main
 
     def child() -> None:
         def killed(state: dict[str, Any], file: Path) -> None:
@@ -52,26 +48,15 @@ def test_killed_and_resumed(text: str, squares: Path, trained: sm.Run, tmp_path:
 
         torch_save = torch.save
         torch.save = killed  # type: ignore[assignment]
-<<<<<<< HEAD
-        sm.train(squares, tmp_path / "run", given)
-=======
         sm.train(squares, tmp_path / "run", recorded)
->>>>>>> main
 
     assert tiny.in_child(child) == -signal.SIGKILL
     if text.startswith("jtt"):  # the errors are stored: they must not be looked for again
         (tmp_path / "start" / "predictions").rename(tmp_path / "gone")
-<<<<<<< HEAD
-    resumed = sm.train(squares, tmp_path / "run", given, resume=True)
-    if text.startswith("jtt"):
-        (tmp_path / "gone").rename(tmp_path / "start" / "predictions")
-    whole = sm.train(squares, tmp_path / "whole", given)
-=======
     resumed = sm.train(squares, tmp_path / "run", recorded, resume=True)
     if text.startswith("jtt"):
         (tmp_path / "gone").rename(tmp_path / "start" / "predictions")
     whole = sm.train(squares, tmp_path / "whole", recorded)
->>>>>>> main
     assert tiny.same_networks(resumed, whole)
     pd.testing.assert_frame_equal(resumed.history(), whole.history())
     assert resumed.record.training_cost is not None

@@ -16,13 +16,8 @@ from spurious_memorization.training.masks import parameter_masks
 from spurious_memorization.training.objectives.pruned_contrast import PrunedContrastSettings, finetuning_loss
 
 
-<<<<<<< HEAD
-def paper(golden: Golden, **given) -> PrunedContrastSettings:
-    settings = sm.TrainSettings(recipe="paper-pruning", objective={"name": "pruned-contrast", **given})
-=======
 def paper(golden: Golden, **recorded) -> PrunedContrastSettings:
     settings = sm.TrainSettings(recipe="paper-pruning", objective={"name": "pruned-contrast", **recorded})
->>>>>>> main
     return settings.objective.expanded(settings.recipe, golden.model)
 
 
@@ -90,15 +85,6 @@ def test_golden_gradient_masks(golden):
         if fraction == "batch":
             continue
         units = pruned(golden, paper(golden, mask="gradient", fraction=float(fraction)), first)
-<<<<<<< HEAD
-        given = {
-            layer: value if isinstance(value, int) else sorted(value) for layer, value in expected.items() if value
-        }
-        if units.kind == "channel":
-            assert {short_name(name): sorted(index.tolist()) for name, index in units.by_name().items()} == given
-        else:
-            assert counted(units) == given
-=======
         recorded = {
             layer: value if isinstance(value, int) else sorted(value) for layer, value in expected.items() if value
         }
@@ -106,7 +92,6 @@ def test_golden_gradient_masks(golden):
             assert {short_name(name): sorted(index.tolist()) for name, index in units.by_name().items()} == recorded
         else:
             assert counted(units) == recorded
->>>>>>> main
 
 
 def step(golden: Golden, expected: dict, *, training: bool) -> tuple[float, dict[str, float]]:

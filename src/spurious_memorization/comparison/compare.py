@@ -15,11 +15,7 @@ from ..training.epoch_selection import val_halves
 from .costs import cost_of
 from .epochs import CHOSEN_BY, counts_where_chosen
 from .measures import accuracies, with_gaps
-<<<<<<< HEAD
-from .methods import CONTROL, Member, control_among, differing, members_of, named_method, recorded_start, runs_at
-=======
 from .methods import CONTROL, Member, control_among, differing, members_of, named_method, named_start, runs_at
->>>>>>> main
 from .summary import summarized
 
 
@@ -35,17 +31,10 @@ class Comparison:
             (`epoch_by_worst_group_accuracy`, `epoch_by_average`), and the columns of `cost_of`.
         counts: one row per run, rule, split and group: run, method, seed, chosen_by, epoch, split, group, group_name,
             n, correct.
-<<<<<<< HEAD
-        values: one row per run, rule, split and measure: run, method, seed, chosen_by, split ("gap" for training minus
-            test), measure, group (-1 where it is of all groups), group_name, value.
-        summary: one row per method, rule, split and measure, as `summarized` gives it, with group_name.
-        notes: what a reader must know beside the tables, in sentences.
-=======
         values: one row per run, rule, split and measure: run, method, seed, chosen_by, split ("gap" is training minus
             test), measure, group (-1 for all groups together), group_name, value.
         summary: one row per method, rule, split and measure: the columns of `summarized`, and group_name.
         notes: sentences that a reader of the tables must know.
->>>>>>> main
     """
 
     members: tuple[Member, ...]
@@ -135,11 +124,7 @@ def _values(counts: pd.DataFrame, data: Dataset) -> pd.DataFrame:
 
 
 def _run_row(member: Member, counts: pd.DataFrame) -> dict[str, object]:
-<<<<<<< HEAD
-    run, start = member.run, recorded_start(member.run)
-=======
     run, start = member.run, named_start(member.run)
->>>>>>> main
     own = counts[counts["run"] == str(run.path)].set_index("chosen_by")["epoch"]
     return {
         "run": str(run.path),
@@ -169,11 +154,6 @@ def _notes(members: Sequence[Member], baseline: str | None) -> list[str]:
         notes.append(f"No differences are shown: no one method is {CONTROL}; name a baseline with --baseline.")
     varied = differing(members)
     for name in varied:
-<<<<<<< HEAD
-        values_by_method = (f"{value} ({', '.join(rows.index)})" for value, rows in varied.groupby(name, sort=False))
-        notes.append(f"The methods differ in {name}, too: {'; '.join(values_by_method)}.")
-=======
         values = (f"{value} ({', '.join(rows.index)})" for value, rows in varied.groupby(name, sort=False))
         notes.append(f"The methods differ in {name}, too: {'; '.join(values)}.")
->>>>>>> main
     return notes

@@ -8,17 +8,12 @@ from ..runs.run import Run
 
 
 def cost_of(run: Run) -> dict[str, float]:
-<<<<<<< HEAD
-    """Seconds and sample passes of a run's training: its own (seconds, sample_passes), and with those that other runs
-    had used on the network that it started from (total_seconds, total_sample_passes); nan where they aren't known."""
-=======
     """The cost of a run's training; nan where it is not known.
 
     Returns:
         seconds and sample_passes of the training itself; total_seconds and total_sample_passes together with those of
         the runs on which it builds.
     """
->>>>>>> main
     cost = run.record.training_cost
     if cost is None:
         return dict.fromkeys(("seconds", "sample_passes", "total_seconds", "total_sample_passes"), math.nan)

@@ -20,12 +20,8 @@ def counts_where_chosen(run: Run, selecting: Samples) -> pd.DataFrame:
     The candidates are the epochs with a checkpoint, including epoch 0. If several are equal, the earliest is chosen.
 
     Returns:
-<<<<<<< HEAD
-        One row per rule, split and group: chosen_by, epoch, split, group, n, correct. Those of val are of the half.
-=======
         One row per rule, split and group: chosen_by, epoch, split, group, n, correct. On val, only the selecting half
         is counted.
->>>>>>> main
 
     Raises:
         UserError: no epoch is finished, or predictions on val are missing.

@@ -16,21 +16,12 @@ def accuracies(counts: pd.DataFrame, train_counts: NDArray[np.int64]) -> pd.Data
     """Every measure of one network on one split.
 
     Arguments:
-<<<<<<< HEAD
-        counts: one row per group: group, n, correct; groups without samples count for nothing.
-        train_counts: training samples of each group, [groups]: the weights of `average_train_weighted`.
-
-    Returns:
-        One row per measure: measure (those of `OVERALL`, then "group_accuracy"), group (-1 where it is of all groups),
-        value. Without any sample no row.
-=======
         counts: one row per group: group, n, correct; groups without samples are left out.
         train_counts: training samples of each group, [groups]: the weights of `average_train_weighted`.
 
     Returns:
         One row per measure: measure (those of `OVERALL`, then "group_accuracy"), group (-1 for all groups together),
         value. Without samples there is no row.
->>>>>>> main
     """
     filled = counts[counts["n"] > 0]
     if filled.empty:
@@ -56,7 +47,7 @@ def with_gaps(values: pd.DataFrame) -> pd.DataFrame:
     """The values with rows of the split "gap" added: training minus test, where both were measured.
 
     Arguments:
-        values: one row per split and measure (and whatever else tells rows apart), with the column `value`.
+        values: one row a split and measure (and whatever else tells rows apart), with the column `value`.
     """
     keys = [name for name in values if name not in ("split", "value")]
     train, test = (values[values["split"] == split].drop(columns="split") for split in ("train", "test"))

@@ -85,11 +85,7 @@ def method_of(run: Run) -> dict[str, Any]:
     record = run.record
     recorded = json.loads(record.model_dump_json(include={"settings": True, "network": True, "data": {"transform"}}))
     settings = {name: value for name, value in recorded["settings"].items() if name not in _NO_PART_OF_IT}
-<<<<<<< HEAD
-    started = recorded_start(run)
-=======
     started = named_start(run)
->>>>>>> main
     if started is not None:
         settings.pop("run", None)
         older, epoch = started
@@ -114,25 +110,15 @@ def kind_of(run: Run) -> str:
 
 
 def seed_of(run: Run) -> int:
-<<<<<<< HEAD
-    """Seed of the training that the network went through last; 0 where none is known."""
-    started = recorded_start(run)
-=======
     """Seed of the last training of the network; 0 if none is known."""
     started = named_start(run)
->>>>>>> main
     if run.record.origin == "edit" and started is not None and (started[0].path / "run.json").is_file():
         return seed_of(started[0])
     return int(run.record.settings.get("seed", 0))
 
 
-<<<<<<< HEAD
-def recorded_start(run: Run) -> tuple[Run, str] | None:
-    """The run that this one started from, and the epoch in the words of its settings; None if from no run."""
-=======
 def named_start(run: Run) -> tuple[Run, str] | None:
     """The run from which this one started, and the epoch as its settings name it; None if it started from no run."""
->>>>>>> main
     settings = run.record.settings
     if run.record.origin == "edit":
         return Run(Path(settings["run"])), str(settings["epoch"])
@@ -166,11 +152,7 @@ def control_among(members: Iterable[Member]) -> str | None:
 
 
 def differing(members: Iterable[Member]) -> pd.DataFrame:
-<<<<<<< HEAD
-    """Settings other than the objective in which methods differ, among those that all have: one row per method."""
-=======
     """Settings that all methods have and in which they differ, besides the objective: one row per method."""
->>>>>>> main
     first = {member.method: member.run for member in reversed(list(members))}
     table = (
         _flat(
@@ -204,22 +186,13 @@ def _names(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
             short = varied
         for row in rows:
             own = {name.removeprefix("objective."): table[name].iloc[row] for name in short}
-<<<<<<< HEAD
-            recorded = (f"{name}={value}" for name, value in own.items() if pd.notna(value))
-            names[row] = " ".join([kind, *recorded])
-=======
             differing_settings = (f"{name}={value}" for name, value in own.items() if pd.notna(value))
             names[row] = " ".join([kind, *differing_settings])
->>>>>>> main
     return names
 
 
 def _flat(blocks: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-<<<<<<< HEAD
-    """One row per block, nested settings as columns `a.b`; values as text, so that lists and numbers compare alike."""
-=======
     """One row per block of settings. Nested settings become columns `a.b`; values become text, so that they compare."""
->>>>>>> main
     table = pd.json_normalize(list(blocks), sep=".").astype(object)
     return table.map(lambda value: _text(value) if isinstance(value, list) or pd.notna(value) else None)
 

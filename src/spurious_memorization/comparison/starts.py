@@ -8,11 +8,7 @@ from ..errors import UserError
 from ..runs.run import Run
 from ..studies.study import studies_of
 from .compare import Comparison
-<<<<<<< HEAD
-from .methods import Member, kind_of, recorded_start, seed_of
-=======
 from .methods import Member, kind_of, named_start, seed_of
->>>>>>> main
 
 
 def starts_of(found: Comparison) -> dict[Member, tuple[Run, int]]:
@@ -23,17 +19,10 @@ def starts_of(found: Comparison) -> dict[Member, tuple[Run, int]]:
     """
     starts = {}
     for member in found.members:
-<<<<<<< HEAD
-        recorded = recorded_start(member.run)
-        if recorded is None:
-            continue
-        older, words = recorded
-=======
         start = named_start(member.run)
         if start is None:
             continue
         older, words = start
->>>>>>> main
         if older.record.data.fingerprint != member.run.record.data.fingerprint:
             raise UserError(
                 f"--study: {older.path}, which {member.run.path} started from, was made with other data: leave it out"

@@ -20,15 +20,9 @@ def summarized(values: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
 
     Returns:
         One row per method and measure: method, chosen_by, split, measure, group; n_seeds, mean, std (of the sample; nan
-<<<<<<< HEAD
-        for one seed); n_paired (seeds that the baseline has too; 0 for the baseline itself), difference (mean of the
-        differences by seed), difference_std, and its 95 % interval low, high by the t distribution with n_paired - 1
-        degrees of freedom (nan for one pair).
-=======
         for one seed); n_paired (seeds that the baseline has, too; 0 for the baseline itself), difference (mean of the
         differences per seed), difference_std, and the 95 % interval of the difference, low and high (t distribution
         with n_paired - 1 degrees of freedom; nan for one pair).
->>>>>>> main
     """
     own = values.groupby(["method", *_WHAT], sort=False)["value"].agg(n_seeds="count", mean="mean", std="std")
     table = own.reset_index()

@@ -42,17 +42,6 @@ class UnitTracking:
 
     Arguments:
         study: its name.
-<<<<<<< HEAD
-        units: of the runs that started from a studied one. One row per run, rule that chooses epochs (chosen_by,
-            epoch), ranking (criterion, traced_on), unit and minority group. `called` says whether the set of n_units is
-            critical by its verdicts or only selected; unit is "together" for the whole set. Folded norms, the group's
-            accuracy on its n training samples, and its accuracy change when the unit is zeroed are given twice: in the
-            starting network (_start; of the run start in start_epoch) and in the chosen one (_chosen). norm_ratio is
-            chosen over start, of the whole set the mean of its units'.
-        traces: of the other runs. One row per run, rule and ranking: the first k units of a new trace beside those of
-            the studied run of the same seed (start, start_epoch), with the columns of `agreement`.
-        notes: what a reader must know beside the frames, in sentences.
-=======
         units: for runs that started from a studied network. One row per run, rule that chose the epoch (chosen_by,
             epoch), ranking (criterion, traced_on), unit and minority group. `called` says whether the set is critical
             by its verdicts or only selected. `unit` is "together" for the whole set. The folded norm, the accuracy of
@@ -62,7 +51,6 @@ class UnitTracking:
         traces: for the other runs. One row per run, rule and ranking: the agreement of a new ranking with that of the
             studied run of the same seed (start, start_epoch), with the columns of `agreement`.
         notes: sentences that a reader of the frames must know.
->>>>>>> main
     """
 
     study: str
@@ -99,13 +87,8 @@ def track_units(
     Example:
         ```python
         found = sm.track_units(["runs/erm", "runs/pruned", "runs/groupdro"], "first")
-<<<<<<< HEAD
-        columns = ["method", "seed", "group_name", "accuracy_change_start", "accuracy_change_chosen"]
-        found.units.query("unit == 'together'")[columns]
-=======
         whole_sets = found.units.query("unit == 'together'")
         whole_sets[["method", "seed", "group_name", "accuracy_change_start", "accuracy_change_chosen"]]
->>>>>>> main
         ```
     """
     found = runs if isinstance(runs, Comparison) else compare(runs, data_folder=data_folder)
@@ -145,114 +128,8 @@ def track_units(
     )
 
 
-<<<<<<< HEAD
-@dataclass(frozen=True, eq=False)
-class _Set:
-    """The units of one ranking that are followed: criterion and group that selected them, and "critical" or
-    "selected"."""
-
-    criterion: str
-    traced_on: str
-    called: str
-    units: Units
-
-
-@dataclass(frozen=True, eq=False)
-class _Studied:
-    """A studied run.
-
-    Arguments:
-        run: that was studied, in this epoch.
-        settings, rankings, loss: of the study.
-        sets: to follow.
-        data: whose minority groups are those of the study.
-    """
-
-    run: Run
-    epoch: int
-    settings: StudySettings
-    rankings: tuple[RankingSettings, ...]
-    loss: LossName
-    sets: tuple[_Set, ...]
-    data: Dataset
-
-    @classmethod
-    def of(cls, run: Run, name: str, data: Dataset) -> _Studied:
-        study = Study(run.path / "studies" / name)
-        record = study.record
-        settings = StudySettings.model_validate(record["settings"])
-        rankings = tuple(RankingSettings.model_validate(recorded) for recorded in record["rankings"])
-        if settings.pseudo_minority is not None:
-            data = with_pseudo_minority(data, settings.pseudo_minority)
-        sets = tuple(_sets(run, study, settings, record["epoch"]))
-        return cls(run, record["epoch"], settings, rankings, record["loss"], sets, data)
-
-    def measured(self, run: Run, epoch: int, execution: Execution) -> pd.DataFrame:
-        """One row per set, unit (and all together) and minority group: norm, n, accuracy and accuracy change."""
-        model = run.network(epoch)
-        rows, edits = [], []
-        for one in self.sets:
-            about = {"criterion": one.criterion, "traced_on": one.traced_on, "called": one.called}
-            for (tensor, index), norm in zip(one.units, norms_of_units(model, one.units), strict=True):
-                rows.append({**about, "n_units": len(one.units), "unit": f"{short_name(tensor)}:{index}", "norm": norm})
-            rows.append({**about, "n_units": len(one.units), "unit": TOGETHER, "norm": np.nan})
-            edits += [*single_edits(one.units), zero(one.units)]
-        samples = _of_groups(self.data.train, self.data.minority or range(len(self.data.groups)))
-        outcomes = evaluate(
-            model.to(choose_device(execution.device)),
-            edits,
-            samples,
-            loss=self.loss,
-            precision=self.settings.precision,
-            execution=execution,
-        )
-        counted = count(outcomes.before, outcomes.after, samples)
-        counted = counted[counted["n"] > 0]
-        accuracy_changes = pd.DataFrame(
-            {
-                "edit": counted["edit"],
-                "group": counted["group"],
-                "group_name": [self.data.groups.names[g] for g in counted["group"]],
-                "n": counted["n"],
-                "accuracy": counted["correct_before"] / counted["n"],
-                "accuracy_change": (counted["correct_after"] - counted["correct_before"]) / counted["n"],
-            }
-        )
-        return pd.DataFrame(rows).rename_axis("edit").reset_index().merge(accuracy_changes, on="edit")
-
-
-def _sets(run: Run, study: Study, settings: StudySettings, epoch: int) -> Iterable[_Set]:
-    """The largest critical set of every ranking, otherwise its largest, among those whose units are listed.
-
-    Raises:
-        UserError: none are.
-    """
-    effects = study.effects()
-    listed = effects[effects["units"].notna()]
-    if listed.empty:
-        raise UserError(
-            f"--study {study.path.name} of {run.path} lists no units, its sets are too large: choose another"
-        )
-    model = run.network(epoch)
-    with_bias = rules_of(settings, "weight_norm", model).select.with_bias
-    keys = [listed["criterion"], listed["traced_on"].fillna("")]
-    for (criterion, traced_on), rows in listed.groupby(keys, sort=False):
-        critical = rows[rows["verdict"].isin(("critical", "memorizing"))]
-        largest = (rows if critical.empty else critical).sort_values("n_units", kind="stable").iloc[-1]
-        units = parse_units(model, largest["units"], Selection(unit=settings.unit, with_bias=with_bias))
-        yield _Set(criterion, traced_on, "selected" if critical.empty else "critical", units)
-
-
-def _of_groups(samples: Samples, groups: Iterable[int]) -> Samples:
-    return samples.at(samples.index[np.isin(samples.g, list(groups))])
-
-
-def _joined(start: pd.DataFrame, chosen: dict[int, pd.DataFrame], epochs: dict[str, int]) -> pd.DataFrame:
-    """Both networks side by side, once a rule."""
-=======
 def _start_and_chosen(start: pd.DataFrame, chosen: dict[int, pd.DataFrame], epochs: dict[str, int]) -> pd.DataFrame:
     """The starting network's values and those of the chosen networks in one row, for each rule that chooses epochs."""
->>>>>>> main
     values = ["norm", "accuracy", "accuracy_change"]
     frames = []
     for rule, epoch in epochs.items():
