@@ -58,15 +58,15 @@ def test_deit_is_timms_own_forward_but_for_the_epsilon(eps, is_timms):
     options = {"num_classes": 3, "img_size": 32}
     default = timm.create_model("deit_tiny_patch16_224", **options).eval()
     nn.init.normal_(default.head.weight)
-    stated = timm.create_model(
+    reference = timm.create_model(
         "deit_tiny_patch16_224", norm_layer=partial(nn.LayerNorm, eps=eps or 1e-6), **options
     ).eval()
     ours = build(NetworkSettings(model="deit_tiny", n_classes=3, image_size=32, norm_eps=eps)).eval()
-    for model in (stated, ours):
+    for model in (reference, ours):
         load_exactly(model, default.state_dict(), "deit_tiny")
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        assert torch.equal(ours(x), stated(x))
+        assert torch.equal(ours(x), reference(x))
         assert torch.equal(ours(x), default(x)) is is_timms
 
 

@@ -98,11 +98,11 @@ def own_transform(settings: NetworkSettings, image_size: int | None = None) -> I
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
-    """Module names of the classifier head: what timm states, otherwise the last linear layer."""
+    """Module names of the classifier head: what timm names, otherwise the last linear layer."""
     config = getattr(model, "pretrained_cfg", None) or {}
-    stated = config.get("classifier")
-    if stated:
-        return (stated,) if isinstance(stated, str) else tuple(stated)
+    given = config.get("classifier")
+    if given:
+        return (given,) if isinstance(given, str) else tuple(given)
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     return tuple(linears[-1:])
 

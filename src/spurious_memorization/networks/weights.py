@@ -145,14 +145,14 @@ def _plain_head(state: StateDict, head: str) -> StateDict:
 
 
 def _verify_name(file: Path) -> None:
-    stated = _HASH_IN_NAME.search(file.name)
-    if not stated:
+    expected = _HASH_IN_NAME.search(file.name)
+    if not expected:
         return
     with file.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if not found.startswith(stated[1]):
+    if not found.startswith(expected[1]):
         raise UserError(
-            f"{file} is broken or changed: its SHA-256 starts with {found[:8]}, not {stated[1]} as in its name: "
+            f"{file} is broken or changed: its SHA-256 starts with {found[:8]}, not {expected[1]} as in its name: "
             "fetch it again"
         )
 
