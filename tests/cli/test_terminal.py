@@ -82,7 +82,7 @@ def test_the_list_of_commands_shows_the_summary_of_each(capsys: Capture) -> None
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "error"),
     [
         (["stduy", "runs/first"], 'spurmem: Unknown command "stduy". Did you mean "study"?'),
         (["xyzzy"], 'spurmem: Unknown command "xyzzy". Available commands: calibrate, compare, demo'),
@@ -92,12 +92,12 @@ def test_the_list_of_commands_shows_the_summary_of_each(capsys: Capture) -> None
         (["train"], "DATA"),
     ],
 )
-def test_a_typo_is_one_line_that_fixes_it(typed: list[str], said: str, capsys: Capture) -> None:
-    assert said.lower() in tiny.spurmem(capsys, *typed).error.lower()
+def test_a_typo_is_one_line_that_fixes_it(typed: list[str], error: str, capsys: Capture) -> None:
+    assert error.lower() in tiny.spurmem(capsys, *typed).error.lower()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "error"),
     [
         (["--criterion", "gradeint"], "unknown criterion 'gradeint': choose among weight_norm, gradient"),
         (["--size", "three"], "size 'three': write 1..3"),
@@ -111,9 +111,9 @@ def test_a_typo_is_one_line_that_fixes_it(typed: list[str], said: str, capsys: C
     ],
 )
 def test_a_wrong_value_is_one_line_that_fixes_it(
-    options: list[str], said: str, trained: sm.Run, capsys: Capture
+    options: list[str], error: str, trained: sm.Run, capsys: Capture
 ) -> None:
-    assert said in tiny.spurmem(capsys, "study", trained.path, *options).error
+    assert error in tiny.spurmem(capsys, "study", trained.path, *options).error
 
 
 @pytest.mark.slow

@@ -28,7 +28,8 @@ def hardest_samples(
     """The at most `n` samples with the largest loss, largest first; ties in the order of their indices.
 
     For two classes these are the samples with the lowest probability of their true class (You et al. 2025, Methods:
-    the gradient criterion). Warns where all samples are classified correctly, since then the worst are no mistakes.
+    the gradient criterion). Warns where all samples are classified correctly, since then none of the hardest samples
+    is a mistake.
 
     Arguments:
         model: the network, which stays as it is.
@@ -63,7 +64,8 @@ def hardest_samples(
     if order == "highest_loss" and np.concatenate(right).all():
         name = "all" if group is None else repr(samples.dataset.groups.names[samples.dataset.groups.index(group)])
         warnings.warn(
-            f"all {len(candidates)} samples ({name}) are classified correctly: the worst are those of largest loss",
+            f"all {len(candidates)} samples ({name}) are classified correctly: "
+            "the hardest ones are those with the largest loss",
             stacklevel=2,
         )
     ranked = np.lexsort((candidates.index, -values if order == "highest_loss" else values))

@@ -49,7 +49,7 @@ class Scores(dict[str, Tensor]):
         return sum(int((~values.isneginf()).sum()) for values in self.values())
 
     def first(self, n: int = 10) -> pd.DataFrame:
-        """The at most `n` units with the largest scores: one row a unit, with the columns rank (from 1), unit (as
+        """The at most `n` units with the largest scores: one row per unit, with the columns rank (from 1), unit (as
         `--units` takes it) and score."""
         units = top(self, min(n, self.n_measured))
         scores = [float(self[name].flatten()[index]) for name, index in units]
@@ -132,11 +132,11 @@ def by_threshold(model: nn.Module, scores: Scores, n: int, *, largest: bool = Tr
 
 
 def random_dropout(units: Units, probability: float, seed: int) -> Units:
-    """The units without those that are spared, in the same order.
+    """The units that are left after a random dropout, in the same order.
 
     Arguments:
         units: to choose from.
-        probability: with which each is spared, independently of the others.
+        probability: of dropping each unit, independently of the others.
         seed: of the draws.
     """
     kept = np.random.default_rng(seed).random(len(units)) >= probability
@@ -162,9 +162,11 @@ def read_scores(file: Path) -> Scores:
     """
     values = read_state(file)
     with safetensors.safe_open(file, "pt") as opened:
-        stated = opened.metadata()
+        recorded = opened.metadata()
     return Scores(
-        {name: values[name] for name in json.loads(stated["order"])}, stated["unit"], stated["with_bias"] == "True"
+        {name: values[name] for name in json.loads(recorded["order"])},
+        recorded["unit"],
+        recorded["with_bias"] == "True",
     )
 
 

@@ -153,7 +153,7 @@ def _users_values(edit: Edit, old: Tensor, generator: torch.Generator) -> Tensor
     try:
         new = function(old.clone(), generator, **edit.parameters)
     except Exception as error:
-        raise UserError(f"edit {edit.kind} fails: {first_line(error)}: mend the function or its parameters") from error
+        raise UserError(f"edit {edit.kind} fails: {first_line(error)}: fix the function or its parameters") from error
     if not isinstance(new, Tensor) or new.shape != old.shape:
         raise UserError(f"edit {edit.kind} must return a tensor of shape {tuple(old.shape)}")
     return new.to(old)

@@ -132,11 +132,11 @@ NOISES = ("normal", "uniform")
 
 @dataclass(frozen=True)
 class EditSpec:
-    """An edit before it has units: what `--edit` states.
+    """An edit before it has units, as `--edit` gives it.
 
     Arguments:
         kind: of edit.
-        parameters: as stated.
+        parameters: name to value, as given in the text.
     """
 
     kind: str
@@ -158,12 +158,12 @@ def parse_edit(text: str) -> EditSpec:
         UserError: the kind or a parameter is unknown, missing or of the wrong kind.
     """
     if text.split(":")[0] not in KINDS:
-        kind, _, stated = text.partition("?")
+        kind, _, written = text.partition("?")
         if ":" not in kind:
             raise UserError(f"unknown edit {text!r}: choose among {', '.join(KINDS)}, or module:function")
-        return EditSpec(kind, _pairs(text, stated))
-    kind, _, stated = text.partition(":")
-    parameters = _pairs(text, stated)
+        return EditSpec(kind, _pairs(text, written))
+    kind, _, written = text.partition(":")
+    parameters = _pairs(text, written)
     allowed = {"random_init": {"std", "noise"}, "random_noise": {"std", "noise"}, "rewind": {"epochs"}}.get(kind, set())
     if unknown := set(parameters) - allowed:
         takes = ", ".join(sorted(allowed)) or "no parameters"
@@ -178,13 +178,13 @@ def parse_edit(text: str) -> EditSpec:
 
 
 def _as_text(kind: str, parameters: Mapping[str, Any]) -> str:
-    stated = ",".join(f"{name}={value}" for name, value in parameters.items())
-    return f"{kind}{'?' if ':' in kind else ':'}{stated}" if stated else kind
+    written = ",".join(f"{name}={value}" for name, value in parameters.items())
+    return f"{kind}{'?' if ':' in kind else ':'}{written}" if written else kind
 
 
-def _pairs(text: str, stated: str) -> dict[str, Any]:
+def _pairs(text: str, written: str) -> dict[str, Any]:
     pairs: dict[str, Any] = {}
-    for part in filter(None, stated.split(",")):
+    for part in filter(None, written.split(",")):
         name, equals, value = part.partition("=")
         if not equals or not value:
             raise UserError(f"edit {text!r}: write parameters as name=value, such as random_noise:std=0.02")
