@@ -102,7 +102,7 @@ def test_from_tensors_to_effects(data):
     result = sm.evaluate(model, [edit, *controls], data.train)
     effects = sm.effects(result, data.train)
     assert set(effects.columns) == COLUMNS
-    assert len(effects) == 3  # one row a group with samples
+    assert len(effects) == 3  # one row per group with samples
 
     row = effects.set_index("group").loc[GROUP]
     assert (row["n"], row["n_units"], row["kind"], row["edit"]) == (6, 1, "zero", 0)

@@ -19,6 +19,7 @@ from spurious_memorization.datasets.settings import SynthbirdsSettings
 from spurious_memorization.datasets.synthbirds.make import make_synthbirds
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "spurious_memorization"
 PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "commands.md"})
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
 GENERATED = {"commands.md"}
@@ -58,6 +59,16 @@ def test_links_lead_somewhere():
             linked = page.parent / file if file else page
             assert linked.exists(), f"{page.name}: {target}"
             assert not anchor or anchor in anchors(linked), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "extending.md"])
+def test_named_files_exist(page):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+/(?:[\w.]+\.pyi?)?|[\w/]+\.pyi?|(?:docs|tests)/[\w./]+)`", text)
+    places = [ROOT / name if name.startswith(("docs", "tests", "src")) else PACKAGE / name for name in named]
+    assert len(places) >= 5
+    missing = [place.relative_to(ROOT).as_posix() for place in places if not place.exists() and place.name != "mine.py"]
+    assert not missing
 
 
 def test_every_page_is_in_the_navigation():

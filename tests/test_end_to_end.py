@@ -54,6 +54,7 @@ def test_colored_digits(tmp_path: Path, capsys: Capture) -> None:
     assert result.effects()["minority"].any()
 
 
+@pytest.mark.slow
 def test_three_classes_by_four_colors(tmp_path: Path, capsys: Capture) -> None:
     data = tiny.make_images(tmp_path / "data", classes=3, attributes=4, train=15)
     result = whole_job(capsys, data, tmp_path / "run", tiny.NETWORK, "--batch-size=15")
@@ -74,6 +75,7 @@ def test_deit_tiny(tmp_path: Path, capsys: Capture) -> None:
     assert json.loads(heads.out)["effects"]
 
 
+@pytest.mark.slow
 def test_an_imported_network_with_three_checkpoints(
     trained: sm.Run, squares: Path, tmp_path: Path, capsys: Capture
 ) -> None:

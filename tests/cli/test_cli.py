@@ -1,4 +1,4 @@
-"""The command line: help, JSON, YAML, and what each command shows and stores."""
+"""The command line: JSON, YAML, and what each command shows and stores."""
 
 from __future__ import annotations
 
@@ -19,36 +19,6 @@ import spurious_memorization as sm
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def run(trained: sm.Run, tmp_path: Path) -> sm.Run:
-    return tiny.copied(trained, tmp_path / "run")
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "", "demo", "data", "data make", "data make synthbirds", "data make colored-digits", "data make waterbirds",
-        "data prepare", "data prepare waterbirds", "data prepare celeba", "data check", "train", "import", "trace",
-        "study", "edit", "compare", "report", "figure",
-    ],
-)  # fmt: skip
-def test_help(command: str, capsys: Capture) -> None:
-    said = tiny.spurmem(capsys, *command.split(), "--help")
-    assert said.status == 0
-    assert f"Usage: spurmem {command}".strip() in said.out
-    assert said.err == ""
-
-
-def test_help_names_every_option(capsys: Capture) -> None:
-    out = tiny.spurmem(capsys, "train", "--help").out
-    for field in (*sm.TrainSettings.model_fields, *sm.TrainExecution.model_fields):
-        flag = "from" if field == "start" else field.replace("_", "-")
-        assert f"--{flag}" in out, flag
-    out = tiny.spurmem(capsys, "study", "--help").out
-    for field in sm.StudySettings.model_fields:
-        assert f"--{field.replace('_', '-')}" in out, field
 
 
 def test_the_version(capsys: Capture) -> None:

@@ -96,7 +96,7 @@ def test_check_with_options(folder: Path, capsys: Capture) -> None:
     assert status == 0
     assert "0 with large" in out
     assert "can't be read" not in out
-    assert "made 70/10/20 within each group, split seed 0" in out
+    assert "each group is split 70/10/20 with split seed 0" in out
     assert "--attribute size --model" in out
 
 
@@ -140,7 +140,7 @@ def test_prepare_waterbirds_folder_and_archive(tmp_path: Path, capsys: Capture) 
     folder = whole_waterbirds(tmp_path / "mine" / FOLDER)
     status, out, _ = run(capsys, "prepare", "waterbirds", tmp_path / "mine")
     assert status == 0
-    assert "counts that differ from the known ones of waterbirds: none" in out
+    assert "counts that differ from the published ones of waterbirds: none" in out
     assert f"next: spurmem train {tmp_path / 'mine'} " in out
     with tarfile.open(tmp_path / "archive.tar.gz", "w:gz") as tar:
         tar.add(folder, FOLDER)

@@ -82,7 +82,7 @@ def test_every_command_says_in_the_list_what_its_own_help_says(capsys: Capture) 
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "error"),
     [
         (["stduy", "runs/first"], "spurmem: there is no command 'stduy': did you mean study?"),
         (["xyzzy"], "spurmem: there is no command 'xyzzy': choose among calibrate, compare, data, demo"),
@@ -92,12 +92,12 @@ def test_every_command_says_in_the_list_what_its_own_help_says(capsys: Capture) 
         (["train"], "DATA"),
     ],
 )
-def test_a_typo_is_one_line_that_mends_it(typed: list[str], said: str, capsys: Capture) -> None:
-    assert said.lower() in tiny.spurmem(capsys, *typed).error.lower()
+def test_a_typo_is_one_line_that_fixes_it(typed: list[str], error: str, capsys: Capture) -> None:
+    assert error.lower() in tiny.spurmem(capsys, *typed).error.lower()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "error"),
     [
         (["--criterion", "gradeint"], "unknown criterion 'gradeint': choose among weight_norm, gradient"),
         (["--size", "three"], "size 'three': write 1..3"),
@@ -110,12 +110,13 @@ def test_a_typo_is_one_line_that_mends_it(typed: list[str], said: str, capsys: C
         (["--controls", "many"], "--controls"),
     ],
 )
-def test_a_wrong_value_is_one_line_that_mends_it(
-    options: list[str], said: str, trained: sm.Run, capsys: Capture
+def test_a_wrong_value_is_one_line_that_fixes_it(
+    options: list[str], error: str, trained: sm.Run, capsys: Capture
 ) -> None:
-    assert said in tiny.spurmem(capsys, "study", trained.path, *options).error
+    assert error in tiny.spurmem(capsys, "study", trained.path, *options).error
 
 
+@pytest.mark.slow
 def test_piped_output_has_no_escape_codes_and_no_bar(squares: Path, tmp_path: Path) -> None:
     for environment in ({}, {"NO_COLOR": "1", "TERM": "dumb"}):
         done = program("data", "check", str(squares), **environment)

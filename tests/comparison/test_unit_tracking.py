@@ -174,6 +174,7 @@ def test_what_is_left_out_is_said(place: Path, squares: Path, tmp_path: Path) ->
     assert found.traces.empty
 
 
+@pytest.mark.slow
 def test_the_command(place: Path, tracked: sm.UnitTracking, capsys: pytest.CaptureFixture[str]) -> None:
     places = [place / name for name in ("erm", "more", "dfr", "dro")]
     plain = tiny.spurmem(capsys, "compare", *places).out

@@ -101,7 +101,7 @@ def test_rejected_tables(tmp_path: Path, table: pd.DataFrame, message: str) -> N
 def test_rejected_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         read_data(tmp_path / "absent")
-    with pytest.raises(UserError, match="no known layout"):
+    with pytest.raises(UserError, match="not in a known layout"):
         read_data(tmp_path)
     (tmp_path / "metadata.csv").write_bytes(b"")
     with pytest.raises(UserError, match="can't be read as a table"):

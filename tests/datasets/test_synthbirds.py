@@ -128,7 +128,7 @@ def test_an_interrupted_generation_leaves_no_table_and_is_continued(
         with pytest.raises(KeyboardInterrupt):
             make_synthbirds(tmp_path / "out", settings)
         assert not (tmp_path / "out/metadata.csv").exists()
-        with pytest.raises(UserError, match="no known layout"):
+        with pytest.raises(UserError, match="not in a known layout"):
             read_data(tmp_path / "out")
         make_synthbirds(tmp_path / "out", settings)
     assert drawn == 30 + 60 - 29

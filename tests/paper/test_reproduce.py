@@ -43,7 +43,10 @@ KEYS = ["split", "kind", "parameters", "size", "traced_on", "group"]
 
 @pytest.mark.parametrize(
     ("name", "modes", "files"),
-    [("deit-tiny-largest-channel", ("random_init", "zero"), 19), ("resnet50-most-activated-channel", ("zero",), 8)],
+    [
+        pytest.param("deit-tiny-largest-channel", ("random_init", "zero"), 19, marks=pytest.mark.slow),
+        ("resnet50-most-activated-channel", ("zero",), 8),
+    ],
 )
 def test_the_drop_is_what_the_text_files_say(name: str, modes: tuple[str, ...], files: int, place: Path) -> None:
     made = tiny_scale(f"waterbirds-{name}", place, mode=modes, split=("train",))
@@ -89,6 +92,7 @@ def test_across_splits_is_the_gap_plus_the_drop_in_test(place: Path) -> None:
     assert alone.mixed is None
 
 
+@pytest.mark.slow
 def test_transformers_thresholds_and_fine_tuning(place: Path) -> None:
     made = tiny_scale("celeba-deit-base-threshold", place, mode=("rewind",))
     folder = place / "test_vit_celeba_group_unbalanced_erm"
@@ -144,6 +148,7 @@ def test_the_command(place: Path, capsys: Capture) -> None:
     assert "was made with settings.epochs = 3, not 7" in other.error
 
 
+@pytest.mark.slow
 def test_a_run_from_elsewhere_is_studied(tmp_path: Path, trained: sm.Run) -> None:
     """An imported network in the folder of the ERM training is taken as it is."""
     folder = tmp_path / "test_resnet_waterbirds_group_unbalanced_erm"

@@ -102,6 +102,7 @@ def test_the_readmes_examples(
     assert len(list(studies.glob("*/effects.parquet"))) == 2  # a run with studies, next to the result files
 
 
+@pytest.mark.slow
 def test_threshold_and_fine_tuning_chain_and_errors_are_one_line(
     waterbirds: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

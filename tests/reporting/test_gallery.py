@@ -61,7 +61,7 @@ def test_images_are_the_right_files(page: Page, squares: Path) -> None:
 
 
 def test_top_activating_images_by_hand(page: Page, studied: sm.Study, squares: Path) -> None:
-    """conv1 stands before a batch norm, conv2 doesn't."""
+    """A batch norm follows conv1, none follows conv2."""
     run = sm.Run(studied.path.parent.parent)
     network, train = run.network(3), run.read_data(squares).train
     with torch.no_grad():

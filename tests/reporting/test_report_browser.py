@@ -1,4 +1,4 @@
-"""The report in a real Chromium: it draws, answers its choosers, asks for nothing, and everybody can use it."""
+"""The report in a real Chromium: it draws, reacts to its choosers, requests nothing, and is accessible."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def faults(page: Opened) -> list[str]:
 
 
 def seen(page: Opened, selector: str) -> list[dict[str, str]]:
-    """The images that are shown: sample, file, and what is said of each."""
+    """The images that are shown: sample, file and description of each."""
     script = "list => list.map(i => ({sample: i.dataset.sample, path: i.title, alt: i.alt, width: i.naturalWidth}))"
     return list(page.page.eval_on_selector_all(f"{selector} img", script))
 
@@ -69,7 +69,7 @@ def test_nothing_else_runs_in_the_page(shown: Opened) -> None:
     script = "const s = document.createElement('script'); s.textContent = 'window.hacked = 1'; document.body.append(s)"
     shown.page.evaluate(script)
     assert shown.page.evaluate("window.hacked") is None
-    shown.errors.clear()  # the policy says that it refused
+    shown.errors.clear()  # the policy reports what it blocked
 
 
 def test_choosers_change_the_figures_and_tables(shown: Opened, studied: sm.Study) -> None:

@@ -148,7 +148,7 @@ def test_epochs_from_names_or_stated(network: nn.Module, squares: Path, tmp_path
         torch.save(network.state_dict(), file)
     assert bring(squares, tmp_path / "named", *files[:2]).epochs() == [2, 10]
     assert bring(squares, tmp_path / "numbered", *files).epochs() == [1, 2, 3]
-    assert bring(squares, tmp_path / "stated", *files, epochs=(0, 7, 5)).epochs() == [0, 5, 7]
+    assert bring(squares, tmp_path / "recorded", *files, epochs=(0, 7, 5)).epochs() == [0, 5, 7]
 
 
 @pytest.mark.parametrize("epochs", [(1, 1), (1,), (1, 2, 3), (-1, 2)])

@@ -28,13 +28,13 @@ def test_a_broken_record(content: str, tmp_path: Path) -> None:
 
 
 def test_what_the_record_says(trained: sm.Run, squares: Path) -> None:
-    stated = json.loads((trained.path / "run.json").read_text())
-    assert stated["origin"] == "train"
-    assert stated["settings"]["epochs"] == 3
-    assert stated["data"]["classes"] == ["class 0", "class 1"]
-    assert stated["data"]["minority"] == ["class 0 with color 1", "class 1 with color 0"]
-    assert stated["data"]["folder"] == str(squares.resolve())
-    assert {"torch", "timm", "python", "spurious-memorization"} <= stated["versions"].keys()
+    recorded = json.loads((trained.path / "run.json").read_text())
+    assert recorded["origin"] == "train"
+    assert recorded["settings"]["epochs"] == 3
+    assert recorded["data"]["classes"] == ["class 0", "class 1"]
+    assert recorded["data"]["minority"] == ["class 0 with color 1", "class 1 with color 0"]
+    assert recorded["data"]["folder"] == str(squares.resolve())
+    assert {"torch", "timm", "python", "spurious-memorization"} <= recorded["versions"].keys()
 
 
 def test_epochs_by_name(trained: sm.Run) -> None:

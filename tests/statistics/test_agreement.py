@@ -52,6 +52,7 @@ def asked(trained: sm.Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[sm
     return run, sm.study(run, settings, name="asked")
 
 
+@pytest.mark.slow
 def test_the_same_edits_in_other_epochs(asked: tuple[sm.Run, sm.Study], squares: Path):
     run, study = asked
     rows, data, variants = study.other_epochs(), sm.read_data(squares), study.variants()

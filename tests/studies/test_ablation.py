@@ -79,6 +79,7 @@ def test_the_criterion_is_the_drop_of_the_mean_margin(run: sm.Run, data: sm.Data
     assert all(torch.allclose(from_batch[name], scores[name], atol=1e-5) for name in scores)
 
 
+@pytest.mark.slow
 def test_heads_and_chosen_tensors() -> None:
     torch.manual_seed(0)
     from spurious_memorization.networks.build import NetworkSettings, build

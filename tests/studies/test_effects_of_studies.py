@@ -24,6 +24,7 @@ from spurious_memorization.controls.norms import folded_norms
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
 
 
+@pytest.mark.slow
 def test_effects_are_what_the_outcomes_say(whole: sm.Study, tested: sm.Study, squares: Path) -> None:
     data = sm.read_data(squares)
     check_effects(whole, data)

@@ -39,7 +39,7 @@ def test_pseudo_minorities_are_studied_in_the_minoritys_place(run: sm.Run, squar
     same(again, fresh)
 
 
-@pytest.mark.parametrize("criterion", ["gradient", "ablation"])
+@pytest.mark.parametrize("criterion", ["gradient", pytest.param("ablation", marks=pytest.mark.slow)])
 def test_rankings_of_a_real_group_with_pseudo_minorities(criterion: str, run: sm.Run, tmp_path: Path) -> None:
     """A majority group that lost some of its samples to a draw is not the whole one of the same name."""
     settings = small(criterion=(criterion,), group=("class 0 with color 0",), size=("1",), split=("train",))
@@ -55,6 +55,7 @@ def test_rankings_of_a_real_group_with_pseudo_minorities(criterion: str, run: sm
     assert stored(with_pseudo) == 2 * stored(fresh)
 
 
+@pytest.mark.slow
 def test_pseudo_minorities_and_the_ablation_of_the_same_run(run: sm.Run, tmp_path: Path) -> None:
     settings = small(criterion=("ablation",), size=("1",), split=("train",), pseudo_minority=1)
     fresh = sm.study(tiny.copied(run, tmp_path / "fresh"), settings)

@@ -39,7 +39,16 @@ def test_the_record(whole: sm.Study, trained: sm.Run) -> None:
     assert len(rankings) == 3 + 2 * 2  # those of each half too
 
 
-@pytest.mark.parametrize("lost", ["effects", "results", "outcomes", "rankings", "everything"])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "results",
+        "everything",
+        pytest.param("effects", marks=pytest.mark.slow),
+        pytest.param("outcomes", marks=pytest.mark.slow),
+        pytest.param("rankings", marks=pytest.mark.slow),
+    ],
+)
 def test_what_was_lost_is_made_again(lost: str, run: sm.Run, whole: sm.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(whole.path, run.path / "studies" / "whole")
     shutil.copytree(whole.path.parent.parent / "rankings", run.path / "rankings")
@@ -123,7 +132,7 @@ def killed_at(writes: int, run: sm.Run, settings: sm.StudySettings) -> Callable[
     return child
 
 
-@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize("batch_size", [1, pytest.param(7, marks=pytest.mark.slow)])
 def test_the_batch_size_changes_no_count(batch_size: int, run: sm.Run, whole: sm.Study) -> None:
     result = sm.study(
         run, small(edit=("zero", MEAN, REWIND)), name="whole", execution=sm.Execution(eval_batch_size=batch_size)

@@ -193,6 +193,7 @@ def test_a_moved_and_a_changed_data_set(run: sm.Run, squares: Path, tmp_path: Pa
         sm.study(sm.Run(run.path), small(), data_folder=moved)
 
 
+@pytest.mark.slow
 def test_three_classes_and_four_colors(tmp_path: Path) -> None:
     data = tiny.make_images(tmp_path / "data", classes=3, attributes=4, train=20)
     settings = {**tiny.QUICK, "epochs": 2, "batch_size": 20, "model": "tiny_networks:wide_convnet"}
@@ -213,7 +214,7 @@ def test_three_classes_and_four_colors(tmp_path: Path) -> None:
     assert not absent & set(effects.loc[effects["split"] == "train", "group"])
 
 
-@pytest.mark.parametrize("unit", ["head", "channel"])
+@pytest.mark.parametrize("unit", ["head", pytest.param("channel", marks=pytest.mark.slow)])
 def test_a_vision_transformer(unit: str, tmp_path: Path) -> None:
     data = tiny.make_images(tmp_path / "data", size=32, train=5)
     run = sm.train(data, tmp_path / "run", sm.TrainSettings(model="vit_tiny_patch16_224", epochs=0, batch_size=10))

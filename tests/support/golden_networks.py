@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +77,11 @@ class Golden:
     def rules(self, criterion: str, unit: str):
         return sm.tracing_rules("paper", criterion, unit, self.model)
 
-    def group_accuracy(self, edit: sm.Edit | None = None) -> list[float]:
-        outcomes = sm.evaluate(self.model, [edit] if edit else [], self.data.train)
-        block = outcomes.after if edit else outcomes.before
-        return [float((block.predicted[0] == self.data.y)[self.data.g == g].mean()) for g in range(4)]
+    def group_accuracies(self, edits: Sequence[sm.Edit] = ()) -> list[list[float]]:
+        """Accuracy per group of the unedited network, then of the network after each edit alone."""
+        outcomes = sm.evaluate(self.model, edits, self.data.train)
+        predicted = [*outcomes.before.predicted, *(outcomes.after.predicted if edits else ())]
+        return [[float((one == self.data.y)[self.data.g == g].mean()) for g in range(4)] for one in predicted]
 
     def threshold_units(self, fraction: float, largest: bool) -> sm.Units:
         scores = sm.criteria.weight_norm(self.model, select=self.rules("weight_norm", "weight").select)

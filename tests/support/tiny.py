@@ -118,6 +118,17 @@ def files_below(folder: Path) -> set[str]:
     return {name for name in found if not name.endswith(".lock")}
 
 
+def train_flags(out: Path, **changes: Any) -> list[str]:
+    """Flags of `spurmem train` with the settings of `QUICK`."""
+    settings = {**QUICK, **changes}
+    return ["--out", str(out), *(f"--{name.replace('_', '-')}={value}" for name, value in settings.items())]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file and its content, without locks."""
+    return {name: (folder / name).read_bytes() for name in files_below(folder)}
+
+
 def studied(run: sm.Run, *, controls: int = 5) -> sm.Study:
     """A study of a run with two sizes, two edits and two splits, and an ablation map."""
     settings = sm.StudySettings(

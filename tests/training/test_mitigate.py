@@ -30,6 +30,7 @@ def test_budget() -> None:
     assert budget.epochs_after(2 * 100, 100 + 999 * 100) == 1
 
 
+@pytest.mark.slow
 def test_every_objective_within_the_budget(squares: Path, tmp_path: Path, capsys: Capture) -> None:
     settings = MitigateSettings(**QUICK, jtt_epochs=(1, 9), jtt_upweights=(2, 3))
     made = mitigate(squares, tmp_path / "out", settings)

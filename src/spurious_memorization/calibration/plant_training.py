@@ -129,7 +129,7 @@ def _train_detectors(
     sample of its share, and off everywhere in all samples that are not planted.
 
     Returns:
-        The filters, their shifts, and the loss of the detection as a function of the indices of other samples.
+        The filters, their offsets, and the loss of the detection as a function of the indices of other samples.
     """
     here, there = tail.layer_inputs(x), tail.layer_inputs(elsewhere)
     layer = tail.network.get_submodule(tail.site.layer)

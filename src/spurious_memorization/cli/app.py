@@ -158,8 +158,8 @@ def _unknown_command(word: str) -> str:
     """Said by ourselves, since cyclopts would import every command for it."""
     names = sorted(name for name in app if not name.startswith("-"))
     close = difflib.get_close_matches(word, names, n=1)
-    mended = f"did you mean {close[0]}?" if close else f"choose among {', '.join(names)}"
-    return f"there is no command {word!r}: {mended}"
+    hint = f"did you mean {close[0]}?" if close else f"choose among {', '.join(names)}"
+    return f"there is no command {word!r}: {hint}"
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -9,15 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from ..calibration.calibrate import DESCRIPTIVE, calibrate
-from ..calibration.rates import false_rates, planted_verdicts, recalls
 from ..calibration.settings import CalibrateSettings
-from ..reporting.tables.calibration_tables import (
-    false_rate_table,
-    planted_lines,
-    positive_rate_table,
-    recall_table,
-)
 from .app import Answer
 
 
@@ -27,12 +19,21 @@ def calibrate_command(
     workers: int | None = None,
     settings: Annotated[CalibrateSettings | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Try the tool itself on networks with a known answer: planted truth to find, and nulls with nothing to find.
+    """Test this tool on networks with a known answer: with planted channels to find, and without any.
 
     Arguments:
-        out: folder for the trials' records; a stopped call continues there
-        workers: processes, each on one thread; one a core if not given
+        out: folder for the records of the trials; the same command continues a call that was stopped
+        workers: number of processes, each with one thread; by default one per core
     """
+    from ..calibration.calibrate import DESCRIPTIVE, calibrate
+    from ..calibration.rates import false_rates, planted_verdicts, recalls
+    from ..reporting.tables.calibration_tables import (
+        false_rate_table,
+        planted_lines,
+        positive_rate_table,
+        recall_table,
+    )
+
     records = calibrate(out, settings, workers=workers)
     rates = {
         kind: false_rates(records, kind) for kind in ("exact_nulls", *DESCRIPTIVE) if (records["kind"] == kind).any()

@@ -5,15 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 from cyclopts import Parameter
 
-from ..comparison.compare import compare
-from ..comparison.unit_tracking import track_units
 from ..reporting.settings import TableFormat
-from ..reporting.tables.comparison_tables import comparison_tables
-from ..reporting.tables.table import csv_text
-from ..reporting.tables.unit_tracking_tables import unit_tracking_tables
 from ..settings import Execution
 from .app import Answer
 
@@ -32,9 +26,17 @@ def compare_command(
         runs: the runs; a folder made by --seeds means all runs in it; runs that differ only in their seed share one row
         baseline: method that the others are compared with, by name or objective; erm-continue by default if it is there
         study: a study of the starting runs: its units are tracked, and runs trained from scratch are ranked anew
-        data: where the runs' data are now, if they were moved
+        data: the runs' data folder, if it was moved
         format: print the tables as markdown or latex, or all numbers as one csv
     """
+    import pandas as pd
+
+    from ..comparison.compare import compare
+    from ..comparison.unit_tracking import track_units
+    from ..reporting.tables.comparison_tables import comparison_tables
+    from ..reporting.tables.table import csv_text
+    from ..reporting.tables.unit_tracking_tables import unit_tracking_tables
+
     found = compare(runs, baseline=baseline, data_folder=data)
     tracked = None if study is None else track_units(found, study, execution=execution)
     tables = [*comparison_tables(found), *([] if tracked is None else unit_tracking_tables(tracked))]

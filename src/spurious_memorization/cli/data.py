@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 from cyclopts import App, Parameter
 from rich.console import RenderableType
 from rich.text import Text
 
-from ..datasets.celeba import prepare_celeba
-from ..datasets.check import Report, check
-from ..datasets.colored_digits import make_colored_digits
-from ..datasets.cub_places import make_waterbirds
 from ..datasets.settings import ColoredDigitsSettings, CubPlacesSettings, SynthbirdsSettings
-from ..datasets.synthbirds.make import make_synthbirds
-from ..datasets.waterbirds import prepare_waterbirds
-from ..reporting.tables.dataset_tables import group_counts_table
-from ..reporting.tables.table import Table
 from .app import Answer
+
+if TYPE_CHECKING:
+    from ..datasets.check import Report
+    from ..reporting.tables.table import Table
 
 SHOWN = 10
 
 data_app = App(name="data")
 make_app = App(name="make", help="Make a data set with a planted spurious correlation.")
 data_app.command(make_app)
-prepare_app = App(name="prepare", help="Take the files or archives that you have, and see that they are whole.")
+prepare_app = App(
+    name="prepare", help="Prepare a published data set from your files or archives, and check that it is complete."
+)
 data_app.command(prepare_app)
 
 
@@ -35,26 +32,30 @@ data_app.command(prepare_app)
 def make_synthbirds_command(
     *, out: Path, settings: Annotated[SynthbirdsSettings | None, Parameter(name="*")] = None
 ) -> Answer:
-    """Draw two kinds of birds on land or water: needs no files, and trains in minutes on a CPU.
+    """Draw two kinds of birds on land or water. This needs no files, and a network trains on it in minutes on a CPU.
 
     Arguments:
-        out: the data folder; one that was begun with the same settings is continued
+        out: the data folder; the same command continues one that is not complete
     """
+    from ..datasets.synthbirds.make import make_synthbirds
+
     make_synthbirds(out, settings or SynthbirdsSettings())
-    return made(out)
+    return checked(out, decode=False, duplicates=False)
 
 
 @make_app.command(name="colored-digits")
 def make_colored_digits_command(
     *, out: Path, settings: Annotated[ColoredDigitsSettings | None, Parameter(name="*")] = None
 ) -> Answer:
-    """Color scikit-learn's scanned digits.
+    """Color the scanned digits of scikit-learn. The color is correlated with the digit.
 
     Arguments:
-        out: the data folder; one that was begun with the same settings is continued
+        out: the data folder; the same command continues one that is not complete
     """
+    from ..datasets.colored_digits import make_colored_digits
+
     make_colored_digits(out, settings or ColoredDigitsSettings())
-    return made(out)
+    return checked(out, decode=False, duplicates=False)
 
 
 @make_app.command(name="waterbirds")
@@ -62,10 +63,12 @@ def make_waterbirds_command(*, out: Path, settings: Annotated[CubPlacesSettings,
     """Paste the birds of CUB-200-2011 onto backgrounds of Places, as Waterbirds was made.
 
     Arguments:
-        out: the data folder; one that was begun with the same settings is continued
+        out: the data folder; the same command continues one that is not complete
     """
+    from ..datasets.cub_places import make_waterbirds
+
     make_waterbirds(out, settings)
-    return made(out)
+    return checked(out, decode=False, duplicates=False)
 
 
 @data_app.command(name="check")
@@ -76,47 +79,49 @@ def check_command(
     attribute: str | None = None,
     decode: Annotated[bool, Parameter(negative="--no-decode")] = True,
 ) -> Answer:
-    """Count samples per split and group; find missing and broken images, and copies between splits.
+    """Count samples per split and group, and find missing images, broken images, and images in more than one split.
 
-    Waterbirds and CelebA are compared with their known counts. Exits with status 1 if something is wrong.
+    Waterbirds and CelebA are compared with their published counts. The exit status is 1 if something is wrong.
 
     Arguments:
         folder: the data folder
-        attribute: attribute column; "a", or the only one there is, if not given
-        decode: decode every image whole, which finds truncated ones
+        attribute: attribute column; by default "a", or the only attribute column
+        decode: decode every image completely, to find truncated ones
     """
-    return answer(check(folder, attribute, decode))
+    return checked(folder, attribute=attribute, decode=decode)
 
 
 @prepare_app.command(name="waterbirds")
 def prepare_waterbirds_command(source: Path | None = None, /, *, out: Path | None = None) -> Answer:
-    """Unpack Waterbirds from its archive, or take the folder that you have; without SOURCE, fetch it.
+    """Unpack Waterbirds from its archive, or use your folder. Without SOURCE, Waterbirds is downloaded.
 
     Arguments:
-        source: folder (used where it is) or archive that holds Waterbirds; fetched if not given
-        out: new folder to unpack into; for a folder as SOURCE, a link to it is made here
+        source: folder (not copied) or archive with Waterbirds; downloaded by default
+        out: new folder for the unpacked files; if SOURCE is a folder, a link to it
     """
-    return answer(check(prepare_waterbirds(source, out), decode=False, duplicates=False))
+    from ..datasets.waterbirds import prepare_waterbirds
+
+    return checked(prepare_waterbirds(source, out), decode=False, duplicates=False)
 
 
 @prepare_app.command(name="celeba")
 def prepare_celeba_command(source: Path | None = None, /, *, out: Path | None = None) -> Answer:
-    """Unpack CelebA from its archive, or take the folder that you have, in any of its layouts.
+    """Unpack CelebA from its archive, or use your folder, in any of the known layouts.
 
     Arguments:
-        source: folder (used where it is) or archive that holds CelebA; it can't be fetched without an account
-        out: new folder to unpack into; for a folder as SOURCE, a link to it is made here
+        source: folder (not copied) or archive with CelebA; a download needs an account, so get it yourself
+        out: new folder for the unpacked files; if SOURCE is a folder, a link to it
     """
-    return answer(check(prepare_celeba(source, out), decode=False, duplicates=False))
+    from ..datasets.celeba import prepare_celeba
+
+    return checked(prepare_celeba(source, out), decode=False, duplicates=False)
 
 
-def made(out: Path) -> Answer:
-    """What was made: its counts, and what to do next."""
-    return answer(check(out, decode=False, duplicates=False))
+def checked(folder: Path, *, attribute: str | None = None, decode: bool, duplicates: bool = True) -> Answer:
+    """Check a data folder. The exit status is 1 if something is wrong."""
+    from ..datasets.check import check
 
-
-def answer(report: Report) -> Answer:
-    """What a check found, as tables and lines; exit status 1 if something is wrong."""
+    report = check(folder, attribute, decode, duplicates)
     text: list[RenderableType] = [
         Text(f"{report.folder}: {report.name}, {report.images} images, layout {report.layout!r}"),
         counts_table(report),
@@ -131,6 +136,10 @@ def answer(report: Report) -> Answer:
 
 def counts_table(report: Report) -> Table:
     """Samples per group and split, with each group's lift and role."""
+
+    import pandas as pd
+
+    from ..reporting.tables.dataset_tables import group_counts_table
 
     def role(group: str) -> str:
         return "minority" if group in report.minority else "majority" if group in report.majority else ""
@@ -148,15 +157,15 @@ def _findings(report: Report) -> list[Text]:
         _finding("paths that lead outside the folder", list(report.outside)),
     ]
     if report.decoded or broken:
-        lines.append(_finding("images that can't be read whole", broken))
+        lines.append(_finding("images that can't be read completely", broken))
     if report.searched:
         leaks = [" = ".join(f"{split}: {', '.join(paths)}" for split, paths in leak.items()) for leak in report.leaks]
         lines.append(_finding("images in more than one split", leaks))
     if report.compared:
         differences = [f"{d.group} in {d.split}: {d.found}, not {d.known}" for d in report.differences]
-        lines.append(_finding(f"counts that differ from the known ones of {report.name}", differences))
+        lines.append(_finding(f"counts that differ from the published ones of {report.name}", differences))
     if report.split_seed is not None:
-        lines.append(Text(f"the table has no split: made 70/10/20 within each group, split seed {report.split_seed}"))
+        lines.append(Text(f"the table has no split: each group is split 70/10/20 with split seed {report.split_seed}"))
     return lines
 
 

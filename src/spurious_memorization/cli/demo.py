@@ -8,10 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from ..demo import DemoSettings, demo
-from ..reporting.tables.findings import findings
-from ..reporting.tables.run_tables import accuracy_table
-from ..reporting.tables.study_tables import all_study_tables, summary_table
+from ..demo.settings import DemoSettings
 from .app import Answer
 
 
@@ -27,7 +24,12 @@ def demo_command(
         out: folder for images, run, figures and report
         verbose: print every table, not only the finding; a finished demo is not run again
     """
-    made = demo(out, settings)
+    from ..demo.flow import run_demo
+    from ..reporting.tables.findings import findings
+    from ..reporting.tables.run_tables import accuracy_table
+    from ..reporting.tables.study_tables import all_study_tables, summary_table
+
+    made = run_demo(out, settings)
     record, history, effects = made.run.record.data, made.run.history(), made.study.effects()
     last = made.run.choose_epoch("last")
     more: list[RenderableType] = []

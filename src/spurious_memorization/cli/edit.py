@@ -8,11 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..networks.names import UnitKind
-from ..runs.edited import save_edited
-from ..runs.run import Run
 from ..settings import Execution
 from .app import Answer
-from .train import finished
+from .finished import finished
 
 
 def edit_command(
@@ -28,18 +26,21 @@ def edit_command(
     data: Path | None = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Save an edited network as a run of its own, on which every command works.
+    """Save an edited network as a new run. Every command works on the new run.
 
     Arguments:
-        run: whose network is edited; it stays as it is
-        units: such as layer3.0.conv2:17,layer1.0.conv1:3
+        run: the run whose network is edited; this run does not change
+        units: the units to edit, such as layer3.0.conv2:17,layer1.0.conv1:3
         out: the new run's directory
         edit: zero, mean, random_init:std=S, random_noise:std=S or rewind:epochs=N
         epoch: best, last or a number
-        unit: channel, head or weight
-        seed: of the noise
-        data: where the run's data are now, if they were moved
+        unit: kind of the units: channel, head or weight
+        seed: seed of the noise
+        data: the run's data folder, if it was moved
     """
+    from ..runs.edited import save_edited
+    from ..runs.run import Run
+
     new = save_edited(
         Run(run), out, units, edit, epoch=epoch, unit=unit, seed=seed, data_folder=data, execution=execution
     )

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..reporting.figures.write_figures import draw_figures
 from ..reporting.settings import FigureName, FigureSettings
 from ..settings import Execution
 from .app import Answer
@@ -26,9 +25,11 @@ def figure_command(
 
     Arguments:
         name: of the figure; all for every figure
-        runs: one run, or several to be compared
+        runs: one run, or several to compare
         out: folder for the files
-        data: where the runs' data are now, if they were moved
+        data: the runs' data folder, if it was moved
     """
+    from ..reporting.figures.write_figures import draw_figures
+
     files = draw_figures(name, runs, out, settings, data_folder=data, execution=execution)
     return Answer([f"figure {file}" for file in files], {"files": [str(file) for file in files]})

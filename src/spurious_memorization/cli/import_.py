@@ -8,10 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..runs.import_settings import ImportSettings
-from ..runs.importing import import_network
 from ..settings import Execution
 from .app import Answer
-from .train import finished
+from .finished import finished
 
 
 def import_command(
@@ -25,7 +24,9 @@ def import_command(
     """Turn weight files of a network that was trained elsewhere into a run.
 
     Arguments:
-        data: the data folder to study it on
+        data: the data folder on which the network is studied
         out: the run's directory
     """
+    from ..runs.importing import import_network
+
     return finished([import_network(data, out, settings, execution=execution)])

@@ -7,11 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..comparison.compare import compare
 from ..reporting.settings import TableFormat
-from ..reporting.tables.comparison_tables import method_costs, method_overview
-from ..reporting.tables.table import csv_text
-from ..training.mitigate import mitigate
 from ..training.settings import MitigateSettings, TrainExecution
 from .app import Answer
 
@@ -34,6 +30,11 @@ def mitigate_command(
         out: folder for the runs: OUT/OBJECTIVE/seed_0 and so on
         format: print the tables as markdown or latex, or all numbers as one csv
     """
+    from ..comparison.compare import compare
+    from ..reporting.tables.comparison_tables import method_costs, method_overview
+    from ..reporting.tables.table import csv_text
+    from ..training.mitigate import mitigate
+
     made = mitigate(data, out, settings, execution=execution)
     found = compare([run for runs in made.runs.values() for run in runs])
     facts = {

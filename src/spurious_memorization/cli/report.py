@@ -7,7 +7,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..reporting.page.write_page import report
 from ..settings import Execution
 from .app import Answer
 
@@ -22,10 +21,12 @@ def report_command(
     """Write the report: one page with figures, verdicts, images and settings, which opens without a network.
 
     Arguments:
-        runs: one run, or several to be compared
+        runs: one run, or several to compare
         out: the file; report.html in the first run if not given
         study: name of the only study to show; all finished ones if not given
-        data: where the runs' data are now, if they were moved
+        data: the runs' data folder, if it was moved
     """
+    from ..reporting.page.write_page import report
+
     file = report(runs, out, study=study, data_folder=data, execution=execution)
     return Answer([f"report {file}"], {"report": str(file)})

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import RenderableType
 
 from ..errors import UserError
-from ..paper.grids import grid_names, read_grid
-from ..paper.reproduce import Reproduction, reproduce
 from ..paper.settings import ReproduceSettings
-from ..reporting.tables.paper_tables import drops_tables, grids_table, mixed_table
-from ..reporting.tables.run_tables import accuracy_table
-from ..reporting.tables.study_tables import verdict_table
 from ..training.settings import TrainExecution
 from .app import Answer
+
+if TYPE_CHECKING:
+    from ..paper.reproduce import Reproduction
 
 
 def reproduce_command(
@@ -37,6 +35,10 @@ def reproduce_command(
         data: folder of the data set; drawn at a smaller scale if not given
         out: folder of runs and result files; experiments/ or experiments/SCALE/ if not given
     """
+    from ..paper.grids import grid_names, read_grid
+    from ..paper.reproduce import reproduce
+    from ..reporting.tables.paper_tables import grids_table
+
     if list_:
         grids = {name: read_grid(name) for name in grid_names()}
         facts = {name: {"dataset": grid.dataset, "edited_networks": grid.n_edited} for name, grid in grids.items()}
@@ -48,6 +50,10 @@ def reproduce_command(
 
 
 def _text(made: Reproduction) -> list[RenderableType]:
+    from ..reporting.tables.paper_tables import drops_tables, mixed_table
+    from ..reporting.tables.run_tables import accuracy_table
+    from ..reporting.tables.study_tables import verdict_table
+
     record, history = made.run.record.data, made.run.history()
     text: list[RenderableType] = [made.grid.about, accuracy_table(history, made.epoch, record.groups, record.minority)]
     if len(made.rows):

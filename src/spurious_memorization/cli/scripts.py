@@ -11,6 +11,7 @@ from ..paper.arguments import ChannelStudy, Finetuning, Pretraining, ThresholdSt
 from ..settings import Execution
 from ..training.settings import TrainExecution
 from .app import Answer
+from .finished import finished
 
 if TYPE_CHECKING:
     from ..runs.run import Run
@@ -91,7 +92,6 @@ def _trained(run: Run) -> Answer:
     """The answer of a training. Accuracy per group and epoch is drawn into the run, as `accuracy.png`."""
     from ..reporting.figures.write_figures import draw_figures
     from ..reporting.settings import FigureSettings
-    from .train import finished
 
     draw_figures("accuracy", [run.path], run.path, FigureSettings(format="png"))
     return finished([run])

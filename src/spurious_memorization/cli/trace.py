@@ -8,12 +8,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from ..criteria.scores import top
-from ..reporting.tables.run_tables import ablation_table, ranking_table
-from ..runs.run import Run
 from ..settings import Execution
 from ..studies.settings import TraceSettings
-from ..studies.tracing import trace
 from .app import Answer
 
 
@@ -29,10 +25,15 @@ def trace_command(
     """Score every unit of a run's network by a criterion, and store the ranking in the run.
 
     Arguments:
-        run: whose network is traced
-        show: how many of the first units are shown
-        data: where the run's data are now, if they were moved
+        run: the run whose network is traced
+        show: number of units that are shown
+        data: the run's data folder, if it was moved
     """
+    from ..criteria.scores import top
+    from ..reporting.tables.run_tables import ablation_table, ranking_table
+    from ..runs.run import Run
+    from ..studies.tracing import trace
+
     text: list[RenderableType] = []
     facts: list[dict[str, Any]] = []
     for ranking in trace(Run(run), settings, data_folder=data, execution=execution):

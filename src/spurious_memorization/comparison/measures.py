@@ -47,7 +47,7 @@ def with_gaps(values: pd.DataFrame) -> pd.DataFrame:
     """The values with rows of the split "gap" added: training minus test, where both were measured.
 
     Arguments:
-        values: one row a split and measure (and whatever else tells rows apart), with the column `value`.
+        values: one row per split and measure (and whatever else tells rows apart), with the column `value`.
     """
     keys = [name for name in values if name not in ("split", "value")]
     train, test = (values[values["split"] == split].drop(columns="split") for split in ("train", "test"))

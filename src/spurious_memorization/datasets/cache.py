@@ -95,7 +95,7 @@ class ImageCache:
         return pixels
 
     def _store(self, new: Sequence[tuple[int, int, Pixels]]) -> None:
-        """Write images (sample, stamp, pixels), as many as there is room for."""
+        """Write images (sample, stamp, pixels) until the cache is full."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             wanted = len(new) * self._record_bytes

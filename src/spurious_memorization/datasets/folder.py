@@ -125,8 +125,8 @@ def read_table(folder: Path) -> AnnotatedTable:
     table = waterbirds.read_table(folder) or celeba.read_table(folder) or read_own_table(folder)
     if table is None:
         raise UserError(
-            f"{folder} holds no known layout: it needs metadata.csv with the columns path, y, a and optionally split, "
-            "or Waterbirds' or CelebA's own files"
+            f"{folder} is not in a known layout: it needs metadata.csv with the columns path, y, a and optionally "
+            "split, or the files of Waterbirds or CelebA"
         )
     if table.frame.empty:
         raise UserError(f"{folder}: the table has no rows")

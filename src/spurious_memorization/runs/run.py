@@ -192,7 +192,7 @@ class Run:
         write_parquet(self.path / "history.parquet", history)
 
     def predictions(self, epoch: int, split: str) -> pd.DataFrame:
-        """Class probabilities of every sample: one row a sample index, one column a class.
+        """Class probabilities of every sample: one row per sample index, one column per class.
 
         Raises:
             UserError: none were stored for this epoch and split.

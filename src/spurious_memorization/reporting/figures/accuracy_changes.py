@@ -98,11 +98,10 @@ def verdicts(inputs: ReportInputs) -> Figure | None:
     if not inputs.studies:
         return None
     effects = inputs.effects()
-    asked = effects[effects["minority"] & ((effects["n_controls"] > 0) | (effects["split"] == "train"))]
-    asked = asked.assign(found=asked["verdict"].isin(FOUND))
-    answers = ["influential", "selective", "memorizing"]
-    for name in answers:
-        asked[name] = [None if pd.isna(value) else bool(value) for value in asked[name]]
+    tests = effects[effects["minority"] & ((effects["n_controls"] > 0) | (effects["split"] == "train"))]
+    tests = tests.assign(found=tests["verdict"].isin(FOUND))
+    for name in ("influential", "selective", "memorizing"):
+        tests[name] = [None if pd.isna(value) else bool(value) for value in tests[name]]
     columns = [
         "verdict",
         "tested_accuracy_change",
@@ -117,9 +116,9 @@ def verdicts(inputs: ReportInputs) -> Figure | None:
         name="verdicts",
         alt="A table of the three answers about each selected set and minority group.",
         chart=None,
-        rows=asked[KEYS],
+        rows=tests[KEYS],
         table=table_of(
-            asked[[*KEYS, *columns]],
+            tests[[*KEYS, *columns]],
             "Verdicts on minority groups",
             "Influential: the group loses more accuracy than with matched random sets. Selective: it loses more than "
             "majority samples of the same label and margin. Memorizing: its training samples lose more margin than "

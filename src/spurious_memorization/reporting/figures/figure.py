@@ -51,7 +51,7 @@ class Figure:
 
     @property
     def title(self) -> str:
-        """What stands above the figure."""
+        """The title of the figure and of its table."""
         return self.table.title
 
     def options(self, chooser: str) -> list[str]:

@@ -169,14 +169,14 @@ def layer_names(study: FinishedStudy) -> list[str]:
 def _rows(study: FinishedStudy) -> pd.DataFrame:
     effects = study.effects()
     split = tested_split(effects)
-    asked = effects[(effects["split"] == split) & effects["minority"]]
+    tests = effects[(effects["split"] == split) & effects["minority"]]
     about = effects.drop_duplicates("selected_set").set_index("selected_set")
     found = []
     for one in study.study.selected_sets():
         chosen = one.about
         if not isinstance(chosen["units"], str):
             continue
-        verdicts = asked.loc[asked["selected_set"] == one.number, "verdict"]
+        verdicts = tests.loc[tests["selected_set"] == one.number, "verdict"]
         best = next((v for v in ("memorizing", "critical", "influential", "selective") if v in set(verdicts)), None)
         by_layer: dict[str, list[str]] = {}
         for unit in chosen["units"].split(","):

@@ -13,7 +13,7 @@ from .number_formats import MISSING, format_value, interval, p_text
 from .table import Column, Row, Table
 
 MAX_SUMMARY_ROWS = 24
-"""Rows of the table that stands first; of more tests, those with the smallest p are shown."""
+"""Rows of the summary table. If there are more tests, those with the smallest p are shown."""
 
 _SET = (
     Column(name="selected_by", heading="selected by"),

@@ -32,7 +32,7 @@ class Column:
         is_narrow: a wide terminal breaks the column's text between words.
         is_long: the column holds sentences.
         strong: name of a column of truth values; where it is true, the cell is emphasized.
-        strong_sign: stands before the text of an emphasized cell.
+        strong_sign: put before the text of an emphasized cell.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Column:
         return Cell(text=text, detail=detail, is_strong=is_strong, exact=_exact(value, self.kind))
 
     def head(self) -> Heading:
-        """What stands above the cells."""
+        """The head of the column."""
         return Heading(
             name=self.name,
             text=self.heading,

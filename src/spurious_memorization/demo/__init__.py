@@ -1,0 +1,1 @@
+"""The demo: every step on generated images, in minutes on a CPU."""

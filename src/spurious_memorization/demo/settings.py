@@ -1,0 +1,20 @@
+"""Settings of the demo. This module imports no torch and no pandas: the command line uses it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ..settings import Settings
+
+
+class DemoSettings(Settings):
+    """Size and seed of the demo. With the defaults it takes less than four minutes on two cores."""
+
+    seed: int = Field(0, ge=0, description="seed of images, training and random draws")
+    train: int = Field(1600, ge=100, description="training images")
+    val: int = Field(200, ge=20, description="validation images")
+    test: int = Field(600, ge=20, description="test images")
+    image_size: int = Field(48, ge=32, description="side of the images, in pixels")
+    epochs: int = Field(8, ge=1, description="epochs of training")
+    controls: int = Field(99, ge=1, description="number of matched controls for each ranking")
+    per_group: int = Field(40, ge=1, description="training samples per group on which controls are measured")
