@@ -84,8 +84,8 @@ def test_a_command_on_a_run(
 def test_a_training_that_cannot_begin(
     flags: list[str], said: str, squares: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    stated = {flag.split("=")[0] for flag in flags}
-    usual = [flag for flag in tiny.train_flags(tmp_path / "out") if flag.split("=")[0] not in stated]
+    given = {flag.split("=")[0] for flag in flags}
+    usual = [flag for flag in tiny.train_flags(tmp_path / "out") if flag.split("=")[0] not in given]
     assert said in tiny.spurmem(capsys, "train", squares, *usual, *flags).error
     assert not sm.Run(tmp_path / "out").exists
     assert tiny.spurmem(capsys, "train", squares, *tiny.train_flags(tmp_path / "out", epochs=0)).status == 0

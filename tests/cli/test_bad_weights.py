@@ -34,7 +34,7 @@ class Runs:
         ("other architecture", "of another architecture"),
         ("truncated", "w.pth is truncated"),
         ("empty", "w.pth is truncated"),
-        ("malicious", "is refused"),
+        ("malicious", "can't be read safely"),
         ("malicious, old format", "w.pth"),
         ("text", "w.pth"),
         ("a tensor", "holds a Tensor, not a state dict"),

@@ -273,11 +273,11 @@ def test_mean_refuses_weights_and_layers_without_a_mean(networks):
     weights = sm.parse_units(there.model, "conv1:3", sm.Selection(unit="weight"))
     with pytest.raises(sm.UserError, match="single weight has no output"):
         sm.edits.mean(weights, there.means)
-    with pytest.raises(sm.UserError, match="no mean of layer conv1"):
+    with pytest.raises(sm.UserError, match="the mean of layer conv1"):
         sm.edits.edited(there.model, sm.edits.mean(sm.parse_units(there.model, "conv1:3"), {}))
     model = nn.ModuleDict({"attention": nn.MultiheadAttention(6, 2), "head": nn.Linear(6, 2)})
     units = sm.parse_units(model, "attention:1", sm.Selection(unit="head"))
-    with pytest.raises(sm.UserError, match="no mean of layer attention"):
+    with pytest.raises(sm.UserError, match="the mean of layer attention"):
         sm.edits.edited_tensors(model, sm.edits.mean(units, {}))
 
 
@@ -382,7 +382,7 @@ def failing(there: SimpleNamespace) -> dict[str, tuple[sm.Edit, str]]:
         ),
         "mean of one layer only": (
             sm.edits.mean(units, {"conv1": there.means["conv1"]}),
-            "no mean of layer layer1.0.conv1",
+            "the mean of layer layer1.0.conv1",
         ),
         "function raises": (sm.Edit("users_edits:fails", units), "users_edits:fails fails: not today"),
         "function without the parameter": (sm.Edit("users_edits:draw", units, {"std": 1}), "unexpected keyword"),

@@ -22,20 +22,21 @@ def gradient(
     select: Selection | None = None,
     loss: LossName = "cross_entropy",
 ) -> Scores:
-    """The L2 norm of each unit's gradient of the mean loss over the batch, in evaluation mode (You et al. 2025, "most
-    activated neuron").
+    """L2 norm of the gradient of each unit's weights; the gradient of the mean loss over the batch.
+
+    The network is in evaluation mode. You et al. (2025) call the largest one the "most activated neuron".
 
     Arguments:
         model: the network, which stays as it is.
-        batch: the samples, usually the hardest of one group.
-        select: the units to score; every channel but the classifier head's if not given.
+        batch: the samples, usually the hardest samples of one group.
+        select: the units to score; by default every channel except those of the classifier head.
         loss: "cross_entropy", or "cross_entropy_on_probabilities" (softmax twice, as in the research code).
 
     Returns:
         Scores of every unit.
 
     Raises:
-        UserError: the selection leaves no unit, or a image is missing or broken.
+        UserError: the selection leaves no unit, or an image is missing or broken.
 
     Example:
         ```python
@@ -53,20 +54,22 @@ def taylor(
     select: Selection | None = None,
     loss: LossName = "cross_entropy",
 ) -> Scores:
-    """The absolute value of the sum, over each unit, of weight times gradient: the first-order estimate of what
-    zeroing the unit does to the mean loss (Molchanov et al. 2019, eq. 8, before squaring).
+    """Absolute value of the sum of weight times gradient over each unit.
+
+    It estimates, to first order, how zeroing the unit changes the mean loss (Molchanov et al. 2019, eq. 8, before
+    squaring).
 
     Arguments:
         model: the network, which stays as it is.
-        batch: the samples, usually the hardest of one group.
-        select: the units to score; every channel but the classifier head's if not given.
+        batch: the samples, usually the hardest samples of one group.
+        select: the units to score; by default every channel except those of the classifier head.
         loss: as for `gradient`.
 
     Returns:
         Scores of every unit.
 
     Raises:
-        UserError: the selection leaves no unit, or a image is missing or broken.
+        UserError: the selection leaves no unit, or an image is missing or broken.
     """
     slopes = gradients(model, batch, loss)
     parameters = {name: value.detach().cpu() for name, value in model.named_parameters()}

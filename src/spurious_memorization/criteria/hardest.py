@@ -25,11 +25,11 @@ def hardest_samples(
     loss: LossName = "cross_entropy",
     batch_size: int = 200,
 ) -> Samples:
-    """The at most `n` samples with the largest loss, largest first; ties in the order of their indices.
+    """The samples with the largest loss, at most `n`, the largest loss first. Ties keep the order of their indices.
 
     For two classes these are the samples with the lowest probability of their true class (You et al. 2025, Methods:
-    the gradient criterion). Warns where all samples are classified correctly, since then none of the hardest samples
-    is a mistake.
+    the gradient criterion). Warns if all samples are classified
+    correctly: then even the hardest samples are no errors.
 
     Arguments:
         model: the network, which stays as it is.
@@ -38,17 +38,17 @@ def hardest_samples(
         n: at most so many.
         order: "lowest_loss" takes the best samples, as the research code does where it knows no group.
         loss: by which they are ordered; as for `gradient`.
-        batch_size: samples a forward pass; changes no result.
+        batch_size: samples per forward pass; changes no result.
 
     Returns:
-        The samples, the worst first.
+        The samples, the hardest first.
 
     Raises:
         UserError: the group is unknown or empty here.
 
     Example:
         ```python
-        worst = sm.hardest_samples(model, data.train, group="waterbird on land", n=200)
+        hardest = sm.hardest_samples(model, data.train, group="waterbird on land", n=200)
         ```
     """
     candidates = samples if group is None else samples.of_group(group)
@@ -64,8 +64,7 @@ def hardest_samples(
     if order == "highest_loss" and np.concatenate(right).all():
         name = "all" if group is None else repr(samples.dataset.groups.names[samples.dataset.groups.index(group)])
         warnings.warn(
-            f"all {len(candidates)} samples ({name}) are classified correctly: "
-            "the hardest ones are those with the largest loss",
+            f"all {len(candidates)} samples ({name}) are classified correctly: the hardest have the largest loss",
             stacklevel=2,
         )
     ranked = np.lexsort((candidates.index, -values if order == "highest_loss" else values))

@@ -39,7 +39,7 @@ class TracingRules(Settings):
 
 
 def tracing_rules(preset: Preset, criterion: str, unit: UnitKind, model: nn.Module) -> TracingRules:
-    """The settings that a preset stands for.
+    """The settings of a preset.
 
     Arguments:
         preset: "standard" (what the text of You et al. 2025 means) or "paper" (the arithmetic of its code).
@@ -70,6 +70,6 @@ def tracing_rules(preset: Preset, criterion: str, unit: UnitKind, model: nn.Modu
 
 
 def is_transformer(model: nn.Module) -> bool:
-    """Most of its layers are linear: a vision transformer's only convolution cuts the patches."""
+    """Whether most of its layers are linear. The only convolution of a vision transformer cuts the patches."""
     names = sites(model, Selection(unit="weight"))
     return sum(len(site.shape) == 2 for site in names.values()) > len(names) / 2

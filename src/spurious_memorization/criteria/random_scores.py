@@ -1,4 +1,4 @@
-"""Random scores: the criterion that knows nothing."""
+"""Random scores: the criterion to compare others with."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .scores import Scores
 def random(
     model: nn.Module, batch: Batch | Samples | None = None, *, select: Selection | None = None, seed: int = 0
 ) -> Scores:
-    """Uniform random scores, the same for the same network layout, selection and seed.
+    """Uniform random scores. They depend only on the layout of the network, the selection and the seed.
 
     Arguments:
         model: the network, which stays as it is.
-        batch: not used; every criterion takes it.
-        select: the units to score; every channel but the classifier head's if not given.
+        batch: not used; it is there because every criterion takes one.
+        select: the units to score; by default every channel except those of the classifier head.
         seed: of the draws.
 
     Returns:

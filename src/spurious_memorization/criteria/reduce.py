@@ -1,4 +1,4 @@
-"""From numbers of parameters to one score per unit."""
+"""Reduce the values of each unit's parameters to one score."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .scores import Scores
 def reduce_units(
     model: nn.Module, select: Selection, values: Mapping[str, Tensor], reduce: Callable[[Tensor], Tensor]
 ) -> Scores:
-    """Reduce the numbers of each unit, [..., numbers], to one score."""
+    """Reduce the values of each unit, [..., values], to one score."""
     found = {
         name: reduce(values[name].float()[..., None] if select.unit == "weight" else _numbers_of(site, values))
         for name, site in sites(model, select).items()

@@ -1,4 +1,4 @@
-"""Scores of units, and the selection of the first units in their order."""
+"""Scores of units, and the first units in the order of their scores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..networks.weights import read_state
 
 
 class Scores(dict[str, Tensor]):
-    """{tensor name: scores}, higher is selected first.
+    """{tensor name: scores}. Units with higher scores are selected first.
 
     Scores of channels have shape [channels], those of heads [heads] under the attention module's name, those of
     single weights the tensor's own shape.
@@ -30,7 +30,7 @@ class Scores(dict[str, Tensor]):
     Arguments:
         values: the scores.
         kind: what the units are.
-        with_bias: channels and heads take their bias along.
+        with_bias: channels and heads include their bias.
     """
 
     def __init__(self, values: Mapping[str, Tensor], kind: UnitKind = "channel", with_bias: bool = True) -> None:
@@ -45,11 +45,11 @@ class Scores(dict[str, Tensor]):
 
     @property
     def n_measured(self) -> int:
-        """Number of units that a screening didn't leave out."""
+        """Number of units that were measured; a screening leaves the others out."""
         return sum(int((~values.isneginf()).sum()) for values in self.values())
 
     def first(self, n: int = 10) -> pd.DataFrame:
-        """The at most `n` units with the largest scores: one row per unit, with the columns rank (from 1), unit (as
+        """The units with the largest scores, at most `n`: one row per unit, with the columns rank (from 1), unit (as
         `--units` takes it) and score."""
         units = top(self, min(n, self.n_measured))
         scores = [float(self[name].flatten()[index]) for name, index in units]
@@ -71,13 +71,13 @@ def top(scores: Mapping[str, Tensor], n: int, *, largest: bool = True) -> Units:
     Ties keep the order of tensors and positions.
 
     Arguments:
-        scores: of every unit; a plain mapping is taken for scores of channels.
+        scores: of every unit; a plain mapping counts as scores of channels.
         n: number of units.
         largest: the largest scores first; otherwise the smallest.
 
     Raises:
-        UserError: `n` isn't from 1 to the number of units, a screening left some of these unmeasured, or a score is not
-            a number.
+        UserError: `n` is not between 1 and the number of units, a screening left some of the units unmeasured, or a
+            score is not a number.
     """
     scores = scores if isinstance(scores, Scores) else Scores(scores)
     if not 0 < n <= scores.n:
@@ -107,10 +107,10 @@ def count_of(scores: Scores, size: int | float) -> int:
 
 
 def by_threshold(model: nn.Module, scores: Scores, n: int, *, largest: bool = True) -> Units:
-    """Single weights selected as the research code of You et al. (2025) does.
+    """Select single weights as the research code of You et al. (2025) does.
 
-    The threshold is the n-th largest (or the (n+1)-th smallest) magnitude among the weights in `scores`; selected is
-    every number of *every* parameter, normalization, embeddings and head included, at or beyond it.
+    The threshold is the n-th largest (or the (n+1)-th smallest) magnitude among the weights in `scores`. It is applied
+    to *every* parameter, including normalization, embeddings and head: each number at or beyond it is selected.
 
     Arguments:
         model: the network whose parameters are selected.
@@ -132,11 +132,11 @@ def by_threshold(model: nn.Module, scores: Scores, n: int, *, largest: bool = Tr
 
 
 def random_dropout(units: Units, probability: float, seed: int) -> Units:
-    """The units that are left after a random dropout, in the same order.
+    """Leave out each unit with a probability; the others keep their order.
 
     Arguments:
         units: to choose from.
-        probability: of dropping each unit, independently of the others.
+        probability: with which each unit is left out, independently of the others.
         seed: of the draws.
     """
     kept = np.random.default_rng(seed).random(len(units)) >= probability
@@ -162,11 +162,11 @@ def read_scores(file: Path) -> Scores:
     """
     values = read_state(file)
     with safetensors.safe_open(file, "pt") as opened:
-        recorded = opened.metadata()
+        metadata = opened.metadata()
     return Scores(
-        {name: values[name] for name in json.loads(recorded["order"])},
-        recorded["unit"],
-        recorded["with_bias"] == "True",
+        {name: values[name] for name in json.loads(metadata["order"])},
+        metadata["unit"],
+        metadata["with_bias"] == "True",
     )
 
 

@@ -12,12 +12,14 @@ from .scores import Scores
 
 
 def weight_norm(model: nn.Module, batch: Batch | Samples | None = None, *, select: Selection | None = None) -> Scores:
-    """The L2 norm of each unit's weights; for a single weight its absolute value (You et al. 2025, "largest neuron").
+    """L2 norm of each unit's weights; for a single weight its absolute value.
+
+    You et al. (2025) call it magnitude, and the unit with the largest norm the "largest neuron".
 
     Arguments:
         model: the network, which stays as it is.
-        batch: not used; every criterion takes it.
-        select: the units to score; every channel but the classifier head's if not given.
+        batch: not used; it is there because every criterion takes one.
+        select: the units to score; by default every channel except those of the classifier head.
 
     Returns:
         Scores of every unit.

@@ -1,4 +1,4 @@
-"""Edits: changes of a network, as plain data, applied to a copy."""
+"""Edits: changes of a network, given as data and applied to a copy."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Applying an edit: new tensors for what it touches, the network itself as it was."""
+"""Apply an edit: it gives new tensors for the parameters that it changes, and leaves the network as it is."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .edit import KINDS, Edit
 
 
 def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
-    """New values of every parameter that the edit touches; the network stays as it is.
+    """New values of every parameter that the edit changes. The network stays as it is.
 
-    The result goes into `torch.func.functional_call`. It may hold a bias that the layer lacks: the edit `mean` holds
-    a channel by one.
+    The result goes into `torch.func.functional_call`. It may contain a bias that the layer lacks: the edit `mean` needs
+    one to hold a channel at its mean.
 
     Arguments:
         model: the network.
@@ -33,8 +33,8 @@ def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
         {parameter name: tensor of the parameter's shape, on its device}.
 
     Raises:
-        UserError: the network lacks a unit, the older checkpoint lacks a tensor or has it in another shape, a noise
-            or user's kind fails.
+        UserError: the network lacks a unit; the older checkpoint lacks a tensor or has another shape; a user's own
+            kind fails.
     """
     parameters = {name: value.detach() for name, value in model.named_parameters()}
     generator = torch.Generator().manual_seed(edit.seed)
@@ -83,14 +83,14 @@ def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
     Arguments:
         model: the network, which stays as it is.
         samples: usually the training samples.
-        batch_size: samples a forward pass.
+        batch_size: samples per forward pass.
 
     Returns:
-        {layer name: [channels]} for every convolution and linear layer but the classifier head; what the edit `mean`
-        takes.
+        {layer name: [channels]} for every convolution and linear layer except the classifier head. The edit `mean`
+        takes it.
 
     Raises:
-        UserError: a image is missing or broken.
+        UserError: an image is missing or broken.
     """
     network = working_copy(model)
     device = device_of(network)
@@ -117,7 +117,7 @@ def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
 
 
 def _values(edit: Edit, name: str, shape: torch.Size, old: Tensor, generator: torch.Generator, where: Tensor) -> Tensor:
-    """What the edit puts in the place of `old`, the numbers that the units hold of a parameter of this shape."""
+    """The values that replace `old`: the part of a parameter of this shape that belongs to the units."""
     match edit.kind:
         case "zero" | "mean":
             return torch.zeros_like(old)
@@ -176,7 +176,7 @@ def _set_biases(model: nn.Module, edit: Edit, result: dict[str, Tensor], paramet
         if not part.endswith("weight"):
             continue
         if layer not in edit.tensors:
-            raise UserError(f"edit mean: no mean of layer {layer} is known: it can't be held at one")
+            raise UserError(f"edit mean: the mean of layer {layer} is missing: compute it with channel_means")
         name = f"{layer}{dot}bias"
         like = result[weight]
         bias = result.get(name, parameters.get(name, like.new_zeros(len(like)))).clone()

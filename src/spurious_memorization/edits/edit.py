@@ -24,9 +24,9 @@ class Edit:
         kind: "zero", "mean", "random_init", "random_noise", "rewind", or a user's own `module:function`.
         units: what is changed.
         parameters: of the kind, plain numbers and words.
-        tensors: numbers that the kind puts in: the older parameters for `rewind`, the means for `mean`.
+        tensors: values that the edit puts in: the older parameters for `rewind`, the means for `mean`.
         seed: of the noise.
-        matched_to: digest of the edit that this one is a control of.
+        matched_to: for a control, the digest of the edit with which it is compared.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Edit:
         return replace(self, units=units, **changes)
 
     def digest(self) -> str:
-        """SHA-256 of kind, units, parameters, seed and what is put into the units, 16 hex digits."""
+        """SHA-256 of kind, units, parameters, seed and the values put into the units, 16 hex digits."""
         return self._digest
 
     @cached_property
@@ -61,7 +61,7 @@ class Edit:
 
 
 def zero(units: Units) -> Edit:
-    """Set the units' numbers to 0. A zeroed filter leaves its channel at the constant that follows from batch norm.
+    """Set the units' weights to 0. The channel of a filter then is constant: batch norm sets its value.
 
     Arguments:
         units: of any kind.
@@ -70,11 +70,11 @@ def zero(units: Units) -> Edit:
 
 
 def mean(units: Units, means: Mapping[str, Tensor]) -> Edit:
-    """Hold each channel at its mean over some samples, in place of the constant that zeroed weights leave.
+    """Hold each channel at its mean over some samples, instead of the constant that zeroed weights leave.
 
     Arguments:
         units: channels or heads.
-        means: {layer name: mean output of each channel, [channels]} as `channel_means` gives.
+        means: {layer name: mean output of each channel, [channels]}, as `channel_means` returns it.
 
     Raises:
         UserError: the units are single weights, which have no output of their own.
@@ -85,7 +85,7 @@ def mean(units: Units, means: Mapping[str, Tensor]) -> Edit:
 
 
 def random_init(units: Units, std: float, *, noise: str = "normal", seed: int = 0) -> Edit:
-    """Replace the units' numbers by noise times `std`.
+    """Replace the units' weights by noise times `std`.
 
     Arguments:
         units: of any kind.
@@ -100,7 +100,7 @@ def random_init(units: Units, std: float, *, noise: str = "normal", seed: int = 
 
 
 def random_noise(units: Units, std: float, *, noise: str = "normal", seed: int = 0) -> Edit:
-    """Add noise times `std` to the units' numbers.
+    """Add noise times `std` to the units' weights.
 
     Arguments:
         units: of any kind.
@@ -115,12 +115,12 @@ def random_noise(units: Units, std: float, *, noise: str = "normal", seed: int =
 
 
 def rewind(units: Units, older: Mapping[str, Tensor], epochs: int | None = None) -> Edit:
-    """Set the units' numbers back to those of an older checkpoint.
+    """Set the units' weights back to those of an older checkpoint.
 
     Arguments:
         units: of any kind.
         older: state dict of the older network, {parameter name: tensor}.
-        epochs: how many epochs older it is, for the record.
+        epochs: number of epochs by which it is older; only recorded.
     """
     return Edit("rewind", units, {} if epochs is None else {"epochs": epochs}, tensors=older)
 
@@ -132,11 +132,11 @@ NOISES = ("normal", "uniform")
 
 @dataclass(frozen=True)
 class EditSpec:
-    """An edit before it has units, as `--edit` gives it.
+    """An edit without units, as `--edit` gives it.
 
     Arguments:
         kind: of edit.
-        parameters: name to value, as given in the text.
+        parameters: of the kind.
     """
 
     kind: str
@@ -151,19 +151,20 @@ class EditSpec:
 
 
 def parse_edit(text: str) -> EditSpec:
-    """Read "zero", "random_noise:std=0.02" or "rewind:epochs=5"; a user's own kind is "module:function" with
-    "?name=value,..." for its parameters.
+    """Read an edit such as "zero", "random_noise:std=0.02" or "rewind:epochs=5".
+
+    A user's own kind is written "module:function", with its parameters behind "?": "module:function?name=value,...".
 
     Raises:
-        UserError: the kind or a parameter is unknown, missing or of the wrong kind.
+        UserError: the kind or a parameter is unknown, missing or of the wrong type.
     """
     if text.split(":")[0] not in KINDS:
-        kind, _, written = text.partition("?")
+        kind, _, options = text.partition("?")
         if ":" not in kind:
             raise UserError(f"unknown edit {text!r}: choose among {', '.join(KINDS)}, or module:function")
-        return EditSpec(kind, _pairs(text, written))
-    kind, _, written = text.partition(":")
-    parameters = _pairs(text, written)
+        return EditSpec(kind, _pairs(text, options))
+    kind, _, options = text.partition(":")
+    parameters = _pairs(text, options)
     allowed = {"random_init": {"std", "noise"}, "random_noise": {"std", "noise"}, "rewind": {"epochs"}}.get(kind, set())
     if unknown := set(parameters) - allowed:
         takes = ", ".join(sorted(allowed)) or "no parameters"
@@ -178,13 +179,13 @@ def parse_edit(text: str) -> EditSpec:
 
 
 def _as_text(kind: str, parameters: Mapping[str, Any]) -> str:
-    written = ",".join(f"{name}={value}" for name, value in parameters.items())
-    return f"{kind}{'?' if ':' in kind else ':'}{written}" if written else kind
+    options = ",".join(f"{name}={value}" for name, value in parameters.items())
+    return f"{kind}{'?' if ':' in kind else ':'}{options}" if options else kind
 
 
-def _pairs(text: str, written: str) -> dict[str, Any]:
+def _pairs(text: str, options: str) -> dict[str, Any]:
     pairs: dict[str, Any] = {}
-    for part in filter(None, written.split(",")):
+    for part in filter(None, options.split(",")):
         name, equals, value = part.partition("=")
         if not equals or not value:
             raise UserError(f"edit {text!r}: write parameters as name=value, such as random_noise:std=0.02")

@@ -24,7 +24,7 @@ PAPER_NETWORKS = {
     "deit_base": "deit_base_patch16_224",
     "deit_large": "vit_large_patch16_224",
 }
-"""The short names of You et al. (2025) and timm's names of the same networks; resnet50 is called so by both."""
+"""Short names of You et al. (2025), and timm's names of the same networks. Both use the name resnet50."""
 
 
 class NetworkSettings(Settings):
@@ -56,8 +56,8 @@ def build(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool = Fals
 
     Arguments:
         settings: which network.
-        pretrained: True for timm's own download, or a state dict of the same architecture; a head with another
-            number of classes is left out and starts at random.
+        pretrained: True for timm's own download, or a state dict of the same architecture. A head with another number
+            of classes is not loaded and starts at random.
 
     Raises:
         UserError: the name is unknown, the download fails, or the weights belong to another architecture.
@@ -76,14 +76,14 @@ def with_own_transform(data: Dataset, network: NetworkSettings) -> Dataset:
 
 
 def own_transform(settings: NetworkSettings, image_size: int | None = None) -> ImageTransform:
-    """The evaluation transform that timm states for a network.
+    """The evaluation transform of a network, from its timm configuration.
 
     Raises:
-        UserError: a `module:factory` has no such statement and no image size is given.
+        UserError: the network is a `module:factory`, which has no configuration, and no image size is given.
     """
     if settings.is_factory:
         if image_size is None:
-            raise UserError(f"{settings.model} states no image size: give --image-size, or write it to dataset.yaml")
+            raise UserError(f"{settings.model} has no image size: give --image-size, or write it to dataset.yaml")
         return ImageTransform(image_size=image_size, resize=image_size)
     config = _pretrained_config(settings.timm_name)
     size = image_size or settings.image_size or config.input_size[-1]
@@ -98,11 +98,11 @@ def own_transform(settings: NetworkSettings, image_size: int | None = None) -> I
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
-    """Module names of the classifier head: what timm states, otherwise the last linear layer."""
+    """Module names of the classifier head: from its timm configuration, or else the last linear layer."""
     config = getattr(model, "pretrained_cfg", None) or {}
-    stated = config.get("classifier")
-    if stated:
-        return (stated,) if isinstance(stated, str) else tuple(stated)
+    head = config.get("classifier")
+    if head:
+        return (head,) if isinstance(head, str) else tuple(head)
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     return tuple(linears[-1:])
 

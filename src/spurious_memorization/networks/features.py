@@ -1,4 +1,4 @@
-"""Penultimate features: what a network hands to its classifier head."""
+"""Penultimate features: the input of the classifier head."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .forward import logits
 def features_and_logits(
     model: nn.Module, inputs: Inputs, changed: Mapping[str, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Penultimate features [samples, features] and logits [samples, classes], both in float32, of one pass.
+    """Penultimate features [samples, features] and logits [samples, classes] of one pass, both in float32.
 
     Arguments:
-        changed: tensors in place of the network's own.
+        changed: tensors that replace the network's own.
 
     Raises:
-        UserError: the network has no linear head, or doesn't use it.
+        UserError: the network has no linear head, or does not use it.
     """
     name = head_name(model)
     seen: list[Tensor] = []
@@ -41,10 +41,10 @@ def features_and_logits(
 
 
 def head_name(model: nn.Module) -> str:
-    """Module name of the (first) classifier head.
+    """Module name of the classifier head; of the first one if there are several.
 
     Raises:
-        UserError: there is none.
+        UserError: the network has none.
     """
     names = head_names(model)
     if not names:

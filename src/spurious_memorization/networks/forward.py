@@ -1,4 +1,4 @@
-"""Running a network: device, precision and inputs that are tensors or mappings."""
+"""Run a network: device, precision, and inputs that are tensors or mappings."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .names import Precision
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of this name; "auto" takes CUDA, then MPS, then the CPU.
+    """The device of this name. "auto" takes CUDA if available, then MPS, then the CPU.
 
     Raises:
-        UserError: the device isn't there.
+        UserError: the device is not available.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
+        return torch.device(next(kind for kind, is_there in available.items() if is_there))
     if not available.get(name.split(":")[0], False):
         raise UserError(
-            f"no device {name!r} here: use auto or {', '.join(k for k, there in available.items() if there)}"
+            f"no device {name!r} here: use auto or {', '.join(kind for kind in available if available[kind])}"
         )
     return torch.device(name)
 
 
 def working_copy(model: nn.Module, device: torch.device | None = None) -> nn.Module:
-    """A copy for evaluation: evaluation mode, no gradients, channels last; the caller's network stays as it is."""
+    """A copy in evaluation mode, without gradients, channels last. The caller's network stays as it is."""
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     copied = copied.to(device) if device is not None else copied
     for tensor in (*copied.parameters(), *copied.buffers()):
@@ -47,7 +47,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def moved(inputs: Inputs, device: torch.device) -> Inputs:
-    """Inputs on the device, images with channels last."""
+    """The inputs on the device; images have channels last."""
     if isinstance(inputs, Mapping):
         return {name: value.to(device) for name, value in inputs.items()}
     if inputs.ndim == 4:
@@ -56,9 +56,12 @@ def moved(inputs: Inputs, device: torch.device) -> Inputs:
 
 
 def logits(model: nn.Module, inputs: Inputs, changed: Mapping[str, Tensor] | None = None) -> Tensor:
-    """Logits [samples, classes] of a network, in float32, with the tensors in `changed` in place of its own.
+    """Logits [samples, classes] of a network, in float32. The tensors in `changed` replace its own.
 
-    A mapping of inputs is passed by name; an output with a field `logits` is taken by that field.
+    A mapping of inputs is passed by name. If the output has a field `logits`, this field is used.
+
+    Raises:
+        UserError: the output is no tensor of shape [samples, classes].
     """
     arguments, named = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
     replaced = _with_ties(model, changed) if changed else {}
@@ -70,8 +73,10 @@ def logits(model: nn.Module, inputs: Inputs, changed: Mapping[str, Tensor] | Non
 
 
 def _with_ties(model: nn.Module, changed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same replacements under every name of a tied parameter, but once a module: `functional_call` with its own
-    `tie_weights` leaves a replacement behind in a module that has two names."""
+    """The same replacements under every name of a tied parameter, but only once per module.
+
+    `functional_call` with its own `tie_weights` leaves a replacement behind in a module that has two names.
+    """
     modules = dict(model.named_modules(remove_duplicate=False))
     values = {id(value): changed[name] for name, value in model.named_parameters() if name in changed}
     replaced, seen = dict(changed), set()
@@ -85,5 +90,5 @@ def _with_ties(model: nn.Module, changed: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """The context that runs a network in this precision."""
+    """The context in which a network runs in this precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -23,9 +23,9 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def cross_entropy_on_probabilities(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy that takes the class probabilities for logits (a softmax on top of a softmax), [samples].
+    """Cross-entropy with the class probabilities in place of the logits (a softmax on top of a softmax), [samples].
 
-    This is what the research code of You et al. (2025) trains with; for two classes it can't go under about 0.313.
+    The research code of You et al. (2025) trains with it. For two classes it can't go under about 0.313.
 
     Raises:
         UserError: a label has no logit.
@@ -48,7 +48,7 @@ def _check_labels(logits: Tensor, y: Tensor) -> None:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """True-class logit minus the best other one, [samples]; logits [samples, classes], labels [samples]."""
+    """Margin: true-class logit minus the best other logit, [samples]; logits [samples, classes], labels [samples]."""
     true = logits.gather(1, y[:, None]).squeeze(1)
     others = logits.scatter(1, y[:, None], -torch.inf)
     return true - others.amax(1)

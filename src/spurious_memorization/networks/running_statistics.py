@@ -1,4 +1,4 @@
-"""Batch norm's running statistics where a step passes a network more than once."""
+"""Running statistics of batch norm, for training steps that pass a network several times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 def statistics(model: nn.Module) -> dict[str, Tensor]:
     """Copies of the running statistics of every batch norm, by buffer name.
 
-    Given to a pass in place of the network's own, they take the pass's updates, and the network's stay as they are.
+    If they replace the network's own statistics in a pass, they take the updates, and the network's own stay unchanged.
     """
     return {
         f"{name}.{buffer}": getattr(module, buffer).clone()
@@ -23,13 +23,13 @@ def statistics(model: nn.Module) -> dict[str, Tensor]:
 
 
 def repeat_first_pass(model: nn.Module, before: Mapping[str, Tensor], after_first: Mapping[str, Tensor]) -> None:
-    """Bring the statistics, after two passes, to where a third pass with the first one's batch and weights leaves them.
+    """Update the statistics after two passes as if a third pass with the first pass's batch and weights had followed.
 
     A pass with batch statistics s moves r to (1 - m) r + m s. The first pass moved r0 to r1, the second moved on to r2;
     since m s = r1 - (1 - m) r0, the third ends at (1 - m) r2 + m s = r1 + (1 - m) (r2 - r0).
 
     Arguments:
-        before, after_first: what `statistics` gave before and after the first pass.
+        before, after_first: results of `statistics` before and after the first pass.
     """
     for name, module in _norms(model).items():
         count = module.num_batches_tracked

@@ -9,14 +9,16 @@ from .names import LayerKind, UnitKind
 
 
 class Selection(Settings):
-    """Which units of a network are considered. By default every convolution and linear layer but the classifier head.
+    """Which units of a network are considered: by default those of all convolutions and linear layers but the head.
 
-    A channel is an output filter of a convolution or an output row of a linear layer; a head is an attention head, its
-    rows of q, k and v; a weight is one number.
+    A channel is an output filter of a convolution, or an output row of a linear layer. A head is an attention head: its
+    rows of q, k and v. A weight is a single number.
     """
 
     unit: UnitKind = Field("channel", description="channel, head or weight")
     layers: tuple[LayerKind, ...] = Field(("conv", "linear"), description="kinds of layer")
-    tensors: tuple[str, ...] = Field((), description="glob patterns of tensors to keep, as 'layer3.*'; all where empty")
+    tensors: tuple[str, ...] = Field(
+        (), description="glob patterns of tensors to keep, such as 'layer3.*'; all by default"
+    )
     exclude: tuple[str, ...] = Field((), description="glob patterns of tensors to leave out")
-    with_bias: bool = Field(True, description="a channel or head takes its bias along, in scores and edits")
+    with_bias: bool = Field(True, description="a channel or head includes its bias, in scores and edits")

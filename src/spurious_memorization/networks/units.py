@@ -31,7 +31,7 @@ class Units:
         names: tensor names (for heads: names of attention modules).
         place: position in `names` of each unit, [units].
         index: number of each unit in its tensor, [units]; for weights the flat position.
-        with_bias: channels and heads take their bias along.
+        with_bias: channels and heads include their bias.
     """
 
     kind: UnitKind
@@ -54,14 +54,14 @@ class Units:
         """The first `n` units.
 
         Raises:
-            UserError: there are fewer.
+            UserError: there are fewer units.
         """
         if not 0 <= n <= len(self):
             raise UserError(f"size {n} is larger than the {len(self)} {self.kind}s there are: choose a smaller one")
         return Units(self.kind, self.names, self.place[:n], self.index[:n], self.with_bias)
 
     def by_name(self) -> dict[str, NDArray[np.int64]]:
-        """{tensor name: unit numbers}, names in the order in which they first occur."""
+        """{tensor name: unit numbers}; the names are in the order in which they first occur."""
         order = dict.fromkeys(self.place.tolist())
         return {self.names[p]: self.index[self.place == p] for p in order}
 
@@ -96,7 +96,7 @@ def sites(model: nn.Module, select: Selection) -> dict[str, Site]:
     """Where the units of a network are, in the order of its parameters.
 
     Raises:
-        UserError: nothing is left to consider.
+        UserError: no unit is left.
     """
     found = _head_sites(model, select) if select.unit == "head" else _layer_sites(model, select)
     kept = {

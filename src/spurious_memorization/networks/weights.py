@@ -1,4 +1,4 @@
-"""Weight files: read without unpickling, verified, and turned into a plain state dict."""
+"""Weight files: read without unpickling, verified, and converted to a plain state dict."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HARMLESS: list[Any] = [
     np.dtypes.Float64DType,
     np.dtypes.Int64DType,
 ]
-"""Types beside tensors that training scripts leave in checkpoints; none of them runs code when it is read."""
+"""Types other than tensors that training scripts leave in checkpoints. None of them runs code when it is read."""
 
 _RESEARCH_HEADS = ("fc.0", "head.0")
 
@@ -45,8 +45,8 @@ class Weights:
 
     Arguments:
         state: tensors by parameter or buffer name.
-        research: the file was written by the research code of You et al. (2025); its head is converted already: the
-            softmax is dropped and class index equals label (that code keeps class 1 at position 0).
+        research: whether the research code of You et al. (2025) wrote the file. Its head is already converted: the
+            softmax is dropped, and the class index equals the label (that code keeps class 1 at position 0).
     """
 
     state: StateDict
@@ -56,10 +56,10 @@ class Weights:
 def read_weights(file: Path) -> Weights:
     """Read a state dict from a safetensors or PyTorch file, bare or under "model", "state_dict" or "model_state_dict".
 
-    Files whose names end in eight hex digits, like `resnet50-19c8e357.pth`, must have a SHA-256 that starts with them.
+    If the name of a file ends in eight hex digits, like `resnet50-19c8e357.pth`, its SHA-256 must start with them.
 
     Raises:
-        UserError: the file is missing, truncated, changed, holds no state dict, or holds objects that could run code.
+        UserError: the file is missing, truncated or changed; it holds no state dict, or objects that could run code.
     """
     if not file.is_file():
         raise UserError(f"weight file {file} does not exist: check the path")
@@ -98,12 +98,12 @@ def read_state(file: Path) -> StateDict:
 
 
 def load_exactly(model: nn.Module, state: StateDict, name: str) -> None:
-    """Load a state dict whose names and shapes are exactly the network's.
+    """Load a state dict with exactly the names and shapes of the network.
 
-    A bias that the architecture lacks is added to its layer: the edit `mean` saves such.
+    A bias that the architecture lacks is added to its layer: the edit `mean` saves such biases.
 
     Raises:
-        UserError: a tensor is missing, unexpected or of another shape; the first one is named.
+        UserError: a tensor is missing, unexpected or of another shape; the message names the first one.
     """
     add_biases(model, state)
     own = model.state_dict()
@@ -122,7 +122,7 @@ def load_exactly(model: nn.Module, state: StateDict, name: str) -> None:
 
 
 def add_biases(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give the layers that lack a bias one of zeros where `state` holds it."""
+    """Add a bias of zeros to each layer that lacks one, if `state` holds it."""
     for key in state:
         layer = _submodule(model, key.removesuffix(".bias")) if key.endswith(".bias") else None
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and layer.bias is None:
@@ -130,7 +130,7 @@ def add_biases(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _is_research_head(state: StateDict, head: str) -> bool:
-    """One linear layer with two outputs, alone under its name: a head of several layers is a network of the user's."""
+    """Whether the head is one linear layer with two outputs. A head of several layers is a user's own network."""
     prefix = head.removesuffix("0")
     names = {name for name in state if name.startswith(prefix)}
     return names == {f"{head}.weight", f"{head}.bias"} and len(state[f"{head}.weight"]) == 2
@@ -145,14 +145,14 @@ def _plain_head(state: StateDict, head: str) -> StateDict:
 
 
 def _verify_name(file: Path) -> None:
-    stated = _HASH_IN_NAME.search(file.name)
-    if not stated:
+    hash_in_name = _HASH_IN_NAME.search(file.name)
+    if not hash_in_name:
         return
     with file.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if not found.startswith(stated[1]):
+    if not found.startswith(hash_in_name[1]):
         raise UserError(
-            f"{file} is broken or changed: its SHA-256 starts with {found[:8]}, not {stated[1]} as in its name: "
+            f"{file} is broken or changed: its SHA-256 starts with {found[:8]}, not {hash_in_name[1]} as in its name: "
             "fetch it again"
         )
 
@@ -171,11 +171,11 @@ def _read_torch(file: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(file) or b"Weights only load failed" in str(error).encode():
             raise UserError(
-                f"{file} is refused: it is broken, or holds objects that could run code when read; "
+                f"{file} can't be read safely: it is broken, or holds objects that could run code when read; "
                 "save it again as a plain state dict or as safetensors"
             ) from error
         raise UserError(f"{file} is no weight file: {first_line(error)}") from error
-    except Exception as error:  # a broken pickle raises whatever its bytes lead to
+    except Exception as error:  # a broken pickle can raise any exception
         raise UserError(f"{file} is truncated or no PyTorch file ({first_line(error)}): replace it") from error
     if not isinstance(content, dict):
         raise UserError(
