@@ -43,7 +43,7 @@ def make_images(folder: Path) -> Path:
 
 def _photograph(image: Image.Image, crop: np.ndarray, turned: bool, grain: int) -> Image.Image:
     left, upper = crop
-    taken = image.crop((int(left), int(upper), int(left) + 460, int(upper) + 360))
-    taken = taken.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if turned else taken
+    cropped = image.crop((int(left), int(upper), int(left) + 460, int(upper) + 360))
+    cropped = cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if turned else cropped
     noise = np.random.default_rng(grain).normal(0, 6, (360, 460, 1))
-    return Image.fromarray((np.asarray(taken) + noise).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((np.asarray(cropped) + noise).clip(0, 255).astype(np.uint8))

@@ -237,16 +237,16 @@ def test_inputs_by_name_and_outputs_with_logits():
         np.testing.assert_allclose(block.loss[0], F.cross_entropy(output, y, reduction="none"), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("answer", [lambda x: x.mean((2, 3)).sum(1), lambda x: x, lambda x: (x.mean((2, 3)),)])
-def test_an_output_that_is_no_logits_is_refused(data, answer):
+@pytest.mark.parametrize("output", [lambda x: x.mean((2, 3)).sum(1), lambda x: x, lambda x: (x.mean((2, 3)),)])
+def test_an_output_that_is_no_logits_is_an_error(data, output):
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> object:
-            return answer(x)
+            return output(x)
 
     with pytest.raises(sm.UserError, match=r"logits of shape \[samples, classes\]"):
         sm.evaluate(Odd(), [], data.train)
 
 
-def test_a_device_that_is_not_there_is_refused(model, data):
+def test_a_missing_device_is_an_error(model, data):
     with pytest.raises(sm.UserError, match="no device 'tpu' here: use auto or"):
         sm.evaluate(model, [], data.train, execution=sm.Execution(device="tpu"))

@@ -21,7 +21,7 @@ PLAIN = {
     "a number": (lambda x: x / x.abs().max().item(), "plain: an intermediate value is a number and no tensor"),
     "size": (lambda x: x / (x.shape[0] / 2), "plain: an intermediate value is a number and no tensor"),
     "numpy": (lambda x: torch.from_numpy(x.detach().numpy() * 1), r"plain: torch\.export can't trace it \(.+\)"),
-    "other trace": (
+    "other when exported": (
         lambda x: 2 * x if torch.compiler.is_exporting() else x,
         "plain: the exported program gives other logits than the network itself",
     ),

@@ -44,7 +44,7 @@ def wide() -> tuple[nn.Module, Tensor]:
 
 @pytest.fixture(autouse=True)
 def checked_anew() -> Iterator[None]:
-    """The result of the check of the fused operation is kept from one network to the next, but not between tests."""
+    """Check the fused operation again in each test; otherwise it is checked once per process."""
     fused._is_available.cache_clear()
     yield
     fused._is_available.cache_clear()
@@ -79,8 +79,8 @@ def assert_near(one: Block, two: Block) -> None:
 )
 def test_the_environment_switches_kernels(text, expected, monkeypatch, wide):
     monkeypatch.setenv(kernels.VARIABLE, text)
-    touched = []
-    monkeypatch.setattr(memory, "_glibc", lambda: touched.append("memory"))
+    used = []
+    monkeypatch.setattr(memory, "_glibc", lambda: used.append("memory"))
     net, x = wide
     network = segmented(net, x[:1], "float32")
     assert kernels.switched_on() == expected
@@ -88,7 +88,7 @@ def test_the_environment_switches_kernels(text, expected, monkeypatch, wide):
     assert (FUSED in targets(network)) == ("fused" in expected)
     with kernels.reused_memory() as return_memory:
         return_memory()
-    assert bool(touched) == ("memory" in expected)
+    assert bool(used) == ("memory" in expected)
 
 
 def test_an_unknown_kernel_is_an_error(monkeypatch, wide):

@@ -168,7 +168,7 @@ class Unused(nn.Module):
 
 
 class Branching(nn.Module):
-    """Vectors to logits, with something that a trace can't hold."""
+    """Vectors to logits, with a step in between, such as one that torch.export cannot handle."""
 
     def __init__(self, how: Callable[[Tensor], Tensor]) -> None:
         super().__init__()

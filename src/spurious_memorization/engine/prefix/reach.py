@@ -16,7 +16,7 @@ from .segments import Segment
 
 
 class EditReach:
-    """Answers how far edits reach, and remembers the answers: many edits of a study change the same layers.
+    """Computes how far edits reach, and remembers the results: many edits of a study change the same layers.
 
     Arguments:
         program: the network's operations.
