@@ -35,7 +35,7 @@ def hardest_samples(
         model: the network, which stays as it is.
         samples: to choose from.
         group: only the samples of this group, by name or number; all groups if not given.
-        n: at most so many.
+        n: at most this number of samples.
         order: "lowest_loss" takes the best samples, as the research code does where it knows no group.
         loss: by which they are ordered; as for `gradient`.
         batch_size: samples per forward pass; changes no result.
