@@ -6,7 +6,9 @@ pandas inside the functions that use it.
 
 from __future__ import annotations
 
-from .app import app, main
+from collections.abc import Callable
+
+from .app import Answer, app, main
 from .calibrate import calibrate_command
 from .compare import compare_command
 from .data import data_app
@@ -23,7 +25,7 @@ from .train import train_command
 
 __all__ = ["main"]
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., Answer]] = {
     "calibrate": calibrate_command,
     "compare": compare_command,
     "demo": demo_command,
