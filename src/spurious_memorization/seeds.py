@@ -1,4 +1,4 @@
-"""Seeds of single draws, derived from the seed of the settings."""
+"""Seeds of single random draws, derived from the seed of the settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def derived_seed(seed: int, *parts: object) -> int:
-    """A seed of its own for one use, derived from the settings' seed."""
+    """The seed for one use, derived from the seed of the settings and from what identifies the use."""
     digest = hashlib.sha256(repr((seed, *parts)).encode()).digest()
     return int.from_bytes(digest[:6], "big")

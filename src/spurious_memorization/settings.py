@@ -1,4 +1,4 @@
-"""The base of every block of settings: at once command-line flags, a YAML file's entries and what a run stores."""
+"""The base class of all settings. One model defines the command-line flags, the YAML entries and the stored record."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
-    """Settings change results: they are stored with them and compared."""
+    """Settings change results. They are stored with the results and compared when a command continues."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Execution(BaseModel):
-    """How work is carried out; none of it changes results."""
+    """How work is carried out. This does not change results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field("auto", description="auto, cpu, cuda or mps")
     workers: int | None = Field(
-        None, ge=0, description="further processes that read images; some in training on an accelerator if not given"
+        None,
+        ge=0,
+        description="extra processes that read images; by default some if an accelerator trains, otherwise none",
     )
-    eval_batch_size: int = Field(200, ge=1, description="at most so many samples a forward pass in evaluation")
+    eval_batch_size: int = Field(200, ge=1, description="largest number of samples per forward pass in evaluation")
     compile: bool | None = Field(
-        None, description="compile edited networks by torch.compile; where it pays if not given"
+        None, description="compile edited networks with torch.compile; by default only if that saves time"
     )

@@ -1,4 +1,4 @@
-"""What a user names as `module:function`."""
+"""Functions of the user, named as `module:function`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .errors import UserError, first_line
 
 
 def load_user_function(name: str) -> Callable[..., Any]:
-    """The function that `module:function` names; modules in the working directory are found too.
+    """Import the function that `module:function` names. Modules in the working directory are found too.
 
     Raises:
-        UserError: the module can't be imported, or has no such function.
+        UserError: the module can't be imported, or it has no such function.
     """
     module_name, _, function_name = name.partition(":")
     here = str(Path.cwd())

@@ -93,7 +93,7 @@ def test_an_image_lost_during_training(data: Path, squares: Path, tmp_path: Path
     before = tiny.contents(tmp_path / "out")
     (data / "test_1_00.png").unlink()
     study = ("study", tmp_path / "out", "--criterion=magnitude", "--controls=1")
-    assert "the data in" in tiny.spurmem(capsys, *study).error
+    assert "does not hold the data" in tiny.spurmem(capsys, *study).error
     assert tiny.contents(tmp_path / "out") == before
     shutil.copy(squares / "test_1_00.png", data)
     assert tiny.spurmem(capsys, *study).status == 0

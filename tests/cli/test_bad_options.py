@@ -73,7 +73,7 @@ def test_a_command_on_a_run(
         (["--attribute=place"], "no attribute column 'place'"),
         (["--minority=whales"], "no group 'whales'"),
         (["--best-by=taste"], "best-by"),
-        (["--from=nowhere"], "nowhere is no run"),
+        (["--from=nowhere"], "nowhere is not a run"),
         (["--weights=nowhere.pth"], "weight file nowhere.pth does not exist"),
         (["--device=tpu"], "no device 'tpu' here"),
         (["--checkpoint-every=0"], "checkpoint-every"),
@@ -101,11 +101,11 @@ def test_a_broken_config_file(content: str, squares: Path, tmp_path: Path, capsy
 
 def test_places_that_are_no_runs_or_data(tmp_path: Path, capsys: Capture) -> None:
     for command in ("trace", "study"):
-        assert "is no run" in tiny.spurmem(capsys, command, tmp_path / "nothing").error
+        assert "is not a run" in tiny.spurmem(capsys, command, tmp_path / "nothing").error
     assert "does not exist" in tiny.spurmem(capsys, "train", tmp_path / "nothing", "--out", tmp_path / "out").error
     assert not list(tmp_path.iterdir())
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    with pytest.raises(sm.UserError, match="is no run"):
+    with pytest.raises(sm.UserError, match="is not a run"):
         main(["trace", str(tmp_path), "--debug"])

@@ -31,7 +31,7 @@ def test_as_a_module() -> None:
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("spurmem: no/such/run is no run")
+    assert done.stderr.startswith("spurmem: no/such/run is not a run")
     assert done.stderr.count("\n") == 1
 
 

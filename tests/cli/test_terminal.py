@@ -72,7 +72,7 @@ def test_an_unknown_name_is_an_attribute_error():
         sm.gradeint  # noqa: B018
 
 
-def test_every_command_says_in_the_list_what_its_own_help_says(capsys: Capture) -> None:
+def test_the_list_of_commands_shows_the_summary_of_each(capsys: Capture) -> None:
     listed = " ".join(re.sub("[│\n]", " ", tiny.spurmem(capsys, "--help").out).split())
     for command in ("train", "study", "trace", "demo", "edit", "import", "calibrate"):
         usage, _, rest = tiny.spurmem(capsys, command, "--help").out.partition("\n\n")
@@ -84,8 +84,8 @@ def test_every_command_says_in_the_list_what_its_own_help_says(capsys: Capture) 
 @pytest.mark.parametrize(
     ("typed", "error"),
     [
-        (["stduy", "runs/first"], "spurmem: there is no command 'stduy': did you mean study?"),
-        (["xyzzy"], "spurmem: there is no command 'xyzzy': choose among calibrate, compare, data, demo"),
+        (["stduy", "runs/first"], 'spurmem: Unknown command "stduy". Did you mean "study"?'),
+        (["xyzzy"], 'spurmem: Unknown command "xyzzy". Available commands: calibrate, compare, demo'),
         (["data", "chekc", "x"], "did you mean"),
         (["train", "nowhere", "--out", "x"], "nowhere"),
         (["train", "nowhere", "--out", "x", "--epohcs", "3"], "--epochs"),

@@ -257,7 +257,7 @@ def test_refusals(runs: Path, data: Path, tmp_path: Path, capsys: pytest.Capture
 
     erm, dro = runs / "erm", runs / "dro"
     assert "no run is given" in refused()
-    assert f"{data} is no run" in refused(erm, data)
+    assert f"{data} is not a run" in refused(erm, data)
     said = refused(erm, dro, "--baseline", "erm-continue")
     assert "erm-continue is not among the runs: name one of 'erm', 'group-dro'" in said
     said = refused(erm, erm / "seed_1")

@@ -102,7 +102,7 @@ def test_a_run_that_has_not_begun_says_so(trained, tmp_path):
     run = tiny.copied(trained, tmp_path / "run")
     (run.path / "history.parquet").unlink()
     assert "nothing was measured yet" in html_of(run)
-    with pytest.raises(sm.UserError, match="is no run"):
+    with pytest.raises(sm.UserError, match="is not a run"):
         html_of(sm.Run(tmp_path))
 
 

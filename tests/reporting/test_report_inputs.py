@@ -65,7 +65,7 @@ ERRORS = [
     (("figure", "images", "RUN", "--criterion=taylor"), "images has no criterion 'taylor'"),
     (("report", "RUN", "RUN"), "a run is named twice"),
     (("report", "RUN", "--study=other"), "no finished study 'other'"),
-    (("report", "nowhere"), "nowhere is no run"),
+    (("report", "nowhere"), "nowhere is not a run"),
     (("report",), "no run is named"),
     (("figure", "accuracy_changes"), "no run is named"),
     (("report", "RUN", "--out=RUN/run.json/page.html"), "is not a folder"),

@@ -15,7 +15,7 @@ from spurious_memorization.runs.records import check_same_settings
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
-    with pytest.raises(sm.UserError, match=r"is no run \(it has no run\.json\)"):
+    with pytest.raises(sm.UserError, match=r"is not a run \(it has no run\.json\)"):
         _ = sm.Run(tmp_path).record
     assert sm.Run(tmp_path).epochs() == []
 
@@ -23,7 +23,7 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", '{"origin": "train"}', "\xff"])
 def test_a_broken_record(content: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(sm.UserError, match="broken or of another version"):
+    with pytest.raises(sm.UserError, match="broken or from another version"):
         _ = sm.Run(tmp_path).record
 
 
@@ -53,7 +53,7 @@ def test_a_moved_data_set(trained: sm.Run, squares: Path, tmp_path: Path) -> Non
     record = json.loads((run.path / "run.json").read_text())
     record["data"]["folder"] = str(tmp_path / "gone")
     (run.path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(sm.UserError, match="name its new place with --data"):
+    with pytest.raises(sm.UserError, match="give its new place with --data"):
         run.read_data()
     assert len(run.read_data(squares)) == len(trained.read_data())
 
@@ -71,7 +71,7 @@ def test_changed_data_are_refused(change: str, trained: sm.Run, squares: Path, t
         with (folder / "train_0_00.png").open("ab") as image:
             image.write(b"more")
     (folder / "metadata.csv").write_text("\n".join(table) + "\n")
-    with pytest.raises(sm.UserError, match="are not those that"):
+    with pytest.raises(sm.UserError, match="does not hold the data that"):
         trained.read_data(folder)
 
 

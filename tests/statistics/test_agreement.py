@@ -94,7 +94,7 @@ def test_sceptics_options_on_the_command_line(asked: tuple[sm.Run, sm.Study], ca
     error = tiny.spurmem(capsys, "study", run.path, "--controls", 0, "--other-epochs", "99").error
     assert "no checkpoint of epoch '99'" in error
     error = tiny.spurmem(capsys, "study", run.path, "--controls", 0, "--agreement-with", run.path / "nothing").error
-    assert "is no run" in error
+    assert "is not a run" in error
 
 
 def images() -> sm.Dataset:

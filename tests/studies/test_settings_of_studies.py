@@ -182,14 +182,14 @@ def test_a_moved_and_a_changed_data_set(run: sm.Run, squares: Path, tmp_path: Pa
     record = json.loads((run.path / "run.json").read_text())
     record["data"]["folder"] = str(tmp_path / "gone")
     (run.path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(sm.UserError, match="is gone: name its new place with --data DIR"):
+    with pytest.raises(sm.UserError, match="is gone: give its new place with --data DIR"):
         sm.study(sm.Run(run.path), small())
     moved = tmp_path / "moved"
     shutil.copytree(squares, moved)
     result = sm.study(sm.Run(run.path), small(edit=("zero", MEAN, REWIND)), name="whole", data_folder=moved)
     same(result, whole)
     (moved / "train_0_00.png").unlink()
-    with pytest.raises(sm.UserError, match="are not those that"):
+    with pytest.raises(sm.UserError, match="does not hold the data that"):
         sm.study(sm.Run(run.path), small(), data_folder=moved)
 
 

@@ -1,39 +1,43 @@
-"""The command `spurmem`: one module a command, each a thin layer over the Python API."""
+"""The command `spurmem`: one module per command, each a thin layer over the Python API.
+
+A command module imports settings at its top, so that every help text appears at once. It imports what needs torch or
+pandas inside the functions that use it.
+"""
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 from .app import app, main
+from .calibrate import calibrate_command
+from .compare import compare_command
+from .data import data_app
+from .demo import demo_command
+from .edit import edit_command
+from .figure import figure_command
+from .import_ import import_command
+from .mitigate import mitigate_command
+from .report import report_command
+from .reproduce import reproduce_command
+from .study import study_command
+from .trace import trace_command
+from .train import train_command
 
 __all__ = ["main"]
 
 COMMANDS = {
-    "calibrate": "calibrate:calibrate_command",
-    "compare": "compare:compare_command",
-    "demo": "demo:demo_command",
-    "edit": "edit:edit_command",
-    "figure": "figure:figure_command",
-    "import": "import_:import_command",
-    "mitigate": "mitigate:mitigate_command",
-    "report": "report:report_command",
-    "reproduce": "reproduce:reproduce_command",
-    "study": "study:study_command",
-    "trace": "trace:trace_command",
-    "train": "train:train_command",
+    "calibrate": calibrate_command,
+    "compare": compare_command,
+    "demo": demo_command,
+    "edit": edit_command,
+    "figure": figure_command,
+    "import": import_command,
+    "mitigate": mitigate_command,
+    "report": report_command,
+    "reproduce": reproduce_command,
+    "study": study_command,
+    "trace": trace_command,
+    "train": train_command,
 }
-"""Where each command is. Its module is imported when it is called: torch alone takes more than a second."""
 
-
-def _docstring(place: str) -> str:
-    """The docstring of `module:function`, read without importing it."""
-    module, function = place.split(":")
-    source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
-    found = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == function]
-    return ast.get_docstring(found[0]) or ""
-
-
-for _name, _place in COMMANDS.items():
-    app.command(f"{__name__}.{_place}", name=_name, help=_docstring(_place))
-app.command(f"{__name__}.data:data_app", name="data", help="Make, prepare and check data sets.")
+for _name, _command in COMMANDS.items():
+    app.command(_command, name=_name)
+app.command(data_app)

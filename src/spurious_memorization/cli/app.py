@@ -1,8 +1,7 @@
-"""The command-line application: parsing, printing of answers, and errors in one line."""
+"""The command-line application: it parses arguments, prints answers, and prints errors in one line."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, UnknownCommandError
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Dict
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
@@ -37,9 +36,12 @@ app = App(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command found: `text` for people, `facts` (JSON types only) for `--json`.
+    """The result of a command. A command returns its answer and prints nothing itself.
 
-    A command returns its answer instead of printing it; `exit_status` is 1 where a check found something wrong.
+    Arguments:
+        text: what is printed for people.
+        facts: what `--json` prints; JSON types only.
+        exit_status: 1 if a check found something wrong, otherwise 0.
     """
 
     text: Sequence[RenderableType]
@@ -47,8 +49,8 @@ class Answer:
     exit_status: int = 0
 
 
-class _Options:
-    """A YAML file with the options of the one command that is called, without a level for the command's name."""
+class _ConfigFile:
+    """A YAML file with the options of the command that is called. The file has no level for the command's name."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -72,8 +74,8 @@ class _Options:
         return options
 
 
-def _launchable(application: App) -> App:
-    """The application with the flags that every command has."""
+def _with_common_flags(application: App) -> App:
+    """Add the flags that every command has."""
 
     @application.meta.default
     def launch(
@@ -85,7 +87,7 @@ def _launchable(application: App) -> App:
         debug: Annotated[bool, Parameter(help="show the traceback of an error")] = False,
     ) -> int:
         if config:
-            application.config = (_Options(config),)
+            application.config = (_ConfigFile(config),)
         answer = application(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         if not isinstance(answer, Answer):
             return 0
@@ -100,20 +102,24 @@ def _launchable(application: App) -> App:
     return application
 
 
-_launchable(app)
+_with_common_flags(app)
 
 
 def run_script(command: Callable[..., Answer], arguments: Sequence[str] | None = None) -> None:
-    """Run one command as a program of its own, with the flags and errors of all others, and exit."""
-    application = _launchable(App(name=Path(sys.argv[0]).name, default_parameter=_FLAGS, version_flags=()))
+    """Run one command as a separate program, with the common flags and one-line errors, and exit."""
+    application = _with_common_flags(App(name=Path(sys.argv[0]).name, default_parameter=_FLAGS, version_flags=()))
     application.default(command)
     main(arguments, application)
 
 
 def main(arguments: Sequence[str] | None = None, application: App = app) -> None:
-    """Run `spurmem` with these arguments (those of the process if not given) and exit.
+    """Run `spurmem` and exit.
 
-    Exit status 0 is success, 1 a check that found something wrong, 2 a user's error, 130 an interrupt.
+    The exit status is 0 for success, 1 if a check found something wrong, 2 for a user's error, 130 for an interrupt.
+
+    Arguments:
+        arguments: of the command line; by default those of the process.
+        application: the application that parses them.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
@@ -127,13 +133,13 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
         log(f"spurmem: {_one_line(error)}")
         status = 2
     except KeyboardInterrupt:
-        log("spurmem: interrupted; the same command continues where it was")
+        log("spurmem: interrupted; run the same command again to continue")
         status = 130
     raise SystemExit(status if isinstance(status, int) else 0)
 
 
 def _without_nan(facts: Any) -> Any:
-    """JSON has no word for what is not a number: null stands for it."""
+    """Replace NaN and infinity by null, since JSON has neither."""
     if isinstance(facts, dict):
         return {name: _without_nan(value) for name, value in facts.items()}
     if isinstance(facts, list | tuple):
@@ -142,8 +148,6 @@ def _without_nan(facts: Any) -> Any:
 
 
 def _one_line(error: Exception) -> str:
-    if isinstance(error, UnknownCommandError) and error.app is app:
-        return _unknown_command((error.unused_tokens or [""])[0])
     cause = error.__cause__ if isinstance(error, CycloptsError) else error
     if isinstance(cause, ValidationError):
         first = cause.errors()[0]
@@ -152,14 +156,6 @@ def _one_line(error: Exception) -> str:
             return what
         return f"--{'.'.join(map(str, first['loc'])).replace('_', '-')}: {what} (given: {first['input']!r})"
     return " ".join(str(error).split())
-
-
-def _unknown_command(word: str) -> str:
-    """Said by ourselves, since cyclopts would import every command for it."""
-    names = sorted(name for name in app if not name.startswith("-"))
-    close = difflib.get_close_matches(word, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"choose among {', '.join(names)}"
-    return f"there is no command {word!r}: {hint}"
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

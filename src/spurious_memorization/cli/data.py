@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 
-data_app = App(name="data")
+data_app = App(name="data", help="Make, prepare and check data sets.")
 make_app = App(name="make", help="Make a data set with a planted spurious correlation.")
 data_app.command(make_app)
 prepare_app = App(

@@ -1,4 +1,4 @@
-"""Edits of a run's network: where rewinds and means take their numbers from, and the edited network as a new run."""
+"""Edits of a run's network: the older weights for a rewind, and the edited network as a new run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .run import Run
 
 
 def older_state(run: Run, epoch: int) -> Callable[[int], Mapping[str, Tensor]]:
-    """A function that gives the state dict of a run's network a number of epochs before `epoch`.
+    """A function that returns the state dict of a run's network some epochs before `epoch`.
 
     The function raises a `UserError` if the run has no checkpoint of that epoch.
     """
@@ -33,7 +33,7 @@ def older_state(run: Run, epoch: int) -> Callable[[int], Mapping[str, Tensor]]:
         if older not in run.epochs():
             raise UserError(
                 f"rewind by {epochs_back} epochs from epoch {epoch} needs the checkpoint of epoch {older}, "
-                f"which {run.path} doesn't have: rewind by fewer"
+                f"which {run.path} doesn't have: rewind by fewer epochs"
             )
         return run.state(older)
 
@@ -52,19 +52,21 @@ def save_edited(
     data_folder: Path | None = None,
     execution: Execution | None = None,
 ) -> Run:
-    """Save an edited network as a run of its own, measured on every split.
+    """Save an edited network as a new run, evaluated on every split.
 
     Arguments:
-        run: whose network is edited; it stays as it is.
+        run: the run whose network is edited. This run does not change.
         out: the new run's directory.
-        units: such as "layer3.0.conv2:17,layer1.0.conv1:3".
-        edit: such as "zero" or "random_noise:std=0.02".
-        epoch: "best", "last" or a number; the new run's checkpoint has the same number.
+        units: the units to edit, such as "layer3.0.conv2:17,layer1.0.conv1:3".
+        edit: the edit, such as "zero" or "random_noise:std=0.02".
+        epoch: "best", "last" or a number. The checkpoint of the new run has the same number.
         unit: kind of the units.
-        seed: of the noise.
+        seed: seed of the noise.
+        data_folder: the run's data folder, if it was moved.
+        execution: device, workers, batch size.
 
     Raises:
-        UserError: a unit or edit doesn't exist, the new run does.
+        UserError: a unit or the edit doesn't exist, or the new run exists.
     """
     new = Run(Path(out))
     if new.exists:

@@ -1,4 +1,4 @@
-"""How a network answers on whole splits: counts and losses per group, and class probabilities."""
+"""Evaluation of a network on whole splits: counts and losses per group, and class probabilities."""
 
 from __future__ import annotations
 
@@ -26,7 +26,17 @@ def evaluate_epoch(
     precision: Precision = "float32",
     execution: Execution | None = None,
 ) -> None:
-    """Measure a network on every split; store class probabilities, and counts and losses in the history."""
+    """Evaluate a network on every split, and store the class probabilities and the history.
+
+    Arguments:
+        run: where the results are stored.
+        epoch: the epoch of the network.
+        model: the network.
+        data: the data set; each of its splits is evaluated.
+        loss: loss of a sample.
+        precision: of the forward pass.
+        execution: device, workers, batch size.
+    """
     rows = []
     for split in data.splits:
         samples = data.samples(split)
@@ -47,7 +57,7 @@ def predict(
     precision: Precision = "float32",
     execution: Execution | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Class probabilities [samples, classes] and losses [samples] in evaluation mode; the network stays as it is."""
+    """Class probabilities [samples, classes] and losses [samples] in evaluation mode. The network does not change."""
     execution = execution or Execution()
     device = choose_device(execution.device)
     network = working_copy(model, device)
@@ -61,7 +71,16 @@ def predict(
 
 
 def group_sums(samples: Samples, predicted: NDArray[np.int64], losses: NDArray[np.float64]) -> pd.DataFrame:
-    """Samples, correct answers and loss sums per group: a frame with the columns group, n, correct, loss."""
+    """Number of samples, number of correct predictions and sum of losses per group.
+
+    Arguments:
+        samples: the samples.
+        predicted: class of each sample, [samples].
+        losses: loss of each sample, [samples].
+
+    Returns:
+        A frame with the columns group, n, correct and loss.
+    """
     groups = len(samples.dataset.groups)
     right = predicted == samples.y
     return pd.DataFrame(

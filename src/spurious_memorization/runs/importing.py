@@ -1,4 +1,4 @@
-"""Bring a network that was trained elsewhere into a run: one weight file, or one for each epoch."""
+"""Import of a network that was trained elsewhere: one weight file, or one per epoch, becomes a run."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ RESEARCH_NORM_EPS = 1e-5
 def import_network(
     folder: str | Path, out: str | Path, settings: ImportSettings, *, execution: Execution | None = None
 ) -> Run:
-    """Turn weight files into a run, measured on every split, on which every command works.
+    """Turn weight files into a run that is evaluated on every split. Every command works on this run.
 
     Arguments:
-        folder: the data folder that the network is to be studied on.
-        out: the run's directory, new.
+        folder: the data folder on which the network is studied.
+        out: the run's directory. It must not exist.
         settings: architecture, files, epochs, class map.
         execution: device, workers, batch size.
 
     Raises:
-        UserError: a file is missing, truncated, malicious or of another architecture, the epochs clash, the class map
-            doesn't fit, the run exists. No run is left behind.
+        UserError: a file is missing, truncated, malicious or of another architecture; two files have the same epoch;
+            the class map doesn't fit; or the run exists. No run is left behind.
 
     Example:
         ```python
@@ -50,7 +50,7 @@ def import_network(
     n_classes = len(data.groups.classes)
     loaded = [read_weights(file) for file in settings.weights]
     if not loaded:
-        raise UserError("no weights are given: name at least one file with --weights")
+        raise UserError("no weight file is given: give at least one with --weights")
     epochs = _epochs(settings, loaded)
     network = NetworkSettings(
         model=settings.model, n_classes=n_classes, image_size=data.image_size, norm_eps=settings.norm_eps
@@ -73,7 +73,7 @@ def import_network(
         versions=versions(),
     )
     with atomic_folder(run.path) as folder_of_it:
-        log(f"importing {len(models)} epochs of {settings.model}, measured on {len(data)} samples, into {run.path}")
+        log(f"importing {len(models)} epochs of {settings.model}, evaluated on {len(data)} samples, into {run.path}")
         unfinished = Run(folder_of_it)
         unfinished.create(record)
         for epoch, model in sorted(zip(epochs, models, strict=True), key=lambda pair: pair[0]):
@@ -96,13 +96,13 @@ def _epochs(settings: ImportSettings, loaded: list[Weights]) -> list[int]:
             log("the research code counts epochs from 0: its epoch_0 is stored as epoch 1, after one epoch of training")
     if len(epochs) != len(files) or len(set(epochs)) != len(epochs) or min(epochs) < 0:
         raise UserError(
-            f"{len(files)} weight files need as many different epochs from 0, not {epochs}: give them with --epochs"
+            f"{len(files)} weight files need {len(files)} different epochs, not {epochs}: give them with --epochs"
         )
     return epochs
 
 
 def _mapped(model: nn.Module, state: StateDict, n_classes: int, class_map: tuple[int, ...]) -> StateDict:
-    """The state dict with the head's rows in the order of the data's classes."""
+    """The state dict with the rows of the classifier head in the order of the data's classes."""
     heads = [f"{name}.{part}" for name in head_names(model) for part in ("weight", "bias")]
     heads = [key for key in heads if key in state]
     outputs = len(state[heads[0]]) if heads else n_classes
@@ -114,7 +114,9 @@ def _mapped(model: nn.Module, state: StateDict, n_classes: int, class_map: tuple
             )
         return state
     if len(class_map) != n_classes or len(set(class_map)) != n_classes:
-        raise UserError(f"the class map must name {n_classes} different outputs, one for each class, not {class_map}")
+        raise UserError(f"the class map must name {n_classes} different outputs, one per class, not {class_map}")
     if not heads or max(class_map) >= outputs or min(class_map) < 0:
-        raise UserError(f"the class map {class_map} names an output that the network lacks: it has {outputs}, from 0")
+        raise UserError(
+            f"the class map {class_map} names an output that the network does not have: it has 0 to {outputs - 1}"
+        )
     return {key: value[list(class_map)] if key in heads else value for key, value in state.items()}

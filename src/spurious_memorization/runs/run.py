@@ -1,4 +1,4 @@
-"""A run: a directory that holds everything about one network, and what was measured on it."""
+"""The class Run: the directory that holds everything about one network, and all results measured on it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ HISTORY_COLUMNS = ("epoch", "split", "group", "n", "correct", "loss")
 
 @dataclass(frozen=True)
 class Run:
-    """A run's directory. Reading needs no lock; writing happens inside `writing()`.
+    """The directory of a run. Reading needs no lock. Writing needs the lock that `writing()` takes.
 
     Arguments:
-        path: of the directory, which `train` or `import_network` made.
+        path: the directory that `train` or `import_network` made.
 
     Example:
         ```python
@@ -49,35 +49,35 @@ class Run:
 
     @cached_property
     def record(self) -> RunRecord:
-        """What `run.json` says.
+        """The content of `run.json`.
 
         Raises:
-            UserError: there is none, or it is broken.
+            UserError: the file is missing or broken.
         """
         file = self.path / "run.json"
         if not file.is_file():
             raise UserError(
-                f"{self.path} is no run (it has no run.json): `spurmem train` or `spurmem import` makes one"
+                f"{self.path} is not a run (it has no run.json): make one with `spurmem train` or `spurmem import`"
             )
         try:
             return RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
         except (ValidationError, UnicodeDecodeError) as error:
-            raise UserError(f"{file} is broken or of another version of spurmem: {type(error).__name__}") from error
+            raise UserError(f"{file} is broken or from another version of spurmem: {type(error).__name__}") from error
 
     def __repr__(self) -> str:
         return f"<Run {self.path}>"
 
     @property
     def exists(self) -> bool:
-        """Something was measured. What was stopped before that is no run yet and may be begun anew."""
+        """Whether anything was measured. A call that was stopped before that left no run and can be repeated."""
         return (self.path / "run.json").is_file() and (self.path / "history.parquet").is_file()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the run for writing.
+        """Lock the run for writing.
 
         Raises:
-            UserError: another command is writing it, or the folder can't be written.
+            UserError: another command is writing the run, or the folder can't be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -93,10 +93,10 @@ class Run:
             lock.release()
 
     def create(self, record: RunRecord) -> None:
-        """Write `run.json`, or, where it exists, make sure that it states the same settings.
+        """Write `run.json`. If it exists, check that it has the same settings.
 
         Raises:
-            UserError: it states others; the first that differs is named with both values.
+            UserError: a setting differs. The message names the first such setting and both values.
         """
         if self.exists:
             check_same_settings(comparable_settings(self.record), comparable_settings(record), f"run {self.path}")
@@ -114,36 +114,39 @@ class Run:
         """The data that the run was made with.
 
         Arguments:
-            folder: where they are now, if they were moved.
+            folder: the data folder, if it was moved.
 
         Raises:
-            UserError: they aren't there, or aren't the same.
+            UserError: the data are missing or have changed.
         """
         recorded = self.record.data
         place = folder or Path(recorded.folder)
         if folder is None and not place.is_dir():
-            raise UserError(f"the run's data folder {place} is gone: name its new place with --data DIR")
+            raise UserError(f"the run's data folder {place} does not exist: give its new place with --data DIR")
         data = read_with_settings(place, recorded.settings).with_transform(recorded.transform)
         if data.fingerprint() != recorded.fingerprint:
             raise UserError(
-                f"the data in {place} are not those that {self.path} was made with: name theirs with --data"
+                f"{place} does not hold the data that {self.path} was made with: give their folder with --data"
             )
         return data
 
     def epochs(self) -> list[int]:
-        """Epochs whose checkpoint is there, in order; 0 is before training."""
+        """Epochs that have a checkpoint, in order. Epoch 0 is the network before training."""
         files = (self.path / "checkpoints").glob("epoch_*.safetensors")
         return sorted(int(m[1]) for file in files if (m := re.fullmatch(r"epoch_(\d+)", file.stem)))
 
     def choose_epoch(self, wanted: str | int) -> int:
-        """The epoch for "best" (by the run's validation rule), "last", or a number.
+        """The epoch that a user means.
+
+        Arguments:
+            wanted: "best" (by the run's validation rule), "last", or a number.
 
         Raises:
             UserError: there is no such checkpoint.
         """
         there = self.epochs()
         if not there:
-            _ = self.record  # what is no run is called so
+            _ = self.record  # raises the clearer error if this is not a run
             raise UserError(f"{self.path} has no checkpoint yet: finish its training with --resume")
         if wanted == "last":
             return there[-1]
@@ -164,7 +167,7 @@ class Run:
         """State dict of the network after `epoch` epochs.
 
         Raises:
-            UserError: there is no such checkpoint, or it is truncated.
+            UserError: the checkpoint is missing or truncated.
         """
         if not self.checkpoint(epoch).is_file():
             raise UserError(f"no checkpoint of epoch {epoch} in {self.path}: it has {_spans(self.epochs())}")
@@ -181,8 +184,11 @@ class Run:
         save_state(self.checkpoint(epoch), model.state_dict())
 
     def history(self) -> pd.DataFrame:
-        """Counts and losses: one row an epoch, split and group, with the columns epoch, split, group, n, correct and
-        loss (the sum over samples)."""
+        """Counts and losses: one row per epoch, split and group.
+
+        Returns:
+            A frame with the columns epoch, split, group, n, correct, and loss (the sum over samples).
+        """
         file = self.path / "history.parquet"
         if not file.is_file():
             return pd.DataFrame(columns=list(HISTORY_COLUMNS))
@@ -195,7 +201,7 @@ class Run:
         """Class probabilities of every sample: one row per sample index, one column per class.
 
         Raises:
-            UserError: none were stored for this epoch and split.
+            UserError: nothing was stored for this epoch and split.
         """
         file = self._predictions_file(epoch, split)
         if not file.is_file():
