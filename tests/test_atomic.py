@@ -46,7 +46,7 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [
         (errno.ENOSPC, "no space left to write"),
         (errno.EDQUOT, "no space left to write"),
@@ -56,16 +56,16 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("where", ["fsync", "replace"])
-def test_what_the_system_refuses_is_one_line(
-    number: int, said: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_system_error_is_one_line(
+    number: int, message: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_text(tmp_path / "file", "old")
 
-    def refuse(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(*((os, "fsync") if where == "fsync" else (Path, "replace")), refuse)
-    with pytest.raises(UserError, match=said) as caught:
+    monkeypatch.setattr(*((os, "fsync") if where == "fsync" else (Path, "replace")), fail)
+    with pytest.raises(UserError, match=message) as caught:
         write_text(tmp_path / "file", "new")
     assert "\n" not in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
@@ -161,7 +161,7 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_content_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path, tmp_path / "file"):
         with pytest.raises(UserError, match="exists and is not empty"), atomic_folder(place):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and rename it to `path` when the block ends without an error.
+    """Yield a temporary path in the same folder. It is renamed to `path` when the block ends without an error.
 
     Arguments:
         path: the file to write.
@@ -57,7 +57,7 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`, and rename it to `path` when the block ends without an error.
+    """Yield a temporary folder in the same place. It is renamed to `path` when the block ends without an error.
 
     Raises:
         UserError: `path` is a file or a folder with content, or can't be written. Nothing is left behind.
@@ -115,7 +115,7 @@ def _umask() -> int:
 
 
 def _user_error(error: OSError, path: Path) -> UserError:
-    """A message that says how to fix what the system refused."""
+    """An error whose message says how to fix the cause of a failed write."""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return UserError(

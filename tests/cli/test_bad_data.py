@@ -44,7 +44,7 @@ def spoil(folder: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "message"),
     [
         ("missing column", "has no column 'y'"),
         ("missing attribute", "missing column 'a'"),
@@ -58,10 +58,10 @@ def spoil(folder: Path, what: str) -> None:
         ("no table", "is not in a known layout"),
     ],
 )
-def test_a_spoiled_table(what: str, said: str, data: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_spoiled_table(what: str, message: str, data: Path, tmp_path: Path, capsys: Capture) -> None:
     spoil(data, what)
     before = tiny.contents(data)
-    assert said in tiny.spurmem(capsys, "train", data, *tiny.train_flags(tmp_path / "out")).error
+    assert message in tiny.spurmem(capsys, "train", data, *tiny.train_flags(tmp_path / "out")).error
     assert tiny.contents(data) == before
     assert not sm.Run(tmp_path / "out").exists
 
@@ -80,9 +80,9 @@ def test_a_spoiled_image(
             image.write_bytes(image.read_bytes()[:300])
         case _:
             image.write_text("text")
-    said = tiny.spurmem(capsys, "train", data, *tiny.train_flags(tmp_path / "out"))
-    assert ("is missing" if what == "missing" else "can't be read") in said.error
-    assert file in said.error
+    done = tiny.spurmem(capsys, "train", data, *tiny.train_flags(tmp_path / "out"))
+    assert ("is missing" if what == "missing" else "can't be read") in done.error
+    assert file in done.error
     shutil.copy(squares / file, image)
     assert tiny.spurmem(capsys, "train", data, *tiny.train_flags(tmp_path / "out")).status == 0
     assert tiny.same_networks(sm.Run(tmp_path / "out"), trained)
@@ -99,14 +99,14 @@ def test_an_image_lost_during_training(data: Path, squares: Path, tmp_path: Path
     assert tiny.spurmem(capsys, *study).status == 0
 
 
-def test_workers_say_which_image_is_spoiled(data: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_workers_name_which_image_is_spoiled(data: Path, tmp_path: Path, capsys: Capture) -> None:
     (data / "train_0_01.png").write_bytes(b"no image")
     error = tiny.spurmem(capsys, "train", data, *tiny.train_flags(tmp_path / "out"), "--workers=1").error
     assert "train_0_01.png can't be read" in error
 
 
 @pytest.mark.parametrize("command", ["trace", "study"])
-def test_an_empty_group_is_refused_only_where_it_is_asked_for(
+def test_an_empty_group_is_an_error_only_if_it_is_traced(
     command: str, data: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     table = pd.read_csv(data / "metadata.csv")

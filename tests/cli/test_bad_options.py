@@ -16,7 +16,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("study", "--size=21"), "choose from 1 to 20"),
         (("study", "--size=1..x"), "1..x"),
@@ -48,20 +48,20 @@ Capture = pytest.CaptureFixture[str]
     ],
 )
 def test_a_command_on_a_run(
-    arguments: tuple[str, ...], said: str, run: sm.Run, tmp_path: Path, capsys: Capture
+    arguments: tuple[str, ...], message: str, run: sm.Run, tmp_path: Path, capsys: Capture
 ) -> None:
     before = tiny.contents(run.path)
     command, *flags = (argument.replace("{out}", str(tmp_path / "out")) for argument in arguments)
     if command == "study":
         flags += ["--criterion=magnitude", "--name=mine"]
-    assert said in tiny.spurmem(capsys, command, run.path, *flags).error
+    assert message in tiny.spurmem(capsys, command, run.path, *flags).error
     after = tiny.contents(run.path)
     assert {name: after[name] for name in after if not name.startswith("rankings/")} == before
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--model=resnet1"], "unknown network 'resnet1'"),
         (["--model=tiny_networks:missing"], "tiny_networks:missing"),
@@ -82,11 +82,11 @@ def test_a_command_on_a_run(
     ],
 )
 def test_a_training_that_cannot_begin(
-    flags: list[str], said: str, squares: Path, tmp_path: Path, capsys: Capture
+    flags: list[str], message: str, squares: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     given = {flag.split("=")[0] for flag in flags}
     usual = [flag for flag in tiny.train_flags(tmp_path / "out") if flag.split("=")[0] not in given]
-    assert said in tiny.spurmem(capsys, "train", squares, *usual, *flags).error
+    assert message in tiny.spurmem(capsys, "train", squares, *usual, *flags).error
     assert not sm.Run(tmp_path / "out").exists
     assert tiny.spurmem(capsys, "train", squares, *tiny.train_flags(tmp_path / "out", epochs=0)).status == 0
 

@@ -29,7 +29,7 @@ class Runs:
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "message"),
     [
         ("other architecture", "of another architecture"),
         ("truncated", "w.pth is truncated"),
@@ -46,7 +46,7 @@ class Runs:
 )
 @pytest.mark.parametrize("command", ["import", "train"])
 def test_a_weight_file_that_is_not_usable(
-    command: str, what: str, said: str, squares: Path, tmp_path: Path, capsys: Capture, trained: sm.Run
+    command: str, what: str, message: str, squares: Path, tmp_path: Path, capsys: Capture, trained: sm.Run
 ) -> None:
     file, state = tmp_path / "w.pth", trained.state(3)
     match what:
@@ -74,7 +74,7 @@ def test_a_weight_file_that_is_not_usable(
             file = tmp_path / "net-00000000.pth"
             torch.save(state, file)
     flags = ("--model", tiny.NETWORK, "--weights", file, "--out", tmp_path / "out")
-    assert said in tiny.spurmem(capsys, command, squares, *flags).error
+    assert message in tiny.spurmem(capsys, command, squares, *flags).error
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "out").exists()
 

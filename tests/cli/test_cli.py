@@ -35,11 +35,11 @@ def test_as_a_module() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_train_answers(squares: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_output_of_train(squares: Path, tmp_path: Path, capsys: Capture) -> None:
     flags = ("--model", tiny.NETWORK, "--epochs", 1, "--seed", 3)
-    said = tiny.spurmem(capsys, "train", squares, *flags, "--out", tmp_path / "a")
+    done = tiny.spurmem(capsys, "train", squares, *flags, "--out", tmp_path / "a")
     for words in ("class 0 with color 1 *", "train", "val", "test", f"next: spurmem study {tmp_path / 'a'}"):
-        assert words in said.out
+        assert words in done.out
     facts = json.loads(tiny.spurmem(capsys, "train", squares, *flags, "--out", tmp_path / "b", "--json").out)
     (one,) = facts["runs"]
     history = sm.Run(tmp_path / "b").history().query("epoch == 1")
@@ -51,10 +51,10 @@ def test_train_answers(squares: Path, tmp_path: Path, capsys: Capture) -> None:
 def test_options_from_a_file(squares: Path, tmp_path: Path, capsys: Capture) -> None:
     options = {"model": tiny.NETWORK, "epochs": 0, "lr": 0.25, "batch_size": 10, "augment": False, "seed": 4}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(options))
-    said = tiny.spurmem(
+    done = tiny.spurmem(
         capsys, "train", squares, "--config", tmp_path / "c.yaml", "--lr", 0.5, "--out", tmp_path / "run"
     )
-    assert said.status == 0, said.err
+    assert done.status == 0, done.err
     settings = sm.Run(tmp_path / "run").record.settings
     assert settings["lr"] == 0.5
     assert settings["batch_size"] == 10
@@ -66,11 +66,11 @@ def test_options_from_a_file(squares: Path, tmp_path: Path, capsys: Capture) -> 
 def test_a_study_from_a_file(run: sm.Run, tmp_path: Path, capsys: Capture) -> None:
     options = {"criterion": ["weight_norm", "random"], "size": "1..2", "edit": ["zero", "mean"], "controls": 2}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(options))
-    said = tiny.spurmem(
+    done = tiny.spurmem(
         capsys, "study", run.path, "--config", tmp_path / "c.yaml", "--split", "test", "--controls", 1, "--json"
     )
-    assert said.status == 0, said.err
-    record = sm.Study(Path(json.loads(said.out)["study"])).record
+    assert done.status == 0, done.err
+    record = sm.Study(Path(json.loads(done.out)["study"])).record
     assert record["settings"]["criterion"] == ["weight_norm", "random"]
     assert record["settings"]["edit"] == ["zero", "mean"]
     assert record["settings"]["split"] == ["test"]
@@ -78,8 +78,8 @@ def test_a_study_from_a_file(run: sm.Run, tmp_path: Path, capsys: Capture) -> No
 
 
 def test_trace_shows_and_stores_a_ranking(run: sm.Run, capsys: Capture) -> None:
-    said = tiny.spurmem(capsys, "trace", run.path, "--criterion", "weight_norm", "--show", 4)
-    assert said.status == 0
+    done = tiny.spurmem(capsys, "trace", run.path, "--criterion", "weight_norm", "--show", 4)
+    assert done.status == 0
     network = run.network(3)
     norms = {}
     for name, layer in (("conv1", network.conv1), ("conv2", network.conv2)):
@@ -87,7 +87,7 @@ def test_trace_shows_and_stores_a_ranking(run: sm.Run, capsys: Capture) -> None:
             square = weights.square().sum() + (0 if layer.bias is None else layer.bias.detach()[i] ** 2)
             norms[f"{name}:{i}"] = float(square.sqrt())
     best = sorted(norms, key=lambda unit: -norms[unit])
-    shown = [word for line in said.out.splitlines() for word in line.replace("│", " ").split() if word in norms]
+    shown = [word for line in done.out.splitlines() for word in line.replace("│", " ").split() if word in norms]
     assert shown == best[:4]
     facts = json.loads(tiny.spurmem(capsys, "trace", run.path, "--criterion", "weight_norm", "--show", 4, "--json").out)
     (ranking,) = facts["rankings"]
@@ -114,16 +114,16 @@ def test_trace_of_random_subsets_of_the_majority(run: sm.Run, capsys: Capture) -
     assert facts["rankings"][0]["first"][0]["index"] == next(iter(sm.top(scores, 1)))[1]
 
 
-def test_study_answers(run: sm.Run, capsys: Capture) -> None:
+def test_output_of_study(run: sm.Run, capsys: Capture) -> None:
     flags = ("--criterion", "weight_norm", "--size", "2", "--edit", "zero", "--edit", "random_noise:std=0.1")
     flags = (*flags, "--repeats", 2, "--controls", 2, "--split", "train,test")
-    said = tiny.spurmem(capsys, "study", run.path, *flags)
+    done = tiny.spurmem(capsys, "study", run.path, *flags)
     facts = json.loads(tiny.spurmem(capsys, "study", run.path, *flags, "--json").out)
     stored = sm.Study(Path(facts["study"])).effects()
-    assert said.out.splitlines()[: len(facts["findings"])] == facts["findings"]
+    assert done.out.splitlines()[: len(facts["findings"])] == facts["findings"]
     for words in ("Minority groups in train", "random_noise", "stored in", "--verbose"):
-        assert words in said.out
-    assert said.out.count("┏") == 1
+        assert words in done.out
+    assert done.out.count("┏") == 1
     verbose = tiny.spurmem(capsys, "study", run.path, *flags, "--verbose").out
     for words in ("Minority groups in train", "Accuracy change in train", "Accuracy change in test", "Verdicts on"):
         assert words in verbose
@@ -132,8 +132,8 @@ def test_study_answers(run: sm.Run, capsys: Capture) -> None:
 
 
 def test_json_of_a_study_without_controls(run: sm.Run, capsys: Capture) -> None:
-    said = tiny.spurmem(capsys, "study", run.path, "--criterion", "weight_norm", "--size=1", "--controls=0", "--json")
-    effects = json.loads(said.out)["effects"]
+    done = tiny.spurmem(capsys, "study", run.path, "--criterion", "weight_norm", "--size=1", "--controls=0", "--json")
+    effects = json.loads(done.out)["effects"]
     assert [row["control_low"] for row in effects] == [None] * 8
     assert {(row["verdict"], row["p"], row["influential"]) for row in effects} == {("no verdict", None, None)}
 
@@ -147,10 +147,10 @@ EDITS: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("edit", "expected"), EDITS, ids=[edit for edit, _ in EDITS])
 def test_an_edited_run_is_a_run(edit: str, expected: Any, run: sm.Run, tmp_path: Path, capsys: Capture) -> None:
-    said = tiny.spurmem(
+    done = tiny.spurmem(
         capsys, "edit", run.path, "--units", "conv1:2,conv1:5", "--edit", edit, "--out", tmp_path / "new"
     )
-    assert said.status == 0, said.err
+    assert done.status == 0, done.err
     new = sm.Run(tmp_path / "new")
     assert new.epochs() == [3]
     assert new.record.origin == "edit"
@@ -166,10 +166,10 @@ def test_an_edited_run_is_a_run(edit: str, expected: Any, run: sm.Run, tmp_path:
     samples = run.read_data().train
     network = new.network(3)
     with torch.no_grad():
-        answers = network(samples.batch().inputs).softmax(1)
+        probabilities = network(samples.batch().inputs).softmax(1)
         channels = network.conv1(samples.batch().inputs)
         old = run.network(3).conv1(samples.batch().inputs)
-    np.testing.assert_allclose(new.predictions(3, "train"), answers, atol=1e-5)
+    np.testing.assert_allclose(new.predictions(3, "train"), probabilities, atol=1e-5)
     if edit == "mean":
         assert "conv1.bias" not in before
         torch.testing.assert_close(channels[:, 2].mean(), old[:, 2].mean(), atol=1e-4, rtol=1e-4)
@@ -209,19 +209,19 @@ def test_training_goes_on_from_an_edited_run(run: sm.Run, squares: Path, tmp_pat
     assert tiny.spurmem(capsys, "train", squares, *flags, "--resume").status == 0
 
 
-def test_flags_say_the_same_as_python(run: sm.Run, capsys: Capture) -> None:
-    said = tiny.spurmem(
+def test_flags_and_python_give_the_same_study(run: sm.Run, capsys: Capture) -> None:
+    done = tiny.spurmem(
         capsys, "study", run.path, "--criterion=magnitude", "--size=1..2,4", "--controls=2", "--no-with-bias",
         "--tensors=conv2", "--exclude=conv1", "--smallest", "--split=val", "--per-group=2",
         "--controls-on=val", "--no-cross-fit", "--pseudo-minority=3", "--json"
     )  # fmt: skip
-    assert said.status == 0, said.err
+    assert done.status == 0, done.err
     settings = sm.StudySettings(
         criterion=("weight_norm",), size=("1..2", "4"), controls=2, with_bias=False, tensors=("conv2",),
         exclude=("conv1",), smallest=True, split=("val",), per_group=2,
         controls_on=("val",), cross_fit=False, pseudo_minority=3,
     )  # fmt: skip
-    assert str(sm.study(run, settings).path) == json.loads(said.out)["study"]
+    assert str(sm.study(run, settings).path) == json.loads(done.out)["study"]
     norms = run.network(3).conv2.weight.flatten(1).norm(dim=1).argsort()
     variants = sm.study(run, settings).variants().query("family == 'selected'")
     assert variants["units"].tolist()[-1] == ",".join(f"conv2:{i}" for i in norms[:4])

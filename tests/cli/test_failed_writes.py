@@ -48,12 +48,12 @@ def test_a_place_without_permission(
     torch.save(run.state(3), tmp_path / "w.pth")
     original = os.mkdir
 
-    def refuse(path: Any, *arguments: Any, **named: Any) -> None:
+    def fail(path: Any, *arguments: Any, **named: Any) -> None:
         if "forbidden" in str(path):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         original(path, *arguments, **named)
 
-    monkeypatch.setattr(os, "mkdir", refuse)
+    monkeypatch.setattr(os, "mkdir", fail)
     before = tiny.contents(tmp_path)
     chosen = commands(squares, run, tmp_path / "w.pth", tmp_path / "forbidden" / "out")[command]
     assert "can't be written" in tiny.spurmem(capsys, *chosen).error
@@ -92,7 +92,7 @@ def test_two_commands_writing_one_run(run: sm.Run, squares: Path, capsys: Captur
 
 
 def test_a_full_disk_while_training(squares: Path, trained: sm.Run, tmp_path: Path, capsys: Capture) -> None:
-    """The system refuses a file in the second epoch; the run stays usable and continues afterwards."""
+    """A write fails in the second epoch. The run stays usable and continues later."""
     out = tmp_path / "run"
     real = os.fsync
     written: list[int] = []
@@ -158,7 +158,7 @@ def test_a_full_disk_while_studying(run: sm.Run, tmp_path: Path, capsys: Capture
     assert sm.Study(run.path / "studies" / "s").results().equals(whole.results())
 
 
-def test_checkpoints_that_would_not_fit_are_said_beforehand(
+def test_checkpoints_that_would_not_fit_are_an_error_before_training(
     squares: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000)

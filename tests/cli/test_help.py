@@ -39,10 +39,10 @@ print(json.dumps([name for name in {SLOW_LIBRARIES} if name in sys.modules]))
 
 @pytest.mark.parametrize("command", ["", *COMMANDS, *DATA_COMMANDS])
 def test_help(command: str, capsys: Capture) -> None:
-    said = tiny.spurmem(capsys, *command.split(), "--help")
-    assert said.status == 0
-    assert f"Usage: spurmem {command}".strip() in said.out
-    assert said.err == ""
+    done = tiny.spurmem(capsys, *command.split(), "--help")
+    assert done.status == 0
+    assert f"Usage: spurmem {command}".strip() in done.out
+    assert done.err == ""
 
 
 def test_help_names_every_option(capsys: Capture) -> None:

@@ -27,7 +27,7 @@ def test_without_the_data_the_page_says_why_there_are_no_images(
     said = tiny.spurmem(capsys, "report", run.path)
     assert said.status == 0, said.err
     without = Page(run.path / "report.html")
-    assert f"No images of {run.path}: the run's data folder {tmp_path / 'gone'} is gone" in without.text
+    assert f"No images of {run.path}: the run's data folder {tmp_path / 'gone'} does not exist" in without.text
     assert without.tables["accuracy_changes"]
     shutil.copytree(squares, tmp_path / "moved")
     said = tiny.spurmem(capsys, "report", run.path, "--data", tmp_path / "moved", "--json")

@@ -39,14 +39,14 @@ def bring(squares: Path, out: Path, *files: Path, **changes: Any) -> sm.Run:
     return sm.import_network(squares, out, sm.ImportSettings(**{"model": tiny.NETWORK, **changes}, weights=files))
 
 
-def answers(network: nn.Module, squares: Path, split: str) -> np.ndarray:
+def predictions(network: nn.Module, squares: Path, split: str) -> np.ndarray:
     with torch.no_grad():
         return network(sm.read_data(squares).samples(split).batch().inputs).argmax(1).numpy()
 
 
-def same_answers(run: sm.Run, epoch: int, network: nn.Module, squares: Path) -> bool:
+def same_predictions(run: sm.Run, epoch: int, network: nn.Module, squares: Path) -> bool:
     return all(
-        (run.predictions(epoch, split).to_numpy().argmax(1) == answers(network, squares, split)).all()
+        (run.predictions(epoch, split).to_numpy().argmax(1) == predictions(network, squares, split)).all()
         for split in ("train", "val", "test")
     )
 
@@ -64,7 +64,7 @@ def test_one_file(form: str, network: nn.Module, squares: Path, tmp_path: Path) 
     run = bring(squares, tmp_path / "run", file)
     assert run.record.origin == "import"
     assert run.epochs() == [1]
-    assert same_answers(run, 1, network, squares)
+    assert same_predictions(run, 1, network, squares)
     assert all(torch.equal(value, run.state(1)[name]) for name, value in state.items())
 
 
@@ -73,11 +73,11 @@ def test_three_epochs_of_the_research_code(trained: sm.Run, squares: Path, tmp_p
     files = [
         research_file(trained.state(epoch), tmp_path / f"epoch_{epoch - 1}_checkpoints.pth.tar") for epoch in (3, 1, 2)
     ]
-    said = tiny.spurmem(
+    done = tiny.spurmem(
         capsys, "import", squares, "--model", tiny.NETWORK, *(f"--weights={file}" for file in files), "--out",
         tmp_path / "run"
     )  # fmt: skip
-    assert said.status == 0, said.err
+    assert done.status == 0, done.err
     run = sm.Run(tmp_path / "run")
     assert run.epochs() == [1, 2, 3]
     assert run.record.settings["epochs"] == [3, 1, 2]
@@ -142,7 +142,7 @@ def test_a_class_map(squares: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_epochs_from_names_or_stated(network: nn.Module, squares: Path, tmp_path: Path) -> None:
+def test_epochs_from_names_or_settings(network: nn.Module, squares: Path, tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("a-epoch10.pth", "b_epoch_2.pth", "last.pth")]
     for file in files:
         torch.save(network.state_dict(), file)

@@ -27,7 +27,7 @@ def test_a_broken_record(content: str, tmp_path: Path) -> None:
         _ = sm.Run(tmp_path).record
 
 
-def test_what_the_record_says(trained: sm.Run, squares: Path) -> None:
+def test_the_record_of_a_run(trained: sm.Run, squares: Path) -> None:
     recorded = json.loads((trained.path / "run.json").read_text())
     assert recorded["origin"] == "train"
     assert recorded["settings"]["epochs"] == 3
@@ -59,7 +59,7 @@ def test_a_moved_data_set(trained: sm.Run, squares: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("change", ["label", "image", "table"])
-def test_changed_data_are_refused(change: str, trained: sm.Run, squares: Path, tmp_path: Path) -> None:
+def test_changed_data_are_an_error(change: str, trained: sm.Run, squares: Path, tmp_path: Path) -> None:
     folder = tmp_path / "changed"
     shutil.copytree(squares, folder)
     table = (folder / "metadata.csv").read_text().splitlines()

@@ -182,7 +182,7 @@ def test_a_moved_and_a_changed_data_set(run: sm.Run, squares: Path, tmp_path: Pa
     record = json.loads((run.path / "run.json").read_text())
     record["data"]["folder"] = str(tmp_path / "gone")
     (run.path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(sm.UserError, match="is gone: give its new place with --data DIR"):
+    with pytest.raises(sm.UserError, match="does not exist: give its new place with --data DIR"):
         sm.study(sm.Run(run.path), small())
     moved = tmp_path / "moved"
     shutil.copytree(squares, moved)

@@ -26,7 +26,7 @@ Inputs = Tensor | Mapping[str, Tensor]
 class Batch(NamedTuple):
     """A batch of samples, as a criterion receives it.
 
-    Arguments:
+    Attributes:
         inputs: [samples, ...], a tensor or a mapping of tensors.
         y: labels, [samples].
         index: index of each sample in the data set, [samples].
