@@ -242,7 +242,7 @@ def test_refusals(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert f"{start}, which {far.path} started from, was made with other data" in refused(far.path, "--study", "first")
     unlisted = tiny.copied(sm.Run(start), tmp_path / "unlisted")
     shutil.copytree(unlisted.path / "studies" / "first", unlisted.path / "studies" / "third")
-    with pytest.raises(sm.UserError, match="several studies could be followed: name one of first, third"):
+    with pytest.raises(sm.UserError, match="there are several studies: name one of first, third"):
         sm.track_units([unlisted])
     file = unlisted.path / "studies" / "third" / "effects.parquet"
     pd.read_parquet(file).assign(units=None).to_parquet(file)
