@@ -76,6 +76,7 @@ def test_the_drop_is_what_the_text_files_say(name: str, modes: tuple[str, ...], 
         np.testing.assert_allclose(printed, 100 * made.rows.loc[made.rows["group"] == group, "drop"], atol=0.005001)
 
 
+@pytest.mark.slow
 def test_across_splits_is_the_gap_plus_the_drop_in_test(place: Path) -> None:
     part: dict[str, Any] = {"mode": ("zero",), "split": ("train",)}
     alone = tiny_scale("waterbirds-resnet50-most-activated-channel", place, **part)

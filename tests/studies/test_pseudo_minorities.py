@@ -22,6 +22,7 @@ from spurious_memorization.datasets.pseudo_minority import with_pseudo_minority
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
 
 
+@pytest.mark.slow
 def test_pseudo_minorities_are_studied_in_the_minoritys_place(run: sm.Run, squares: Path, tmp_path: Path) -> None:
     settings = small(criterion=("gradient",), size=("1",), pseudo_minority=1)
     fresh = sm.study(tiny.copied(run, tmp_path / "fresh"), settings)
