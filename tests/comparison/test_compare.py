@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import tiny
 from fairlearn.metrics import MetricFrame
-from rich.console import Console
+from narrow_terminal import check_every_number_is_printed
 from scipy import stats
 from sklearn.metrics import accuracy_score
 
@@ -239,16 +239,8 @@ def test_the_command(runs: Path, found: sm.Comparison, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 129, 130, 140, 200])
 def test_no_figure_is_lost_in_a_narrow_terminal(width: int, found: sm.Comparison) -> None:
-    console = Console(width=width, file=io.StringIO())
-    for shown in comparison_tables(found):
-        with console.capture() as printed:
-            console.print(shown)
-        assert "…" not in printed.get()
-        assert max(map(len, printed.get().splitlines())) <= width
-        for cell in shown.text().to_numpy().ravel():
-            for word in str(cell).split():
-                if word[-1].isdigit():
-                    assert word in printed.get(), f"cut off at {width}"
+    for table in comparison_tables(found):
+        check_every_number_is_printed(table, width)
 
 
 def test_refusals(runs: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

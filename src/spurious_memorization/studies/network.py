@@ -18,6 +18,7 @@ from ..networks.names import UnitKind
 from ..runs.edited import older_state
 from ..runs.run import Run
 from ..settings import Execution
+from .settings import TraceSettings
 
 StateOfOlder = Callable[[int], Mapping[str, Tensor]]
 
@@ -71,6 +72,23 @@ def network_of_run(
         epoch=epoch,
         older=older_state(run, epoch),
         run=run,
+    )
+
+
+def network_to_trace(
+    run: Run, settings: TraceSettings, *, data_folder: Path | None = None, execution: Execution | None = None
+) -> StudiedNetwork:
+    """A run's network and data as the settings of a trace or a study name them: epoch and pseudo-minority.
+
+    Raises:
+        UserError: the data are gone or others, or the run has no checkpoint of the epoch.
+    """
+    return network_of_run(
+        run,
+        run.read_data(data_folder),
+        run.choose_epoch(settings.epoch),
+        pseudo_minority=settings.pseudo_minority,
+        execution=execution,
     )
 
 

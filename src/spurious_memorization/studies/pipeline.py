@@ -28,7 +28,13 @@ from ..settings import Execution
 from ..statistics.agreement import agreement, first_units, norm_rankings
 from .blocks import announce_engine
 from .measure import measure, parts_of
-from .network import StudiedNetwork, network_in_memory, network_of_other_run, network_of_run
+from .network import (
+    StudiedNetwork,
+    network_in_memory,
+    network_of_other_run,
+    network_of_run,
+    network_to_trace,
+)
 from .other_epochs import effects_at_other_epochs
 from .plan import check_memory, plan, variants_frame
 from .ranking_settings import RankingSettings
@@ -74,13 +80,7 @@ def study(
         ```
     """
     settings, execution = settings or StudySettings(), execution or Execution()
-    network = network_of_run(
-        run,
-        run.read_data(data_folder),
-        run.choose_epoch(settings.epoch),
-        pseudo_minority=settings.pseudo_minority,
-        execution=execution,
-    )
+    network = network_to_trace(run, settings, data_folder=data_folder, execution=execution)
     store = FolderStore(run.path)
     with run.writing():
         return _study(network, settings, store, name=name, engine=None, execution=execution)

@@ -11,7 +11,7 @@ from ..criteria.scores import Scores
 from ..runs.run import Run
 from ..settings import Execution
 from .ablation_map import map_frame_name, stored_ablation_map
-from .network import network_of_run
+from .network import network_to_trace
 from .ranking_settings import RankingSettings
 from .rankings import ranking_file, ranking_scores
 from .rules import rankings_of
@@ -66,13 +66,7 @@ def trace(
         ```
     """
     settings, execution = settings or TraceSettings(), execution or Execution()
-    network = network_of_run(
-        run,
-        run.read_data(data_folder),
-        run.choose_epoch(settings.epoch),
-        pseudo_minority=settings.pseudo_minority,
-        execution=execution,
-    )
+    network = network_to_trace(run, settings, data_folder=data_folder, execution=execution)
     store = FolderStore(run.path)
     rankings = []
     with run.writing():
