@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import spurious_memorization as sm
-from spurious_memorization.networks.build import NetworkSettings, build, head_names, own_transform
+from spurious_memorization.networks.build import NetworkSettings, build, own_transform
+from spurious_memorization.networks.head import head_names
 from spurious_memorization.networks.weights import load_exactly, read_state, read_weights, save_state
 
 FACTORY = """

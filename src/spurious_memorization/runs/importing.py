@@ -11,7 +11,8 @@ from ..atomic import atomic_folder
 from ..console import log
 from ..datasets.folder import read_with_settings
 from ..errors import UserError
-from ..networks.build import NetworkSettings, build, head_names, with_own_transform
+from ..networks.build import NetworkSettings, build, with_own_transform
+from ..networks.head import head_names
 from ..networks.weights import StateDict, Weights, load_exactly, read_weights
 from ..settings import Execution
 from .evaluate import evaluate_epoch
