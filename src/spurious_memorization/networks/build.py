@@ -71,8 +71,6 @@ def build(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool = Fals
         for module in model.modules():
             if isinstance(module, nn.LayerNorm):
                 module.eps = settings.norm_eps
-    if settings.head:
-        name_head(model, settings.head)
     return model
 
 
@@ -112,6 +110,8 @@ def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) 
     if isinstance(pretrained, dict):
         head = config.classifier if isinstance(config.classifier, str) else (config.classifier or ("",))[0]
         rows = pretrained.get(f"{head}.weight")
+        if rows is not None and rows.ndim == 0:
+            raise UserError(f"{head}.weight of the weights is a single number: the file is not of {settings.model}")
         options["pretrained_cfg_overlay"] = {
             "state_dict": pretrained,
             "num_classes": len(rows) if rows is not None else settings.n_classes,
@@ -129,6 +129,8 @@ def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) 
             ) from error
         raise UserError(f"the weights don't fit {settings.model}: {first_line(error)}") from error
     vars(model)["pretrained_cfg"].pop("state_dict", None)
+    if settings.head:
+        name_head(model, settings.head)
     return model
 
 
@@ -138,12 +140,14 @@ def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | boo
     model = factory(num_classes=settings.n_classes) if takes_classes else factory()
     if not isinstance(model, nn.Module):
         raise UserError(f"{settings.model} gave a {type(model).__name__}, not a torch.nn.Module")
+    if settings.head:
+        name_head(model, settings.head)
     _fit_head(model, settings)
     if pretrained is True:
         raise UserError(f"{settings.model} is not one of timm's networks: give its weights as a file")
     if isinstance(pretrained, dict):
         own = model.state_dict()
-        head = {f"{name}.{part}" for name in head_names(model) for part in ("weight", "bias")} & set(own)
+        head = {f"{name}.{part}" for name in head_names(model) for part in ("weight", "bias")} & own.keys()
         left_out = {name for name in head & set(pretrained) if pretrained[name].shape != own[name].shape}
         load_exactly(model, {**pretrained, **{name: own[name] for name in left_out}}, settings.model)
     return model
@@ -151,7 +155,7 @@ def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | boo
 
 def _fit_head(model: nn.Module, settings: NetworkSettings) -> None:
     """Give a head with another number of outputs `n_classes` of them, at random."""
-    for name in settings.head or head_names(model):
+    for name in head_names(model):
         head, parent = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
         new: nn.Module
         if isinstance(head, nn.Linear) and head.out_features != settings.n_classes:

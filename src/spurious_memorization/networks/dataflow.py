@@ -30,7 +30,9 @@ MAX_SECONDS = 3.0
 MAX_NUMBERS = 400_000
 """Largest input that is tried where values are computed."""
 
-CONTRACTIONS = ("convolution", "linear", "mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "cdist")
+CONTRACTIONS = frozenset(
+    ("convolution", "linear", "mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "cdist_forward")
+)
 """Operations that mix the channels of their input. They open a new layer."""
 
 COPIES = ("clone", "_to_copy", "copy", "contiguous", "dropout", "native_dropout")

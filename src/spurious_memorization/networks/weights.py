@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -23,6 +23,8 @@ from torchvision.models import get_model_weights, list_models
 
 from ..atomic import atomic_write
 from ..errors import UserError, first_line
+from ..settings import Settings
+from .names import WeightFormat
 
 StateDict = dict[str, Tensor]
 
@@ -41,9 +43,6 @@ _HARMLESS: list[Any] = [
     np.dtypes.Int64DType,
 ]
 """Types other than tensors that training scripts leave in checkpoints. None of them runs code when it is read."""
-
-WeightFormat = Literal["auto", "plain", "research"]
-"""How a weight file is read. "research" is the form of the code of You et al. (2025)."""
 
 _RESEARCH_HEADS = ("fc.0", "head.0")
 _RESEARCH_ENTRIES = {"epoch", "model_state_dict", "optimizer_state_dict", "loss"}
@@ -128,17 +127,77 @@ def read_weights(file: Path, *, key: str | None = None, form: WeightFormat = "au
     return Weights(file, _plain_head(state, head), key, research=True)
 
 
-def fit(model: nn.Module, state: StateDict) -> Fit:
+class WeightFile(Settings):
+    """What was decided about a weight file. `run.json` stores it.
+
+    Arguments:
+        file: the file.
+        sha256: of its content.
+        key: the entry that held the state dict; empty for the top level.
+        prefix: what was taken off the names.
+        left_out: names of the tensors that do not belong to the network.
+        research: whether it was read as a file of the research code.
+        head: the layers that give the logits.
+        head_loaded: whether the head has the file's values. Otherwise it starts at random.
+    """
+
+    file: str
+    sha256: str
+    key: str
+    prefix: str
+    left_out: tuple[str, ...]
+    research: bool
+    head: tuple[str, ...]
+    head_loaded: bool
+
+    def __str__(self) -> str:
+        """In one line, for the log."""
+        form = "a file of the research code, its two outputs turned round" if self.research else "a plain state dict"
+        parts = [f"{form}{f' under {self.key}' if self.key else ''}"]
+        if self.prefix:
+            parts.append(f"{self.prefix!r} taken off its names")
+        if self.left_out:
+            more = ", ..." if len(self.left_out) > 3 else ""
+            parts.append(f"{len(self.left_out)} tensors left out ({', '.join(self.left_out[:3])}{more})")
+        parts.append(f"head {' and '.join(self.head) or 'without a layer'}")
+        if not self.head_loaded:
+            parts.append("which starts at random, as the file's has another number of outputs")
+        return f"{Path(self.file).name}: {', '.join(parts)}"
+
+
+def weight_file(weights: Weights, fitted: Fit, head: tuple[str, ...], head_loaded: bool = True) -> WeightFile:
+    """The record of what was decided about a file."""
+    with weights.file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return WeightFile(
+        file=str(weights.file),
+        sha256=digest,
+        key=weights.key,
+        prefix=fitted.prefix,
+        left_out=fitted.left_out,
+        research=weights.research,
+        head=head,
+        head_loaded=head_loaded,
+    )
+
+
+def fit(model: nn.Module, state: StateDict, heads: tuple[str, ...] = ()) -> Fit:
     """Find what to take off the names of a state dict so that they are those of a network.
 
-    Names that fit as they are stay. Otherwise the prefix is one that gives every tensor of the network; tensors without
-    the prefix are left out. If no prefix does, wrappers that all names share (`module.`, `_orig_mod.`, `model.`, `net.`)
-    are taken off.
+    Names that fit as they are stay. Otherwise the prefix is one that gives every tensor of the network. Tensors without
+    the prefix are left out. If no prefix does, wrappers that all names share (`module.`, `_orig_mod.`, `model.`,
+    `net.`) are taken off.
+
+    Arguments:
+        model: the network.
+        state: tensors by name.
+        heads: layers that the state dict may lack.
 
     Raises:
         UserError: several prefixes give every tensor of the network.
     """
-    own = {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}
+    optional = ("num_batches_tracked", *(f"{head}.{part}" for head in heads for part in ("weight", "bias")))
+    own = {name for name in model.state_dict() if not name.endswith(optional)}
     if own <= state.keys():
         return Fit(state)
     first = min(own, default="")
@@ -196,7 +255,7 @@ def load_exactly(model: nn.Module, state: StateDict, name: str) -> Fit:
     if missing or unexpected or differing:
         if differing:
             key = differing[0]
-            what = f"{key} is {_described(state[key])}, not {_described(own[key])}"
+            what = _difference(key, state[key], own[key])
         else:
             what = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is unknown"
         n = len(missing) + len(unexpected) + len(differing)
@@ -224,8 +283,10 @@ def _fits(value: Tensor, own: Tensor) -> bool:
     return value.shape == own.shape and value.is_floating_point() == own.is_floating_point()
 
 
-def _described(value: Tensor) -> str:
-    return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+def _difference(name: str, value: Tensor, own: Tensor) -> str:
+    if value.shape != own.shape:
+        return f"{name} has shape {tuple(value.shape)}, not {tuple(own.shape)}"
+    return f"{name} is of type {value.dtype}, not {own.dtype}"
 
 
 def _research_hint(state: StateDict, missing: list[str]) -> str:
