@@ -79,6 +79,11 @@ class Tensors:
         return digest.hexdigest()
 
 
+def sample_name(index: int, source: Source | None = None) -> str:
+    """How a message names a sample: "sample 3", and for images also the file."""
+    return f"sample {index} ({source.paths[index]})" if isinstance(source, Images) else f"sample {index}"
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """Image files below `root`. For evaluation they are decoded once and cached; for augmentation, each time.

@@ -89,6 +89,7 @@ class RunRecord(Settings):
         versions: of Python and of the packages.
         start: the network of another run that a training started from.
         training_cost: what the training has cost so far.
+        trained_start: whether a training started from a network whose head was trained too, not drawn at random.
     """
 
     origin: Literal["train", "import", "edit"]
@@ -99,6 +100,12 @@ class RunRecord(Settings):
     versions: dict[str, str]
     start: StartRecord | None = None
     training_cost: TrainingCost | None = None
+    trained_start: bool = False
+
+    @property
+    def epoch_0_is_trained(self) -> bool:
+        """Whether the network of epoch 0, if there is one, has learned its classes."""
+        return self.origin != "train" or self.trained_start
 
 
 def data_record(data: Dataset, folder: Path, settings: DataSettings) -> DataRecord:

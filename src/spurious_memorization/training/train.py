@@ -12,8 +12,8 @@ from ..console import log
 from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
-from ..networks.build import NetworkSettings, build, with_own_transform
-from ..networks.weights import load_exactly, read_weights
+from ..networks.build import NetworkSettings, build, head_names, with_own_transform
+from ..networks.weights import StateDict, load_exactly, read_weights
 from ..runs.epochs import run_and_epoch
 from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
 from ..runs.run import Run
@@ -69,7 +69,10 @@ def train(
     data = with_own_transform(data, network)
     torch.manual_seed(config.seed)
     checkpoint = read_checkpoint(run)
-    model = starting_network(config, network) if checkpoint is None else build(network)
+    if checkpoint is None:
+        model, trained_start = starting_network(config, network)
+    else:
+        model, trained_start = build(network), run.record.trained_start
     config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
     training = Training(run=run, config=config, data=data, model=model, execution=execution)
     objective = build_objective(training)
@@ -84,6 +87,7 @@ def train(
         versions=versions(),
         start=start_record(config) if checkpoint is None else run.record.start,
         training_cost=cost_before(config) if checkpoint is None else None,
+        trained_start=trained_start,
     )
     with run.writing():
         _announce(run, config, data, model)
@@ -106,17 +110,30 @@ def network_settings(config: TrainSettings, data: Dataset) -> NetworkSettings:
     )
 
 
-def starting_network(config: TrainSettings, network: NetworkSettings) -> nn.Module:
-    """The network with the weights that training starts from."""
+def starting_network(config: TrainSettings, network: NetworkSettings) -> tuple[nn.Module, bool]:
+    """The network with the weights that training starts from, and whether its head was trained, too."""
     if config.start is not None:
-        path, epoch = run_and_epoch(config.start)
+        path, wanted = run_and_epoch(config.start)
         older = Run(path)
-        model = build(network)
-        load_exactly(model, older.state(older.choose_epoch(epoch)), config.model)
-        return model
-    if config.weights in ("none", "timm"):
-        return build(network, pretrained=config.weights == "timm")
-    return build(network, pretrained=read_weights(Path(config.weights)).state)
+        model, epoch = build(network), older.choose_epoch(wanted)
+        load_exactly(model, older.state(epoch), config.model)
+        return model, epoch > 0 or older.record.epoch_0_is_trained
+    if config.weights == "none":
+        return build(network), False
+    if config.weights == "timm":
+        model = build(network, pretrained=True)
+        return model, vars(model)["pretrained_cfg"].get("num_classes") == network.n_classes
+    state = read_weights(Path(config.weights)).state
+    model = build(network, pretrained=state)
+    return model, _has_head_of(model, state)
+
+
+def _has_head_of(model: nn.Module, state: StateDict) -> bool:
+    """Whether the network's head has the values of these weights. Otherwise it was drawn at random."""
+    own, heads = model.state_dict(), [f"{name}.weight" for name in head_names(model)]
+    return bool(heads) and all(
+        key in own and key in state and torch.equal(state[key].to(own[key]), own[key]) for key in heads
+    )
 
 
 def start_record(config: TrainSettings) -> StartRecord | None:
