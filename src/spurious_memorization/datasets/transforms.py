@@ -47,9 +47,11 @@ class ImageTransform(BaseModel):
         if self.pad:
             from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio  # slow to import, and rarely needed
 
-            fill = tuple(round(255 * value) for value in self.mean)
-            longer_side = ResizeKeepRatio(self.resize, longest=1.0, interpolation=self.interpolation)
-            return v2.Compose([longer_side, CenterCropOrPad(self.image_size, fill=fill)])
+            red, green, blue = (round(255 * value) for value in self.mean)
+            longer_side = ResizeKeepRatio(  # type: ignore[no-untyped-call]
+                self.resize, longest=1.0, interpolation=self.interpolation
+            )
+            return v2.Compose([longer_side, CenterCropOrPad(self.image_size, fill=(red, green, blue))])
         size = self.resize if self.keep_aspect else (self.resize, self.resize)
         return v2.Compose([v2.Resize(size, interpolation=mode, antialias=True), v2.CenterCrop(self.image_size)])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import timm
 from pydantic import Field
-from timm.data import resolve_data_config
+from timm.data.config import resolve_data_config
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
@@ -113,7 +113,8 @@ def own_transform(settings: NetworkSettings, stated: Mapping[str, Any] | None = 
         if size is None:
             raise UserError(f"{settings.model} has no image size: give --image-size, or write it to dataset.yaml")
         return ImageTransform(**{"image_size": size, "resize": size, **stated})
-    config = resolve_data_config(pretrained_cfg=_pretrained_config(settings.timm_name).to_dict())
+    stated_by_timm = _pretrained_config(settings.timm_name).to_dict()
+    config = resolve_data_config(pretrained_cfg=stated_by_timm)  # type: ignore[no-untyped-call]
     channels, height, width = config["input_size"]
     if (channels, len(config["mean"]), len(config["std"])) != (3, 3, 3):
         raise UserError(f"{settings.model} takes images with {channels} channels: choose a network for RGB images")
