@@ -15,8 +15,8 @@ def without_main_script() -> Iterator[None]:
     `if __name__ == "__main__":` would start its work again there, and fail. Nothing that this package sends to a
     process is defined in a user's script.
     """
-    main = vars(sys.modules["__main__"])
-    hidden = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+    main: dict[str, object] = vars(sys.modules["__main__"])
+    hidden: dict[str, object] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
     main["__spec__"] = None
     try:
         yield
