@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import spurious_memorization as sm
-from spurious_memorization.networks.build import NetworkSettings, build, own_transform
+from spurious_memorization.networks.build import NetworkSettings, build
 from spurious_memorization.networks.head import head_names
 from spurious_memorization.networks.weights import load_exactly, read_state, read_weights, save_state
 
@@ -103,14 +103,6 @@ def test_an_unknown_name_suggests_close_ones():
         build(NetworkSettings(model="qqqqqqq", n_classes=2))
     with pytest.raises(sm.UserError, match="leave the tag out"):
         build(NetworkSettings(model="resnet18.nobodys_tag", n_classes=2))
-
-
-def test_transform_is_what_timm_states():
-    transform = own_transform(NetworkSettings(model="deit_tiny", n_classes=2))
-    assert (transform.image_size, transform.resize, transform.interpolation) == (224, 249, "bicubic")
-    assert own_transform(NetworkSettings(model="resnet18", n_classes=2), 64).image_size == 64
-    with pytest.raises(sm.UserError, match="has no image size"):
-        own_transform(NetworkSettings(model="mine:net", n_classes=2))
 
 
 def test_a_users_factory(factory):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import timm
 from pydantic import Field
+from timm.data.config import resolve_data_config
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from ..console import log
 from ..datasets.samples import Dataset
-from ..datasets.transforms import ImageTransform
+from ..datasets.sources import Images
+from ..datasets.transforms import INTERPOLATIONS, ImageTransform
 from ..errors import UserError, first_line
 from ..settings import Settings
 from ..user_functions import load_user_function
@@ -75,30 +79,67 @@ def build(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool = Fals
 
 
 def with_own_transform(data: Dataset, network: NetworkSettings) -> Dataset:
-    """The data with the network's own transform, if the data set does not fix one."""
-    return data if data.image_size is not None else data.with_transform(own_transform(network))
+    """The data with the network's own transform, but for those entries that the data set or the user states.
 
-
-def own_transform(settings: NetworkSettings, image_size: int | None = None) -> ImageTransform:
-    """The evaluation transform of a network, from its timm configuration.
+    A log line says what was decided.
 
     Raises:
-        UserError: the network is a `module:factory`, which has no configuration, and no image size is given.
+        UserError: as for `own_transform`.
     """
+    source = data.source
+    if not isinstance(source, Images):
+        return data
+    if source.transform is not None and source.stated is None:
+        log(f"transform: of the data set ({source.transform})")
+        return data
+    transform = own_transform(network, source.stated or {})
+    others = ", ".join(name for name in source.stated or {} if name != "image_size")
+    whose = "ImageNet's, as a module:factory states none" if network.is_factory else f"of {network.model}"
+    log(f"transform: {whose}{f', with {others} of dataset.yaml' if others else ''} ({transform})")
+    return data.with_transform(transform)
+
+
+def own_transform(settings: NetworkSettings, stated: Mapping[str, Any] | None = None) -> ImageTransform:
+    """The evaluation transform of a network: that of its timm configuration, at the wanted image size.
+
+    Arguments:
+        settings: which network.
+        stated: entries of the transform that replace the network's own.
+
+    Raises:
+        UserError: the network has no image size of its own and none is given (a `module:factory`, or an input that is
+            no square), its images have no three colors, or timm's transform is unknown here.
+    """
+    stated = dict(stated or {})
+    size = stated.get("image_size") or settings.image_size
     if settings.is_factory:
-        if image_size is None:
+        if size is None:
             raise UserError(f"{settings.model} has no image size: give --image-size, or write it to dataset.yaml")
-        return ImageTransform(image_size=image_size, resize=image_size)
-    config = _pretrained_config(settings.timm_name)
-    size = image_size or settings.image_size or config.input_size[-1]
-    return ImageTransform(
-        image_size=size,
-        resize=round(size / config.crop_pct),
-        keep_aspect=True,
-        interpolation=config.interpolation if config.interpolation in ("bilinear", "bicubic") else "bilinear",
-        mean=config.mean,
-        std=config.std,
-    )
+        return ImageTransform(**{"image_size": size, "resize": size, **stated})
+    stated_by_timm = _pretrained_config(settings.timm_name).to_dict()
+    config = resolve_data_config(pretrained_cfg=stated_by_timm)  # type: ignore[no-untyped-call]
+    channels, height, width = config["input_size"]
+    if (channels, len(config["mean"]), len(config["std"])) != (3, 3, 3):
+        raise UserError(f"{settings.model} takes images with {channels} channels: choose a network for RGB images")
+    if size is None and height != width:
+        raise UserError(f"{settings.model} takes images of {height} x {width}: give a square's side with --image-size")
+    size = size or width
+    entries = {
+        "image_size": size,
+        "resize": math.floor(size / config["crop_pct"]),
+        "keep_aspect": config["crop_mode"] != "squash",
+        "pad": config["crop_mode"] == "border" and "keep_aspect" not in stated,
+        "interpolation": config["interpolation"],
+        "mean": config["mean"],
+        "std": config["std"],
+        **stated,
+    }
+    if entries["interpolation"] not in INTERPOLATIONS:
+        raise UserError(
+            f"{settings.model} resizes images by {entries['interpolation']!r}: write another interpolation, such as "
+            "bicubic, to dataset.yaml"
+        )
+    return ImageTransform(**entries)
 
 
 def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) -> nn.Module:
