@@ -63,29 +63,31 @@ def train(
     config = expanded(settings, data)
     execution = execution or TrainExecution()
     _check_options(config, execution)
-    if run.exists and not resume:
-        raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
-    network = network_settings(config, data)
-    data = with_own_transform(data, network)
-    torch.manual_seed(config.seed)
-    checkpoint = read_checkpoint(run)
-    model = starting_network(config, network) if checkpoint is None else build(network)
-    config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
-    training = Training(run=run, config=config, data=data, model=model, execution=execution)
-    objective = build_objective(training)
-    if checkpoint is None:
-        objective.begin()
-    record = RunRecord(
-        origin="train",
-        data=data_record(data, Path(folder), settings),
-        network=network,
-        settings=config.model_dump(mode="json"),
-        best_by=config.best_by,
-        versions=versions(),
-        start=start_record(config) if checkpoint is None else run.record.start,
-        training_cost=cost_before(config) if checkpoint is None else None,
-    )
-    with run.writing():
+    with run.writing():  # whatever the run holds is read here, so that it can't change meanwhile
+        if run.exists and not resume:
+            raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
+        network = network_settings(config, data)
+        data = with_own_transform(data, network)
+        torch.manual_seed(config.seed)
+        checkpoint = read_checkpoint(run)
+        if checkpoint is not None:
+            run.history()  # raises an error if it is missing or broken
+        model = starting_network(config, network) if checkpoint is None else build(network)
+        config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
+        training = Training(run=run, config=config, data=data, model=model, execution=execution)
+        objective = build_objective(training)
+        if checkpoint is None:
+            objective.begin()
+        record = RunRecord(
+            origin="train",
+            data=data_record(data, Path(folder), settings),
+            network=network,
+            settings=config.model_dump(mode="json"),
+            best_by=config.best_by,
+            versions=versions(),
+            start=start_record(config) if checkpoint is None else run.record.start,
+            training_cost=cost_before(config) if checkpoint is None else None,
+        )
         _announce(run, config, data, model)
         run.create(record)
         if execution.keep_pruned:
