@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..atomic import write_parquet, write_text
+from ..console import log
 from ..datasets.folder import read_with_settings
 from ..datasets.samples import SPLITS, Dataset
 from ..errors import UserError
@@ -143,11 +144,21 @@ class Run:
         numbers = (int(m[1]) for file in files if (m := re.fullmatch(r"epoch_(\d{3,9})", file.stem)))
         return sorted(epoch for epoch in numbers if is_stored(self.checkpoint(epoch)))
 
+    def candidate_epochs(self) -> list[int]:
+        """The epochs among which a validation rule chooses: those with a checkpoint.
+
+        Epoch 0 is among them only if training started from a trained network, or if there is no other epoch. A random
+        head can win a tie, or a small validation split, by luck.
+        """
+        there = self.epochs()
+        later = [epoch for epoch in there if epoch > 0]
+        return there if self.record.epoch_0_is_trained or not later else later
+
     def choose_epoch(self, wanted: str | int) -> int:
         """The epoch that a user means.
 
         Arguments:
-            wanted: "best" (by the run's validation rule), "last", or a number.
+            wanted: "best" (by the run's validation rule, among `candidate_epochs`), "last", or a number.
 
         Raises:
             UserError: there is no such checkpoint.
@@ -159,7 +170,10 @@ class Run:
         if wanted == "last":
             return there[-1]
         if wanted == "best":
-            return best_epoch(self.history(), self.record.best_by, there)
+            best = best_epoch(self.history(), self.record.best_by, self.candidate_epochs())
+            if best.tie:
+                log(f"{self.path}: {best.tie}")
+            return best.epoch
         if str(wanted).isdecimal() and int(wanted) in there:
             return int(wanted)
         raise UserError(f"no checkpoint of epoch {wanted!r} in {self.path}: it has {_spans(there)}, best and last")

@@ -17,6 +17,7 @@ from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
 from ...networks.features import features_and_logits, head_name
 from ...networks.forward import autocast, choose_device, moved, working_copy
+from ...networks.losses import finite
 from ...networks.names import Precision
 from ...networks.weights import add_biases
 from ...settings import Execution
@@ -159,7 +160,9 @@ def features_of(model: nn.Module, samples: Samples, precision: Precision, execut
     network, found = working_copy(model, device), []
     with torch.no_grad(), autocast(device, precision):
         for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
-            features, _ = features_and_logits(network, moved(batch.inputs, device))
+            features, output = features_and_logits(network, moved(batch.inputs, device))
+            for values in (features, output):
+                finite(values, batch.index, "the network that dfr starts from", source=samples.dataset.source)
             found.append(features.cpu().double().numpy())
     return np.concatenate(found)
 
