@@ -153,6 +153,10 @@ def test_normalization_shares_a_file_and_geometry_does_not(data: Path, folder: P
     for number, changes in enumerate(({"resize": 18}, {"keep_aspect": True}, {"interpolation": "bicubic"})):
         assert decoded(monkeypatch, everything(data, **{**other, **changes})) == IMAGES
         assert len(files(folder)) == number + 2
+    padded = {"image_size": 16, "resize": 16, "pad": True}
+    inputs(everything(data, **padded))
+    assert decoded(monkeypatch, everything(data, **padded, mean=(0.9, 0.9, 0.9))) == IMAGES  # another color of padding
+    assert decoded(monkeypatch, everything(data, **padded, std=(0.9, 0.9, 0.9))) == 0
 
 
 def test_a_link_to_the_data_shares_a_file_and_other_data_do_not(

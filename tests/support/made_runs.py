@@ -68,6 +68,7 @@ def make_run(
             best_by="average",
             versions=versions(),
             training_cost=training_cost,
+            trained_start=given["start"] is not None,
         )
     )
     rng = np.random.default_rng([seed, *map(ord, str(given))])

@@ -109,10 +109,12 @@ def test_best_epoch_by_each_rule(rule: Any, best: int) -> None:
     )
     from spurious_memorization.runs.epochs import best_epoch
 
-    assert best_epoch(history, rule, [0, 1, 2, 3, 4, 5]) == best
-    assert best_epoch(history, rule, [5]) == 5
+    assert best_epoch(history, rule, [0, 1, 2, 3, 4, 5]).epoch == best
+    assert best_epoch(history, rule, [5]).epoch == 5
     equal = pd.concat([history, history.query("epoch == @best").assign(epoch=9)])
-    assert best_epoch(equal.sample(frac=1, random_state=0), rule, [0, 1, 2, 3, 4, 5, 9]) == best
+    found = best_epoch(equal.sample(frac=1, random_state=0), rule, [0, 1, 2, 3, 4, 9])
+    assert (found.epoch, found.tied) == (best, (best, 9))
+    assert str(found.tie).startswith(f"epochs {best}, 9 tie at ")
     with pytest.raises(sm.UserError, match="no epoch was measured on the val split"):
         best_epoch(history.assign(split="test"), rule, [0, 1])
 

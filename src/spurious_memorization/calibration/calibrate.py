@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,13 @@ import pandas as pd
 from ..atomic import write_text
 from ..console import log, progress
 from ..errors import UserError
+from ..processes import without_main_script
 from ..runs.records import check_same_settings
 from .networks import FAMILIES, Family
 from .settings import CalibrateSettings
 from .trials import Record, run_trial
+
+MAX_WORKERS = 256
 
 DESCRIPTIVE = ("no_correlation", "permuted_labels", "untrained")
 
@@ -52,9 +56,11 @@ def calibrate(
         The records, one row per trial: kind, family, seed, and what the trial recorded (see `trials`).
 
     Raises:
-        UserError: the folder can't be written, or it holds trials with other settings.
+        UserError: the folder can't be written, it holds trials with other settings, or `workers` is out of range.
     """
     settings, out = settings or CalibrateSettings(), Path(out)
+    if workers is not None and not 1 <= workers <= MAX_WORKERS:
+        raise UserError(f"--workers {workers}: choose from 1 to {MAX_WORKERS}")
     _begin(out, settings)
     trials = planned_trials(settings)
     missing = [trial for trial in trials if not (out / trial.file).is_file()]
@@ -103,10 +109,13 @@ def _run(trials: Sequence[PlannedTrial], controls: int, workers: int) -> Iterato
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running = {pool.submit(run_trial, *trial, controls): trial for trial in trials}
+        with without_main_script():
+            running = {pool.submit(run_trial, *trial, controls): trial for trial in trials}
         try:
             for done in progress(as_completed(running), len(trials), "trials"):
                 yield running[done], done.result()
+        except BrokenProcessPool as error:
+            raise UserError("a process of the calibration was ended: run it again with fewer --workers") from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from ..datasets.samples import Samples
+from ..networks.losses import finite
 from .striped_images import SIZE
 
 Family = Literal["resnet", "deit"]
@@ -45,6 +46,11 @@ def trained(family: Family, samples: Samples, seed: int, epochs: int = 10, lr: f
 def accuracies(model: nn.Module, samples: Samples) -> dict[str, float]:
     """Accuracy of each group that has samples, by group name."""
     with torch.no_grad():
-        right = np.concatenate([(model(batch.inputs).argmax(1) == batch.y).numpy() for batch in samples.batches(200)])
+        right = np.concatenate(
+            [
+                (finite(model(batch.inputs), batch.index, "the network").argmax(1) == batch.y).numpy()
+                for batch in samples.batches(200)
+            ]
+        )
     names = samples.dataset.groups.names
     return {names[g]: float(right[samples.g == g].mean()) for g in np.unique(samples.g)}

@@ -15,19 +15,22 @@ if TYPE_CHECKING:
 def finished(runs: list[Run]) -> Answer:
     """The answer for new runs: the accuracies of their last epoch, and the next command."""
     from ..reporting.tables.run_tables import accuracy_table
+    from ..runs.epochs import best_epoch
 
     text: list[RenderableType] = []
     facts = []
     for run in runs:
         last = run.choose_epoch("last")
-        best = run.choose_epoch("best") if "val" in set(run.history()["split"]) else last
+        history, rule = run.history(), run.record.best_by
+        best = best_epoch(history, rule, run.candidate_epochs()) if "val" in set(history["split"]) else None
         data = run.record.data
         text += [
-            accuracy_table(run.history(), last, data.groups, data.minority),
-            f"best epoch by {run.record.best_by.replace('_', ' ')} on val: {best}",
+            accuracy_table(history, last, data.groups, data.minority),
+            *([] if best is None else [f"best epoch by {rule.replace('_', ' ')} on val: {best.epoch}"]),
+            *([best.tie] if best and best.tie else []),
         ]
-        history = run.history().query("epoch == @last")
-        accuracy = history.to_dict(orient="records")
-        facts.append({"run": str(run.path), "last": last, "best": best, "accuracy": accuracy})
+        accuracy = history.query("epoch == @last").to_dict(orient="records")
+        chosen = {"best": best.epoch, "tied": list(best.tied)} if best else {"best": last, "tied": [last]}
+        facts.append({"run": str(run.path), "last": last, **chosen, "accuracy": accuracy})
     text.append(f"next: spurmem study {runs[-1].path}")
     return Answer(text, {"runs": facts})

@@ -84,7 +84,8 @@ def compare(
     base = control_among(members) if baseline is None else named_method(members, baseline)
     data = opened[0].read_data(data_folder)
     _, selecting = val_halves(data)
-    counts = pd.concat([_about(member, counts_where_chosen(member.run, selecting)) for member in members])
+    chosen = pd.concat([_about(member, counts_where_chosen(member.run, selecting)) for member in members])
+    counts = chosen.drop(columns="tie")
     values = _values(counts, data)
     return Comparison(
         members=members,
@@ -94,7 +95,7 @@ def compare(
         counts=_with_group_names(counts, data),
         values=_with_group_names(values, data),
         summary=_with_group_names(summarized(values, base), data),
-        notes=tuple(_notes(members, base)),
+        notes=(*_notes(members, base), *_ties(chosen)),
     )
 
 
@@ -142,6 +143,12 @@ def _with_group_names(frame: pd.DataFrame, data: Dataset) -> pd.DataFrame:
     frame = frame.reset_index(drop=True)
     frame.insert(frame.columns.get_loc("group") + 1, "group_name", names)
     return frame
+
+
+def _ties(chosen: pd.DataFrame) -> list[str]:
+    """A sentence for each run and rule where several epochs are equally good."""
+    once = chosen.dropna(subset="tie").drop_duplicates(["run", "chosen_by"])
+    return [f"{run}: {tie}." for run, tie in zip(once["run"], once["tie"], strict=True)]
 
 
 def _notes(members: Sequence[Member], baseline: str | None) -> list[str]:

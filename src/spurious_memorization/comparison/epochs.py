@@ -17,11 +17,12 @@ CHOSEN_BY: tuple[BestRule, ...] = ("worst_group_accuracy", "average")
 def counts_where_chosen(run: Run, selecting: Samples) -> pd.DataFrame:
     """Correct answers of a run's network in the epochs that the rules choose on the selecting half of val.
 
-    The candidates are the epochs with a checkpoint, including epoch 0. If several are equal, the earliest is chosen.
+    The candidates are those of `Run.candidate_epochs`: epoch 0 only if training started from a trained network. If
+    several are equal, the earliest is chosen.
 
     Returns:
-        One row per rule, split and group: chosen_by, epoch, split, group, n, correct. On val, only the selecting half
-        is counted.
+        One row per rule, split and group: chosen_by, epoch, tie, split, group, n, correct. `tie` is a sentence about
+        equal epochs, or None. On val, only the selecting half is counted.
 
     Raises:
         UserError: no epoch is finished, or predictions on val are missing.
@@ -33,6 +34,6 @@ def counts_where_chosen(run: Run, selecting: Samples) -> pd.DataFrame:
     measured = pd.concat([history[history["split"] == "train"], halves, history[history["split"] == "test"]])
     frames = []
     for rule in CHOSEN_BY:
-        epoch = best_epoch(halves, rule, epochs)
-        frames.append(measured[measured["epoch"] == epoch].assign(chosen_by=rule))
-    return pd.concat(frames, ignore_index=True)[["chosen_by", "epoch", "split", "group", "n", "correct"]]
+        best = best_epoch(halves, rule, run.candidate_epochs())
+        frames.append(measured[measured["epoch"] == best.epoch].assign(chosen_by=rule, tie=best.tie))
+    return pd.concat(frames, ignore_index=True)[["chosen_by", "epoch", "tie", "split", "group", "n", "correct"]]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..datasets.samples import Samples
 from ..datasets.sources import Batch
 from ..networks.forward import device_of, logits, moved, working_copy
-from ..networks.losses import LOSSES
+from ..networks.losses import LOSSES, finite
 from ..networks.names import LossName
 from ..networks.selection import Selection
 from .reduce import l2_norm, reduce_units
@@ -84,9 +84,9 @@ def gradients(model: nn.Module, batch: Batch | Samples, loss: LossName = "cross_
     device = device_of(network)
     parameters = {name: value.requires_grad_() for name, value in network.named_parameters()}
     sums = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    n = 0
+    n, source = 0, batch.dataset.source if isinstance(batch, Samples) else None
     for part in batch.batches(200) if isinstance(batch, Samples) else [batch]:
-        output = logits(network, moved(part.inputs, device))
+        output = finite(logits(network, moved(part.inputs, device)), part.index, "the network", source=source)
         total = LOSSES[loss](output, part.y.to(device)).sum()
         slopes = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
         for name, slope in zip(parameters, slopes, strict=True):

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..datasets.samples import Samples
 from ..networks.forward import device_of, logits, moved, working_copy
-from ..networks.losses import LOSSES
+from ..networks.losses import LOSSES, finite
 from ..networks.names import LossName
 from .names import Order
 
@@ -44,7 +44,7 @@ def hardest_samples(
         The samples, the hardest first.
 
     Raises:
-        UserError: the group is unknown or empty here.
+        UserError: the group is unknown or empty here, or the network's answer to a sample is NaN or infinite.
 
     Example:
         ```python
@@ -58,6 +58,7 @@ def hardest_samples(
     with torch.no_grad():
         for batch in candidates.batches(batch_size):
             output = logits(network, moved(batch.inputs, device)).double().cpu()
+            finite(output, batch.index, "the network", source=samples.dataset.source)
             losses.append(LOSSES[loss](output, batch.y).numpy())
             right.append((output.argmax(1) == batch.y).numpy())
     values = np.concatenate(losses)

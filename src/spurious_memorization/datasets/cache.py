@@ -153,7 +153,7 @@ def image_cache(root: Path, paths: tuple[str, ...], transform: ImageTransform) -
     if not limit or not hasattr(os, "preadv"):
         return None
     versions = [FORMAT, PIL.__version__, torchvision.__version__]
-    geometry = transform.model_dump(exclude={"mean", "std"})
+    geometry = transform.geometry()
     identity = json.dumps([versions, str(root.resolve()), paths, geometry], sort_keys=True)
     name = hashlib.sha256(identity.encode()).hexdigest()[:32] + SUFFIX
     return ImageCache(file=_folder() / name, limit=limit, root=root, paths=paths, side=transform.image_size)

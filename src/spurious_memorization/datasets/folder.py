@@ -39,7 +39,9 @@ def read_data(
     Arguments:
         folder: the data folder.
         attribute: attribute column; by default "a", or the only attribute column.
-        image_size: side of the square input in pixels; by default that of dataset.yaml or of the layout.
+        image_size: side of the square input in pixels; by default that of dataset.yaml or of the layout. It sets only
+            the size. What dataset.yaml leaves open is the network's own in `train` and `import_network`; here it is
+            ImageNet's mean and std.
         minority: names of the minority groups; by default those with a training lift under 0.5.
         split_seed: seed of the stratified split, which is made if the table has no split.
 
@@ -95,8 +97,11 @@ def assemble(
         split, seed = split_names(frame["split"], root).to_numpy(dtype=str), None
     else:
         split, seed = stratified_split(groups.of(y, a), split_seed), split_seed
-    transform = description.transform()
-    if image_size is not None:
+    transform, stated = description.transform(), None
+    if transform is None:
+        stated = description.stated_transform(image_size)
+        transform = ImageTransform(**{"resize": image_size, **stated}) if image_size is not None else None
+    elif image_size is not None:
         transform = _resized(transform, image_size)
     name = description.name or root.resolve().name
     data = Dataset(
@@ -105,7 +110,7 @@ def assemble(
         y=y,
         a=a,
         split=split,
-        source=Images(root, paths, transform),
+        source=Images(root, paths, transform, stated),
         layout=table.layout,
         split_seed=seed,
     )
@@ -215,8 +220,6 @@ def _confined(path: str) -> str:
     return posixpath.normpath(path.replace("\\", "/"))
 
 
-def _resized(transform: ImageTransform | None, image_size: int) -> ImageTransform:
-    if transform is None:
-        return ImageTransform(image_size=image_size, resize=image_size)
+def _resized(transform: ImageTransform, image_size: int) -> ImageTransform:
     ratio = transform.resize / transform.image_size
     return transform.model_copy(update={"image_size": image_size, "resize": round(image_size * ratio)})

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -79,6 +79,11 @@ class Tensors:
         return digest.hexdigest()
 
 
+def sample_name(index: int, source: Source | None = None) -> str:
+    """How a message names a sample: "sample 3", and for images also the file."""
+    return f"sample {index} ({source.paths[index]})" if isinstance(source, Images) else f"sample {index}"
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """Image files below `root`. For evaluation they are decoded once and cached; for augmentation, each time.
@@ -87,11 +92,13 @@ class Images:
         root: the data folder.
         paths: file of each sample, relative to `root`.
         transform: from image to input; None until a network or an image size is chosen.
+        stated: the entries of the transform that are fixed, if a network chooses the others. None if all are fixed.
     """
 
     root: Path
     paths: tuple[str, ...]
     transform: ImageTransform | None
+    stated: Mapping[str, Any] | None = None
 
     def open(self, index: int) -> Image.Image:
         """The decoded image, in RGB.

@@ -64,6 +64,12 @@ class DatasetDescription(BaseModel):
             std=self.std,
         )
 
+    def stated_transform(self, image_size: int | None) -> dict[str, Any]:
+        """The entries of the transform that are written, with this image size if there is one."""
+        names = ImageTransform.model_fields.keys() & self.model_fields_set
+        size = {} if image_size is None else {"image_size": image_size}
+        return {**{name: getattr(self, name) for name in sorted(names)}, **size}
+
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedTable:

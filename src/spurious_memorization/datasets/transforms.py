@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torchvision.transforms import v2
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = tuple(mode.value for mode in v2.InterpolationMode)
 
 Pixels = NDArray[np.uint8]  # [3, height, width]
 
@@ -21,10 +23,12 @@ Pixels = NDArray[np.uint8]  # [3, height, width]
 class ImageTransform(BaseModel):
     """How images become inputs of shape [3, image_size, image_size], normalized by `mean` and `std`.
 
-    In evaluation: a resize, then a center crop. The resize gives a square of `resize` pixels; with `keep_aspect`, it
-    gives the shorter side `resize` pixels instead. In training: a random resized crop (scale 0.7 to 1, aspect ratio
-    3/4 to 4/3, bilinear), then a horizontal flip with probability 0.5. The research code of You et al. (2025) uses
-    `resize` 256 and `image_size` 224.
+    In evaluation: a resize, then a center crop. The resize gives a square of `resize` pixels. With `keep_aspect`, it
+    gives the shorter side `resize` pixels instead. With `pad`, it gives the longer side `resize` pixels, and the rest
+    of the square is filled with the color `mean`. timm calls these crop modes squash, center and border.
+
+    In training: a random resized crop (scale 0.7 to 1, aspect ratio 3/4 to 4/3, bilinear), then a horizontal flip with
+    probability 0.5. The research code of You et al. (2025) uses `resize` 256 and `image_size` 224.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +36,7 @@ class ImageTransform(BaseModel):
     image_size: int = Field(ge=1)
     resize: int = Field(ge=1)
     keep_aspect: bool = False
+    pad: bool = False
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -39,8 +44,27 @@ class ImageTransform(BaseModel):
     def evaluation(self) -> v2.Transform:
         """The deterministic transform from an image to an image of `image_size`, the input of `normalized`."""
         mode = v2.InterpolationMode(self.interpolation)
+        if self.pad:
+            from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio  # slow to import, and rarely needed
+
+            red, green, blue = (round(255 * value) for value in self.mean)
+            longer_side = ResizeKeepRatio(  # type: ignore[no-untyped-call]
+                self.resize, longest=1.0, interpolation=self.interpolation
+            )
+            return v2.Compose([longer_side, CenterCropOrPad(self.image_size, fill=(red, green, blue))])
         size = self.resize if self.keep_aspect else (self.resize, self.resize)
         return v2.Compose([v2.Resize(size, interpolation=mode, antialias=True), v2.CenterCrop(self.image_size)])
+
+    def geometry(self) -> dict[str, Any]:
+        """The fields on which the result of `evaluation` depends."""
+        return self.model_dump(exclude={"std"} if self.pad else {"mean", "std"})
+
+    def __str__(self) -> str:
+        """As a log line says it: means, standard deviations, resize and crop."""
+        shape = "longer side of" if self.pad else "shorter side of" if self.keep_aspect else "square of"
+        mean, std = (" ".join(f"{value:.3g}" for value in values) for values in (self.mean, self.std))
+        crop = f"{self.interpolation} resize to a {shape} {self.resize} pixels, center crop of {self.image_size}"
+        return f"mean {mean}, std {std}, {crop}"
 
     def normalized(self, images: Sequence[Pixels]) -> Tensor:
         """Pixels as inputs of the network: float32, [images, 3, image_size, image_size].

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..datasets.samples import Samples
 from ..errors import UserError, first_line
 from ..networks.forward import device_of, logits, moved, working_copy
+from ..networks.losses import finite
 from ..networks.selection import Selection
 from ..networks.units import sites, touched
 from ..networks.weights import add_biases
@@ -112,7 +113,8 @@ def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
             module.register_forward_hook(record(name, isinstance(module, nn.Linear)))
     with torch.no_grad():
         for batch in samples.batches(batch_size):
-            logits(network, moved(batch.inputs, device))
+            output = logits(network, moved(batch.inputs, device))
+            finite(output, batch.index, "the network", source=samples.dataset.source)
     return {name: (sums[name] / counts[name]).float() for name in sums}
 
 

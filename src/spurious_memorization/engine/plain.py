@@ -64,6 +64,7 @@ class PlainEngine:
 
         with torch.no_grad(), autocast(self.device, self.precision):
             return record_block(
+                edits,
                 rows,
                 samples,
                 logits_of,

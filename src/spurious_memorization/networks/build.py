@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import timm
 from pydantic import Field
+from timm.data.config import resolve_data_config
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
+from ..console import log
 from ..datasets.samples import Dataset
-from ..datasets.transforms import ImageTransform
+from ..datasets.sources import Images
+from ..datasets.transforms import INTERPOLATIONS, ImageTransform
 from ..errors import UserError, first_line
 from ..settings import Settings
 from ..user_functions import load_user_function
+from .head import head_names, name_head
 from .weights import load_exactly
 
 PAPER_NETWORKS = {
@@ -35,12 +41,14 @@ class NetworkSettings(Settings):
         n_classes: number of outputs.
         image_size: side of the square input in pixels; None for the network's own.
         norm_eps: epsilon of the layer norms; None for the network's own. The research code uses 1e-5, timm 1e-6.
+        head: module names of the layers that give the logits; if empty, they are found by tracing.
     """
 
     model: str
     n_classes: int = Field(ge=2)
     image_size: int | None = Field(None, ge=1)
     norm_eps: float | None = Field(None, gt=0)
+    head: tuple[str, ...] = ()
 
     @property
     def timm_name(self) -> str:
@@ -71,40 +79,67 @@ def build(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool = Fals
 
 
 def with_own_transform(data: Dataset, network: NetworkSettings) -> Dataset:
-    """The data with the network's own transform, if the data set does not fix one."""
-    return data if data.image_size is not None else data.with_transform(own_transform(network))
+    """The data with the network's own transform, but for those entries that the data set or the user states.
 
-
-def own_transform(settings: NetworkSettings, image_size: int | None = None) -> ImageTransform:
-    """The evaluation transform of a network, from its timm configuration.
+    A log line says what was decided.
 
     Raises:
-        UserError: the network is a `module:factory`, which has no configuration, and no image size is given.
+        UserError: as for `own_transform`.
     """
+    source = data.source
+    if not isinstance(source, Images):
+        return data
+    if source.transform is not None and source.stated is None:
+        log(f"transform: of the data set ({source.transform})")
+        return data
+    transform = own_transform(network, source.stated or {})
+    others = ", ".join(name for name in source.stated or {} if name != "image_size")
+    whose = "ImageNet's, as a module:factory states none" if network.is_factory else f"of {network.model}"
+    log(f"transform: {whose}{f', with {others} of dataset.yaml' if others else ''} ({transform})")
+    return data.with_transform(transform)
+
+
+def own_transform(settings: NetworkSettings, stated: Mapping[str, Any] | None = None) -> ImageTransform:
+    """The evaluation transform of a network: that of its timm configuration, at the wanted image size.
+
+    Arguments:
+        settings: which network.
+        stated: entries of the transform that replace the network's own.
+
+    Raises:
+        UserError: the network has no image size of its own and none is given (a `module:factory`, or an input that is
+            no square), its images have no three colors, or timm's transform is unknown here.
+    """
+    stated = dict(stated or {})
+    size = stated.get("image_size") or settings.image_size
     if settings.is_factory:
-        if image_size is None:
+        if size is None:
             raise UserError(f"{settings.model} has no image size: give --image-size, or write it to dataset.yaml")
-        return ImageTransform(image_size=image_size, resize=image_size)
-    config = _pretrained_config(settings.timm_name)
-    size = image_size or settings.image_size or config.input_size[-1]
-    return ImageTransform(
-        image_size=size,
-        resize=round(size / config.crop_pct),
-        keep_aspect=True,
-        interpolation=config.interpolation if config.interpolation in ("bilinear", "bicubic") else "bilinear",
-        mean=config.mean,
-        std=config.std,
-    )
-
-
-def head_names(model: nn.Module) -> tuple[str, ...]:
-    """Module names of the classifier head: from its timm configuration, or else the last linear layer."""
-    config = getattr(model, "pretrained_cfg", None) or {}
-    head = config.get("classifier")
-    if head:
-        return (head,) if isinstance(head, str) else tuple(head)
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return tuple(linears[-1:])
+        return ImageTransform(**{"image_size": size, "resize": size, **stated})
+    stated_by_timm = _pretrained_config(settings.timm_name).to_dict()
+    config = resolve_data_config(pretrained_cfg=stated_by_timm)  # type: ignore[no-untyped-call]
+    channels, height, width = config["input_size"]
+    if (channels, len(config["mean"]), len(config["std"])) != (3, 3, 3):
+        raise UserError(f"{settings.model} takes images with {channels} channels: choose a network for RGB images")
+    if size is None and height != width:
+        raise UserError(f"{settings.model} takes images of {height} x {width}: give a square's side with --image-size")
+    size = size or width
+    entries = {
+        "image_size": size,
+        "resize": math.floor(size / config["crop_pct"]),
+        "keep_aspect": config["crop_mode"] != "squash",
+        "pad": config["crop_mode"] == "border" and "keep_aspect" not in stated,
+        "interpolation": config["interpolation"],
+        "mean": config["mean"],
+        "std": config["std"],
+        **stated,
+    }
+    if entries["interpolation"] not in INTERPOLATIONS:
+        raise UserError(
+            f"{settings.model} resizes images by {entries['interpolation']!r}: write another interpolation, such as "
+            "bicubic, to dataset.yaml"
+        )
+    return ImageTransform(**entries)
 
 
 def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) -> nn.Module:
@@ -116,6 +151,8 @@ def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) 
     if isinstance(pretrained, dict):
         head = config.classifier if isinstance(config.classifier, str) else (config.classifier or ("",))[0]
         rows = pretrained.get(f"{head}.weight")
+        if rows is not None and rows.ndim == 0:
+            raise UserError(f"{head}.weight of the weights is a single number: the file is not of {settings.model}")
         options["pretrained_cfg_overlay"] = {
             "state_dict": pretrained,
             "num_classes": len(rows) if rows is not None else settings.n_classes,
@@ -133,6 +170,8 @@ def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) 
             ) from error
         raise UserError(f"the weights don't fit {settings.model}: {first_line(error)}") from error
     vars(model)["pretrained_cfg"].pop("state_dict", None)
+    if settings.head:
+        name_head(model, settings.head)
     return model
 
 
@@ -142,24 +181,40 @@ def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | boo
     model = factory(num_classes=settings.n_classes) if takes_classes else factory()
     if not isinstance(model, nn.Module):
         raise UserError(f"{settings.model} gave a {type(model).__name__}, not a torch.nn.Module")
-    _fit_head(model, settings.n_classes)
+    if settings.head:
+        name_head(model, settings.head)
+    _fit_head(model, settings)
     if pretrained is True:
         raise UserError(f"{settings.model} is not one of timm's networks: give its weights as a file")
     if isinstance(pretrained, dict):
         own = model.state_dict()
-        head = {f"{name}.{part}" for name in head_names(model) for part in ("weight", "bias")} & set(own)
+        head = {f"{name}.{part}" for name in head_names(model) for part in ("weight", "bias")} & own.keys()
         left_out = {name for name in head & set(pretrained) if pretrained[name].shape != own[name].shape}
         load_exactly(model, {**pretrained, **{name: own[name] for name in left_out}}, settings.model)
     return model
 
 
-def _fit_head(model: nn.Module, n_classes: int) -> None:
+def _fit_head(model: nn.Module, settings: NetworkSettings) -> None:
     """Give a head with another number of outputs `n_classes` of them, at random."""
     for name in head_names(model):
-        head = model.get_submodule(name)
-        if isinstance(head, nn.Linear) and head.out_features != n_classes:
-            parent = model.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], nn.Linear(head.in_features, n_classes, head.bias is not None))
+        head, parent = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
+        new: nn.Module
+        if isinstance(head, nn.Linear) and head.out_features != settings.n_classes:
+            new = nn.Linear(head.in_features, settings.n_classes, head.bias is not None)
+        elif isinstance(head, nn.Conv2d) and head.out_channels != settings.n_classes and head.groups == 1:
+            new = nn.Conv2d(
+                head.in_channels,
+                settings.n_classes,
+                head.kernel_size,  # type: ignore[arg-type]
+                head.stride,  # type: ignore[arg-type]
+                head.padding,  # type: ignore[arg-type]
+                head.dilation,  # type: ignore[arg-type]
+                bias=head.bias is not None,
+            )
+        else:
+            continue
+        log(f"the head {name} of {settings.model} starts at random, with {settings.n_classes} outputs")
+        setattr(parent, name.rpartition(".")[2], new)
 
 
 def _pretrained_config(name: str) -> Any:

@@ -8,8 +8,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..datasets.sources import Source, sample_name
 from ..errors import UserError
 from .names import LossName
+
+BROKEN_NETWORK = "look for NaN in its weights, or choose another network"
+"""What to do if a network gives NaN, where nothing more is known about it."""
+
+
+def finite(
+    values: Tensor, index: Tensor, network: str, *, source: Source | None = None, remedy: str = BROKEN_NETWORK
+) -> Tensor:
+    """Check that a network's logits or features are finite, and return them. NaN would count as an answer of class 0.
+
+    Arguments:
+        values: of each sample, [samples, ...].
+        index: indices of the samples in the data set, [samples].
+        network: how the message names the network.
+        source: of the data set, which names the samples' files.
+        remedy: what the user can do.
+
+    Raises:
+        UserError: a value is NaN or infinite. The message names the first such sample.
+    """
+    if not bool(values.isfinite().all()):
+        broken = (~values.isfinite()).flatten(1).any(1).cpu()
+        first = sample_name(int(index[broken][0]), source)
+        raise UserError(f"{network} gives no finite number for {first}: {remedy}")
+    return values
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +16,40 @@ BestRule = Literal["worst_group_accuracy", "average", "average_group_balanced", 
 """Rules that choose the best epoch by what was measured on the val split."""
 
 
-def best_epoch(history: pd.DataFrame, rule: BestRule, among: list[int]) -> int:
+_EQUAL = 1e-12
+"""Values closer than this are equal: averages differ by rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestEpoch:
+    """The epoch that a rule chooses.
+
+    Arguments:
+        rule: the rule.
+        value: its best value: an accuracy, or for "loss" the mean loss.
+        tied: every epoch with this value, in order.
+    """
+
+    rule: BestRule
+    value: float
+    tied: tuple[int, ...]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is chosen: the earliest one with the best value."""
+        return self.tied[0]
+
+    @property
+    def tie(self) -> str | None:
+        """A sentence about the epochs that are equally good. None if there is only one."""
+        if len(self.tied) == 1:
+            return None
+        value = f"{self.value:.4f}" if self.rule == "loss" else f"{self.value:.1%}"
+        listed = ", ".join(map(str, self.tied))
+        return f"epochs {listed} tie at {value} by {self.rule.replace('_', ' ')} on val: the earliest is taken"
+
+
+def best_epoch(history: pd.DataFrame, rule: BestRule, among: list[int]) -> BestEpoch:
     """The epoch with the best validation value. The earliest one is taken if several are equal.
 
     Arguments:
@@ -41,7 +75,9 @@ def best_epoch(history: pd.DataFrame, rule: BestRule, among: list[int]) -> int:
             values = sums["correct"] / sums["n"]
         case "loss":
             values = -sums["loss"] / sums["n"]
-    return int(values.sort_index().idxmax())
+    best = float(values.max())
+    tied = sorted(int(epoch) for epoch in values.index[values >= best - _EQUAL])
+    return BestEpoch(rule=rule, value=abs(best), tied=tuple(tied))
 
 
 def run_and_epoch(start: str) -> tuple[Path, str]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..datasets.samples import Dataset, Samples
 from ..networks.forward import autocast, choose_device, logits, moved, working_copy
-from ..networks.losses import LOSSES
+from ..networks.losses import BROKEN_NETWORK, LOSSES, finite
 from ..networks.names import LossName, Precision
 from ..settings import Execution
 from .run import HISTORY_COLUMNS, Run
@@ -36,11 +36,25 @@ def evaluate_epoch(
         loss: loss of a sample.
         precision: of the forward pass.
         execution: device, workers, batch size.
+
+    Raises:
+        UserError: the network's answer to a sample is NaN or infinite. Nothing of the epoch is stored then.
     """
-    rows = []
+    named = f"the network of epoch {epoch} of {run.path}"
+    measured = {}
     for split in data.splits:
+        measured[split] = predict(
+            model,
+            data.samples(split),
+            loss=loss,
+            precision=precision,
+            execution=execution,
+            network=named,
+            remedy=_remedy(run, epoch),
+        )
+    rows = []
+    for split, (probabilities, losses) in measured.items():
         samples = data.samples(split)
-        probabilities, losses = predict(model, samples, loss=loss, precision=precision, execution=execution)
         run.save_predictions(epoch, split, samples.index, probabilities)
         rows.append(group_sums(samples, probabilities.argmax(1), losses).assign(epoch=epoch, split=split))
     history = run.history()
@@ -56,15 +70,22 @@ def predict(
     loss: LossName = "cross_entropy",
     precision: Precision = "float32",
     execution: Execution | None = None,
+    network: str = "the network",
+    remedy: str = BROKEN_NETWORK,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Class probabilities [samples, classes] and losses [samples] in evaluation mode. The network does not change."""
+    """Class probabilities [samples, classes] and losses [samples] in evaluation mode. The network does not change.
+
+    Raises:
+        UserError: a logit is NaN or infinite. The message names `network` and the first such sample, and `remedy`.
+    """
     execution = execution or Execution()
     device = choose_device(execution.device)
-    network = working_copy(model, device)
+    copied = working_copy(model, device)
     probabilities, losses = [], []
     with torch.no_grad(), autocast(device, precision):
         for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
-            output = logits(network, moved(batch.inputs, device)).cpu()
+            output = logits(copied, moved(batch.inputs, device)).cpu()
+            finite(output, batch.index, network, source=samples.dataset.source, remedy=remedy)
             probabilities.append(output.softmax(1).numpy())
             losses.append(LOSSES[loss](output, batch.y).double().numpy())
     return np.concatenate(probabilities), np.concatenate(losses)
@@ -91,3 +112,14 @@ def group_sums(samples: Samples, predicted: NDArray[np.int64], losses: NDArray[n
             "loss": np.bincount(samples.g, weights=losses, minlength=groups),
         }
     )
+
+
+def _remedy(run: Run, epoch: int) -> str:
+    """What helps against a network whose answers are not finite, depending on where it comes from."""
+    match run.record.origin:
+        case "train" if epoch:
+            return "train again with a lower --lr"
+        case "edit":
+            return "choose a smaller edit, or other units"
+        case _:
+            return "look for NaN in the weights, or choose another file"

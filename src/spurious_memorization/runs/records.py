@@ -16,6 +16,7 @@ from ..datasets.sources import Images
 from ..datasets.transforms import ImageTransform
 from ..errors import UserError
 from ..networks.build import NetworkSettings
+from ..networks.weights import WeightFile
 from ..settings import Settings
 from .epochs import BestRule
 
@@ -89,6 +90,8 @@ class RunRecord(Settings):
         versions: of Python and of the packages.
         start: the network of another run that a training started from.
         training_cost: what the training has cost so far.
+        weights: what was decided about the weight files that were read.
+        trained_start: whether a training started from a network whose head was trained too, not drawn at random.
     """
 
     origin: Literal["train", "import", "edit"]
@@ -99,6 +102,13 @@ class RunRecord(Settings):
     versions: dict[str, str]
     start: StartRecord | None = None
     training_cost: TrainingCost | None = None
+    weights: tuple[WeightFile, ...] = ()
+    trained_start: bool = False
+
+    @property
+    def epoch_0_is_trained(self) -> bool:
+        """Whether the network of epoch 0, if there is one, has learned its classes."""
+        return self.origin != "train" or self.trained_start
 
 
 def data_record(data: Dataset, folder: Path, settings: DataSettings) -> DataRecord:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from ..atomic import write_parquet, write_text
+from ..console import log
 from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
@@ -135,11 +136,21 @@ class Run:
         files = (self.path / "checkpoints").glob("epoch_*.safetensors")
         return sorted(int(m[1]) for file in files if (m := re.fullmatch(r"epoch_(\d+)", file.stem)))
 
+    def candidate_epochs(self) -> list[int]:
+        """The epochs among which a validation rule chooses: those with a checkpoint.
+
+        Epoch 0 is among them only if training started from a trained network, or if there is no other epoch. A random
+        head can win a tie, or a small validation split, by luck.
+        """
+        there = self.epochs()
+        later = [epoch for epoch in there if epoch > 0]
+        return there if self.record.epoch_0_is_trained or not later else later
+
     def choose_epoch(self, wanted: str | int) -> int:
         """The epoch that a user means.
 
         Arguments:
-            wanted: "best" (by the run's validation rule), "last", or a number.
+            wanted: "best" (by the run's validation rule, among `candidate_epochs`), "last", or a number.
 
         Raises:
             UserError: there is no such checkpoint.
@@ -151,7 +162,10 @@ class Run:
         if wanted == "last":
             return there[-1]
         if wanted == "best":
-            return best_epoch(self.history(), self.record.best_by, there)
+            best = best_epoch(self.history(), self.record.best_by, self.candidate_epochs())
+            if best.tie:
+                log(f"{self.path}: {best.tie}")
+            return best.epoch
         if str(wanted).isdecimal() and int(wanted) in there:
             return int(wanted)
         raise UserError(f"no checkpoint of epoch {wanted!r} in {self.path}: it has {_spans(there)}, best and last")

@@ -50,6 +50,8 @@ def val_halves(data: Dataset, seed: int = HALVES_SEED) -> tuple[Samples, Samples
 def selected_epoch(run: Run, samples: Samples, rule: BestRule) -> int:
     """The epoch with the best value on some validation samples by a rule; the earliest of equals.
 
+    Epoch 0 takes part only if training started from a trained network.
+
     Arguments:
         run: a run with predictions of them.
         samples: usually the selecting half of val.
@@ -58,7 +60,7 @@ def selected_epoch(run: Run, samples: Samples, rule: BestRule) -> int:
     Raises:
         UserError: the run has no checkpoint, or no predictions of these samples.
     """
-    return best_epoch(history_on(run, samples), rule, run.epochs())
+    return best_epoch(history_on(run, samples), rule, run.candidate_epochs()).epoch
 
 
 def history_on(run: Run, samples: Samples) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from ..console import progress
 from ..datasets.samples import Samples
-from ..datasets.sources import Batch, Inputs
+from ..datasets.sources import Batch, Inputs, sample_name
 from ..errors import UserError
 from ..networks.forward import autocast, moved
 from .optimizers import Schedule
@@ -66,8 +66,12 @@ class GradientSteps:
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             total += float(loss.detach()) * len(y)
-        if not math.isfinite(total):
-            raise UserError(f"the loss is no longer a number in epoch {epoch}: start again with a lower --lr")
+            if not math.isfinite(total):
+                first = sample_name(int(batch.index[0]), samples.dataset.source)
+                raise UserError(
+                    f"the loss is no longer a number in epoch {epoch}, in the batch that begins with {first}: "
+                    "train again with a lower --lr"
+                )
         mean = total / len(samples)
         self.schedule.step(mean)
         return mean

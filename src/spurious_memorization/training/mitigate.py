@@ -171,7 +171,9 @@ def _tuned_jtt(
     values = {name: _value_on_val(runs, data) for name, runs in candidates.items()}
     best = max(values, key=lambda name: values[name])
     listed = ", ".join(f"{name}: {value:.1%}" for name, value in values.items())
-    notes.append(f"JTT: {best}, by worst-group accuracy on the selecting half of val ({listed}).")
+    tied = [name for name, value in values.items() if value == values[best]]
+    tie = f" {'; '.join(tied)} tie: the first is taken." if len(tied) > 1 else ""
+    notes.append(f"JTT: {best}, by worst-group accuracy on the selecting half of val ({listed}).{tie}")
     return candidates[best], notes
 
 
@@ -186,7 +188,7 @@ def _value_on_val(runs: Runs, data: Dataset) -> float:
     worst = []
     for run in runs:
         history = history_on(run, selecting)
-        epoch = best_epoch(history, "worst_group_accuracy", run.epochs())
+        epoch = best_epoch(history, "worst_group_accuracy", run.candidate_epochs()).epoch
         rows = history[(history["epoch"] == epoch) & (history["n"] > 0)]
         worst.append(float((rows["correct"] / rows["n"]).min()))
     return float(np.mean(worst))

@@ -13,7 +13,6 @@ from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, with_own_transform
-from ..networks.weights import load_exactly, read_weights
 from ..runs.epochs import run_and_epoch
 from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
 from ..runs.run import Run
@@ -22,6 +21,7 @@ from .loop import pruned_run, train_epochs
 from .objective import Training, build_objective
 from .recipes import expanded
 from .settings import TrainExecution, TrainSettings
+from .starting_network import Start, starting_network
 from .trackers import check_tracker
 
 
@@ -69,7 +69,11 @@ def train(
     data = with_own_transform(data, network)
     torch.manual_seed(config.seed)
     checkpoint = read_checkpoint(run)
-    model = starting_network(config, network) if checkpoint is None else build(network)
+    if checkpoint is None:
+        start = starting_network(config, network)
+    else:
+        start = Start(build(network), run.record.trained_start, run.record.weights)
+    model = start.model
     config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
     training = Training(run=run, config=config, data=data, model=model, execution=execution)
     objective = build_objective(training)
@@ -84,6 +88,8 @@ def train(
         versions=versions(),
         start=start_record(config) if checkpoint is None else run.record.start,
         training_cost=cost_before(config) if checkpoint is None else None,
+        weights=start.weights,
+        trained_start=start.is_trained,
     )
     with run.writing():
         _announce(run, config, data, model)
@@ -103,20 +109,8 @@ def network_settings(config: TrainSettings, data: Dataset) -> NetworkSettings:
         n_classes=len(data.groups.classes),
         image_size=data.image_size,
         norm_eps=config.norm_eps,
+        head=config.head,
     )
-
-
-def starting_network(config: TrainSettings, network: NetworkSettings) -> nn.Module:
-    """The network with the weights that training starts from."""
-    if config.start is not None:
-        path, epoch = run_and_epoch(config.start)
-        older = Run(path)
-        model = build(network)
-        load_exactly(model, older.state(older.choose_epoch(epoch)), config.model)
-        return model
-    if config.weights in ("none", "timm"):
-        return build(network, pretrained=config.weights == "timm")
-    return build(network, pretrained=read_weights(Path(config.weights)).state)
 
 
 def start_record(config: TrainSettings) -> StartRecord | None:

@@ -107,6 +107,7 @@ class PrefixEngine:
                     return_memory()
 
             return record_block(
+                edits,
                 rows,
                 samples,
                 logits_of,

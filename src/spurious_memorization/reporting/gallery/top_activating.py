@@ -86,7 +86,7 @@ def top_activating(
     """
     execution = execution or Execution()
     network = working_copy(model, choose_device(execution.device))
-    norms = norms_behind(network)
+    norms, parameters = norms_behind(network), dict(network.named_parameters())
     numbers: dict[str, list[int]] = {}
     for unit in units:
         layer, _, index = unit.rpartition(":")
@@ -95,7 +95,7 @@ def top_activating(
 
     def record(layer: str, is_linear: bool) -> Callable[..., None]:
         norm = norms.get(f"{layer}.weight")
-        sign = torch.ones(1) if norm is None or norm.weight is None else norm.weight.detach().sign()
+        sign = torch.ones(1) if norm is None or norm.weight is None else parameters[norm.weight].detach().sign()
 
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             flat = output.flatten(1, -2) if is_linear and output.ndim > 2 else output.unsqueeze(1)
