@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -396,7 +397,8 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
 
 def _read_torch(file: Path) -> dict[str, Any]:
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the time that sparse tensors take; they are refused below
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(file) or b"Weights only load failed" in str(error).encode():
