@@ -63,35 +63,36 @@ def train(
     config = expanded(settings, data)
     execution = execution or TrainExecution()
     _check_options(config, execution)
-    if run.exists and not resume:
-        raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
-    network = network_settings(config, data)
-    data = with_own_transform(data, network)
-    torch.manual_seed(config.seed)
-    checkpoint = read_checkpoint(run)
-    if checkpoint is None:
-        start = starting_network(config, network)
-    else:
-        start = Start(build(network), run.record.trained_start, run.record.weights)
-    model = start.model
-    config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
-    training = Training(run=run, config=config, data=data, model=model, execution=execution)
-    objective = build_objective(training)
-    if checkpoint is None:
-        objective.begin()
-    record = RunRecord(
-        origin="train",
-        data=data_record(data, Path(folder), settings),
-        network=network,
-        settings=config.model_dump(mode="json"),
-        best_by=config.best_by,
-        versions=versions(),
-        start=start_record(config) if checkpoint is None else run.record.start,
-        training_cost=cost_before(config) if checkpoint is None else None,
-        weights=start.weights,
-        trained_start=start.is_trained,
-    )
-    with run.writing():
+    with run.writing():  # whatever the run holds is read here, so that it can't change meanwhile
+        if run.exists and not resume:
+            raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
+        network = network_settings(config, data)
+        data = with_own_transform(data, network)
+        torch.manual_seed(config.seed)
+        checkpoint = read_checkpoint(run)
+        if checkpoint is None:
+            start = starting_network(config, network)
+        else:
+            run.history()  # raises an error if it is missing or broken
+            start = Start(build(network), run.record.trained_start, run.record.weights)
+        model = start.model
+        config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
+        training = Training(run=run, config=config, data=data, model=model, execution=execution)
+        objective = build_objective(training)
+        if checkpoint is None:
+            objective.begin()
+        record = RunRecord(
+            origin="train",
+            data=data_record(data, Path(folder), settings),
+            network=network,
+            settings=config.model_dump(mode="json"),
+            best_by=config.best_by,
+            versions=versions(),
+            start=start_record(config) if checkpoint is None else run.record.start,
+            training_cost=cost_before(config) if checkpoint is None else None,
+            weights=start.weights,
+            trained_start=start.is_trained,
+        )
         _announce(run, config, data, model)
         run.create(record)
         if execution.keep_pruned:
