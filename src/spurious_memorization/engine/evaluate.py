@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..console import progress
-from ..datasets.samples import Samples
-from ..edits.edit import Edit
+from ..datasets.samples import Samples, checked_samples
+from ..edits.edit import Edit, checked_edits
+from ..networks.checked import checked_network
+from ..networks.forward import outside_inference_mode
 from ..networks.names import LossName, Precision
 from ..settings import Execution
 from .outcomes import Outcomes, assemble, block_plan
@@ -18,9 +20,10 @@ from .prefix.program import NotExportable
 from .protocol import Engine
 
 
+@outside_inference_mode
 def evaluate(
     model: nn.Module,
-    edits: Sequence[Edit],
+    edits: Edit | Sequence[Edit],
     samples: Samples,
     *,
     loss: LossName = "cross_entropy",
@@ -31,7 +34,7 @@ def evaluate(
 
     Arguments:
         model: the network, which stays as it is.
-        edits: the edits; each is applied alone.
+        edits: the edits, or one edit; each is applied alone.
         samples: where the outcomes are measured.
         loss: name of the loss to record, as for `gradient`.
         precision: "float32" or "bf16".
@@ -50,6 +53,7 @@ def evaluate(
         result.after.predicted  # [edits, samples]
         ```
     """
+    model, edits, samples = checked_network(model), checked_edits(edits), checked_samples(samples)
     engine = engine_for(model, samples, loss=loss, precision=precision, execution=execution)
     engine = compiled_where_it_pays(engine, passes_needed(engine, edits, len(samples)), execution)
     plan = list(block_plan(len(edits), len(samples)))
