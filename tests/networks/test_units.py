@@ -84,7 +84,7 @@ def test_selection_of_tensors(plain, select, names):
 def test_nothing_selected_is_refused_and_says_what_there_is(plain):
     with pytest.raises(sm.UserError, match=r"choose among conv\.weight, linear\.weight"):
         sites(plain, sm.Selection(tensors=("layer9*",)))
-    with pytest.raises(sm.UserError, match="no attention whose query, key and value"):
+    with pytest.raises(sm.UserError, match="no attention that is known"):
         sites(plain, sm.Selection(unit="head"))
 
 

@@ -74,7 +74,7 @@ def test_several_random_edits_with_repeats(run: sm.Run) -> None:
         ({"epoch": "12"}, "no checkpoint of epoch '12'"),
         ({"units": ("conv9:1",)}, "no tensor 'conv9'"),
         ({"units": ("conv1:8",)}, "8 is too large"),
-        ({"unit": "head"}, "no attention whose query, key and value"),
+        ({"unit": "head"}, "no attention that is known"),
         ({"tensors": ("layer*",)}, "no channels in the chosen tensors"),
         ({"criterion": ("weight_norm",), "size": ("1",), "controls": 10**9}, "such as --controls 249999999"),
     ],

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,13 @@ def spurmem(capsys: pytest.CaptureFixture[str], *arguments: object) -> Printed:
 
 def in_child(function: Callable[[], Any]) -> int:
     """Run a function in a forked process, and give its exit code (negative: the signal that killed it)."""
-    child = multiprocessing.get_context("fork").Process(target=function)
+
+    def with_own_fork_server() -> None:
+        forkserver._forkserver = forkserver.ForkServer()  # this process is no parent of the one that is inherited
+        forkserver.connect_to_new_process = forkserver._forkserver.connect_to_new_process
+        function()
+
+    child = multiprocessing.get_context("fork").Process(target=with_own_fork_server)
     child.start()
     child.join(120)
     if child.exitcode is None:

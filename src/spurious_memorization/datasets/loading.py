@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..errors import UserError
+from ..errors import UserError, first_line
+from ..processes import without_main_script
 from .sources import Batch, Inputs, Source
 
 
@@ -134,10 +135,21 @@ def _loaded(batches: _Batches, workers: int) -> Iterator[Batch]:
         collate_fn=_unchanged,
         multiprocessing_context=_context() if workers and batches.augmentation else None,
     )
-    for item in loader:
+    with without_main_script():
+        loaded = iter(loader)
+    while (item := _next(loaded, workers)) is not None:
         if isinstance(item, UserError):
             raise item
         yield item
+
+
+def _next(loaded: Iterator[Batch | UserError], workers: int) -> Batch | UserError | None:
+    try:
+        return next(loaded, None)
+    except RuntimeError as error:
+        if not workers:
+            raise
+        raise UserError(f"a process that reads samples has ended ({first_line(error)}): use --workers 0") from error
 
 
 @cache

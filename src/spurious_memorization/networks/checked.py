@@ -40,15 +40,20 @@ def checked_network(model: object) -> nn.Module:
     return network
 
 
-def copied_network(network: nn.Module) -> nn.Module:
+def copied_network(network: nn.Module, copies: Mapping[int, Any] | None = None) -> nn.Module:
     """A deep copy. Results of an earlier pass that the network keeps are copied without their gradients.
+
+    Arguments:
+        network: without wrappers.
+        copies: {id of a part: its copy}, for parts that are copied otherwise.
 
     Raises:
         UserError: the network holds something that can't be copied.
     """
-    kept = {id(value): value.detach().clone() for value in _kept_results(network)}
+    memo: dict[int, Any] = {id(value): value.detach().clone() for value in _kept_results(network)}
+    memo.update(copies or {})
     try:
-        return copy.deepcopy(network, dict[int, Any](kept))
+        return copy.deepcopy(network, memo)
     except Exception as error:
         raise UserError(
             f"the network can't be copied ({first_line(error)}): take out what it holds besides layers and numbers"

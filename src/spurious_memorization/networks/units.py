@@ -14,17 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .build import head_names
 from .checked import checked_network
+from .head import head_names, unused_layers
 from .names import UnitKind
 from .selection import Selection
 
-_NO_LAYER = "it has no convolution or linear layer besides the classifier head"
-_NOTHING_FOUND = {
-    "channel": _NO_LAYER,
-    "weight": _NO_LAYER,
-    "head": "it has no attention whose query, key and value are known parameters",
-}
 _LAYERS = {"conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d), "linear": (nn.Linear,)}
 _SEPARATE_PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("query", "key", "value"))
 
@@ -102,6 +96,8 @@ class Site:
 def sites(model: nn.Module, select: Selection) -> dict[str, Site]:
     """Where the units of a network are, in the order of its parameters.
 
+    Layers of the classifier head have none, and neither have layers that the logits do not depend on.
+
     Raises:
         UserError: no unit is left, or the weight of a chosen layer is computed from other numbers.
     """
@@ -114,11 +110,16 @@ def _chosen_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
     found = _head_sites(model, select) if select.unit == "head" else _layer_sites(model, select)
     kept = {name: site for name, site in found.items() if _is_chosen(name, select)}
     if not kept:
-        raise UserError(
-            f"the network has no {select.unit}s in the chosen tensors: "
-            + (f"choose among {', '.join(list(found)[:5])}, ..." if found else _NOTHING_FOUND[select.unit])
-        )
+        raise UserError(f"the network has no {select.unit}s in the chosen tensors: {_reason(select, found)}")
     return kept
+
+
+def _reason(select: Selection, found: Mapping[str, Site]) -> str:
+    if found:
+        return f"choose among {', '.join(list(found)[:5])}, ..."
+    if select.unit == "head":
+        return "it has no attention that is known"
+    return "it has no convolution or linear layer but its head"
 
 
 def parse_units(model: nn.Module, text: str | Iterable[str], select: Selection | None = None) -> Units:
@@ -202,12 +203,11 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _layers(model: nn.Module, select: Selection) -> Iterator[tuple[str, nn.Module]]:
-    """The convolutions and linear layers before the classifier head."""
+    """The convolutions and linear layers that the logits depend on, without the classifier head."""
+    left_out = unused_layers(model).union(head_names(model))
     kinds = tuple(kind for layer in select.layers for kind in _LAYERS[layer])
-    heads = head_names(model)
     for name, module in model.named_modules():
-        in_head = name in heads or any(name.startswith(f"{head}.") for head in heads)
-        if isinstance(module, kinds) and not in_head:
+        if isinstance(module, kinds) and name not in left_out:
             yield name, module
 
 
