@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
 from ..datasets.settings import DataSettings
 from ..networks.names import LossName, Precision
+from ..settings import MAX_COUNT, MAX_EPOCHS
 from .epochs import BestRule
 
 
@@ -20,8 +22,12 @@ class ImportSettings(DataSettings):
 
     model: str = Field(description="a timm name, deit_tiny|small|base|large, or module:factory")
     weights: tuple[Path, ...] = Field(description="a weight file; repeat the flag, one file per epoch")
-    epochs: tuple[int, ...] = Field((), description="epoch of each file; by default from the file names, or 1, 2, ...")
-    class_map: tuple[int, ...] = Field((), description="the network's output for each class of the data, in order")
+    epochs: tuple[Annotated[int, Field(ge=0, le=MAX_EPOCHS)], ...] = Field(
+        (), description="epoch of each file; by default from the file names, or 1, 2, ..."
+    )
+    class_map: tuple[Annotated[int, Field(ge=0, le=MAX_COUNT)], ...] = Field(
+        (), description="the network's output for each class of the data, in order"
+    )
     norm_eps: float | None = Field(
         None,
         gt=0,
