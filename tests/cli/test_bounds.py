@@ -153,7 +153,7 @@ def test_activations_larger_than_the_memory(monkeypatch: Monkeypatch) -> None:
     for module, name in ((resources, "memory_bytes"), (sys.modules[check_pass_fits.__module__], "memory_bytes")):
         monkeypatch.setattr(module, name, lambda: 2_000_000)
     check_pass_fits(model.eval(), inputs, remedy="help")
-    with pytest.raises(sm.UserError, match="the activations of a batch of 4 inputs need .* of memory, and .*: help"):
+    with pytest.raises(sm.UserError, match="the activations of a batch of 4 inputs need"):
         check_pass_fits(model.train(), inputs, remedy="help")
 
 
