@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from ..errors import UserError
 from ..yaml_files import read_yaml
 
 PIPED_WIDTH = 140
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 _FLAGS = Parameter(negative_iterable=(), consume_multiple=False)
 
@@ -123,7 +126,17 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
     except KeyboardInterrupt:
         log("spurmem: interrupted; run the same command again to continue")
         status = 130
+    except (MemoryError, RuntimeError) as error:
+        if debug or not _is_out_of_memory(error):
+            raise
+        log(f"spurmem: memory is exhausted ({first_line(error)}): use a smaller batch size or image size")
+        status = 2
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether memory of the machine or of an accelerator is exhausted. PyTorch has no type of its own for the first."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _without_nan(facts: Any) -> Any:
@@ -136,6 +149,11 @@ def _without_nan(facts: Any) -> Any:
 
 
 def _one_line(error: Exception) -> str:
+    """The message in one line, where an endless number is shortened."""
+    return re.sub(r"\d{60,}", lambda digits: f"{digits[0][:20]}... ({len(digits[0])} digits)", _message(error))
+
+
+def _message(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, CycloptsError) else error
     if isinstance(cause, ValidationError):
         first = cause.errors()[0]

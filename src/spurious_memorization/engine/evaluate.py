@@ -10,12 +10,16 @@ from ..console import progress
 from ..datasets.samples import Samples
 from ..edits.edit import Edit
 from ..networks.names import LossName, Precision
+from ..resources import check_memory
 from ..settings import Execution
 from .outcomes import Outcomes, assemble, block_plan
 from .plain import PlainEngine
 from .prefix.engine import prefix_engine
 from .prefix.program import NotExportable
 from .protocol import Engine
+
+BYTES_PER_OUTCOME = 10
+"""Predicted class, loss and margin."""
 
 
 def evaluate(
@@ -42,7 +46,8 @@ def evaluate(
         from them.
 
     Raises:
-        UserError: an image is missing or broken, or an edit does not fit the network.
+        UserError: an image is missing or broken, an edit does not fit the network, or the outcomes don't fit into
+            memory.
 
     Example:
         ```python
@@ -50,6 +55,8 @@ def evaluate(
         result.after.predicted  # [edits, samples]
         ```
     """
+    outcomes = (len(edits) + 1) * len(samples)
+    check_memory(outcomes * BYTES_PER_OUTCOME, f"{outcomes:,} outcomes", "evaluate fewer edits, or fewer samples")
     engine = engine_for(model, samples, loss=loss, precision=precision, execution=execution)
     engine = compiled_where_it_pays(engine, passes_needed(engine, edits, len(samples)), execution)
     plan = list(block_plan(len(edits), len(samples)))
