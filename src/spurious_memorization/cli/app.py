@@ -20,7 +20,7 @@ from rich.text import Text
 
 from .. import __version__
 from ..console import log
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..yaml_files import read_yaml
 
 PIPED_WIDTH = 140
