@@ -166,6 +166,9 @@ def _a(value: object) -> str:
 
 RANDOM_KINDS = ("random_init", "random_noise")
 KINDS = ("zero", "mean", *RANDOM_KINDS, "rewind")
+MAX_DIGITS = 18
+"""A longer number is no whole number that an edit could mean."""
+
 NOISES = ("normal", "uniform")
 
 
@@ -233,12 +236,14 @@ def _pairs(text: str, options: str) -> dict[str, Any]:
 
 
 def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    try:
+        return int(text) if len(text) <= MAX_DIGITS else float(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _noise_parameters(std: float, noise: str) -> dict[str, Any]:

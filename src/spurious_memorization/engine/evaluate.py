@@ -12,12 +12,16 @@ from ..edits.edit import Edit, checked_edits
 from ..networks.checked import checked_network
 from ..networks.forward import outside_inference_mode
 from ..networks.names import LossName, Precision
+from ..resources import check_memory
 from ..settings import Execution
 from .outcomes import Outcomes, assemble, block_plan
 from .plain import PlainEngine
 from .prefix.engine import prefix_engine
 from .prefix.program import NotExportable
 from .protocol import Engine
+
+BYTES_PER_OUTCOME = 10
+"""Predicted class, loss and margin."""
 
 
 @outside_inference_mode
@@ -45,7 +49,8 @@ def evaluate(
         from them.
 
     Raises:
-        UserError: an image is missing or broken, or an edit does not fit the network.
+        UserError: an image is missing or broken, an edit does not fit the network, or the outcomes don't fit into
+            memory.
 
     Example:
         ```python
@@ -54,6 +59,8 @@ def evaluate(
         ```
     """
     model, edits, samples = checked_network(model), checked_edits(edits), checked_samples(samples)
+    outcomes = (len(edits) + 1) * len(samples)
+    check_memory(outcomes * BYTES_PER_OUTCOME, f"{outcomes:,} outcomes", "evaluate fewer edits, or fewer samples")
     engine = engine_for(model, samples, loss=loss, precision=precision, execution=execution)
     engine = compiled_where_it_pays(engine, passes_needed(engine, edits, len(samples)), execution)
     plan = list(block_plan(len(edits), len(samples)))

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..settings import whole_number
 from .checked import checked_network
 from .head import head_names, unused_layers
 from .names import UnitKind
 from .selection import Selection
+
+MAX_UNIT = 2**62
 
 _LAYERS = {"conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d), "linear": (nn.Linear,)}
 _SEPARATE_PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("query", "key", "value"))
@@ -147,7 +150,7 @@ def parse_units(model: nn.Module, text: str | Iterable[str], select: Selection |
         match = re.fullmatch(r"(.+):(\d+)", part)
         if not match:
             raise UserError(f"units {part!r}: write TENSOR:NUMBER, such as layer3.0.conv2:17")
-        name, number = match[1], int(match[2])
+        name, number = match[1], whole_number(match[2], MAX_UNIT, "unit")
         site = there.get(name) or there.get(f"{name}.weight")
         if site is None:
             _check_weights(layer for layer in _computed_weights(model, select) if layer == short_name(name))

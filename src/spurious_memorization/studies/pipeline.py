@@ -38,7 +38,7 @@ from .network import (
     network_to_trace,
 )
 from .other_epochs import effects_at_other_epochs
-from .plan import check_memory, plan, variants_frame
+from .plan import check_plan, plan, variants_frame
 from .ranking_settings import RankingSettings
 from .rankings import ranking_scores
 from .rules import parse_edits, parse_splits, rankings_of, rules_of
@@ -174,7 +174,7 @@ def _study(
         return ranking_scores(network, ranking, store, execution)
 
     selected = select_units(model, data, settings, rankings, rules, scores_of)
-    check_memory(selected, settings.controls)
+    check_plan(selected, specs, repeats=settings.repeats, controls=settings.controls)
     variants = plan(
         model, selected, specs, tensors, repeats=settings.repeats, controls=settings.controls, seed=settings.seed
     )
