@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, with_own_transform
+from ..resources import check_disk
 from ..runs.epochs import run_and_epoch
 from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
 from ..runs.run import Run
@@ -152,12 +152,8 @@ def _check_options(config: TrainSettings, execution: TrainExecution) -> None:
 def _announce(run: Run, config: TrainSettings, data: Dataset, model: nn.Module) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     checkpoints = config.epochs // config.checkpoint_every + 1 + (config.epochs % config.checkpoint_every > 0)
-    needed, free = size * (checkpoints + 3), shutil.disk_usage(run.path).free
-    if needed > free:
-        raise UserError(
-            f"{checkpoints} checkpoints need {needed / 1e9:.1f} GB but {run.path} has {free / 1e9:.1f} GB: "
-            "free some space, or keep fewer with --checkpoint-every"
-        )
+    remedy = "free some space, or keep fewer with --checkpoint-every"
+    check_disk(run.path, size * (checkpoints + 3), f"{checkpoints} checkpoints", remedy)
     log(
         f"training {config.model} on {data.name}: {len(data.train)} samples, {config.epochs} epochs, "
         f"{checkpoints} checkpoints ({size * checkpoints / 1e6:.0f} MB) into {run.path}"
