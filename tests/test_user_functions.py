@@ -1,4 +1,4 @@
-"""A user's function that goes wrong: one line with its name and its own error, and it is called only for its purpose."""
+"""A user's function that goes wrong: one line with its name and its own error, and no call for another purpose."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANYWHERE = {
     "users_mistakes:constant": "is a int: name an importable module and a function in it",
     "users_mistakes:gone": "users_mistakes:gone: AttributeError: module 'users_mistakes' has no attribute 'gone'",
     "torch:zeros": "torch:zeros is no Python function",
-    "users_mistakes:three_arguments": "users_mistakes:three_arguments is not made for this: missing a required argument",
+    "users_mistakes:three_arguments": "users_mistakes:three_arguments is not made for this: missing a required",
     "users_mistakes:raises": "users_mistakes:raises fails: ValueError: the reason: --debug shows where",
     "users_mistakes:leaves": "users_mistakes:leaves fails: SystemExit",
 }

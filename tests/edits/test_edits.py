@@ -459,7 +459,9 @@ def test_a_failing_forward_leaves_the_network_as_it_was():
         lambda: sm.hardest_samples(model, data.train),
         lambda: sm.edits.channel_means(model, data.train),
     ):
-        with pytest.raises(RuntimeError, match="broken after 4 samples"):
+        with pytest.raises(
+            sm.UserError, match=r"fails on inputs of shape \[4, 3, 5, 5\] \(RuntimeError: broken after 4 samples"
+        ):
             attempt()
     assert same(before, snapshot(model))
     hook.remove()

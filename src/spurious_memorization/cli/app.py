@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Dict
 from pydantic import ValidationError
@@ -22,6 +21,7 @@ from rich.text import Text
 from .. import __version__
 from ..console import log
 from ..errors import UserError, first_line
+from ..yaml_files import read_yaml
 
 PIPED_WIDTH = 140
 
@@ -59,22 +59,10 @@ class _ConfigFile:
         self.file = file
 
     def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-        options = self._options()
+        options = read_yaml(self.file, "epochs: 12")
         for command in reversed(commands):
             options = {command: options}
         Dict(options, source=str(self.file))(app, commands, arguments)
-
-    def _options(self) -> dict[str, Any]:
-        file = self.file
-        try:
-            options = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"--config {file} can't be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"--config {file} is not valid YAML: {first_line(error)}") from error
-        if not isinstance(options, dict):
-            raise UserError(f"--config {file} must hold options such as `epochs: 12`")
-        return options
 
 
 def _with_common_flags(application: App) -> App:
