@@ -39,6 +39,8 @@ def main() -> None:
                 if options.verbose or outcome.kind not in FINE:
                     print(outcome, flush=True)
     print(table(counts(outcomes)))
+    slowest = max(outcomes, key=lambda outcome: outcome.ended.seconds)
+    print(f"{sum(outcome.ended.seconds for outcome in outcomes):.0f} s in all; the slowest is {slowest}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 MEMORY = 3 * 2**30
-"""What a command may allocate, in bytes, on top of the imported libraries."""
+"""What a command may allocate, in bytes, on top of the imported libraries. Reserved addresses don't count."""
 
 FILE_SIZE = 2**28
 """The largest file that a command may write, in bytes."""
@@ -152,8 +152,8 @@ def _child(arguments: list[str], place: Path) -> None:
         "HF_HUB_OFFLINE": "1",
         **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"),
     }
-    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    for limit, value in ((resource.RLIMIT_AS, in_use + MEMORY), (resource.RLIMIT_FSIZE, FILE_SIZE)):
+    in_use = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    for limit, value in ((resource.RLIMIT_DATA, in_use + MEMORY), (resource.RLIMIT_FSIZE, FILE_SIZE)):
         resource.setrlimit(limit, (value, value))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     status = 70
