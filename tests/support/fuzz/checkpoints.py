@@ -19,7 +19,16 @@ from . import odd
 from .command_lines import NETWORK
 from .valid import Valid, copy_data, with_odd_files
 
-FILES = ("w.pth", "w.pt", "w.bin", "w.safetensors", "w", "epoch_3_checkpoints.pth.tar", "w-0676ba61.pth", "w_12345678.pth")
+FILES = (
+    "w.pth",
+    "w.pt",
+    "w.bin",
+    "w.safetensors",
+    "w",
+    "epoch_3_checkpoints.pth.tar",
+    "w-0676ba61.pth",
+    "w_12345678.pth",
+)
 COMMANDS = (
     ["import", "data", "--out=out", f"--model={NETWORK}"],
     ["import", "data", "--out=out", f"--model={NETWORK}", "--weight-format=research"],
@@ -28,7 +37,18 @@ COMMANDS = (
     ["train", "data", "--out=out", f"--model={NETWORK}", "--epochs=0"],
     ["train", "data", "--out=out", f"--model={NETWORK}", "--epochs=1", "--batch-size=8"],
 )
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "module._orig_mod.", "model.net.module.", "backbone.", ".", "", "conv1.")
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "net.",
+    "module._orig_mod.",
+    "model.net.module.",
+    "backbone.",
+    ".",
+    "",
+    "conv1.",
+)
 KEYS = ("state_dict", "model_state_dict", "model", "net", "ema", "state_dict_ema", "", 1, None, ("a", 1))
 
 
@@ -67,7 +87,9 @@ def _changed(rng: random.Random, state: dict[str, Any]) -> dict[str, Any]:
     if rng.random() < 0.15:
         return {n: v for n, v in state.items() if n != name}
     if rng.random() < 0.1:
-        new = rng.choice(("fc.0.weight", "head.0.weight", "", "x" * 5000, "\udcff", "a\nb", "conv1", "conv1.weight.x", 5))
+        new = rng.choice(
+            ("fc.0.weight", "head.0.weight", "", "x" * 5000, "\udcff", "a\nb", "conv1", "conv1.weight.x", 5)
+        )
         return {**state, new: value}
     return {**state, name: _changed_value(rng, value)}
 
@@ -163,10 +185,20 @@ def _broken_safetensors(rng: random.Random) -> bytes:
     entry = {"dtype": "F32", "shape": [2, 12], "data_offsets": [0, 96]}
     entry |= rng.choice(
         (
-            {"shape": [10**12, 10**12]}, {"shape": [-1]}, {"shape": "x"}, {"data_offsets": [96, 0]}, {"data_offsets": [0, 10**15]},
-            {"dtype": "F99"}, {"dtype": 5}, {"data_offsets": []}, {}, {"x": 1},
+            {"shape": [10**12, 10**12]},
+            {"shape": [-1]},
+            {"shape": "x"},
+            {"data_offsets": [96, 0]},
+            {"data_offsets": [0, 10**15]},
+            {"dtype": "F99"},
+            {"dtype": 5},
+            {"data_offsets": []},
+            {},
+            {"x": 1},
         )
-    )  # fmt: skip
-    header = json.dumps({"fc.weight": entry, "__metadata__": rng.choice(({}, {"checksums": "x"}, {"checksums": "{}"}, {"a": "b"}))})
+    )
+    header = json.dumps(
+        {"fc.weight": entry, "__metadata__": rng.choice(({}, {"checksums": "x"}, {"checksums": "{}"}, {"a": "b"}))}
+    )
     length = rng.choice((len(header), len(header), 0, 2**63, 5, 10**9))
     return struct.pack("<Q", length) + header.encode() + bytes(rng.choice((96, 96, 95, 0)))

@@ -23,10 +23,21 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
     "train": (["data"], {"--out": "out", **TRAINING}),
     "mitigate": (
         ["data"],
-        {"--out": "out", **TRAINING, "--seeds": "0", "--finetune-epochs": "1", "--objective": "reweighting", "--jtt-epochs": "1", "--jtt-upweights": "2"},
+        {
+            "--out": "out",
+            **TRAINING,
+            "--seeds": "0",
+            "--finetune-epochs": "1",
+            "--objective": "reweighting",
+            "--jtt-epochs": "1",
+            "--jtt-upweights": "2",
+        },
     ),
     "import": (["data"], {"--out": "out", "--model": NETWORK, "--weights": "weights.pth"}),
-    "study": (["run"], {"--controls": "2", "--size": "1", "--criterion": "weight_norm", "--split": "test", "--repeats": "2"}),
+    "study": (
+        ["run"],
+        {"--controls": "2", "--size": "1", "--criterion": "weight_norm", "--split": "test", "--repeats": "2"},
+    ),
     "trace": (["run"], {"--criterion": "weight_norm"}),
     "edit": (["run"], {"--units": "conv1:0", "--out": "out"}),
     "compare": (["run", "other"], {}),
@@ -55,7 +66,7 @@ def command_line(rng: random.Random, folder: Path, valid: Valid) -> list[str]:
     command = rng.choice(list(options()))
     files, given = SMALL[command]
     files, given = list(files), dict(given)
-    for _ in range(rng.choice((0, 1, 1, 1, 2))):
+    for _ in range(rng.choice((0, 0, 1, 1, 1, 2))):
         name, hint = rng.choice(list(options()[command].items()))
         if hint == "file" or rng.random() < 0.1:
             given[name] = rng.choice(odd.FILES)

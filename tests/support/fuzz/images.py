@@ -17,7 +17,23 @@ from .command_lines import NETWORK
 from .valid import Valid, copy_data
 
 MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "LAB", "I", "I;16", "F", "PA", "RGBX")
-FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "PPM", "WEBP", "BMP", "ICO", "TGA", "PCX", "IM", "SGI", "EPS", "PDF", "JPEG2000")
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "GIF",
+    "TIFF",
+    "PPM",
+    "WEBP",
+    "BMP",
+    "ICO",
+    "TGA",
+    "PCX",
+    "IM",
+    "SGI",
+    "EPS",
+    "PDF",
+    "JPEG2000",
+)
 SIZES = ((1, 1), (1, 400), (400, 1), (16, 16), (17, 31), (300, 200), (2, 2))
 TRAIN = ["train", "data", "--out=out", f"--model={NETWORK}", "--batch-size=8", "--epochs=1"]
 COMMANDS = (["data", "check", "data"], TRAIN, [*TRAIN, "--image-size=24"], ["data", "check", "data", "--no-decode"])
@@ -49,7 +65,9 @@ def _write(rng: random.Random, file: Path) -> None:
         case 5 | 6 | 7:
             file.write_bytes(odd.damaged(rng, _encoded(rng, rng.choice(FORMATS))))
         case 8:
-            file.write_bytes(b"GIF89a" + struct.pack("<HH", rng.randrange(65536), rng.randrange(65536)) + rng.randbytes(40))
+            file.write_bytes(
+                b"GIF89a" + struct.pack("<HH", rng.randrange(65536), rng.randrange(65536)) + rng.randbytes(40)
+            )
         case _:
             file.write_bytes(_encoded(rng, rng.choice(FORMATS)))
 
@@ -64,7 +82,9 @@ def _encoded(rng: random.Random, form: str) -> bytes:
         values = pixels[: width * height].reshape(height, width) * np.float32(rng.choice((1, 1e-3, 1e30, float("nan"))))
         image = Image.fromarray(values.astype(np.float32))
     elif mode in ("I", "I;16"):
-        image = Image.fromarray((pixels[: width * height].reshape(height, width) * 200).astype("i4" if mode == "I" else "u2"))
+        image = Image.fromarray(
+            (pixels[: width * height].reshape(height, width) * 200).astype("i4" if mode == "I" else "u2")
+        )
     else:
         try:
             image = image.convert(mode)
@@ -101,7 +121,9 @@ def _huge_header(rng: random.Random) -> bytes:
             f"P5\n{side} {side}\n65535\n".encode() + bytes(100),
             f"P1 {side} {side}\n1 0 1".encode(),
             b"BM" + struct.pack("<IIIIiiHHI", 100, 0, 54, 40, min(side, 2**31 - 1), 2**31 - 1, 1, 24, 0) + bytes(50),
-            b"II*\0\x08\0\0\0\x02\0" + struct.pack("<HHIIHHII", 256, 4, 1, side % 2**32, 257, 4, 1, side % 2**32) + bytes(4),
+            b"II*\0\x08\0\0\0\x02\0"
+            + struct.pack("<HHIIHHII", 256, 4, 1, side % 2**32, 257, 4, 1, side % 2**32)
+            + bytes(4),
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(executed) (w) file\nshowpage\n",
         )
     )

@@ -13,9 +13,7 @@ from typing import Literal, get_args
 from .server import FOLDER, Ended, Server
 from .valid import Valid
 
-Kind = Literal[
-    "accepted", "refused", "traceback", "hang", "exhausted memory", "executed code", "file outside"
-]
+Kind = Literal["accepted", "refused", "traceback", "hang", "exhausted memory", "executed code", "file outside"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FINE: tuple[Kind, ...] = ("accepted", "refused")
 
@@ -39,10 +37,9 @@ class Outcome:
     def __str__(self) -> str:
         shown = [a if len(a) < 100 else f"{a[:60]}... ({len(a)} characters)" for a in self.arguments]
         last = "\n  ".join(self.ended.err.strip().splitlines()[-3:])
-        again = f"python -m fuzz --target {self.target} --seed {self.seed}"
-        return (
-            f"{self.kind} (status {self.ended.status}, {self.ended.seconds:.1f} s): {again}\n  {shown!r}\n  {last[-600:]}"
-        )
+        how = f"status {self.ended.status}, {self.ended.seconds:.1f} s"
+        again = f"python -m fuzz --target '{self.target}' --seed {self.seed}"
+        return f"{self.kind} ({how}): {again}\n  {shown!r}\n  {last[-600:]}"
 
 
 def tried(target: str, make: Maker, seed: int, server: Server, valid: Valid, work: Path) -> Outcome:

@@ -56,7 +56,14 @@ def _break(rng: random.Random, file: Path, files: list[Path]) -> None:
         file.unlink()
     elif kind < 0.25:
         file.unlink()
-        rng.choice((file.mkdir, lambda: os.mkfifo(file), lambda: file.symlink_to("/dev/zero"), lambda: file.symlink_to(file.name)))()
+        rng.choice(
+            (
+                file.mkdir,
+                lambda: os.mkfifo(file),
+                lambda: file.symlink_to("/dev/zero"),
+                lambda: file.symlink_to(file.name),
+            )
+        )()
     elif kind < 0.35:
         other = rng.choice(files)
         file.write_bytes(other.read_bytes() if other.is_file() and not other.is_symlink() else b"")
@@ -82,7 +89,24 @@ def _changed_json(rng: random.Random, content: Any) -> Any:
     if isinstance(content, list) and content and rng.random() < 0.7:
         i = rng.randrange(len(content))
         return [*content[:i], _changed_json(rng, content[i]), *content[i + 1 :]]
-    return rng.choice((None, "", [], {}, -1, 0, 10**30, 1e300, float("nan"), True, "x" * 1000, odd.text(rng), [content], {"a": content}))
+    return rng.choice(
+        (
+            None,
+            "",
+            [],
+            {},
+            -1,
+            0,
+            10**30,
+            1e300,
+            float("nan"),
+            True,
+            "x" * 1000,
+            odd.text(rng),
+            [content],
+            {"a": content},
+        )
+    )
 
 
 def _changed_frame(rng: random.Random, frame: pd.DataFrame) -> pd.DataFrame:

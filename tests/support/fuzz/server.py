@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,11 +90,11 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._process.communicate()
 
-    def run(self, arguments: Sequence[str], place: Path) -> Ended:
-        """Run `spurmem` with these arguments in the folder `FOLDER` of a place. Its output stays in that place."""
+    def run(self, arguments: Sequence[str], place: Path, seconds: float = SECONDS) -> Ended:
+        """Run `spurmem` with these arguments in the folder `FOLDER` of a place, at most for this time."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"arguments": list(arguments), "place": str(place)}) + "\n")
+        self._process.stdin.write(json.dumps([list(arguments), str(place), seconds]) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         out, err = ((place / name).read_text("utf-8", errors="replace") for name in ("stdout", "stderr"))
@@ -109,11 +110,11 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
-        answers.write(json.dumps(_forked(**json.loads(line))) + "\n")
+        answers.write(json.dumps(_forked(*json.loads(line))) + "\n")
         answers.flush()
 
 
-def _forked(arguments: list[str], place: str) -> dict[str, Any]:
+def _forked(arguments: list[str], place: str, seconds: float) -> dict[str, Any]:
     start = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -124,7 +125,7 @@ def _forked(arguments: list[str], place: str) -> dict[str, Any]:
         ended, code_now = os.waitpid(child, os.WNOHANG)
         if ended:
             code = code_now
-        elif time.monotonic() - start > SECONDS:
+        elif time.monotonic() - start > seconds:
             late = True
             _kill_group(child)
     _kill_group(child)
@@ -132,10 +133,8 @@ def _forked(arguments: list[str], place: str) -> dict[str, Any]:
 
 
 def _kill_group(child: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _child(arguments: list[str], place: Path) -> None:

@@ -18,9 +18,36 @@ ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "
 SEPARATORS = (",", ";", "\t", "|", " ", "\0")
 PATHS = (
     *("../../outside.png", "/etc/passwd", "C:\\x.png", "pipe", "zero", "loop", "nothing", "metadata.csv", "x" * 300),
-    *("", " ", "a\nb.png", "train_0_00.png\0.png", "..", ".", "\udcff.png", "~", "*", "train_0_00.png ", "./train_0_00.png"),
+    *(
+        "",
+        " ",
+        "a\nb.png",
+        "train_0_00.png\0.png",
+        "..",
+        ".",
+        "\udcff.png",
+        "~",
+        "*",
+        "train_0_00.png ",
+        "./train_0_00.png",
+    ),
 )
-HEADERS = ("path", "y", "a", "split", "Y", " y", "y ", "", "path.1", "Unnamed: 0", "index", "x" * 1000, "y\0", "{label}")
+HEADERS = (
+    "path",
+    "y",
+    "a",
+    "split",
+    "Y",
+    " y",
+    "y ",
+    "",
+    "path.1",
+    "Unnamed: 0",
+    "index",
+    "x" * 1000,
+    "y\0",
+    "{label}",
+)
 
 
 def table(rng: random.Random, folder: Path, valid: Valid) -> list[str]:
@@ -116,7 +143,9 @@ def _csv(rng: random.Random, frame: pd.DataFrame) -> bytes:
         case 2:
             lines.insert(1, '"\n')
         case 3:
-            lines.insert(rng.randrange(len(lines)), rng.choice(("\n", "\0\n", ",,,\n", "#x\n", "x" * 200_000 + "\n", "sep=,\n")))
+            lines.insert(
+                rng.randrange(len(lines)), rng.choice(("\n", "\0\n", ",,,\n", "#x\n", "x" * 200_000 + "\n", "sep=,\n"))
+            )
         case 4:
             lines = [line.replace("\n", "\r") for line in lines]
         case 5:
@@ -130,7 +159,9 @@ def _csv(rng: random.Random, frame: pd.DataFrame) -> bytes:
         case _:
             pass
     encoding = rng.choice(("utf-8", "utf-8", "utf-8", *ENCODINGS))
-    return "".join(lines).encode(encoding, errors="replace" if encoding in ("ascii", "latin-1", "cp1252") else "surrogatepass")
+    return "".join(lines).encode(
+        encoding, errors="replace" if encoding in ("ascii", "latin-1", "cp1252") else "surrogatepass"
+    )
 
 
 def _write_parquet(rng: random.Random, frame: pd.DataFrame, file: Path) -> None:
