@@ -52,7 +52,7 @@ def spoil(folder: Path, what: str) -> None:
         ("leading outside", "'../secret.png' leads outside the data folder"),
         ("absolute", "leads outside the data folder"),
         ("one class", "at least two classes are needed"),
-        ("no label", "column 'y' has no value in row 3"),
+        ("no label", "column 'y' has no value in metadata.csv, line 5"),
         ("no rows", "the table has no rows"),
         ("no training samples", "no samples in split 'train'"),
         ("no table", "is not in a known layout"),
