@@ -19,7 +19,7 @@ from .settings import DataSettings
 from .sources import Images
 from .tables import AnnotatedTable, DatasetDescription, path_within, read_own_table, split_names
 from .transforms import ImageTransform
-from .value_names import encode, refuse_gaps
+from .value_names import check_filled, encode
 
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 RESERVED_COLUMNS = ("path", "y", "split")
@@ -96,7 +96,7 @@ def assemble(
     if len(np.unique(y)) < 2:
         raise UserError(f"{root}: all samples have the label {classes[y[0]]!r}: at least two classes are needed")
     groups = Groups(classes, attributes, description.group_name)
-    refuse_gaps(frame["path"])
+    check_filled(frame["path"])
     paths = tuple(path_within(root, path) for path in frame["path"])
     if "split" in frame:
         split, seed = split_names(frame["split"]).to_numpy(dtype=str), None

@@ -23,7 +23,7 @@ from .groups import check_template
 from .samples import SPLITS
 from .text_tables import header_of, place, read_text_table
 from .transforms import IMAGENET_MEAN, IMAGENET_STD, MAX_RESIZE, ImageTransform, check_crop
-from .value_names import check_names, name_key, refuse_gaps
+from .value_names import check_filled, check_names, name_key
 
 TABLE_FILES = ("metadata.csv", "metadata.parquet")
 DESCRIPTION_FILE = "dataset.yaml"
@@ -241,7 +241,7 @@ def split_names(column: pd.Series) -> pd.Series:
     Raises:
         UserError: the column contains another value, or none.
     """
-    refuse_gaps(column)
+    check_filled(column)
     codes = {**{name: name for name in SPLITS}, **{str(code): name for code, name in enumerate(SPLITS)}}
     names = column.map(name_key).map(codes)
     if (unknown := names.isna().to_numpy(dtype=bool)).any():

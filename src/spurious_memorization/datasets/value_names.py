@@ -64,7 +64,7 @@ def encode(column: pd.Series, names: tuple[str, ...] | None = None) -> tuple[NDA
         UserError: a cell is empty, or a value is not among `names`, is a number but not a whole one, or is no sensible
             name. The message names the first line.
     """
-    refuse_gaps(column)
+    check_filled(column)
     codes, values = pd.factorize(column)
     keys = [name_key(str(value)) for value in values]
     for key in keys:
@@ -78,7 +78,7 @@ def encode(column: pd.Series, names: tuple[str, ...] | None = None) -> tuple[NDA
     return np.array([positions[key] for key in keys], dtype=np.int64)[codes], names
 
 
-def refuse_gaps(column: pd.Series) -> None:
+def check_filled(column: pd.Series) -> None:
     """Raise a `UserError` if a cell of a column of text is empty."""
     empty = (column == "").to_numpy(dtype=bool)
     if empty.any():

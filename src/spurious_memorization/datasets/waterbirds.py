@@ -11,7 +11,7 @@ from ..errors import UserError
 from .archives import download, place
 from .tables import TABLE_FILES, AnnotatedTable, DatasetDescription, read_description, table_columns
 from .text_tables import read_text_table
-from .value_names import refuse_gaps
+from .value_names import check_filled
 
 FOLDER = "waterbird_complete95_forest2water2"
 URL = f"https://nlp.stanford.edu/data/dro/{FOLDER}.tar.gz"
@@ -44,7 +44,7 @@ def read_table(folder: Path) -> AnnotatedTable | None:
     for prefix in ("", f"{FOLDER}/"):
         frame = read_metadata(folder / prefix)
         if frame is not None and not names_celeba_images(frame):
-            refuse_gaps(frame["path"])
+            check_filled(frame["path"])
             frame["path"] = prefix + frame["path"]
             return AnnotatedTable("waterbirds", frame, read_description(folder / prefix, DESCRIPTION))
     return None
