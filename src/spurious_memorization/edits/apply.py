@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.samples import Samples, checked_samples
-from ..errors import UserError, first_line
+from ..errors import UserError
 from ..networks.checked import checked_network, copied_network
 from ..networks.forward import device_of, logits, moved, outside_inference_mode, working_copy
 from ..networks.losses import finite
@@ -155,11 +155,7 @@ def _older(edit: Edit, name: str, shape: torch.Size) -> Tensor:
 
 
 def _users_values(edit: Edit, old: Tensor, generator: torch.Generator) -> Tensor:
-    function = find_kind(edit.kind)
-    try:
-        new = function(old.clone(), generator, **edit.parameters)
-    except Exception as error:
-        raise UserError(f"edit {edit.kind} fails: {first_line(error)}: fix the function or its parameters") from error
+    new = find_kind(edit.kind)(old.clone(), generator, **edit.parameters)
     if not isinstance(new, Tensor) or new.shape != old.shape:
         raise UserError(f"edit {edit.kind} must return a tensor of shape {tuple(old.shape)}")
     return new.to(old)

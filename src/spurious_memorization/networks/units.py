@@ -139,11 +139,7 @@ def parse_units(model: nn.Module, text: str | Iterable[str], select: Selection |
     """
     model, select = checked_network(model), select or Selection()
     parts = [part.strip() for piece in ([text] if isinstance(text, str) else text) for part in piece.split(",")]
-    if select.unit == "weight":
-        there = {name: Site(name, tuple(value.shape), {}) for name, value in model.named_parameters()}
-    else:
-        select = select.model_copy(update={"layers": ("conv", "linear"), "tensors": (), "exclude": ()})
-        there = _chosen_sites(model, select)
+    there = _all_sites(model, select)
     names: dict[str, int] = {}
     place, index = [], []
     for part in parts:
@@ -164,6 +160,23 @@ def parse_units(model: nn.Module, text: str | Iterable[str], select: Selection |
     if len({*zip(place, index, strict=True)}) < len(index):
         raise UserError("the same unit is named twice: name each once")
     return Units(select.unit, tuple(names), np.array(place), np.array(index), select.with_bias)
+
+
+def unit_shapes(model: nn.Module, unit: UnitKind) -> dict[str, tuple[int, ...]]:
+    """Shape of the array of units of every tensor, or attention module, that has units of this kind: [channels],
+    [heads], or for weights the tensor's own shape.
+
+    Raises:
+        UserError: there are none.
+    """
+    return {name: site.shape for name, site in _all_sites(model, Selection(unit=unit)).items()}
+
+
+def _all_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
+    """The sites of a kind of unit in all layers, whatever layers are selected."""
+    if select.unit == "weight":
+        return {name: Site(name, tuple(value.shape), {}) for name, value in model.named_parameters()}
+    return _chosen_sites(model, select.model_copy(update={"layers": ("conv", "linear"), "tensors": (), "exclude": ()}))
 
 
 def touched(model: nn.Module, units: Units) -> dict[str, Tensor]:
