@@ -66,7 +66,7 @@ def test_a_command_on_a_run(
         (["--model=resnet1"], "unknown network 'resnet1'"),
         (["--model=tiny_networks:missing"], "tiny_networks:missing"),
         (["--model=no_such_module:factory"], "no_such_module"),
-        (["--model=os:getcwd"], "os:getcwd gave a str, not a torch.nn.Module"),
+        (["--model=os:getcwd"], "os:getcwd belongs to Python itself"),
         (["--objective=other"], "objective"),
         (["--recipe=mine"], "recipe"),
         (["--epochs=many"], "epochs"),

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from ..console import log
 from ..criteria.scores import Scores
 from ..datasets.pseudo_minority import with_pseudo_minority
-from ..datasets.samples import Dataset
+from ..datasets.samples import Dataset, checked_dataset
 from ..engine.evaluate import engine_for
 from ..engine.protocol import Engine
 from ..errors import UserError
+from ..networks.checked import checked_network
+from ..networks.forward import outside_inference_mode
 from ..runs.records import check_same_settings
 from ..runs.run import Run
 from ..settings import Execution
@@ -87,6 +89,7 @@ def study(
         return _study(network, settings, store, name=name, engine=None, execution=execution)
 
 
+@outside_inference_mode
 def study_in_memory(
     model: nn.Module,
     data: Dataset,
@@ -118,6 +121,7 @@ def study_in_memory(
         found.effects()[["traced_on", "split", "group_name", "accuracy_change", "p_adjusted", "verdict"]]
         ```
     """
+    model, data = checked_network(model), checked_dataset(data)
     settings = settings or StudySettings()
     if settings.pseudo_minority is not None:
         data = with_pseudo_minority(data, settings.pseudo_minority)
