@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -123,6 +124,8 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
+    _accept_all_characters(sys.stdout)
+    _accept_all_characters(sys.stderr)
     warnings.showwarning = _show_warning
     application.config = ()
     try:
@@ -136,6 +139,16 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
         log("spurmem: interrupted; run the same command again to continue")
         status = 130
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _accept_all_characters(stream: object) -> None:
+    """Let a stream escape the characters of names that can't be written.
+
+    Without UTF-8, all characters beyond ASCII are escaped: who reads the stream often decodes it with another encoding.
+    """
+    if isinstance(stream, io.TextIOWrapper):
+        encoding = stream.encoding if stream.encoding.lower().startswith("utf") else "ascii"
+        stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def _without_nan(facts: Any) -> Any:
