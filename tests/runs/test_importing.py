@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import tiny
 import tiny_networks
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -89,15 +91,15 @@ def test_three_epochs_of_the_research_code(trained: sm.Run, squares: Path, tmp_p
 
 
 def test_the_research_codes_transformers(tmp_path: Path) -> None:
-    data = tiny.make_images(tmp_path / "data", size=32, train=10)
+    data, file = tiny.make_images(tmp_path / "data", size=32, train=10), tmp_path / "epoch_0_checkpoints.pth.tar"
     import timm
 
     torch.manual_seed(0)
     theirs = timm.create_model("deit_tiny_patch16_224", num_classes=2, img_size=32, depth=1).eval()
     with pytest.raises(sm.UserError, match="another architecture"):  # one block instead of twelve
-        bring(data, tmp_path / "run", research_file(theirs.state_dict(), tmp_path / "w.pth", "head"), model="deit_tiny")
+        bring(data, tmp_path / "run", research_file(theirs.state_dict(), file, "head"), model="deit_tiny")
     theirs = timm.create_model("deit_tiny_patch16_224", num_classes=2, img_size=32).eval()
-    file = research_file(theirs.state_dict(), tmp_path / "w.pth", "head")
+    research_file(theirs.state_dict(), file, "head")
     run = bring(data, tmp_path / "run", file, model="deit_tiny")
     assert run.record.network.norm_eps == 1e-5
     network = run.network(1)
@@ -147,11 +149,12 @@ def test_epochs_from_names_or_settings(network: nn.Module, squares: Path, tmp_pa
     for file in files:
         torch.save(network.state_dict(), file)
     assert bring(squares, tmp_path / "named", *files[:2]).epochs() == [2, 10]
-    assert bring(squares, tmp_path / "numbered", *files).epochs() == [1, 2, 3]
+    with pytest.raises(sm.UserError, match="do not say their epochs"):
+        bring(squares, tmp_path / "unknown", *files)
     assert bring(squares, tmp_path / "recorded", *files, epochs=(0, 7, 5)).epochs() == [0, 5, 7]
 
 
-@pytest.mark.parametrize("epochs", [(1, 1), (1,), (1, 2, 3), (-1, 2)])
+@pytest.mark.parametrize("epochs", [(1, 1), (1,), (1, 2, 3)])
 def test_epochs_that_clash(epochs: tuple[int, ...], network: nn.Module, squares: Path, tmp_path: Path) -> None:
     files = [tmp_path / "a.pth", tmp_path / "b.pth"]
     for file in files:
@@ -159,6 +162,95 @@ def test_epochs_that_clash(epochs: tuple[int, ...], network: nn.Module, squares:
     with pytest.raises(sm.UserError, match=re.escape(f"not {list(epochs)}: give them with --epochs")):
         bring(squares, tmp_path / "run", *files, epochs=epochs)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("epoch", [-1, 10**20])
+def test_epochs_out_of_range(epoch: int) -> None:
+    with pytest.raises(ValidationError, match=r"epochs\.0"):
+        sm.ImportSettings(model=tiny.NETWORK, weights=("a.pth",), epochs=(epoch,))
+
+
+@pytest.mark.parametrize(
+    ("names", "epochs"),
+    [
+        (["net-10.pth", "net-2.pth", "net-9.pth"], [10, 2, 9]),
+        (["epoch=3-step=12.ckpt", "epoch=11-step=44.ckpt"], [3, 11]),
+        (["r50_v2_0010.pth", "r50_v2_0002.pth"], [10, 2]),
+        (["1/model.pth", "12/model.pth"], [1, 12]),
+        (["net-20240115.pth"], [1]),
+    ],
+)
+def test_epochs_are_the_numbers_in_the_names(
+    names: list[str], epochs: list[int], squares: Path, tmp_path: Path
+) -> None:
+    """The order of the files, as a shell's pattern gives it, says nothing."""
+    networks, files = {}, []
+    for name, epoch in zip(names, epochs, strict=True):
+        networks[epoch] = tiny_networks.small_convnet()
+        files.append(tmp_path / "files" / name)
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        torch.save(networks[epoch].state_dict(), files[-1])
+    run = bring(squares, tmp_path / "run", *files)
+    assert run.epochs() == sorted(epochs)
+    for epoch, network in networks.items():
+        assert torch.equal(run.state(epoch)["fc.weight"], network.fc.weight)
+
+
+@pytest.mark.parametrize("names", [("a.pth", "b.pth"), ("best.pth", "last.pth"), ("e1_s2.pth", "e2_s4.pth")])
+def test_names_that_do_not_say_the_epoch(
+    names: tuple[str, str], network: nn.Module, squares: Path, tmp_path: Path
+) -> None:
+    for name in names:
+        torch.save(network.state_dict(), tmp_path / name)
+    with pytest.raises(sm.UserError, match="do not say their epochs"):
+        bring(squares, tmp_path / "run", *(tmp_path / name for name in names))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_decided_is_printed_and_stored(
+    network: nn.Module, squares: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    state = {f"module.net.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": {**state, "criterion.weight": torch.ones(2)}}, tmp_path / "w.pth")
+    run = bring(squares, tmp_path / "run", tmp_path / "w.pth")
+    said = capsys.readouterr().err
+    assert (
+        "w.pth: a plain state dict under state_dict, 'module.net.' taken off its names, "
+        "1 tensors left out (criterion.weight), head fc"
+    ) in said
+    assert "output 0 is 'class 0'; output 1 is 'class 1'" in said
+    (decided,) = sm.Run(tmp_path / "run").record.weights
+    assert (decided.key, decided.prefix, decided.left_out) == ("state_dict", "module.net.", ("criterion.weight",))
+    assert (decided.research, decided.head, decided.head_loaded) == (False, ("fc",), True)
+    assert decided.sha256 == hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
+    assert same_predictions(run, 1, network, squares)
+
+
+def test_a_users_head_in_a_sequential_is_not_turned_round(squares: Path, tmp_path: Path) -> None:
+    """The names of a head are no proof that the research code wrote a file, and neither are usual entries."""
+    torch.manual_seed(2)
+    own = tiny_networks.small_convnet()
+    renamed = {name.replace("fc.", "fc.0."): value for name, value in own.state_dict().items()}
+    checkpoint = {"epoch": 0, "model_state_dict": renamed, "optimizer_state_dict": {}, "loss": 0.5}
+    torch.save(renamed, tmp_path / "epoch_0_checkpoints.pth.tar")
+    torch.save(checkpoint, tmp_path / "mine.pth")
+    for name in ("epoch_0_checkpoints.pth.tar", "mine.pth"):
+        with pytest.raises(sm.UserError, match="say --weight-format research, otherwise name your network"):
+            bring(squares, tmp_path / "run", tmp_path / name)
+    run = bring(squares, tmp_path / "run", tmp_path / "mine.pth", weight_format="research")
+    assert torch.equal(run.state(1)["fc.weight"], own.fc.weight.flip(0))
+    assert run.record.weights[0].research
+
+
+def test_a_head_that_the_user_names(squares: Path, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    torch.save(tiny_networks.small_convnet().state_dict(), tmp_path / "w.pth")
+    run = bring(squares, tmp_path / "run", tmp_path / "w.pth", head=("fc",))
+    assert run.record.network.head == run.record.weights[0].head == ("fc",)
+    with pytest.raises(sm.UserError, match="the network has 12 outputs"):
+        bring(squares, tmp_path / "other", tmp_path / "w.pth", head=("conv2",))
+    with pytest.raises(sm.UserError, match="no layer 'conv9' for a head"):
+        bring(squares, tmp_path / "other", tmp_path / "w.pth", head=("conv9",))
 
 
 def test_names_that_clash(network: nn.Module, squares: Path, tmp_path: Path) -> None:

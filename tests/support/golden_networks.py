@@ -65,7 +65,7 @@ class Golden:
             if state:
                 file = folder / f"{prefix}.pth.tar"
                 torch.save({"epoch": 40, "model_state_dict": state, "optimizer_state_dict": {}, "loss": 0.5}, file)
-                weights = read_weights(file)
+                weights = read_weights(file, form="research")
                 assert weights.research
                 if prefix == "older":
                     self.older = weights.state

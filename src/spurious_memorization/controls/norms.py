@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..networks.dataflow import Norm, data_flow
 from ..networks.names import UnitKind
 from ..networks.selection import Selection
 from ..networks.units import Site, Units, sites
-
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def folded_norms(model: nn.Module, unit: UnitKind = "channel", *, select: Selection | None = None) -> dict[str, Tensor]:
     """L2 norm of every unit's weights, times the factor of the batch norm behind its layer. Biases do not count.
 
-    A batch norm is behind a layer if it is the next module in the order of the network's modules and has the same
-    number of channels. Without a batch norm the folded norm is the plain norm.
+    A batch norm is behind a layer if it takes the layer's output in the forward pass. Without a batch norm the folded
+    norm is the plain norm.
 
     Arguments:
         model: the network.
@@ -78,25 +75,20 @@ def where_units_are(model: nn.Module, units: Units) -> dict[str, Site]:
 
 def norm_factors(model: nn.Module) -> dict[str, Tensor]:
     """{weight name: factor by which the batch norm behind the layer multiplies each output channel, [channels]}."""
+    values = {
+        name: value.detach().cpu().double() for name, value in (*model.named_parameters(), *model.named_buffers())
+    }
     found = {}
     for name, norm in norms_behind(model).items():
-        if norm.running_var is None:
-            continue
-        factor = (norm.running_var.detach().cpu().double() + norm.eps).rsqrt()
-        if norm.weight is not None:
-            factor = factor * norm.weight.detach().cpu().double().abs()
-        found[name] = factor
+        factor = (values[norm.variance] + norm.epsilon).rsqrt()
+        found[name] = factor if norm.weight is None else factor * values[norm.weight].abs()
     return found
 
 
-def norms_behind(model: nn.Module) -> dict[str, _BatchNorm]:
-    """{weight name: the batch norm behind the layer}."""
-    leaves = [(name, module) for name, module in model.named_modules() if _is_leaf(module)]
-    return {
-        f"{name}.weight" if name else "weight": norm
-        for (name, layer), (_, norm) in pairwise(leaves)
-        if isinstance(layer, _LAYERS) and isinstance(norm, _BatchNorm) and norm.num_features == len(layer.weight)
-    }
+def norms_behind(model: nn.Module) -> dict[str, Norm]:
+    """{weight name: the batch norm that takes the layer's output}. It is empty if the network can't be traced."""
+    flow = data_flow(model)
+    return {} if flow is None else flow.norms_behind()
 
 
 def stage_of(tensor: str) -> str:
@@ -106,10 +98,3 @@ def stage_of(tensor: str) -> str:
     """
     first, *others = tensor.split(".")
     return f"{first}.{others[0]}" if others and others[0].isdecimal() and not re.search(r"\d", first) else first
-
-
-def _is_leaf(module: nn.Module) -> bool:
-    """Whether the module computes by itself. A batch norm with an activation of its own inside counts, too."""
-    return isinstance(module, _BatchNorm | nn.Linear) or (
-        next(module.children(), None) is None and not isinstance(module, nn.Identity)
-    )

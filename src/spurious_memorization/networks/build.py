@@ -21,6 +21,7 @@ from ..datasets.transforms import INTERPOLATIONS, ImageTransform
 from ..errors import UserError, first_line
 from ..settings import Settings
 from ..user_functions import load_user_function
+from .head import head_names, name_head
 from .weights import load_exactly
 
 PAPER_NETWORKS = {
@@ -40,12 +41,14 @@ class NetworkSettings(Settings):
         n_classes: number of outputs.
         image_size: side of the square input in pixels; None for the network's own.
         norm_eps: epsilon of the layer norms; None for the network's own. The research code uses 1e-5, timm 1e-6.
+        head: module names of the layers that give the logits; if empty, they are found by tracing.
     """
 
     model: str
     n_classes: int = Field(ge=2)
     image_size: int | None = Field(None, ge=1)
     norm_eps: float | None = Field(None, gt=0)
+    head: tuple[str, ...] = ()
 
     @property
     def timm_name(self) -> str:
@@ -139,16 +142,6 @@ def own_transform(settings: NetworkSettings, stated: Mapping[str, Any] | None = 
     return ImageTransform(**entries)
 
 
-def head_names(model: nn.Module) -> tuple[str, ...]:
-    """Module names of the classifier head: from its timm configuration, or else the last linear layer."""
-    config = getattr(model, "pretrained_cfg", None) or {}
-    head = config.get("classifier")
-    if head:
-        return (head,) if isinstance(head, str) else tuple(head)
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return tuple(linears[-1:])
-
-
 def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) -> nn.Module:
     name = settings.timm_name
     config = _pretrained_config(name)
@@ -158,6 +151,8 @@ def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) 
     if isinstance(pretrained, dict):
         head = config.classifier if isinstance(config.classifier, str) else (config.classifier or ("",))[0]
         rows = pretrained.get(f"{head}.weight")
+        if rows is not None and rows.ndim == 0:
+            raise UserError(f"{head}.weight of the weights is a single number: the file is not of {settings.model}")
         options["pretrained_cfg_overlay"] = {
             "state_dict": pretrained,
             "num_classes": len(rows) if rows is not None else settings.n_classes,
@@ -175,6 +170,8 @@ def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) 
             ) from error
         raise UserError(f"the weights don't fit {settings.model}: {first_line(error)}") from error
     vars(model)["pretrained_cfg"].pop("state_dict", None)
+    if settings.head:
+        name_head(model, settings.head)
     return model
 
 
@@ -184,24 +181,40 @@ def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | boo
     model = factory(num_classes=settings.n_classes) if takes_classes else factory()
     if not isinstance(model, nn.Module):
         raise UserError(f"{settings.model} gave a {type(model).__name__}, not a torch.nn.Module")
-    _fit_head(model, settings.n_classes)
+    if settings.head:
+        name_head(model, settings.head)
+    _fit_head(model, settings)
     if pretrained is True:
         raise UserError(f"{settings.model} is not one of timm's networks: give its weights as a file")
     if isinstance(pretrained, dict):
         own = model.state_dict()
-        head = {f"{name}.{part}" for name in head_names(model) for part in ("weight", "bias")} & set(own)
+        head = {f"{name}.{part}" for name in head_names(model) for part in ("weight", "bias")} & own.keys()
         left_out = {name for name in head & set(pretrained) if pretrained[name].shape != own[name].shape}
         load_exactly(model, {**pretrained, **{name: own[name] for name in left_out}}, settings.model)
     return model
 
 
-def _fit_head(model: nn.Module, n_classes: int) -> None:
+def _fit_head(model: nn.Module, settings: NetworkSettings) -> None:
     """Give a head with another number of outputs `n_classes` of them, at random."""
     for name in head_names(model):
-        head = model.get_submodule(name)
-        if isinstance(head, nn.Linear) and head.out_features != n_classes:
-            parent = model.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], nn.Linear(head.in_features, n_classes, head.bias is not None))
+        head, parent = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
+        new: nn.Module
+        if isinstance(head, nn.Linear) and head.out_features != settings.n_classes:
+            new = nn.Linear(head.in_features, settings.n_classes, head.bias is not None)
+        elif isinstance(head, nn.Conv2d) and head.out_channels != settings.n_classes and head.groups == 1:
+            new = nn.Conv2d(
+                head.in_channels,
+                settings.n_classes,
+                head.kernel_size,  # type: ignore[arg-type]
+                head.stride,  # type: ignore[arg-type]
+                head.padding,  # type: ignore[arg-type]
+                head.dilation,  # type: ignore[arg-type]
+                bias=head.bias is not None,
+            )
+        else:
+            continue
+        log(f"the head {name} of {settings.model} starts at random, with {settings.n_classes} outputs")
+        setattr(parent, name.rpartition(".")[2], new)
 
 
 def _pretrained_config(name: str) -> Any:

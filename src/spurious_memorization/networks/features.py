@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..datasets.sources import Inputs
 from ..errors import UserError
-from .build import head_names
 from .forward import logits
+from .head import head_names
 
 
 def features_and_logits(

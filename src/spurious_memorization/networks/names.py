@@ -15,3 +15,6 @@ UnitKind = Literal["channel", "head", "weight"]
 
 LayerKind = Literal["conv", "linear"]
 """Kinds of layers that have units."""
+
+WeightFormat = Literal["auto", "plain", "research"]
+"""How a weight file is read. "research" is the form of the code of You et al. (2025)."""

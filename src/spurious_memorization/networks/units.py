@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ..errors import UserError
-from .build import head_names
+from .head import head_names, unused_layers
 from .names import UnitKind
 from .selection import Selection
 
@@ -95,6 +96,8 @@ class Site:
 def sites(model: nn.Module, select: Selection) -> dict[str, Site]:
     """Where the units of a network are, in the order of its parameters.
 
+    Layers of the classifier head have none, and neither have layers that the logits do not depend on.
+
     Raises:
         UserError: no unit is left.
     """
@@ -105,11 +108,22 @@ def sites(model: nn.Module, select: Selection) -> dict[str, Site]:
         if (not select.tensors or _matches(name, select.tensors)) and not _matches(name, select.exclude)
     }
     if not kept:
-        raise UserError(
-            f"the network has no {select.unit}s in the chosen tensors: "
-            + ("it has no attention that is known" if not found else f"choose among {', '.join(list(found)[:5])}, ...")
-        )
+        raise UserError(f"the network has no {select.unit}s in the chosen tensors: {_reason(model, select, found)}")
     return kept
+
+
+def _reason(model: nn.Module, select: Selection, found: Mapping[str, Site]) -> str:
+    if found:
+        return f"choose among {', '.join(list(found)[:5])}, ..."
+    if select.unit == "head":
+        return "it has no attention that is known"
+    parametrized = [name for name, module in model.named_modules() if is_parametrized(module)]
+    if parametrized:
+        return (
+            f"the weight of {parametrized[0]} is computed from other parameters (weight norm, spectral norm): "
+            "make it plain with torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
+        )
+    return "it has no convolution or linear layer but its head"
 
 
 def parse_units(model: nn.Module, text: str | Iterable[str], select: Selection | None = None) -> Units:
@@ -187,12 +201,12 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _layer_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
+    left_out = unused_layers(model).union(head_names(model))
     kinds = tuple(kind for layer in select.layers for kind in _LAYERS[layer])
-    heads = head_names(model)
     parameters = dict(model.named_parameters())
     found = {}
     for name, module in model.named_modules():
-        if not isinstance(module, kinds) or name in heads or any(name.startswith(f"{head}.") for head in heads):
+        if not isinstance(module, kinds) or name in left_out:
             continue
         parameter = f"{name}.weight" if name else "weight"
         weight = parameters.get(parameter)

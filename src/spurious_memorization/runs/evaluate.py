@@ -57,7 +57,7 @@ def evaluate_epoch(
         samples = data.samples(split)
         run.save_predictions(epoch, split, samples.index, probabilities)
         rows.append(group_sums(samples, probabilities.argmax(1), losses).assign(epoch=epoch, split=split))
-    history = run.history()
+    history = run.history_so_far()
     kept = [history[history["epoch"] != epoch]] if len(history) else []
     updated = pd.concat([*kept, *rows], ignore_index=True)[list(HISTORY_COLUMNS)]
     run.save_history(updated.sort_values("epoch", kind="stable", ignore_index=True))

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
 from ..datasets.settings import DataSettings
-from ..networks.names import LossName, Precision
+from ..networks.names import LossName, Precision, WeightFormat
 from .epochs import BestRule
+
+Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class ImportSettings(DataSettings):
     """How weights that were trained elsewhere become a run.
 
-    Epochs are read from the files' names, such as epoch_40. Without such names they are numbered from 1. The research
-    code of You et al. (2025) counts epochs from 0: its epoch_40 is stored as epoch 41.
+    Epochs are read from the numbers in the files' names. The research code of You et al. (2025) counts epochs from 0:
+    its epoch_40 is stored as epoch 41.
     """
 
     model: str = Field(description="a timm name, deit_tiny|small|base|large, or module:factory")
     weights: tuple[Path, ...] = Field(description="a weight file; repeat the flag, one file per epoch")
-    epochs: tuple[int, ...] = Field((), description="epoch of each file; by default from the file names, or 1, 2, ...")
+    epochs: tuple[Epoch, ...] = Field((), description="epoch of each file; by default the number in its name")
+    weight_key: str | None = Field(
+        None, description="entry of a checkpoint that holds the state dict, such as state_dict_ema"
+    )
+    weight_format: WeightFormat = Field(
+        "auto", description="auto, plain, or research: a file of the research code of You et al. (2025)"
+    )
+    head: tuple[str, ...] = Field((), description="layer that gives the logits; by default found by tracing")
     class_map: tuple[int, ...] = Field((), description="the network's output for each class of the data, in order")
     norm_eps: float | None = Field(
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -11,8 +12,9 @@ from ..atomic import atomic_folder
 from ..console import log
 from ..datasets.folder import read_with_settings
 from ..errors import UserError
-from ..networks.build import NetworkSettings, build, head_names, with_own_transform
-from ..networks.weights import StateDict, Weights, load_exactly, read_weights
+from ..networks.build import NetworkSettings, build, with_own_transform
+from ..networks.head import head_names
+from ..networks.weights import StateDict, Weights, fit, load_exactly, read_weights, weight_file
 from ..settings import Execution
 from .evaluate import evaluate_epoch
 from .import_settings import ImportSettings
@@ -48,21 +50,30 @@ def import_network(
         raise UserError(f"run {run.path} exists: choose another --out")
     data = read_with_settings(Path(folder), settings)
     n_classes = len(data.groups.classes)
-    loaded = [read_weights(file) for file in settings.weights]
+    loaded = [read_weights(file, key=settings.weight_key, form=settings.weight_format) for file in settings.weights]
     if not loaded:
         raise UserError("no weight file is given: give at least one with --weights")
     epochs = _epochs(settings, loaded)
     network = NetworkSettings(
-        model=settings.model, n_classes=n_classes, image_size=data.image_size, norm_eps=settings.norm_eps
+        model=settings.model,
+        n_classes=n_classes,
+        image_size=data.image_size,
+        norm_eps=settings.norm_eps,
+        head=settings.head,
     )
-    models = []
+    models, decided = [], []
     for weights in loaded:
         model = build(network)
         if weights.research and network.norm_eps is None and any(isinstance(m, nn.LayerNorm) for m in model.modules()):
             network = network.model_copy(update={"norm_eps": RESEARCH_NORM_EPS})
             model = build(network)
-        load_exactly(model, _mapped(model, weights.state, n_classes, settings.class_map), settings.model)
+        fitted = fit(model, weights.state, head_names(model))
+        load_exactly(model, _mapped(model, fitted.state, n_classes, settings.class_map), settings.model)
         models.append(model)
+        decided.append(weight_file(weights, fitted, head_names(model)))
+        log(str(decided[-1]))
+    outputs = settings.class_map or range(n_classes)
+    log("; ".join(f"output {k} is {name!r}" for k, name in zip(outputs, data.groups.classes, strict=True)))
     data = with_own_transform(data, network)
     record = RunRecord(
         origin="import",
@@ -71,6 +82,7 @@ def import_network(
         settings={**settings.model_dump(mode="json"), "epochs": epochs},
         best_by=settings.best_by,
         versions=versions(),
+        weights=tuple(decided),
     )
     with atomic_folder(run.path) as folder_of_it:
         log(f"importing {len(models)} epochs of {settings.model}, evaluated on {len(data)} samples, into {run.path}")
@@ -86,25 +98,40 @@ def import_network(
 
 def _epochs(settings: ImportSettings, loaded: list[Weights]) -> list[int]:
     files = settings.weights
-    if settings.epochs:
-        epochs = list(settings.epochs)
-    else:
-        named = [re.search(r"epoch[_-]?(\d+)", file.name) for file in files]
-        epochs = [int(m[1]) for m in named if m] if all(named) else list(range(1, len(files) + 1))
-        if all(named) and any(weights.research for weights in loaded):
-            epochs = [epoch + 1 for epoch in epochs]
-            log("the research code counts epochs from 0: its epoch_0 is stored as epoch 1, after one epoch of training")
-    if len(epochs) != len(files) or len(set(epochs)) != len(epochs) or min(epochs) < 0:
+    epochs = list(settings.epochs) or _epochs_in_names(files)
+    if not settings.epochs and all(weights.research and "epoch" in weights.file.name for weights in loaded):
+        epochs = [epoch + 1 for epoch in epochs]
+        log("the research code counts epochs from 0: its epoch_0 is stored as epoch 1, after one epoch of training")
+    if len(epochs) != len(files) or len(set(epochs)) != len(epochs):
         raise UserError(
             f"{len(files)} weight files need {len(files)} different epochs, not {epochs}: give them with --epochs"
         )
+    log("stored as " + ", ".join(f"epoch {epoch}: {file.name}" for file, epoch in zip(files, epochs, strict=True)))
     return epochs
+
+
+def _epochs_in_names(files: Sequence[Path]) -> list[int]:
+    """The number behind the word epoch in each name. Otherwise the only number in which the names differ."""
+    distinct = len({file.name for file in files}) == len(files)
+    names = [file.name if distinct else str(file) for file in files]
+    said = [re.search(r"epoch\D{0,2}(\d{1,9})(?!\d)", name) for name in names]
+    if all(said):
+        return [int(match[1]) for match in said if match]
+    if len(names) == 1:
+        return [1]
+    columns = list(zip(*(re.findall(r"\d+", name) for name in names), strict=False))
+    differing = [column for column in columns if len(set(column)) > 1]
+    if len({re.sub(r"\d+", "0", name) for name in names}) > 1 or len(differing) != 1:
+        raise UserError(
+            f"the names of the weight files do not say their epochs ({names[0]}, {names[1]}): give them with --epochs"
+        )
+    return [int(number) for number in differing[0] if len(number) < 10]
 
 
 def _mapped(model: nn.Module, state: StateDict, n_classes: int, class_map: tuple[int, ...]) -> StateDict:
     """The state dict with the rows of the classifier head in the order of the data's classes."""
     heads = [f"{name}.{part}" for name in head_names(model) for part in ("weight", "bias")]
-    heads = [key for key in heads if key in state]
+    heads = [key for key in heads if key in state and state[key].ndim]
     outputs = len(state[heads[0]]) if heads else n_classes
     if not class_map:
         if outputs != n_classes:

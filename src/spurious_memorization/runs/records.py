@@ -16,6 +16,7 @@ from ..datasets.sources import Images
 from ..datasets.transforms import ImageTransform
 from ..errors import UserError
 from ..networks.build import NetworkSettings
+from ..networks.weights import WeightFile
 from ..settings import Settings
 from .epochs import BestRule
 
@@ -89,6 +90,7 @@ class RunRecord(Settings):
         versions: of Python and of the packages.
         start: the network of another run that a training started from.
         training_cost: what the training has cost so far.
+        weights: what was decided about the weight files that were read.
         trained_start: whether a training started from a network whose head was trained too, not drawn at random.
     """
 
@@ -100,6 +102,7 @@ class RunRecord(Settings):
     versions: dict[str, str]
     start: StartRecord | None = None
     training_cost: TrainingCost | None = None
+    weights: tuple[WeightFile, ...] = ()
     trained_start: bool = False
 
     @property

@@ -19,7 +19,7 @@ from ..engine.outcomes import Block, block_plan
 from ..engine.protocol import Engine
 from ..errors import UserError
 from ..settings import Execution
-from .store import Store
+from .store import FolderStore, Store
 
 OUTCOME_COLUMNS = ("variant", "sample", "predicted", "loss", "margin")
 
@@ -103,7 +103,8 @@ def measured_blocks(store: Store, name: str, engine: Engine, part: Part) -> Iter
             here = part.samples.part(columns)
             frame = store.frame(key)
             if frame is not None:
-                block = _block_of(frame, rows, here, key)
+                place = store.path / key if isinstance(store, FolderStore) else key
+                block = _block_of(frame, rows, here, part.variants, place)
                 skipped = float(work[number])
             else:
                 block = engine.run(part.edits, rows, here)
@@ -147,10 +148,15 @@ def _frame_of(block: Block, variants: NDArray[np.int64]) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(OUTCOME_COLUMNS, columns, strict=True)))
 
 
-def _block_of(frame: pd.DataFrame, rows: range, part: Samples, key: str) -> Block:
-    try:
-        shape = (len(rows), len(part))
-        arrays = {name: frame[name].to_numpy().reshape(shape) for name in ("predicted", "loss", "margin")}
-    except (ValueError, KeyError) as error:
-        raise UserError(f"outcomes {key} are broken: delete this file and run the same command again") from error
-    return Block(edits=np.array(rows), index=part.index, **arrays)
+def _block_of(frame: pd.DataFrame, rows: range, part: Samples, variants: NDArray[np.int64], key: object) -> Block:
+    shape, edits = (len(rows), len(part)), np.array(rows)
+    numbers = np.where(edits < 0, -1, variants[edits])
+    if (
+        len(frame) != len(rows) * len(part)
+        or not np.array_equal(frame["variant"], np.repeat(numbers, len(part)))
+        or not np.array_equal(frame["sample"], np.tile(part.index, len(rows)))
+        or (frame["predicted"] >= len(part.dataset.groups.classes)).any()
+    ):
+        raise UserError(f"{key}.parquet is broken or of other edits: delete it and run the same command again")
+    arrays = {name: frame[name].to_numpy().reshape(shape) for name in ("predicted", "loss", "margin")}
+    return Block(edits=edits, index=part.index, **arrays)

@@ -80,9 +80,10 @@ def study(
         ```
     """
     settings, execution = settings or StudySettings(), execution or Execution()
-    network = network_to_trace(run, settings, data_folder=data_folder, execution=execution)
     store = FolderStore(run.path)
+    _ = run.record  # raises an error if this is no run
     with run.writing():
+        network = network_to_trace(run, settings, data_folder=data_folder, execution=execution)
         return _study(network, settings, store, name=name, engine=None, execution=execution)
 
 
@@ -159,7 +160,7 @@ def _study(
         path = str(stored.pop("engine", ""))
         check_same_settings(stored, record, f"study {result.name}")
         execution = execution.model_copy(update={"compile": path.endswith("compiled")})
-    if result.is_complete:
+    if result.is_complete and all(own.has_frame(name) for name in ("variants", "results")):
         log(f"study {result.name} is finished: reading its results")
         return result
 

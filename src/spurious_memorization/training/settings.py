@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ..datasets.settings import DataSettings
-from ..networks.names import LossName, Precision
+from ..networks.names import LossName, Precision, WeightFormat
 from ..runs.epochs import BestRule
 from ..settings import Execution
 from .find_objective import AnyObjective, objective_names
@@ -43,6 +43,11 @@ class NetworkTraining(DataSettings):
     model: str = Field("resnet18", description="a timm name, deit_tiny|small|base|large, or module:factory")
     recipe: Recipe = Field("standard", description="sets the defaults, depending on the data set")
     weights: str = Field("none", description="starting weights: none, timm (its download), or a file")
+    weight_key: str | None = Field(None, description="entry of --weights that holds the state dict")
+    weight_format: WeightFormat = Field(
+        "auto", description="of --weights: auto, plain, or research (the code of You et al., 2025)"
+    )
+    head: tuple[str, ...] = Field((), description="layer that gives the logits; by default found by tracing")
     epochs: int = Field(12, ge=0, description="passes over the training samples")
     batch_size: int = Field(64, ge=1, description="samples per step")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="adam, adamw or sgd")

@@ -12,8 +12,7 @@ from ..console import log
 from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
-from ..networks.build import NetworkSettings, build, head_names, with_own_transform
-from ..networks.weights import StateDict, load_exactly, read_weights
+from ..networks.build import NetworkSettings, build, with_own_transform
 from ..runs.epochs import run_and_epoch
 from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
 from ..runs.run import Run
@@ -22,6 +21,7 @@ from .loop import pruned_run, train_epochs
 from .objective import Training, build_objective
 from .recipes import expanded
 from .settings import TrainExecution, TrainSettings
+from .starting_network import Start, starting_network
 from .trackers import check_tracker
 
 
@@ -63,33 +63,36 @@ def train(
     config = expanded(settings, data)
     execution = execution or TrainExecution()
     _check_options(config, execution)
-    if run.exists and not resume:
-        raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
-    network = network_settings(config, data)
-    data = with_own_transform(data, network)
-    torch.manual_seed(config.seed)
-    checkpoint = read_checkpoint(run)
-    if checkpoint is None:
-        model, trained_start = starting_network(config, network)
-    else:
-        model, trained_start = build(network), run.record.trained_start
-    config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
-    training = Training(run=run, config=config, data=data, model=model, execution=execution)
-    objective = build_objective(training)
-    if checkpoint is None:
-        objective.begin()
-    record = RunRecord(
-        origin="train",
-        data=data_record(data, Path(folder), settings),
-        network=network,
-        settings=config.model_dump(mode="json"),
-        best_by=config.best_by,
-        versions=versions(),
-        start=start_record(config) if checkpoint is None else run.record.start,
-        training_cost=cost_before(config) if checkpoint is None else None,
-        trained_start=trained_start,
-    )
-    with run.writing():
+    with run.writing():  # whatever the run holds is read here, so that it can't change meanwhile
+        if run.exists and not resume:
+            raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
+        network = network_settings(config, data)
+        data = with_own_transform(data, network)
+        torch.manual_seed(config.seed)
+        checkpoint = read_checkpoint(run)
+        if checkpoint is None:
+            start = starting_network(config, network)
+        else:
+            run.history()  # raises an error if it is missing or broken
+            start = Start(build(network), run.record.trained_start, run.record.weights)
+        model = start.model
+        config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
+        training = Training(run=run, config=config, data=data, model=model, execution=execution)
+        objective = build_objective(training)
+        if checkpoint is None:
+            objective.begin()
+        record = RunRecord(
+            origin="train",
+            data=data_record(data, Path(folder), settings),
+            network=network,
+            settings=config.model_dump(mode="json"),
+            best_by=config.best_by,
+            versions=versions(),
+            start=start_record(config) if checkpoint is None else run.record.start,
+            training_cost=cost_before(config) if checkpoint is None else None,
+            weights=start.weights,
+            trained_start=start.is_trained,
+        )
         _announce(run, config, data, model)
         run.create(record)
         if execution.keep_pruned:
@@ -107,32 +110,7 @@ def network_settings(config: TrainSettings, data: Dataset) -> NetworkSettings:
         n_classes=len(data.groups.classes),
         image_size=data.image_size,
         norm_eps=config.norm_eps,
-    )
-
-
-def starting_network(config: TrainSettings, network: NetworkSettings) -> tuple[nn.Module, bool]:
-    """The network with the weights that training starts from, and whether its head was trained, too."""
-    if config.start is not None:
-        path, wanted = run_and_epoch(config.start)
-        older = Run(path)
-        model, epoch = build(network), older.choose_epoch(wanted)
-        load_exactly(model, older.state(epoch), config.model)
-        return model, epoch > 0 or older.record.epoch_0_is_trained
-    if config.weights == "none":
-        return build(network), False
-    if config.weights == "timm":
-        model = build(network, pretrained=True)
-        return model, vars(model)["pretrained_cfg"].get("num_classes") == network.n_classes
-    state = read_weights(Path(config.weights)).state
-    model = build(network, pretrained=state)
-    return model, _has_head_of(model, state)
-
-
-def _has_head_of(model: nn.Module, state: StateDict) -> bool:
-    """Whether the network's head has the values of these weights. Otherwise it was drawn at random."""
-    own, heads = model.state_dict(), [f"{name}.weight" for name in head_names(model)]
-    return bool(heads) and all(
-        key in own and key in state and torch.equal(state[key].to(own[key]), own[key]) for key in heads
+        head=config.head,
     )
 
 

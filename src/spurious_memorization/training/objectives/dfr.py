@@ -17,6 +17,7 @@ from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
 from ...networks.features import features_and_logits, head_name
 from ...networks.forward import autocast, choose_device, moved, working_copy
+from ...networks.head import head_names
 from ...networks.losses import finite
 from ...networks.names import Precision
 from ...networks.weights import add_biases
@@ -147,11 +148,14 @@ def balanced_draws(g: NDArray[np.int64], n: int, seed: int) -> Iterable[NDArray[
 
 
 def _linear_head(model: nn.Module) -> nn.Linear:
-    name = head_name(model)
-    head = model.get_submodule(name)
-    if not isinstance(head, nn.Linear):
-        raise UserError(f"the network's head {name} is no linear layer, which dfr needs: choose another objective")
-    return head
+    names = head_names(model)
+    layers = [model.get_submodule(name) for name in names]
+    if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
+        found = f"the layers {', '.join(names)}" if names else "no layer"
+        raise UserError(
+            f"dfr needs one linear layer that gives the logits; here it is {found}: choose another objective"
+        )
+    return layers[0]
 
 
 def features_of(model: nn.Module, samples: Samples, precision: Precision, execution: Execution) -> Floats:

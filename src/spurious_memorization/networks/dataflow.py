@@ -1,0 +1,282 @@
+"""Data flow of a network: which operations lead from the parameters to the logits. It is recorded in one forward pass.
+
+The pass runs on PyTorch's meta device, which computes shapes and no values, so it costs little time and no memory. A
+network that needs values runs on its own device instead.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+SIZES = (224, 32, 28, 64, 16, 96, 128, 256, 299, 384, 448, 512, 8, 48, 40, 24, 160, 192, 336, 518)
+"""Image sizes that are tried first for a network that does not state one."""
+
+MAX_SECONDS = 3.0
+"""After this time no further input size is tried on a device."""
+
+MAX_NUMBERS = 400_000
+"""Largest input that is tried where values are computed."""
+
+CONTRACTIONS = frozenset(
+    ("convolution", "linear", "mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "cdist_forward")
+)
+"""Operations that mix the channels of their input. They open a new layer."""
+
+COPIES = ("clone", "_to_copy", "copy", "contiguous", "dropout", "native_dropout")
+"""Operations that change no value in evaluation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """One operation of the pass.
+
+    Arguments:
+        name: of the operation in ATen, without namespace and overload, such as "convolution".
+        inputs: the operations that made its inputs, and the names of parameters and buffers among its inputs, in order.
+        numbers: its arguments that are floating-point numbers, in order.
+    """
+
+    name: str
+    inputs: tuple[Operation | str, ...]
+    numbers: tuple[float, ...] = ()
+
+    @property
+    def mixes_channels(self) -> bool:
+        return self.name.strip("_") in CONTRACTIONS or "scaled_dot_product" in self.name or "_linear" in self.name
+
+
+@dataclass(frozen=True, eq=False)
+class DataFlow:
+    """What one forward pass in evaluation mode did.
+
+    Arguments:
+        operations: in order.
+        result: the operation that gave the logits.
+        n_outputs: number of logits.
+    """
+
+    operations: tuple[Operation, ...]
+    result: Operation
+    n_outputs: int
+
+    def used(self) -> set[str]:
+        """Names of the parameters and buffers on which the logits depend."""
+        found, seen, waiting = set(), {id(self.result)}, [self.result]
+        while waiting:
+            for source in waiting.pop().inputs:
+                if isinstance(source, str):
+                    found.add(source)
+                elif id(source) not in seen:
+                    seen.add(id(source))
+                    waiting.append(source)
+        return found
+
+    def norms_behind(self) -> dict[str, Norm]:
+        """{name of a layer's weight: the batch norm that takes the layer's output}."""
+        found = {}
+        for operation in self.operations:
+            norm = _norm(operation)
+            layer = next((source for source in operation.inputs if isinstance(source, Operation)), None)
+            while layer is not None and layer.name.strip("_") in COPIES and layer.inputs:
+                layer = layer.inputs[0] if isinstance(layer.inputs[0], Operation) else None
+            if norm is not None and layer is not None and layer.mixes_channels:
+                found.update({source: norm for source in layer.inputs if isinstance(source, str)})
+        return found
+
+    def last_layer(self) -> set[str]:
+        """Names of the parameters and buffers from which some path to the logits mixes channels only once."""
+        found, seen = set(), {(id(self.result), False)}
+        waiting = [(self.result, False)]
+        while waiting:
+            operation, before = waiting.pop()
+            if operation.mixes_channels and before:
+                continue
+            mixed = before or operation.mixes_channels
+            for source in operation.inputs:
+                if isinstance(source, str):
+                    if mixed:
+                        found.add(source)
+                elif (id(source), mixed) not in seen:
+                    seen.add((id(source), mixed))
+                    waiting.append((source, mixed))
+        return found
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A batch norm in evaluation: it multiplies each channel by weight / sqrt(variance + epsilon).
+
+    Arguments:
+        variance: name of the buffer.
+        weight: name of the parameter; None if it has none.
+        epsilon: the number.
+    """
+
+    variance: str
+    weight: str | None
+    epsilon: float
+
+    @property
+    def module(self) -> str:
+        """Name of the module that holds the variance."""
+        return self.variance.rpartition(".")[0]
+
+
+def data_flow(model: nn.Module) -> DataFlow | None:
+    """Record the data flow of a network in evaluation mode. The network stays as it is.
+
+    The input size is the network's own, if it states one, or else the first size that its forward pass accepts. The
+    result is remembered until a layer of the network is replaced.
+
+    Returns:
+        The data flow. None if no input was found that the network accepts.
+    """
+    structure = tuple((name, id(module)) for name, module in model.named_modules()) + tuple(
+        tuple(value.shape) for value in model.parameters()
+    )
+    remembered = _remembered.get(model)
+    if remembered is None or remembered[0] != structure:
+        remembered = _remembered[model] = structure, _first_flow(model)
+    return remembered[1]
+
+
+_remembered: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], DataFlow | None]] = weakref.WeakKeyDictionary()
+
+
+def _first_flow(model: nn.Module) -> DataFlow | None:
+    for device in ("meta", None):
+        network, started = _copied(model, device), time.monotonic()
+        for shape in _input_shapes(network):
+            if time.monotonic() - started > MAX_SECONDS:
+                break
+            if device is None and math.prod(shape) > MAX_NUMBERS:
+                continue
+            flow = _recorded(network, shape, device)
+            if flow is not None:
+                return flow
+    return None
+
+
+def _norm(operation: Operation) -> Norm | None:
+    """The batch norm that an operation is. It takes input, weight, bias, mean, variance, ..., momentum, epsilon."""
+    names = [source for source in operation.inputs if isinstance(source, str)]
+    if "batch_norm" not in operation.name or len(names) not in (2, 4):
+        return None
+    return Norm(names[-1], names[0] if len(names) == 4 else None, operation.numbers[-1])
+
+
+@dataclass(eq=False)
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes every operation. A tensor is known by its memory, so that views and operations in place are followed."""
+
+    names: dict[int, str]
+    operations: list[Operation] = field(default_factory=list)
+    made: dict[int, Operation] = field(default_factory=dict)
+    kept: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        leaves = tree_leaves((args, kwargs))
+        given = [_memory(x) for x in leaves if isinstance(x, Tensor)]
+        result = func(*args, **(kwargs or {}))
+        outputs = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        in_place = func._schema.is_mutable
+        written = [x for x in outputs if in_place or _memory(x) not in given]
+        if written:
+            sources = [self.made.get(memory) or self.names.get(memory) for memory in given]
+            operation = Operation(
+                func._schema.name.split("::")[1],
+                tuple(source for source in sources if source is not None),
+                tuple(value for value in leaves if isinstance(value, float)),
+            )
+            self.operations.append(operation)
+            for output in written:
+                self.made[_memory(output)] = operation
+                self.kept.append(output.untyped_storage())  # otherwise new tensors could get the same memory
+        return result
+
+
+def _memory(tensor: Tensor) -> int:
+    address: int = tensor.untyped_storage()._cdata
+    return address
+
+
+def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> DataFlow | None:
+    first = next(network.parameters(), None)
+    where = device or (first.device if first is not None else "cpu")
+    kind = first.dtype if first is not None and first.is_floating_point() else torch.float32
+    names = {_memory(value): name for name, value in (*network.named_buffers(), *network.named_parameters())}
+    recorder = _Recorder(names)
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        if device:
+            stack.enter_context(torch.device(device))
+        stack.enter_context(recorder)
+        try:
+            output = network(torch.zeros(tuple(shape), dtype=kind, device=where))
+        except Exception:  # the network's own code can raise anything for an input that it does not accept
+            return None
+    output = getattr(output, "logits", output)
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != shape[0]:
+        return None
+    result = recorder.made.get(_memory(output))
+    return None if result is None else DataFlow(tuple(recorder.operations), result, output.shape[1])
+
+
+def _copied(model: nn.Module, device: str | None) -> nn.Module:
+    """A copy in evaluation mode. On the meta device it needs no memory: its tensors have shapes and no values."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():  # kept activations can't be copied
+            if isinstance(value, Tensor):
+                memo[id(value)] = value.detach() if device is None else torch.empty_like(value, device=device)
+    if device is not None:
+        for value in model.parameters():
+            memo[id(value)] = nn.Parameter(torch.empty_like(value, device=device), requires_grad=False)
+        for value in model.buffers():
+            memo[id(value)] = torch.empty_like(value, device=device)
+    return copy.deepcopy(model, memo).eval()
+
+
+def _input_shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
+    """Input shapes that a network may accept, the likely ones first."""
+    stated = getattr(model, "pretrained_cfg", None) or {}
+    own = tuple(stated.get("input_size") or ())
+    embedding = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    config_size = getattr(getattr(model, "config", None), "image_size", None)
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
+    first = layers[0] if layers else None
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    planes = own[0] if own else convolutions[0].in_channels if convolutions else 3
+    if embedding is not None:
+        yield 2, planes, *((embedding, embedding) if isinstance(embedding, int) else tuple(embedding))
+    if isinstance(config_size, int):
+        yield 2, planes, config_size, config_size
+    if own:
+        yield 2, *own
+    if isinstance(first, nn.Linear):
+        yield 2, first.in_features
+    if isinstance(first, nn.Conv1d):
+        yield from ((2, first.in_channels, size) for size in (*SIZES, *range(1, 1025)))
+    if isinstance(first, nn.Conv3d):
+        yield from ((2, first.in_channels, size, size, size) for size in (*SIZES, *range(1, 65)))
+    sizes = dict.fromkeys((*SIZES, *range(1, 513)))
+    yield from ((2, planes, size, size) for size in sizes)

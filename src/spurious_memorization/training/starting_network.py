@@ -1,0 +1,72 @@
+"""The network with the weights that a training starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..console import log
+from ..networks.build import NetworkSettings, build
+from ..networks.head import head_names
+from ..networks.weights import StateDict, WeightFile, fit, load_exactly, read_weights, weight_file
+from ..runs.epochs import run_and_epoch
+from ..runs.run import Run
+from .settings import NetworkTraining, TrainSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where a training starts.
+
+    Arguments:
+        model: the network.
+        is_trained: whether its head was trained too, and not drawn at random.
+        weights: what was decided about the weight file, if one was read.
+    """
+
+    model: nn.Module
+    is_trained: bool
+    weights: tuple[WeightFile, ...] = ()
+
+
+def starting_network(config: TrainSettings, network: NetworkSettings) -> Start:
+    """Build the network, and load what `--from` or `--weights` names.
+
+    Raises:
+        UserError: the run or the file is missing or broken, or belongs to another architecture.
+    """
+    if config.start is not None:
+        path, wanted = run_and_epoch(config.start)
+        older = Run(path)
+        model, epoch = build(network), older.choose_epoch(wanted)
+        load_exactly(model, older.state(epoch), config.model)
+        return Start(model, epoch > 0 or older.record.epoch_0_is_trained)
+    if config.weights == "none":
+        return Start(build(network), False)
+    if config.weights == "timm":
+        model = build(network, pretrained=True)
+        return Start(model, vars(model)["pretrained_cfg"].get("num_classes") == network.n_classes)
+    return _from_file(config, network)
+
+
+def _from_file(config: NetworkTraining, network: NetworkSettings) -> Start:
+    weights = read_weights(Path(config.weights), key=config.weight_key, form=config.weight_format)
+    with torch.random.fork_rng():
+        random = build(network)
+    head = head_names(random)
+    fitted = fit(random, weights.state, head)
+    model = build(network, pretrained=fitted.state)
+    decided = weight_file(weights, fitted, head, _has_head_of(model, fitted.state))
+    log(str(decided))
+    return Start(model, decided.head_loaded, (decided,))
+
+
+def _has_head_of(model: nn.Module, state: StateDict) -> bool:
+    """Whether the network's head has the values of these weights. Otherwise it was drawn at random."""
+    own, heads = model.state_dict(), [f"{name}.weight" for name in head_names(model)]
+    return bool(heads) and all(
+        key in own and key in state and torch.equal(state[key].to(own[key]), own[key]) for key in heads
+    )
