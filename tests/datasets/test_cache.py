@@ -139,7 +139,7 @@ def test_a_second_pass_opens_no_image(data: Path, workers: int, monkeypatch: Mon
 def test_augmented_images_come_from_the_files(data: Path, monkeypatch: Monkeypatch) -> None:
     inputs(everything(data))
     monkeypatch.setattr(Image, "open", None)
-    with pytest.raises(TypeError):
+    with pytest.raises(UserError, match="not callable"):
         list(everything(data).augmented_batches(10, 0, 0))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ..errors import UserError
+from ..input_files import shown
 from .cache import ImageCache, image_cache
 from .images import file_size, opened_image, to_rgb
 from .transforms import ImageTransform, Pixels, augmented
@@ -113,10 +114,11 @@ class Images:
             with opened_image(path) as image:
                 return to_rgb(image)
         except UserError as error:
+            name = shown(path)
             if isinstance(error.__cause__, FileNotFoundError):
-                raise UserError(f"image {path} is missing: `spurmem data check` lists all missing files") from error
+                raise UserError(f"image {name} is missing: `spurmem data check` lists all missing files") from error
             raise UserError(
-                f"image {path} can't be read ({error}): replace the file; `spurmem data check` lists all broken files"
+                f"image {name} can't be read ({error}): replace the file; `spurmem data check` lists all broken files"
             ) from error
 
     def load(self, index: NDArray[np.int64]) -> Tensor:
@@ -140,8 +142,8 @@ class Images:
         image = self.open(index)
         if _is_too_narrow(image.size, self._chosen_transform):
             raise UserError(
-                f"image {self.root / self.paths[index]} has {image.width} x {image.height} pixels, which is too narrow "
-                "to be resized with its aspect ratio: crop it, or set keep_aspect: false in dataset.yaml"
+                f"image {shown(self.root / self.paths[index])} of {image.width} x {image.height} pixels is too narrow "
+                "to keep its aspect ratio: crop it, or set keep_aspect: false in dataset.yaml"
             )
         return np.array(self._evaluation(image)).transpose(2, 0, 1)
 
