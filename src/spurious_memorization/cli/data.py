@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 SHOWN_COUNTS = 5
+NEAR = "images that look like an image of an earlier split"
 
 data_app = App(name="data", help="Make, prepare and check data sets.")
 make_app = App(name="make", help="Make a data set with a planted spurious correlation.")
@@ -204,7 +205,7 @@ def _notes(report: Report, too_small: list[GroupTooSmall]) -> list[Text]:
     lines = [
         _note("rows that repeat exactly", [f"{path}: {n} times" for path, n in report.repeated.items()]),
         _note("copies of an image within a split", [" = ".join(paths) for paths in report.copies]),
-        _note("images that look like an image of an earlier split", pairs),
+        _note(NEAR, pairs) if pairs or not (report.searched and report.decoded) else Text(f"{NEAR}: none"),
         _note("classes and attribute values that occur once or never in a split", rare),
         _note("groups too small for a verdict", [str(group) for group in too_small]),
         _note("unusual images", [f"{path}: {what}" for path, what in report.unusual.items()]),

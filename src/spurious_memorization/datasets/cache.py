@@ -159,9 +159,7 @@ def image_cache(root: Path, paths: tuple[str, ...], transform: ImageTransform) -
     name = hashlib.sha256(identity.encode()).hexdigest()[:32] + SUFFIX
     folder = _folder()
     if folder is None:
-        _log_once(
-            "this user has no home directory, so images are decoded again in each pass: set SPURMEM_CACHE to a folder"
-        )
+        _log_once("there is no home directory, so images are decoded again in each pass: set SPURMEM_CACHE to a folder")
         return None
     return ImageCache(file=folder / name, limit=limit, root=root, paths=paths, side=transform.image_size)
 

@@ -91,13 +91,13 @@ def _inspect(file: Path, decode: bool, digested: bool, compare: bool) -> FileFac
             return FileFacts(digest=digest)
         with opened_image(file) as image:
             mode = image.mode
-            picture = to_rgb(image)
+            rgb = to_rgb(image)
             return FileFacts(
                 digest=digest,
                 mode=mode,
-                size=picture.size,
+                size=rgb.size,
                 is_rotated=_is_rotated(image),
-                hash=perceptual_hash(picture) if compare else None,
+                hash=perceptual_hash(rgb) if compare else None,
             )
     except UserError as error:
         return FileFacts(broken=str(error), digest=digest)

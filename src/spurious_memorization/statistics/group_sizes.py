@@ -13,7 +13,7 @@ from .verdicts import LEVEL, MIN_OVERLAP
 
 MIN_UNSEEN = 2
 """The interval of a difference of means needs two values on each side."""
-MOST_TRIED = 60
+MAX_TRIED = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def smallest_testable_minority(n_majority: int) -> int | None:
     """
     if not n_majority:
         return None
-    return next((n for n in range(2, MOST_TRIED) if _can_be_selective(n, n_majority)), None)
+    return next((n for n in range(2, MAX_TRIED) if _can_be_selective(n, n_majority)), None)
 
 
 def _can_be_selective(n_minority: int, n_majority: int) -> bool:
