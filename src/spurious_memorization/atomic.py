@@ -88,9 +88,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write a frame to `path` as Parquet, atomically."""
+    """Write a frame to `path` as Parquet, atomically, with a checksum of each page."""
     with atomic_write(path) as temporary:
-        frame.to_parquet(temporary)
+        frame.to_parquet(temporary, write_page_checksum=True)
 
 
 def _flush_to_disk(path: Path) -> None:

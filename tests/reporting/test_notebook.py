@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -101,6 +102,9 @@ def test_a_run_shows_its_history(trained):
 def test_a_run_that_has_not_begun_says_so(trained, tmp_path):
     run = tiny.copied(trained, tmp_path / "run")
     (run.path / "history.parquet").unlink()
+    with pytest.raises(sm.UserError, match=r"history\.parquet does not exist: train again with --resume"):
+        html_of(run)
+    shutil.rmtree(run.path / "checkpoints")
     assert "nothing was measured yet" in html_of(run)
     with pytest.raises(sm.UserError, match="is not a run"):
         html_of(sm.Run(tmp_path))

@@ -16,10 +16,13 @@ import pandas as pd
 from ..atomic import write_text
 from ..console import log, progress
 from ..errors import UserError
+from ..locks import locked
 from ..processes import without_main_script
 from ..runs.records import check_same_settings
+from ..stored_files import checked_record, is_stored, read_json
 from .networks import FAMILIES, Family
 from .settings import CalibrateSettings
+from .trial_records import AnswersRecord, PlantedRecord
 from .trials import Record, run_trial
 
 MAX_WORKERS = 256
@@ -61,15 +64,17 @@ def calibrate(
     settings, out = settings or CalibrateSettings(), Path(out)
     if workers is not None and not 1 <= workers <= MAX_WORKERS:
         raise UserError(f"--workers {workers}: choose from 1 to {MAX_WORKERS}")
-    _begin(out, settings)
     trials = planned_trials(settings)
-    missing = [trial for trial in trials if not (out / trial.file).is_file()]
-    if missing:
-        log(f"{len(missing)} of {len(trials)} trials to run, in {out}: each trains a small network and studies it")
-    for trial, record in _run(missing, settings.controls, workers or os.cpu_count() or 1):
-        write_text(out / trial.file, json.dumps(record, indent=1) + "\n")
-    rows = [{**trial._asdict(), **_read(out / trial.file)} for trial in trials]
-    return pd.DataFrame(rows)
+    with locked(out):
+        _begin(out, settings)
+        missing = [trial for trial in trials if not is_stored(out / trial.file)]
+        there = {trial: _read(out, trial) for trial in trials if trial not in missing}
+        if missing:
+            log(f"{len(missing)} of {len(trials)} trials to run, in {out}: each trains a small network and studies it")
+        for trial, record in _run(missing, settings.controls, workers or os.cpu_count() or 1):
+            write_text(out / trial.file, json.dumps(record, indent=1) + "\n")
+            there[trial] = _read(out, trial)
+    return pd.DataFrame([{**trial._asdict(), **there[trial]} for trial in trials])
 
 
 def planned_trials(settings: CalibrateSettings) -> list[PlannedTrial]:
@@ -87,19 +92,14 @@ def planned_trials(settings: CalibrateSettings) -> list[PlannedTrial]:
 
 
 def _begin(out: Path, settings: CalibrateSettings) -> None:
-    """Make the folder, or check that its trials were run with the same number of controls."""
+    """Begin the folder, or check that its trials were run with the same number of controls."""
     stored = {"controls": settings.controls}
     file = out / "calibration.json"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if file.is_file():
-            check_same_settings(json.loads(file.read_text(encoding="utf-8")), stored, f"calibration {out}")
-        else:
-            write_text(file, json.dumps(stored) + "\n")
-    except OSError as error:
-        raise UserError(f"{out} can't be written ({error.strerror}): choose another --out") from error
-    except ValueError as error:
-        raise UserError(f"{file} is broken: delete the folder, or choose another --out") from error
+    if is_stored(file):
+        remedy = "delete the folder, or choose another --out"
+        check_same_settings(read_json(file, remedy), stored, f"calibration {out}")
+    else:
+        write_text(file, json.dumps(stored) + "\n")
 
 
 def _run(trials: Sequence[PlannedTrial], controls: int, workers: int) -> Iterator[tuple[PlannedTrial, Record]]:
@@ -120,9 +120,9 @@ def _run(trials: Sequence[PlannedTrial], controls: int, workers: int) -> Iterato
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is broken: delete it and run the same command again") from error
+def _read(out: Path, trial: PlannedTrial) -> dict[str, Any]:
+    """The record of a trial that was run."""
+    file, remedy = out / trial.file, "delete it and run the same command again"
+    record = read_json(file, remedy, may_hold_nan=True)
+    checked_record(file, record, PlantedRecord if trial.kind == "planted" else AnswersRecord, remedy)
     return record

@@ -27,10 +27,10 @@ def counts_where_chosen(run: Run, selecting: Samples) -> pd.DataFrame:
     Raises:
         UserError: no epoch is finished, or predictions on val are missing.
     """
-    history, epochs = run.history(), run.epochs()
+    epochs = run.epochs()
     if not epochs or (epochs == [0] and run.record.settings.get("epochs")):
         raise UserError(f"{run.path} has no finished epoch: finish its training with --resume, or leave it out")
-    halves = history_on(run, selecting)
+    history, halves = run.history(), history_on(run, selecting)
     measured = pd.concat([history[history["split"] == "train"], halves, history[history["split"] == "test"]])
     frames = []
     for rule in CHOSEN_BY:

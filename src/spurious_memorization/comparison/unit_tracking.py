@@ -9,14 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 from ..console import log
-from ..criteria.scores import Scores, read_scores
+from ..criteria.scores import Scores
 from ..datasets.samples import Dataset
 from ..runs.run import Run
 from ..settings import Execution
 from ..statistics.agreement import agreement, first_units
 from ..studies.network import network_of_run
 from ..studies.ranking_settings import RankingSettings
-from ..studies.rankings import ranking_file, ranking_scores
+from ..studies.rankings import ranking_scores
 from ..studies.settings import parse_sizes
 from ..studies.store import FolderStore
 from .compare import Comparison, compare
@@ -166,9 +166,9 @@ def _new_traces(
 
 def _scores(run: Run, data: Dataset, ranking: RankingSettings, execution: Execution) -> Scores:
     """The scores of a ranking in a run, from its folder or measured now. Only measuring needs the run's lock."""
-    file = ranking_file(run, ranking)
-    if file.is_file():
-        return read_scores(file)
+    stored = FolderStore(run.path).scores(ranking.name)
+    if stored is not None:
+        return stored
     with run.writing():
         network = network_of_run(run, data, ranking.epoch, execution=execution)
         return ranking_scores(network, ranking, FolderStore(run.path), execution)

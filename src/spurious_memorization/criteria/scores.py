@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import safetensors
-import safetensors.torch
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from ..atomic import atomic_write
 from ..errors import UserError
+from ..networks.checked import checked_network
 from ..networks.names import UnitKind
 from ..networks.units import Units, short_name
-from ..networks.weights import read_state
+from ..stored_files import BrokenFileError, read_tensors, reading, write_tensors
 
 
 class Scores(dict[str, Tensor]):
@@ -125,7 +124,8 @@ def by_threshold(model: nn.Module, scores: Scores, n: int, *, largest: bool = Tr
         raise UserError(f"size {n}: the threshold needs from 1 to {scores.n - 1} of the {scores.n} weights")
     flat = torch.cat([values.flatten() for values in scores.values()])
     threshold = flat.kthvalue(scores.n - n + 1 if largest else n + 1).values
-    everywhere = Scores({name: p.detach().abs().cpu() for name, p in model.named_parameters()}, kind="weight")
+    parameters = checked_network(model).named_parameters()
+    everywhere = Scores({name: p.detach().abs().float().cpu() for name, p in parameters}, kind="weight")
     every = torch.cat([values.flatten() for values in everywhere.values()])
     chosen = torch.nonzero(every >= threshold if largest else every <= threshold).flatten()
     return _units(everywhere, chosen)
@@ -145,29 +145,23 @@ def random_dropout(units: Units, probability: float, seed: int) -> Units:
 
 def save_scores(file: Path, scores: Scores) -> None:
     """Write scores as safetensors, whole or not at all."""
-    tensors = {name: values.detach().float().cpu().contiguous() for name, values in scores.items()}
-    with atomic_write(file) as temporary:
-        safetensors.torch.save_file(
-            tensors,
-            temporary,
-            metadata={"unit": scores.kind, "with_bias": str(scores.with_bias), "order": json.dumps(list(scores))},
-        )
+    metadata = {"unit": scores.kind, "with_bias": str(scores.with_bias), "order": json.dumps(list(scores))}
+    write_tensors(file, {name: values.float() for name, values in scores.items()}, metadata)
 
 
 def read_scores(file: Path) -> Scores:
     """Read scores that `save_scores` wrote.
 
     Raises:
-        UserError: the file is missing or truncated.
+        UserError: the file is missing or broken.
     """
-    values = read_state(file)
-    with safetensors.safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-    return Scores(
-        {name: values[name] for name in json.loads(metadata["order"])},
-        metadata["unit"],
-        metadata["with_bias"] == "True",
-    )
+    values, metadata = read_tensors(file, "delete it and run the same command again")
+    with reading(file, "delete it and run the same command again"):
+        order = json.loads(metadata["order"])
+        kind: UnitKind = TypeAdapter(UnitKind).validate_python(metadata["unit"])
+        if sorted(order) != sorted(values):
+            raise BrokenFileError("it holds no scores of units")
+        return Scores({name: values[name] for name in order}, kind, metadata["with_bias"] == "True")
 
 
 def _units(scores: Scores, flat_positions: Tensor) -> Units:

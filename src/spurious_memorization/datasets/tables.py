@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..atomic import write_text
 from ..errors import UserError, first_line
+from ..yaml_files import read_yaml
 from .samples import SPLITS
 from .transforms import IMAGENET_MEAN, IMAGENET_STD, ImageTransform
 
@@ -129,14 +130,9 @@ def read_description(folder: Path, default: DatasetDescription | None = None) ->
     """
     file = folder / DESCRIPTION_FILE
     default = default or DatasetDescription()
-    if not file.is_file():
+    if not file.exists():
         return default
-    try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not valid YAML: {first_line(error)}") from error
-    if not isinstance(entries, dict):
-        raise UserError(f"{file} must contain entries such as `image_size: 64`")
+    entries = read_yaml(file, "image_size: 64")
     try:
         return DatasetDescription(**{**default.model_dump(exclude_unset=True), **entries})
     except ValidationError as error:

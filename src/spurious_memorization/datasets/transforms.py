@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torchvision.transforms import v2
 
+from ..settings import MAX_IMAGE_SIZE
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATIONS = tuple(mode.value for mode in v2.InterpolationMode)
@@ -33,8 +35,8 @@ class ImageTransform(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image_size: int = Field(ge=1)
-    resize: int = Field(ge=1)
+    image_size: int = Field(ge=1, le=MAX_IMAGE_SIZE)
+    resize: int = Field(ge=1, le=4 * MAX_IMAGE_SIZE)
     keep_aspect: bool = False
     pad: bool = False
     interpolation: str = "bilinear"

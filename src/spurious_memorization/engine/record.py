@@ -13,14 +13,12 @@ from ..datasets.samples import Samples
 from ..datasets.sources import Inputs
 from ..edits.edit import Edit
 from ..errors import UserError
+from ..networks.build import MAX_CLASSES
 from ..networks.forward import moved
 from ..networks.losses import BROKEN_NETWORK, LOSSES, finite, margin
 from ..networks.names import LossName
 from ..networks.units import short_name
 from .outcomes import Block
-
-MAX_CLASSES = 2**15 - 1
-"""Predicted classes are stored as 16-bit integers."""
 
 UNITS_NAMED = 3
 

@@ -6,7 +6,6 @@ network that needs values runs on its own device instead.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import warnings
@@ -20,6 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from .checked import copied_network
+from .forward import logits_in
 
 SIZES = (224, 32, 28, 64, 16, 96, 128, 256, 299, 384, 448, 512, 8, 48, 40, 24, 160, 192, 336, 518)
 """Image sizes that are tried first for a network that does not state one."""
@@ -234,7 +236,7 @@ def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> D
             output = network(torch.zeros(tuple(shape), dtype=kind, device=where))
         except Exception:  # the network's own code can raise anything for an input that it does not accept
             return None
-    output = getattr(output, "logits", output)
+    output = logits_in(output)
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != shape[0]:
         return None
     result = recorder.made.get(_memory(output))
@@ -253,7 +255,7 @@ def _copied(model: nn.Module, device: str | None) -> nn.Module:
             memo[id(value)] = nn.Parameter(torch.empty_like(value, device=device), requires_grad=False)
         for value in model.buffers():
             memo[id(value)] = torch.empty_like(value, device=device)
-    return copy.deepcopy(model, memo).eval()
+    return copied_network(model, memo).eval()
 
 
 def _input_shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:

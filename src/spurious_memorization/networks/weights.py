@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights, list_models
 
-from ..atomic import atomic_write
 from ..errors import UserError, first_line
 from ..settings import Settings
+from ..stored_files import read_tensors, write_tensors
 from .names import WeightFormat
 
 StateDict = dict[str, Tensor]
@@ -218,21 +218,20 @@ def fit(model: nn.Module, state: StateDict, heads: tuple[str, ...] = ()) -> Fit:
 
 def save_state(file: Path, state: StateDict) -> None:
     """Write a state dict as safetensors, whole or not at all."""
-    with atomic_write(file) as temporary:
-        safetensors.torch.save_file(
-            {name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary
-        )
+    write_tensors(file, state)
 
 
-def read_state(file: Path) -> StateDict:
+def read_state(file: Path, remedy: str = "replace it") -> StateDict:
     """Read a state dict that `save_state` wrote.
 
+    Arguments:
+        file: which is read.
+        remedy: what to do if it is missing or broken.
+
     Raises:
-        UserError: the file is missing or truncated.
+        UserError: the file is missing or broken.
     """
-    if not file.is_file():
-        raise UserError(f"checkpoint {file} does not exist")
-    return _read_safetensors(file)
+    return read_tensors(file, remedy)[0]
 
 
 def load_exactly(model: nn.Module, state: StateDict, name: str) -> Fit:

@@ -74,8 +74,15 @@ def read_inputs(runs: Sequence[str | Path], study: str | None = None) -> ReportI
     found = []
     for run in opened:
         _ = run.record  # raises an error if the directory is no run
-        latest = sorted(studies_of(run), key=lambda one: (one.path / "study.json").stat().st_mtime, reverse=True)
-        found += [FinishedStudy(run=run, study=one) for one in latest if one.is_complete and study in (None, one.name)]
+        finished = [one for one in studies_of(run) if study in (None, one.name) and one.is_complete]
+        latest = sorted(finished, key=_begun, reverse=True)
+        found += [FinishedStudy(run=run, study=one) for one in latest]
     if study is not None and not found:
         raise UserError(f"no finished study {study!r} in {', '.join(map(str, runs))}: `spurmem study` makes one")
     return ReportInputs(runs=opened, studies=tuple(found))
+
+
+def _begun(study: Study) -> float:
+    """When a study was begun."""
+    _ = study.record  # raises an error if it is missing or broken
+    return (study.path / "study.json").stat().st_mtime

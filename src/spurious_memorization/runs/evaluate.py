@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..datasets.samples import Dataset, Samples
+from ..networks.activations import check_pass_fits
 from ..networks.forward import autocast, choose_device, logits, moved, working_copy
 from ..networks.losses import BROKEN_NETWORK, LOSSES, finite
 from ..networks.names import LossName, Precision
@@ -57,7 +58,7 @@ def evaluate_epoch(
         samples = data.samples(split)
         run.save_predictions(epoch, split, samples.index, probabilities)
         rows.append(group_sums(samples, probabilities.argmax(1), losses).assign(epoch=epoch, split=split))
-    history = run.history()
+    history = run.history_so_far()
     kept = [history[history["epoch"] != epoch]] if len(history) else []
     updated = pd.concat([*kept, *rows], ignore_index=True)[list(HISTORY_COLUMNS)]
     run.save_history(updated.sort_values("epoch", kind="stable", ignore_index=True))
@@ -84,6 +85,7 @@ def predict(
     probabilities, losses = [], []
     with torch.no_grad(), autocast(device, precision):
         for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
+            check_pass_fits(copied, batch.inputs, remedy="use a smaller --eval-batch-size or --image-size")
             output = logits(copied, moved(batch.inputs, device)).cpu()
             finite(output, batch.index, network, source=samples.dataset.source, remedy=remedy)
             probabilities.append(output.softmax(1).numpy())

@@ -9,24 +9,42 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import filelock
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import nn
 
 from ..atomic import write_parquet, write_text
 from ..console import log
 from ..datasets.folder import read_with_settings
-from ..datasets.samples import Dataset
+from ..datasets.samples import SPLITS, Dataset
 from ..errors import UserError
+from ..locks import locked
 from ..networks.build import build
 from ..networks.weights import StateDict, load_exactly, read_state, save_state
+from ..stored_files import (
+    BROKEN_OR_OTHER,
+    BrokenFileError,
+    Columns,
+    StoredFileError,
+    checked_record,
+    is_stored,
+    read_frame,
+    read_json,
+    reading,
+)
 from .epochs import best_epoch
 from .records import RunRecord, TrainingCost, check_same_settings, comparable_settings
 
-HISTORY_COLUMNS = ("epoch", "split", "group", "n", "correct", "loss")
+HISTORY: Columns = {
+    "epoch": "count",
+    "split": "text",
+    "group": "count",
+    "n": "count",
+    "correct": "count",
+    "loss": "number",
+}
+HISTORY_COLUMNS = tuple(HISTORY)
 
 
 @dataclass(frozen=True)
@@ -55,15 +73,14 @@ class Run:
         Raises:
             UserError: the file is missing or broken.
         """
-        file = self.path / "run.json"
-        if not file.is_file():
-            raise UserError(
-                f"{self.path} is not a run (it has no run.json): make one with `spurmem train` or `spurmem import`"
-            )
-        try:
-            return RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise UserError(f"{file} is broken or from another version of spurmem: {type(error).__name__}") from error
+        file = self._record_file
+        if not is_stored(file):
+            what = "is not a run (it has no run.json): make one with `spurmem train` or `spurmem import`"
+            if self.trainer_file.is_file():
+                what = f"has lost its run.json: delete {self.trainer_file}, then train again with --resume"
+            raise UserError(f"{self.path} {what}")
+        remedy = "restore it, or make the run again"
+        return checked_record(file, read_json(file, remedy, otherwise=BROKEN_OR_OTHER), RunRecord, remedy)
 
     def __repr__(self) -> str:
         return f"<Run {self.path}>"
@@ -71,7 +88,7 @@ class Run:
     @property
     def exists(self) -> bool:
         """Whether anything was measured. A call that was stopped before that left no run and can be repeated."""
-        return (self.path / "run.json").is_file() and (self.path / "history.parquet").is_file()
+        return is_stored(self._record_file) and is_stored(self._history_file)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -80,18 +97,8 @@ class Run:
         Raises:
             UserError: another command is writing the run, or the folder can't be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / ".lock", timeout=0)
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise UserError(f"another command is writing {self.path}: wait for it, or choose another run") from error
-        except OSError as error:
-            raise UserError(f"{self.path} can't be written ({error.strerror}): choose another place") from error
-        try:
+        with locked(self.path):
             yield
-        finally:
-            lock.release()
 
     def create(self, record: RunRecord) -> None:
         """Write `run.json`. If it exists, check that it has the same settings.
@@ -102,13 +109,13 @@ class Run:
         if self.exists:
             check_same_settings(comparable_settings(self.record), comparable_settings(record), f"run {self.path}")
         else:
-            write_text(self.path / "run.json", record.model_dump_json(indent=2) + "\n")
+            write_text(self._record_file, record.model_dump_json(indent=2) + "\n")
 
     def save_training_cost(self, cost: TrainingCost) -> None:
         """Write the cost of the training so far to `run.json`."""
         if self.record.training_cost != cost:
             record = self.record.model_copy(update={"training_cost": cost})
-            write_text(self.path / "run.json", record.model_dump_json(indent=2) + "\n")
+            write_text(self._record_file, record.model_dump_json(indent=2) + "\n")
             vars(self)["record"] = record
 
     def read_data(self, folder: Path | None = None) -> Dataset:
@@ -134,7 +141,8 @@ class Run:
     def epochs(self) -> list[int]:
         """Epochs that have a checkpoint, in order. Epoch 0 is the network before training."""
         files = (self.path / "checkpoints").glob("epoch_*.safetensors")
-        return sorted(int(m[1]) for file in files if (m := re.fullmatch(r"epoch_(\d+)", file.stem)))
+        numbers = (int(m[1]) for file in files if (m := re.fullmatch(r"epoch_(\d{3,9})", file.stem)))
+        return sorted(epoch for epoch in numbers if is_stored(self.checkpoint(epoch)))
 
     def candidate_epochs(self) -> list[int]:
         """The epochs among which a validation rule chooses: those with a checkpoint.
@@ -166,8 +174,9 @@ class Run:
             if best.tie:
                 log(f"{self.path}: {best.tie}")
             return best.epoch
-        if str(wanted).isdecimal() and int(wanted) in there:
-            return int(wanted)
+        number = str(wanted).lstrip("0") or "0"
+        if number in map(str, there):
+            return int(number)
         raise UserError(f"no checkpoint of epoch {wanted!r} in {self.path}: it has {_spans(there)}, best and last")
 
     def checkpoint(self, epoch: int) -> Path:
@@ -181,16 +190,23 @@ class Run:
         """State dict of the network after `epoch` epochs.
 
         Raises:
-            UserError: the checkpoint is missing or truncated.
+            UserError: the checkpoint is missing or broken.
         """
-        if not self.checkpoint(epoch).is_file():
+        if not is_stored(self.checkpoint(epoch)):
             raise UserError(f"no checkpoint of epoch {epoch} in {self.path}: it has {_spans(self.epochs())}")
-        return read_state(self.checkpoint(epoch))
+        return read_state(self.checkpoint(epoch), self.remedy)
 
     def network(self, epoch: int) -> nn.Module:
-        """The network after `epoch` epochs, in evaluation mode."""
-        model = build(self.record.network)
-        load_exactly(model, self.state(epoch), self.record.network.model)
+        """The network after `epoch` epochs, in evaluation mode.
+
+        Raises:
+            UserError: the checkpoint is missing or broken, or does not fit the network that `run.json` names.
+        """
+        model, state = build(self.record.network), self.state(epoch)
+        try:
+            load_exactly(model, state, self.record.network.model)
+        except UserError as error:
+            raise UserError(f"{self.checkpoint(epoch)}: {error}") from error
         return model.eval()
 
     def save_network(self, epoch: int, model: nn.Module) -> None:
@@ -202,25 +218,44 @@ class Run:
 
         Returns:
             A frame with the columns epoch, split, group, n, correct, and loss (the sum over samples).
+
+        Raises:
+            UserError: the file is broken, or it is missing although there are checkpoints.
         """
-        file = self.path / "history.parquet"
-        if not file.is_file():
+        if not is_stored(self._history_file) and self.epochs():
+            raise StoredFileError(f"{self._history_file} does not exist: {self.remedy}")
+        return self.history_so_far()
+
+    def history_so_far(self) -> pd.DataFrame:
+        """The history of a run that is being made. It has no rows before anything was measured.
+
+        Raises:
+            UserError: the file is broken.
+        """
+        if not is_stored(self._history_file):
             return pd.DataFrame(columns=list(HISTORY_COLUMNS))
-        return pd.read_parquet(file)
+        history = read_frame(self._history_file, HISTORY, self.remedy)
+        with reading(self._history_file, self.remedy):
+            _check_counts(history, len(self.record.data.groups))
+        return history[list(HISTORY_COLUMNS)]
 
     def save_history(self, history: pd.DataFrame) -> None:
-        write_parquet(self.path / "history.parquet", history)
+        write_parquet(self._history_file, history)
 
     def predictions(self, epoch: int, split: str) -> pd.DataFrame:
         """Class probabilities of every sample: one row per sample index, one column per class.
 
         Raises:
-            UserError: nothing was stored for this epoch and split.
+            UserError: nothing was stored for this epoch and split, or the file is broken.
         """
-        file = self._predictions_file(epoch, split)
-        if not file.is_file():
-            raise UserError(f"{self.path} has no predictions of epoch {epoch} on {split!r}")
-        return pd.read_parquet(file)
+        file, classes = self._predictions_file(epoch, split), self.record.data.classes
+        if not is_stored(file):
+            what = f"{self.path} has no predictions of epoch {epoch} on {split!r} ({file.name} does not exist)"
+            raise StoredFileError(f"{what}: {self.remedy}")
+        predictions = read_frame(file, dict.fromkeys(classes, "share"), self.remedy)
+        with reading(file, self.remedy):
+            _check_probabilities(predictions)
+        return predictions[list(classes)]
 
     def save_predictions(
         self, epoch: int, split: str, index: NDArray[np.int64], probabilities: NDArray[np.float32]
@@ -228,8 +263,49 @@ class Run:
         frame = pd.DataFrame(probabilities, index=pd.Index(index, name="index"), columns=list(self.record.data.classes))
         write_parquet(self._predictions_file(epoch, split), frame)
 
+    @property
+    def remedy(self) -> str:
+        """What to do about a file of the run that is missing or broken."""
+        if self.trainer_file.is_file():
+            return f"train again with --resume after deleting {self.trainer_file} and what is left of it"
+        return "make the run again, in another folder"
+
+    @property
+    def _record_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def _history_file(self) -> Path:
+        return self.path / "history.parquet"
+
     def _predictions_file(self, epoch: int, split: str) -> Path:
         return self.path / "predictions" / f"epoch_{epoch:03d}_{split}.parquet"
+
+
+def _check_counts(history: pd.DataFrame, n_groups: int) -> None:
+    """Check the rows of a history, which has the right columns.
+
+    Raises:
+        BrokenFileError: rows contradict each other or the run.
+    """
+    if (history["correct"] > history["n"]).any():
+        raise BrokenFileError("more samples are correct than there are")
+    if (history["group"] >= n_groups).any() or not history["split"].isin(SPLITS).all():
+        raise BrokenFileError("it names a group or a split that the data don't have")
+    if history.duplicated(["epoch", "split", "group"]).any():
+        raise BrokenFileError("a group was counted twice")
+
+
+def _check_probabilities(predictions: pd.DataFrame) -> None:
+    """Check the rows of predictions, which have the right columns.
+
+    Raises:
+        BrokenFileError: a row holds no probabilities, or samples have no or the same number.
+    """
+    if not pd.api.types.is_integer_dtype(predictions.index) or not predictions.index.is_unique:
+        raise BrokenFileError("its samples have no numbers of their own")
+    if not np.allclose(predictions.sum(axis=1), 1, atol=1e-2):
+        raise BrokenFileError("its rows hold no probabilities")
 
 
 def _spans(numbers: list[int]) -> str:

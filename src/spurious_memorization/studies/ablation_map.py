@@ -6,17 +6,73 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from ..console import log
 from ..datasets.samples import Dataset, Samples
 from ..engine.evaluate import engine_for
+from ..errors import UserError
+from ..networks.selection import Selection
 from ..networks.units import sites
 from ..settings import Execution
+from ..stored_files import checked_record
 from .ablation import SUMS, ablated_units, map_frame, single_edits, sums
 from .blocks import Part, announce_engine, measured_blocks
 from .ranking_settings import RankingSettings
-from .store import Store
+from .store import REMEDY, FolderStore, Store
+
+RECORD_FILE = "ablation.json"
+
+
+class MapSettings(BaseModel):
+    """The settings of a stored ablation map that a figure names. The others are there, too."""
+
+    model_config = ConfigDict(extra="allow")
+
+    select: Selection
+    epoch: int
+    split: str
+    precision: str
+
+
+class MapRecord(BaseModel):
+    """What a map's `ablation.json` holds.
+
+    Arguments:
+        settings: of the map.
+        engine: how the outcomes were measured.
+        left_out: number of units that were not measured.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    settings: MapSettings
+    engine: str
+    left_out: int
+
+
+def stored_map(store: FolderStore) -> tuple[pd.DataFrame, MapSettings]:
+    """A finished ablation map, and its settings.
+
+    Arguments:
+        store: the map's folder.
+
+    Raises:
+        UserError: a file is missing or broken.
+    """
+    frame, record = store.frame("map"), _record(store)
+    if frame is None or record is None:
+        missing = "map.parquet" if frame is None else RECORD_FILE
+        raise UserError(f"{store.path / missing} is missing: delete its folder and run the same command again")
+    return frame, record.settings
+
+
+def _record(store: Store) -> MapRecord | None:
+    content = store.record("ablation")
+    if content is None or not isinstance(store, FolderStore):
+        return None if content is None else MapRecord.model_validate(content)
+    return checked_record(store.path / RECORD_FILE, content, MapRecord, REMEDY)
 
 
 def stored_ablation_map(
@@ -50,9 +106,9 @@ def stored_ablation_map(
         log(f"ablation of the first {len(units)} of {n} {ranking.select.unit}s by taylor; {n - len(units)} left out")
     part = Part(f"ablation, {ranking.split}", single_edits(units), samples)
     engine = engine_for(model, samples, loss=ranking.loss, precision=ranking.precision, execution=execution)
-    record = store_of_map.record("ablation")
+    record = _record(store_of_map)
     if record is not None:
-        execution = execution.model_copy(update={"compile": str(record["engine"]).endswith("compiled")})
+        execution = execution.model_copy(update={"compile": record.engine.endswith("compiled")})
     engine = announce_engine(engine, [part], execution)
     store_of_map.save_record(
         "ablation",

@@ -19,9 +19,12 @@ from ..engine.outcomes import Block, block_plan
 from ..engine.protocol import Engine
 from ..errors import UserError
 from ..settings import Execution
-from .store import Store
+from .store import FolderStore, Store
 
 OUTCOME_COLUMNS = ("variant", "sample", "predicted", "loss", "margin")
+
+LONGEST = 365 * 24 * 3600
+"""A study that takes more seconds than a year was not meant."""
 
 CLEARLY_SLOWER = 1.2
 """From this ratio on, a longer time than that of float32 is no chance."""
@@ -63,6 +66,11 @@ def announce_engine(engine: Engine, parts: Sequence[Part], execution: Execution)
     for part in parts:
         log(f"{part.label}: {len(part.edits)} on {len(part.samples)} images")
     saved, seconds = max(0, 1 - needed / full), needed * a_pass
+    if seconds > LONGEST:
+        raise UserError(
+            f"this study takes about {duration(seconds)}, and more than {duration(LONGEST)} is refused: ask for fewer "
+            "edited networks with --size, --controls or --repeats, or for fewer samples with --per-group"
+        )
     log(f"engine: {engine.description}; {saved:.0%} of the computation saved, about {duration(seconds)}")
     if a_pass > CLEARLY_SLOWER * exact:
         log(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")
@@ -103,7 +111,8 @@ def measured_blocks(store: Store, name: str, engine: Engine, part: Part) -> Iter
             here = part.samples.part(columns)
             frame = store.frame(key)
             if frame is not None:
-                block = _block_of(frame, rows, here, key)
+                place = store.path / key if isinstance(store, FolderStore) else key
+                block = _block_of(frame, rows, here, part.variants, place)
                 skipped = float(work[number])
             else:
                 block = engine.run(part.edits, rows, here)
@@ -147,10 +156,15 @@ def _frame_of(block: Block, variants: NDArray[np.int64]) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(OUTCOME_COLUMNS, columns, strict=True)))
 
 
-def _block_of(frame: pd.DataFrame, rows: range, part: Samples, key: str) -> Block:
-    try:
-        shape = (len(rows), len(part))
-        arrays = {name: frame[name].to_numpy().reshape(shape) for name in ("predicted", "loss", "margin")}
-    except (ValueError, KeyError) as error:
-        raise UserError(f"outcomes {key} are broken: delete this file and run the same command again") from error
-    return Block(edits=np.array(rows), index=part.index, **arrays)
+def _block_of(frame: pd.DataFrame, rows: range, part: Samples, variants: NDArray[np.int64], key: object) -> Block:
+    shape, edits = (len(rows), len(part)), np.array(rows)
+    numbers = np.where(edits < 0, -1, variants[edits])
+    if (
+        len(frame) != len(rows) * len(part)
+        or not np.array_equal(frame["variant"], np.repeat(numbers, len(part)))
+        or not np.array_equal(frame["sample"], np.tile(part.index, len(rows)))
+        or (frame["predicted"] >= len(part.dataset.groups.classes)).any()
+    ):
+        raise UserError(f"{key}.parquet is broken or of other edits: delete it and run the same command again")
+    arrays = {name: frame[name].to_numpy().reshape(shape) for name in ("predicted", "loss", "margin")}
+    return Block(edits=edits, index=part.index, **arrays)

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from ..console import log
 from ..criteria.scores import Scores
 from ..datasets.pseudo_minority import with_pseudo_minority
-from ..datasets.samples import Dataset
+from ..datasets.samples import Dataset, checked_dataset
 from ..engine.evaluate import engine_for
 from ..engine.protocol import Engine
 from ..errors import UserError
+from ..networks.checked import checked_network
+from ..networks.forward import outside_inference_mode
 from ..runs.records import check_same_settings
 from ..runs.run import Run
 from ..settings import Execution
@@ -36,7 +38,7 @@ from .network import (
     network_to_trace,
 )
 from .other_epochs import effects_at_other_epochs
-from .plan import check_memory, plan, variants_frame
+from .plan import check_plan, plan, variants_frame
 from .ranking_settings import RankingSettings
 from .rankings import ranking_scores
 from .rules import parse_edits, parse_splits, rankings_of, rules_of
@@ -80,12 +82,14 @@ def study(
         ```
     """
     settings, execution = settings or StudySettings(), execution or Execution()
-    network = network_to_trace(run, settings, data_folder=data_folder, execution=execution)
     store = FolderStore(run.path)
+    _ = run.record  # raises an error if this is no run
     with run.writing():
+        network = network_to_trace(run, settings, data_folder=data_folder, execution=execution)
         return _study(network, settings, store, name=name, engine=None, execution=execution)
 
 
+@outside_inference_mode
 def study_in_memory(
     model: nn.Module,
     data: Dataset,
@@ -117,6 +121,7 @@ def study_in_memory(
         found.effects()[["traced_on", "split", "group_name", "accuracy_change", "p_adjusted", "verdict"]]
         ```
     """
+    model, data = checked_network(model), checked_dataset(data)
     settings = settings or StudySettings()
     if settings.pseudo_minority is not None:
         data = with_pseudo_minority(data, settings.pseudo_minority)
@@ -159,7 +164,7 @@ def _study(
         path = str(stored.pop("engine", ""))
         check_same_settings(stored, record, f"study {result.name}")
         execution = execution.model_copy(update={"compile": path.endswith("compiled")})
-    if result.is_complete:
+    if result.is_complete and all(own.has_frame(name) for name in ("variants", "results")):
         log(f"study {result.name} is finished: reading its results")
         return result
 
@@ -169,7 +174,7 @@ def _study(
         return ranking_scores(network, ranking, store, execution)
 
     selected = select_units(model, data, settings, rankings, rules, scores_of)
-    check_memory(selected, settings.controls)
+    check_plan(selected, specs, repeats=settings.repeats, controls=settings.controls)
     variants = plan(
         model, selected, specs, tensors, repeats=settings.repeats, controls=settings.controls, seed=settings.seed
     )

@@ -14,9 +14,12 @@ import pandas as pd
 
 from ..atomic import write_parquet, write_text
 from ..criteria.scores import Scores, read_scores, save_scores
-from ..errors import UserError
+from ..stored_files import is_stored, read_frame, read_json
+from .stored_columns import columns_of, may_be_empty
 
 Record = dict[str, Any]
+
+REMEDY = "delete it and run the same command again"
 
 
 class Store(Protocol):
@@ -24,6 +27,10 @@ class Store(Protocol):
 
     def below(self, name: str) -> Store:
         """The part of the store whose names begin with `name/`."""
+        ...
+
+    def has_frame(self, name: str) -> bool:
+        """Whether a frame of this name was saved. It is not read."""
         ...
 
     def frame(
@@ -61,6 +68,9 @@ class FolderStore:
     def below(self, name: str) -> FolderStore:
         return FolderStore(self.path / name)
 
+    def has_frame(self, name: str) -> bool:
+        return is_stored(self._frame_file(name))
+
     def frame(
         self, name: str, *, columns: Sequence[str] | None = None, variants: Sequence[int] | None = None
     ) -> pd.DataFrame | None:
@@ -69,19 +79,22 @@ class FolderStore:
         Raises:
             UserError: the file is broken.
         """
-        file = self.path / f"{name}.parquet"
-        if not file.is_file():
+        if not self.has_frame(name):
             return None
-        try:
-            return _read(file, columns, variants)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{file} is broken: delete it and run the same command again") from error
+        return read_frame(
+            self._frame_file(name),
+            columns_of(name),
+            REMEDY,
+            only=columns,
+            variants=variants,
+            may_be_empty=may_be_empty(name),
+        )
 
     def frame_names(self, folder: str) -> list[str]:
         return sorted(f"{folder}/{file.stem}" for file in (self.path / folder).glob("*.parquet"))
 
     def save_frame(self, name: str, frame: pd.DataFrame) -> None:
-        write_parquet(self.path / f"{name}.parquet", frame)
+        write_parquet(self._frame_file(name), frame)
 
     def record(self, name: str) -> Record | None:
         """A record; see `Store`.
@@ -90,20 +103,14 @@ class FolderStore:
             UserError: the file is broken.
         """
         file = self.path / f"{name}.json"
-        if not file.is_file():
-            return None
-        try:
-            record: Record = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file} is broken: delete it and run the same command again") from error
-        return record
+        return read_json(file, REMEDY) if is_stored(file) else None
 
     def save_record(self, name: str, record: Record) -> None:
         write_text(self.path / f"{name}.json", json.dumps(record, indent=2) + "\n")
 
     def scores(self, name: str) -> Scores | None:
         file = self.scores_file(name)
-        return read_scores(file) if file.is_file() else None
+        return read_scores(file) if is_stored(file) else None
 
     def save_scores(self, name: str, scores: Scores) -> None:
         save_scores(self.scores_file(name), scores)
@@ -111,6 +118,9 @@ class FolderStore:
     def scores_file(self, name: str) -> Path:
         """Where scores of this name are."""
         return self.path / f"{name}.safetensors"
+
+    def _frame_file(self, name: str) -> Path:
+        return self.path / f"{name}.parquet"
 
 
 class MemoryStore:
@@ -130,11 +140,17 @@ class MemoryStore:
         part._prefix = f"{self._prefix}{name}/"
         return part
 
+    def has_frame(self, name: str) -> bool:
+        return self._prefix + name in self._frames
+
     def frame(
         self, name: str, *, columns: Sequence[str] | None = None, variants: Sequence[int] | None = None
     ) -> pd.DataFrame | None:
         content = self._frames.get(self._prefix + name)
-        return None if content is None else _read(io.BytesIO(content), columns, variants)
+        if content is None:
+            return None
+        rows = None if variants is None else [("variant", "in", list(variants))]
+        return pd.read_parquet(io.BytesIO(content), columns=None if columns is None else list(columns), filters=rows)
 
     def frame_names(self, folder: str) -> list[str]:
         start = f"{self._prefix}{folder}/"
@@ -156,8 +172,3 @@ class MemoryStore:
 
     def save_scores(self, name: str, scores: Scores) -> None:
         self._scores[self._prefix + name] = scores
-
-
-def _read(file: Path | io.BytesIO, columns: Sequence[str] | None, variants: Sequence[int] | None) -> pd.DataFrame:
-    rows = None if variants is None else [("variant", "in", list(variants))]
-    return pd.read_parquet(file, columns=None if columns is None else list(columns), filters=rows)

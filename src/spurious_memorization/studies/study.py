@@ -6,11 +6,40 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import UserError
+from ..networks.names import LossName
 from ..runs.run import Run
+from ..stored_files import checked_record
+from .ranking_settings import RankingSettings
 from .selected_sets import SelectedSet, control_subset, selected_sets
-from .store import FolderStore, Record, Store
+from .settings import StudySettings
+from .store import REMEDY, FolderStore, Record, Store
+
+
+class StudyRecord(BaseModel):
+    """What a study's `study.json` holds.
+
+    Arguments:
+        settings: of the study.
+        epoch: of the network.
+        rankings: with all their settings.
+        edits: as they are written in words.
+        loss: name of the loss.
+        threshold_everywhere: whether the threshold of single weights counts all weights.
+        engine: how the outcomes were measured.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    settings: StudySettings
+    epoch: int = Field(ge=0)
+    rankings: list[RankingSettings]
+    edits: list[str]
+    loss: LossName
+    threshold_everywhere: bool
+    engine: str
 
 
 class Study:
@@ -62,7 +91,7 @@ class Study:
     @property
     def is_complete(self) -> bool:
         """Whether it is finished."""
-        return self.store.frame("effects", columns=["selected_set"]) is not None
+        return self.store.has_frame("effects")
 
     @property
     def record(self) -> Record:
@@ -73,7 +102,11 @@ class Study:
         """
         record = self.store.record("study")
         if record is None:
+            if isinstance(self.store, FolderStore) and self.is_complete:
+                raise UserError(f"{self.path / 'study.json'} is missing: run the same study again")
             raise UserError(f"there is no study {self.name!r}: `spurmem study` makes one")
+        if isinstance(self.store, FolderStore):
+            return checked_record(self.path / "study.json", record, StudyRecord, REMEDY).model_dump(mode="json")
         return record
 
     def variants(self) -> pd.DataFrame:
@@ -146,10 +179,12 @@ class Study:
     def _frame(self, name: str) -> pd.DataFrame:
         frame = self.store.frame(name)
         if frame is None:
-            raise UserError(f"study {self.name!r} has no {name} yet: run the same command again to finish it")
+            file = self.path / f"{name}.parquet" if isinstance(self.store, FolderStore) else name
+            raise UserError(f"study {self.name!r} has no {file}: run the same study again")
         return frame
 
 
 def studies_of(run: Run) -> list[Study]:
     """The studies that a run holds, finished or not, by name."""
-    return [Study(file.parent) for file in sorted(run.path.glob("studies/*/study.json"))]
+    folders = {file.parent for name in ("study.json", "effects.parquet") for file in run.path.glob(f"studies/*/{name}")}
+    return [Study(folder) for folder in sorted(folders)]

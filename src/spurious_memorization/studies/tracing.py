@@ -66,10 +66,10 @@ def trace(
         ```
     """
     settings, execution = settings or TraceSettings(), execution or Execution()
-    network = network_to_trace(run, settings, data_folder=data_folder, execution=execution)
-    store = FolderStore(run.path)
-    rankings = []
+    store, rankings = FolderStore(run.path), []
+    _ = run.record  # raises an error if this is no run
     with run.writing():
+        network = network_to_trace(run, settings, data_folder=data_folder, execution=execution)
         for ranking in rankings_of(settings, network.model, network.data, network.epoch):
             scores, file = ranking_scores(network, ranking, store, execution), ranking_file(run, ranking)
             if ranking.criterion == "ablation":

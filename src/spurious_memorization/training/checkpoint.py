@@ -5,9 +5,7 @@ Random draws need no stored state: they depend only on seed and epoch.
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +17,21 @@ from ..atomic import atomic_write
 from ..errors import UserError
 from ..networks.weights import StateDict, load_exactly
 from ..runs.run import Run
+from ..stored_files import BrokenFileError, is_stored, read_torch, reading
 from .optimizers import Schedule
+
+REMEDY = "delete it to train again from the first epoch, with --resume"
+
+
+_STORED = {
+    "epoch": int,
+    "passes": int,
+    "seconds": float,
+    "objective": dict,
+    "model": dict,
+    "optimizer": dict,
+    "schedule": dict,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +84,13 @@ def read_checkpoint(run: Run) -> Checkpoint | None:
     Raises:
         UserError: the file is broken.
     """
-    if not run.trainer_file.is_file():
+    if not is_stored(run.trainer_file):
         return None
-    with _reported_if_broken(run):
-        state: dict[str, Any] = torch.load(run.trainer_file, map_location="cpu", weights_only=True)
+    state = read_torch(run.trainer_file, REMEDY)
+    with reading(run.trainer_file, REMEDY):
+        for name, kind in _STORED.items():
+            if not isinstance(state.get(name), kind) or (kind is not dict and not 0 <= state[name] < math.inf):
+                raise BrokenFileError(f"it has no {name}, or a wrong one")
         progress = Progress(
             epoch=state["epoch"], passes=state["passes"], seconds=state["seconds"], objective=state["objective"]
         )
@@ -90,8 +105,10 @@ def restore_network(run: Run, checkpoint: Checkpoint, model: nn.Module) -> None:
     Raises:
         UserError: the file is broken.
     """
-    with _reported_if_broken(run):
+    try:
         load_exactly(model, checkpoint.model, "the run's network")
+    except UserError as error:
+        raise UserError(f"{run.trainer_file}: {error}; or {REMEDY}") from error
 
 
 def restore_optimizer(run: Run, checkpoint: Checkpoint, optimizer: Optimizer, schedule: Schedule) -> None:
@@ -100,14 +117,6 @@ def restore_optimizer(run: Run, checkpoint: Checkpoint, optimizer: Optimizer, sc
     Raises:
         UserError: the file is broken.
     """
-    with _reported_if_broken(run):
+    with reading(run.trainer_file, REMEDY):
         optimizer.load_state_dict(checkpoint.optimizer)
         schedule.load_state(checkpoint.schedule)
-
-
-@contextmanager
-def _reported_if_broken(run: Run) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise UserError(f"{run.trainer_file} is broken: delete it to train again from the first epoch") from error

@@ -13,7 +13,8 @@ from ..networks.forward import choose_device
 from ..runs.evaluate import evaluate_epoch
 from ..runs.records import TrainingCost
 from ..runs.run import Run
-from .checkpoint import Checkpoint, Progress, restore_optimizer, store_checkpoint
+from ..stored_files import reading
+from .checkpoint import REMEDY, Checkpoint, Progress, restore_optimizer, store_checkpoint
 from .gradient_steps import GradientSteps
 from .objective import Objective, Training
 from .optimizers import build_optimizer, build_schedule
@@ -34,7 +35,8 @@ def train_epochs(training: Training, objective: Objective[Any], checkpoint: Chec
     optimizer = build_optimizer(config, model)
     schedule = build_schedule(config, optimizer)
     if checkpoint is not None:
-        objective.load_state(checkpoint.progress.objective)
+        with reading(run.trainer_file, REMEDY):
+            objective.load_state(checkpoint.progress.objective)
         if checkpoint.progress.epoch < config.epochs:
             restore_optimizer(run, checkpoint, optimizer, schedule)
     steps = GradientSteps(

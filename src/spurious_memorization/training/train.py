@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, with_own_transform
+from ..resources import check_disk
 from ..runs.epochs import run_and_epoch
 from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
 from ..runs.run import Run
@@ -63,35 +63,36 @@ def train(
     config = expanded(settings, data)
     execution = execution or TrainExecution()
     _check_options(config, execution)
-    if run.exists and not resume:
-        raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
-    network = network_settings(config, data)
-    data = with_own_transform(data, network)
-    torch.manual_seed(config.seed)
-    checkpoint = read_checkpoint(run)
-    if checkpoint is None:
-        start = starting_network(config, network)
-    else:
-        start = Start(build(network), run.record.trained_start, run.record.weights)
-    model = start.model
-    config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
-    training = Training(run=run, config=config, data=data, model=model, execution=execution)
-    objective = build_objective(training)
-    if checkpoint is None:
-        objective.begin()
-    record = RunRecord(
-        origin="train",
-        data=data_record(data, Path(folder), settings),
-        network=network,
-        settings=config.model_dump(mode="json"),
-        best_by=config.best_by,
-        versions=versions(),
-        start=start_record(config) if checkpoint is None else run.record.start,
-        training_cost=cost_before(config) if checkpoint is None else None,
-        weights=start.weights,
-        trained_start=start.is_trained,
-    )
-    with run.writing():
+    with run.writing():  # whatever the run holds is read here, so that it can't change meanwhile
+        if run.exists and not resume:
+            raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
+        network = network_settings(config, data)
+        data = with_own_transform(data, network)
+        torch.manual_seed(config.seed)
+        checkpoint = read_checkpoint(run)
+        if checkpoint is None:
+            start = starting_network(config, network)
+        else:
+            run.history()  # raises an error if it is missing or broken
+            start = Start(build(network), run.record.trained_start, run.record.weights)
+        model = start.model
+        config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
+        training = Training(run=run, config=config, data=data, model=model, execution=execution)
+        objective = build_objective(training)
+        if checkpoint is None:
+            objective.begin()
+        record = RunRecord(
+            origin="train",
+            data=data_record(data, Path(folder), settings),
+            network=network,
+            settings=config.model_dump(mode="json"),
+            best_by=config.best_by,
+            versions=versions(),
+            start=start_record(config) if checkpoint is None else run.record.start,
+            training_cost=cost_before(config) if checkpoint is None else None,
+            weights=start.weights,
+            trained_start=start.is_trained,
+        )
         _announce(run, config, data, model)
         run.create(record)
         if execution.keep_pruned:
@@ -151,12 +152,8 @@ def _check_options(config: TrainSettings, execution: TrainExecution) -> None:
 def _announce(run: Run, config: TrainSettings, data: Dataset, model: nn.Module) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     checkpoints = config.epochs // config.checkpoint_every + 1 + (config.epochs % config.checkpoint_every > 0)
-    needed, free = size * (checkpoints + 3), shutil.disk_usage(run.path).free
-    if needed > free:
-        raise UserError(
-            f"{checkpoints} checkpoints need {needed / 1e9:.1f} GB but {run.path} has {free / 1e9:.1f} GB: "
-            "free some space, or keep fewer with --checkpoint-every"
-        )
+    remedy = "free some space, or keep fewer with --checkpoint-every"
+    check_disk(run.path, size * (checkpoints + 3), f"{checkpoints} checkpoints", remedy)
     log(
         f"training {config.model} on {data.name}: {len(data.train)} samples, {config.epochs} epochs, "
         f"{checkpoints} checkpoints ({size * checkpoints / 1e6:.0f} MB) into {run.path}"

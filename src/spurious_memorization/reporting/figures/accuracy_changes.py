@@ -94,11 +94,13 @@ def accuracy_changes(inputs: ReportInputs) -> Figure | None:
 
 
 def verdicts(inputs: ReportInputs) -> Figure | None:
-    """A table of the three answers about each selected set and minority group; None without a study."""
+    """A table of the three answers about each selected set and minority group; None without a study of one."""
     if not inputs.studies:
         return None
     effects = inputs.effects()
     tests = effects[effects["minority"] & ((effects["n_controls"] > 0) | (effects["split"] == "train"))]
+    if tests.empty:
+        return None
     tests = tests.assign(found=tests["verdict"].isin(FOUND))
     for name in ("influential", "selective", "memorizing"):
         tests[name] = [None if pd.isna(value) else bool(value) for value in tests[name]]

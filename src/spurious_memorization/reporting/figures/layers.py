@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 
 import altair as alt
 import pandas as pd
-import safetensors
-from pydantic import ValidationError
 
 from ...networks.units import short_name
+from ...studies.ablation_map import stored_map
 from ...studies.ranking_settings import RankingSettings
-from ...studies.rankings import ranking_file
+from ...studies.store import FolderStore
 from ..inputs import FinishedStudy, ReportInputs
 from ..tables.columns import table_of
 from ..tables.findings import tested_split
@@ -100,8 +97,9 @@ def ablation(inputs: ReportInputs) -> Figure | None:
     """The effect of zeroing each unit alone on each group's mean margin, by layer; None if no map was measured."""
     frames = []
     for run in inputs.runs:
-        files = sorted((run.path / "ablations").glob("*/map.parquet"))
-        frames += [_map(file).assign(run=str(run.path)) for file in files]
+        store = FolderStore(run.path)
+        names = [f"ablations/{file.parent.name}" for file in sorted((run.path / "ablations").glob("*/map.parquet"))]
+        frames += [_map(store.below(name)).assign(run=str(run.path)) for name in names]
     if not frames:
         return None
     rows = pd.concat(frames, ignore_index=True)
@@ -156,14 +154,8 @@ def layer_names(study: FinishedStudy) -> list[str]:
     rankings = study.study.record["rankings"]
     if not rankings:
         return []
-    try:
-        file = ranking_file(study.run, RankingSettings.model_validate(rankings[0]))
-    except ValidationError:
-        return []
-    if not file.is_file():
-        return []
-    with safetensors.safe_open(file, "pt") as opened:
-        return [short_name(name) for name in json.loads(opened.metadata()["order"])]
+    scores = FolderStore(study.run.path).scores(RankingSettings.model_validate(rankings[0]).name)
+    return [] if scores is None else [short_name(name) for name in scores]
 
 
 def _rows(study: FinishedStudy) -> pd.DataFrame:
@@ -207,11 +199,14 @@ def _in_order(known: list[str], used: set[str]) -> list[str]:
     return [*dict.fromkeys(known), *others]
 
 
-def _map(file: Path) -> pd.DataFrame:
-    """The range of effects in each layer, and the units with the largest effects, for each group."""
-    effects = pd.read_parquet(file)
-    settings = json.loads((file.parent / "ablation.json").read_text(encoding="utf-8"))["settings"]
-    label = f"{settings['select']['unit']}s, epoch {settings['epoch']}, {settings['split']}, {settings['precision']}"
+def _map(store: FolderStore) -> pd.DataFrame:
+    """The range of effects in each layer, and the units with the largest effects, for each group.
+
+    Arguments:
+        store: of one ablation map.
+    """
+    effects, settings = stored_map(store)
+    label = f"{settings.select.unit}s, epoch {settings.epoch}, {settings.split}, {settings.precision}"
     effects["layer"] = effects["tensor"].map(short_name)
     by_layer = effects.groupby(["group", "layer"], sort=False)["margin_change"]
     quantiles = by_layer.quantile([0, 0.05, 0.5, 0.95, 1]).unstack()

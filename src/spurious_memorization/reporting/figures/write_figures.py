@@ -59,6 +59,8 @@ def draw_figures(
             return _gallery_figure(inputs, choice, data_folder, execution)
         figure = FIGURES[one](inputs)
         if figure is None:
+            if one == "verdicts" and inputs.studies:
+                raise UserError("there are verdicts on minority groups only, and no minority group was measured")
             raise UserError(MISSING.get(one, "no finished study: `spurmem study RUN` makes one"))
         return figure.chosen(choice)
 

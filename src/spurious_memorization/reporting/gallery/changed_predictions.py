@@ -18,6 +18,7 @@ from ...datasets.sources import Images
 from ...errors import UserError
 from ...runs.run import Run
 from ...settings import Execution
+from ...stored_files import StoredFileError
 from ...studies.selected_sets import SelectedSet
 from ...studies.study import Study
 from ..inputs import FinishedStudy, ReportInputs
@@ -120,6 +121,8 @@ def make_gallery(inputs: ReportInputs, data_folder: Path | None = None, executio
             for study in inputs.studies:
                 if study.run is run:
                     found += gallery_items(study, data, execution)
+        except StoredFileError:
+            raise
         except UserError as error:
             reasons[str(run.path)] = str(error)
     return Gallery(items=tuple(found), reasons=reasons)
@@ -141,7 +144,7 @@ def gallery_items(finished: FinishedStudy, data: Dataset, execution: Execution |
     listed = [one for one in study.selected_sets() if isinstance(one.about["units"], str)]
     controls = {one.number: _first_control(one) for one in listed}
     variants = [*(int(one.about["variant"]) for one in listed), *filter(None, controls.values())]
-    predictions = _predictions(study, split, variants)
+    predictions = _predictions(study, data, split, variants)
     about = effects.drop_duplicates("selected_set").set_index("selected_set")
     images = _top_activating(finished, data, listed, [units_of[variant] for variant in variants], execution)
     found = []
@@ -204,10 +207,27 @@ def _first_control(one: SelectedSet) -> int | None:
     return None if first.empty else int(first["variant"].iloc[0])
 
 
-def _predictions(study: Study, split: str, variants: Sequence[int]) -> dict[int, pd.Series]:
-    """Predicted class of each sample, for some variants and for the unedited network (-1)."""
+def _predictions(study: Study, data: Dataset, split: str, variants: Sequence[int]) -> dict[int, pd.Series]:
+    """Predicted class of each sample, for some variants and for the unedited network (-1).
+
+    Raises:
+        UserError: outcomes are missing, or are those of other data.
+    """
     outcomes = study.outcomes(split, variants=variants)
-    return {int(number): rows.set_index("sample")["predicted"] for number, rows in outcomes.groupby("variant")}
+    found = {int(number): rows.set_index("sample")["predicted"] for number, rows in outcomes.groupby("variant")}
+    before = found.get(-1, pd.Series(dtype=int))
+    there = outcomes["sample"] < len(data), outcomes["predicted"] < len(data.groups.classes)
+    if (
+        not all(values.all() for values in there)
+        or not found.keys() >= set(variants)
+        or not outcomes["sample"].isin(before.index).all()
+    ):
+        place = study.path
+        raise StoredFileError(
+            f"{place / 'outcomes'} is not complete or of other data: delete {place / 'effects.parquet'} and run the "
+            "same study again"
+        )
+    return found
 
 
 def _changed(data: Dataset, predictions: Mapping[int, pd.Series], variant: int, units: str) -> ChangedPredictions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from ...errors import UserError
 from ...networks.forward import choose_device, logits, moved, working_copy
 from ...runs.run import Run
 from ...settings import Execution
+from ...stored_files import BrokenFileError, Columns, StoredFileError, is_stored, read_frame, reading
 from ...studies.study import Study
 
 MAX_IMAGES = 12
@@ -27,7 +29,9 @@ MAX_SEARCHED = 5000
 
 The share is drawn with the study's seed."""
 
-COLUMNS = ["unit", "sample", "activation", "n_searched"]
+STORED: Columns = {"unit": "text", "sample": "count", "activation": "number", "n_searched": "count"}
+
+COLUMNS = list(STORED)
 
 
 def stored_top_activating(
@@ -47,7 +51,7 @@ def stored_top_activating(
         One row per channel and image, the largest activation first: unit, sample, activation, n_searched.
     """
     file = study.path / "top-activating.parquet"
-    there = pd.read_parquet(file) if file.is_file() else pd.DataFrame(columns=COLUMNS)
+    there = _stored(file, len(data))
     missing = [unit for unit in units if unit not in set(there["unit"])]
     if not missing:
         return there
@@ -57,13 +61,33 @@ def stored_top_activating(
         samples = samples.per_group(MAX_SEARCHED // len(set(samples.g.tolist())), settings["seed"])
     log(f"finding the top-activating images of {len(missing)} channels: one pass over {len(samples)} training images")
     found = top_activating(run.network(study.record["epoch"]), samples, missing, execution=execution)
-    frame = found if there.empty else pd.concat([there, found], ignore_index=True)
     try:
         with run.writing():
+            frame = _with(_stored(file, len(data)), found)
             write_parquet(file, frame)
+            return frame
+    except StoredFileError:
+        raise
     except UserError as error:
         log(f"note: {file.name} is not stored for the next report: {error}")
-    return frame
+    return _with(there, found)
+
+
+def _stored(file: Path, n_samples: int) -> pd.DataFrame:
+    if not is_stored(file):
+        return pd.DataFrame(columns=COLUMNS)
+    remedy = "delete it: the next report makes it again"
+    rows = read_frame(file, STORED, remedy)
+    with reading(file, remedy):
+        if (rows["sample"] >= n_samples).any():
+            raise BrokenFileError("it names samples that the data don't have")
+    return rows
+
+
+def _with(there: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """The rows found, and those of other units that are there."""
+    others = there[~there["unit"].isin(found["unit"])]
+    return found if others.empty else pd.concat([others, found], ignore_index=True)
 
 
 def top_activating(

@@ -148,7 +148,7 @@ def _commands(inputs: ReportInputs, figures: Mapping[str, Figure]) -> dict[str, 
     for name, figure in figures.items():
         runs = inputs.runs if "run" not in figure.choosers else inputs.runs[:1]
         single = [chooser for chooser in figure.choosers if chooser in ONE_AT_A_TIME and chooser != "run"]
-        choice = {chooser: figure.options(chooser)[0] for chooser in single}
+        choice = {chooser: options[0] for chooser in single if (options := figure.options(chooser))}
         made[name] = command(name, [run.path for run in runs], choice)
     first = inputs.studies[0] if inputs.studies else None
     if first is not None:

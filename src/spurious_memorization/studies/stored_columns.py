@@ -1,0 +1,125 @@
+"""The columns of the frames that a study stores, by which a broken file is found when it is read."""
+
+from __future__ import annotations
+
+from ..stored_files import Columns
+
+VARIANTS: Columns = {
+    "variant": "count",
+    "family": "text",
+    "selected_set": "whole",
+    "pool": "whole",
+    "criterion": "text or none",
+    "group": "text or none",
+    "selected_on": "text or none",
+    "size": "text or none",
+    "kind": "text",
+    "parameters": "text",
+    "unit": "text",
+    "n_units": "count",
+    "units": "text or none",
+    "digest": "text",
+    "fold": "whole",
+    "repeat": "whole",
+    "control": "whole",
+    "matched_to": "text or none",
+    "norm_ratio": "number",
+    "same_tensor": "number",
+}
+
+_CORRECT: Columns = {"n": "count", "correct_before": "count", "correct_after": "count"}
+
+RESULTS: Columns = {
+    "variant": "count",
+    "split": "text",
+    "subset": "text",
+    "half": "whole",
+    "group": "count",
+    **_CORRECT,
+    "became_wrong": "count",
+    "became_right": "count",
+    **dict.fromkeys(("loss_before", "loss_after", "margin_before", "margin_after"), "number"),
+}
+
+EFFECTS: Columns = {
+    "selected_set": "count",
+    "criterion": "text",
+    "traced_on": "text or none",
+    "size": "text",
+    "kind": "text",
+    "parameters": "text",
+    "unit": "text",
+    "n_units": "count",
+    "units": "text or none",
+    "split": "text",
+    "group": "count",
+    "group_name": "text",
+    "minority": "flag",
+    "n": "count",
+    **dict.fromkeys(("accuracy_before", "accuracy_after"), "share"),
+    **dict.fromkeys(("accuracy_change", "low", "high", "margin_change", "tested_accuracy_change"), "number"),
+    **dict.fromkeys(("control_low", "control_median", "control_high"), "number"),
+    "n_controls": "count",
+    "n_controls_as_large": "count",
+    "controls_on": "text or none",
+    **dict.fromkeys(("p", "p_adjusted", "p_selective"), "share"),
+    **dict.fromkeys(("difference", "contrast", "contrast_low", "contrast_high", "norm_ratio"), "number"),
+    **dict.fromkeys(("influential", "selective", "memorizing"), "flag or none"),
+    "verdict": "text",
+    "reason": "text or none",
+}
+
+OTHER_EPOCHS: Columns = {
+    "selected_set": "count",
+    "epoch": "count",
+    "split": "text",
+    "group": "count",
+    "group_name": "text",
+    "accuracy_change": "number",
+}
+
+AGREEMENT: Columns = {
+    "one": "text",
+    "other": "text",
+    "k": "count",
+    "shared": "count",
+    **dict.fromkeys(("expected", "p", "rank_correlation"), "number"),
+}
+
+OUTCOMES: Columns = {
+    "variant": "whole",
+    "sample": "count",
+    "predicted": "count",
+    "loss": "number",
+    "margin": "number",
+}
+
+ABLATION_MAP: Columns = {
+    "tensor": "text",
+    "index": "count",
+    "group": "text",
+    **_CORRECT,
+    **dict.fromkeys(("margin_before", "margin_after", "accuracy_change", "margin_change"), "number"),
+}
+
+_FRAMES = {
+    "variants": VARIANTS,
+    "results": RESULTS,
+    "effects": EFFECTS,
+    "other_epochs": OTHER_EPOCHS,
+    "agreement": AGREEMENT,
+    "map": ABLATION_MAP,
+    "map_of_half_0": ABLATION_MAP,
+    "map_of_half_1": ABLATION_MAP,
+}
+
+
+def columns_of(name: str) -> Columns:
+    """The columns of a frame, by its name in the store."""
+    folder, _, own = name.rpartition("/")
+    return OUTCOMES if folder.endswith("outcomes") else _FRAMES[own]
+
+
+def may_be_empty(name: str) -> bool:
+    """Whether a frame of this name can have no rows."""
+    return name in ("agreement", "other_epochs")
