@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -114,6 +115,8 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = io.StringIO()
     warnings.showwarning = _show_warning
     application.config = ()
     try:

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..console import log_once
 from ..datasets.sources import Inputs
 from ..errors import UserError, first_line
-from .checked import checked_network, copied_network
+from .checked import checked_network, copied_network, in_float32
 from .names import Precision
 
 
@@ -29,7 +28,13 @@ def choose_device(name: str = "auto") -> torch.device:
         raise UserError(
             f"no device {name!r} here: use auto or {', '.join(kind for kind in available if available[kind])}"
         )
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"no device {name!r} here: write its number behind it, as in cuda:0") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"no device {name!r} here: the numbers go from 0 to {torch.cuda.device_count() - 1}")
+    return device
 
 
 outside_inference_mode = torch.inference_mode(False)
@@ -44,10 +49,7 @@ def working_copy(model: nn.Module, device: torch.device | None = None) -> nn.Mod
         UserError: as for `checked_network` and `copied_network`.
     """
     copied = copied_network(checked_network(model)).eval().requires_grad_(False)
-    numbers = (value for value in (*copied.parameters(), *copied.buffers()) if value.is_floating_point())
-    if others := sorted({str(value.dtype) for value in numbers} - {"torch.float32"}):
-        log_once(f"the network has numbers of type {', '.join(others)}: a copy in float32 is computed")
-        copied = copied.float()
+    copied = in_float32(copied)
     copied = copied.to(device) if device is not None else copied
     for tensor in (*copied.parameters(), *copied.buffers()):
         if tensor.ndim == 4:
@@ -110,8 +112,10 @@ def _failure(error: Exception, inputs: Inputs) -> str:
     what = f"the network fails on inputs of shape {shapes} ({type(error).__name__}: {first_line(error)})"
     if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
         return f"{what}: use smaller batches (--batch-size, --eval-batch-size)"
+    if "more than 1 value per channel" in str(error):
+        return f"{what}: batch norm can't train on one sample, so use a --batch-size above 1 and several samples"
     if any(value.ndim == 4 for value in _tensors(inputs)):
-        return f"{what}: use images of another size (--image-size) or another network (--model)"
+        return f"{what}: use images of another size (--image-size) or another network (--model), or fix its forward"
     return f"{what}: give inputs that its forward takes"
 
 
