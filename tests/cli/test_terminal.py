@@ -180,3 +180,9 @@ def test_no_bar_where_a_line_can_not_be_drawn_again(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(waiting, "console", Console(file=stream, force_terminal=True))
     assert list(waiting.progress([1, 2], 2, "work")) == [1, 2]
     assert stream.getvalue() == ""
+
+
+def test_closed_output(squares: Path) -> None:
+    command = 'exec "$0" -m spurious_memorization data check "$1" >&-'
+    done = subprocess.run(["sh", "-c", command, sys.executable, str(squares)], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -104,7 +104,7 @@ def taken(folder: Path) -> int:
         {},
         {"image_size": 13, "resize": 15},
         {"image_size": 7, "resize": 9, "keep_aspect": True, "interpolation": "bicubic"},
-        {"image_size": 21, "resize": 11, "interpolation": "nearest"},
+        {"image_size": 11, "resize": 21, "interpolation": "nearest"},
         {"image_size": 224, "resize": 256, "mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.3)},
     ],
 )
