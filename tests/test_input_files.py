@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spurious_memorization.errors import UserError
-from spurious_memorization.input_files import regular_file, shown
+from spurious_memorization.input_files import read_text, regular_file, shown
 
 
 def refusal(path: str | Path, **options: int) -> str:
@@ -52,3 +52,22 @@ def test_a_message_shows_any_name_in_one_short_line() -> None:
     assert shown("a name") == "a name"
     assert shown("a\nb\0") == r"'a\nb\x00'"
     assert len(shown("x" * 10_000)) < 200
+
+
+def test_text_is_decoded_by_its_mark_or_as_utf_8(tmp_path: Path) -> None:
+    file = tmp_path / "text"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        file.write_bytes("Möwe\n".encode(encoding))
+        assert read_text(file, max_bytes=100) == "Möwe\n"
+
+
+def test_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "text"
+    for content, message in (
+        ("a\nMöwe\n".encode("cp1252"), "is not utf-8 in line 2, it is probably cp1252"),
+        ("a\nMöwe\n".encode("utf-16-le"), "NUL byte in line 1, as UTF-16 without a mark"),
+        ("a".encode("utf-16") + b"b", "is not utf-16 in line 1"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read_text(file, max_bytes=100)

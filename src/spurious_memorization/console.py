@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TypeVar
 
 from rich.console import Console
@@ -15,7 +16,13 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def log(line: str) -> None:
     """Print one line of progress for the user."""
-    console.print(line, markup=False)
+    console.print(line, markup=False, emoji=False)
+
+
+@cache
+def log_once(line: str) -> None:
+    """Print a line, unless this process has printed it before."""
+    log(line)
 
 
 def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:

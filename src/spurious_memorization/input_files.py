@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from pathlib import Path
 
 from .errors import UserError, first_line
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # starts like that of UTF-16, so it comes first
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 def regular_file(path: str | Path, *, max_bytes: int | None = None) -> Path:
@@ -45,3 +53,22 @@ def shown(text: str | Path, limit: int = 200) -> str:
     if len(printable) <= limit:
         return printable
     return f"{printable[: limit // 2]} ... {printable[-limit // 4 :]}"
+
+
+def read_text(file: Path, *, max_bytes: int) -> str:
+    """The text of a regular file in UTF-8, or in UTF-16 if it starts with the mark (BOM) of that encoding.
+
+    Raises:
+        UserError: the file is none, as for `regular_file`, or is in another encoding. The message names the encoding.
+    """
+    content = regular_file(file, max_bytes=max_bytes).read_bytes()
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    if encoding.startswith("utf-8") and b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        raise UserError(f"{shown(file)} has a NUL byte in line {line}, as UTF-16 without a mark has: save it as UTF-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        likely = ", it is probably cp1252 (Windows) or latin-1" if encoding == "utf-8" else ""
+        raise UserError(f"{shown(file)} is not {encoding} in line {line}{likely}: save it as UTF-8") from error

@@ -4,11 +4,42 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .errors import UserError
+
+MAX_SEED = 2**32 - 1
+"""The largest seed: that of NumPy and scikit-learn."""
+
+MAX_COUNT = 10_000_000
+"""The largest number of samples, units or repeats that an option takes. What memory holds is checked apart."""
+
+MAX_EPOCHS = 1_000_000
+
+MAX_IMAGE_SIZE = 4096
+
+MAX_WORKERS = 256
+"""The largest number of further processes."""
+
+
+def whole_number(digits: str, most: int, what: str) -> int:
+    """The number that digits stand for.
+
+    Arguments:
+        digits: the text.
+        most: the largest number that is allowed.
+        what: what the number is, for the error message.
+
+    Raises:
+        UserError: the number is larger.
+    """
+    if len(digits.lstrip("0")) > len(str(most)) or int(digits) > most:
+        raise UserError(f"{what} {digits} is too large: the largest is {most}")
+    return int(digits)
+
 
 class Settings(BaseModel):
     """Settings change results. They are stored with the results and compared when a command continues."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 class Execution(BaseModel):
@@ -20,9 +51,12 @@ class Execution(BaseModel):
     workers: int | None = Field(
         None,
         ge=0,
+        le=MAX_WORKERS,
         description="extra processes that read images; by default some if an accelerator trains, otherwise none",
     )
-    eval_batch_size: int = Field(200, ge=1, description="largest number of samples per forward pass in evaluation")
+    eval_batch_size: int = Field(
+        200, ge=1, le=MAX_COUNT, description="largest number of samples per forward pass in evaluation"
+    )
     compile: bool | None = Field(
         None, description="compile edited networks with torch.compile; by default only if that saves time"
     )

@@ -66,7 +66,7 @@ def test_a_command_on_a_run(
         (["--model=resnet1"], "unknown network 'resnet1'"),
         (["--model=tiny_networks:missing"], "tiny_networks:missing"),
         (["--model=no_such_module:factory"], "no_such_module"),
-        (["--model=os:getcwd"], "os:getcwd gave a str, not a torch.nn.Module"),
+        (["--model=os:getcwd"], "os:getcwd belongs to Python itself"),
         (["--objective=other"], "objective"),
         (["--recipe=mine"], "recipe"),
         (["--epochs=many"], "epochs"),
@@ -76,6 +76,9 @@ def test_a_command_on_a_run(
         (["--from=nowhere"], "nowhere is not a run"),
         (["--weights=nowhere.pth"], "weight file nowhere.pth does not exist"),
         (["--device=tpu"], "no device 'tpu' here"),
+        (["--device=cpu:x"], "no device 'cpu:x' here"),
+        (["--device=cuda:999"], "no device 'cuda:999' here"),
+        (["--model=tiny_networks:normed_features", "--batch-size=1"], "so use a --batch-size above 1"),
         (["--checkpoint-every=0"], "checkpoint-every"),
         (["--seeds=one"], "seeds 'one'"),
         (["--ressume"], "--ressume"),
@@ -91,7 +94,7 @@ def test_a_training_that_cannot_begin(
     assert tiny.spurmem(capsys, "train", squares, *tiny.train_flags(tmp_path / "out", epochs=0)).status == 0
 
 
-@pytest.mark.parametrize("content", ["epochs: [1", "- epochs\n- 1", "epochz: 3", "epochs: many", "\xff\xfe"])
+@pytest.mark.parametrize("content", ["epochs: [1", "- epochs\n- 1", "epochz: 3", "epochs: many", "\xff", "a: !!int x"])
 def test_a_broken_config_file(content: str, squares: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "c.yaml").write_bytes(content.encode("latin-1"))
     command = ("train", squares, "--model", tiny.NETWORK, "--out", tmp_path / "out", "--config", tmp_path / "c.yaml")

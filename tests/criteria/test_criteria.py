@@ -218,7 +218,13 @@ class Echo(nn.Module):
 
 
 def echo_data(logits: list[list[float]], y: list[int], a: list[int] | None = None) -> sm.Dataset:
-    return sm.from_tensors(torch.tensor(logits), y, a or [0] * len(y), classes=("no", "yes"), attributes=("dry", "wet"))
+    return sm.from_tensors(
+        torch.tensor(logits, dtype=torch.float32),
+        y,
+        a or [0] * len(y),
+        classes=("no", "yes"),
+        attributes=("dry", "wet"),
+    )
 
 
 def test_worst_are_those_of_largest_loss_ties_by_index():

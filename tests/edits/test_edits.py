@@ -384,7 +384,7 @@ def failing(there: SimpleNamespace) -> dict[str, tuple[sm.Edit, str]]:
             sm.edits.mean(units, {"conv1": there.means["conv1"]}),
             "the mean of layer layer1.0.conv1",
         ),
-        "function raises": (sm.Edit("users_edits:fails", units), "users_edits:fails fails: not today"),
+        "function raises": (sm.Edit("users_edits:fails", units), r"users_edits:fails fails: \w+: not today"),
         "function without the parameter": (sm.Edit("users_edits:draw", units, {"std": 1}), "unexpected keyword"),
         "wrong shape": (sm.Edit("users_edits:small", units), "must return a tensor of shape"),
         "no tensor": (sm.Edit("users_edits:nothing", units), "must return a tensor of shape"),
@@ -459,7 +459,9 @@ def test_a_failing_forward_leaves_the_network_as_it_was():
         lambda: sm.hardest_samples(model, data.train),
         lambda: sm.edits.channel_means(model, data.train),
     ):
-        with pytest.raises(RuntimeError, match="broken after 4 samples"):
+        with pytest.raises(
+            sm.UserError, match=r"fails on inputs of shape \[4, 3, 5, 5\] \(RuntimeError: broken after 4 samples"
+        ):
             attempt()
     assert same(before, snapshot(model))
     hook.remove()

@@ -76,7 +76,10 @@ def test_several_random_edits_with_repeats(run: sm.Run) -> None:
         ({"units": ("conv1:8",)}, "8 is too large"),
         ({"unit": "head"}, "no attention that is known"),
         ({"tensors": ("layer*",)}, "no channels in the chosen tensors"),
-        ({"criterion": ("weight_norm",), "size": ("1",), "controls": 10**9}, "such as --controls 249999999"),
+        (
+            {"size": ("1",), "edit": ("random_noise:std=1",), "controls": 10**5, "repeats": 10**7},
+            "edited networks of this study need 1,500 TB of memory, and ",
+        ),
     ],
 )
 def test_what_does_not_fit_is_an_error_and_leaves_the_name_free(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Dict
 from pydantic import ValidationError
@@ -21,11 +22,14 @@ from rich.text import Text
 from .. import __version__
 from ..console import log
 from ..errors import UserError, first_line
+from ..yaml_files import read_yaml
 
 PIPED_WIDTH = 140
 
 LONGEST_NAME = 300
 """Characters of a path that an error shows."""
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 _FLAGS = Parameter(negative_iterable=(), consume_multiple=False)
 
@@ -59,22 +63,10 @@ class _ConfigFile:
         self.file = file
 
     def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-        options = self._options()
+        options = read_yaml(self.file, "epochs: 12")
         for command in reversed(commands):
             options = {command: options}
         Dict(options, source=str(self.file))(app, commands, arguments)
-
-    def _options(self) -> dict[str, Any]:
-        file = self.file
-        try:
-            options = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"--config {file} can't be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"--config {file} is not valid YAML: {first_line(error)}") from error
-        if not isinstance(options, dict):
-            raise UserError(f"--config {file} must hold options such as `epochs: 12`")
-        return options
 
 
 def _with_common_flags(application: App) -> App:
@@ -126,6 +118,10 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = io.StringIO()
+    _accept_all_characters(sys.stdout)
+    _accept_all_characters(sys.stderr)
     warnings.showwarning = _show_warning
     application.config = ()
     try:
@@ -144,7 +140,27 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
     except KeyboardInterrupt:
         log("spurmem: interrupted; run the same command again to continue")
         status = 130
+    except (MemoryError, RuntimeError) as error:
+        if debug or not _is_out_of_memory(error):
+            raise
+        log(f"spurmem: memory is exhausted ({first_line(error)}): use a smaller batch size or image size")
+        status = 2
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _accept_all_characters(stream: object) -> None:
+    """Let a stream escape the characters of names that can't be written.
+
+    Without UTF-8, all characters beyond ASCII are escaped: who reads the stream often decodes it with another encoding.
+    """
+    if isinstance(stream, io.TextIOWrapper):
+        encoding = stream.encoding if stream.encoding.lower().startswith("utf") else "ascii"
+        stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether memory of the machine or of an accelerator is exhausted. PyTorch has no type of its own for the first."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _without_nan(facts: Any) -> Any:
@@ -168,6 +184,11 @@ def _wrong_place(error: OSError | ValueError) -> str | None:
 
 
 def _one_line(error: Exception) -> str:
+    """The message in one line, where an endless number is shortened."""
+    return re.sub(r"\d{60,}", lambda digits: f"{digits[0][:20]}... ({len(digits[0])} digits)", _message(error))
+
+
+def _message(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, CycloptsError) else error
     if isinstance(cause, ValidationError):
         first = cause.errors()[0]

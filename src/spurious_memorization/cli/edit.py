@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from ..networks.names import UnitKind
-from ..settings import Execution
+from ..settings import MAX_SEED, Execution
 from .app import Answer
 from .finished import finished
 
@@ -22,7 +23,7 @@ def edit_command(
     edit: str = "zero",
     epoch: str = "last",
     unit: UnitKind = "channel",
-    seed: int = 0,
+    seed: Annotated[int, Parameter(validator=Number(gte=0, lte=MAX_SEED))] = 0,
     data: Path | None = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:

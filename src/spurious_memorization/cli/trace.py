@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import RenderableType
 
-from ..settings import Execution
+from ..settings import MAX_COUNT, Execution
 from ..studies.settings import TraceSettings
 from .app import Answer
 
@@ -17,7 +18,7 @@ def trace_command(
     run: Path,
     /,
     *,
-    show: int = 10,
+    show: Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_COUNT))] = 10,
     data: Path | None = None,
     settings: Annotated[TraceSettings | None, Parameter(name="*")] = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..edits.edit import Edit
+from ..edits.edit import Edit, checked_edits
+from ..networks.checked import checked_network
 from ..networks.units import Units, touched
 from ..seeds import derived_seed
 from .norms import norms_of, stage_of, where_units_are
@@ -74,7 +75,8 @@ def matched_controls(model: nn.Module, edit: Edit | Units, n: int = 99, *, seed:
         edits = [sm.edits.zero(units), *sm.matched_controls(model, sm.edits.zero(units), n=99)]
         ```
     """
-    edit = Edit("zero", edit) if isinstance(edit, Units) else edit
+    model = checked_network(model)
+    (edit,) = checked_edits(Edit("zero", edit) if isinstance(edit, Units) else edit)
     digest = edit.digest()
     drawn = matched_rankings(model, [edit.units], n, seed=seed).rankings
     if len(drawn) < n:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, first_line
+from ..networks.selection import Selection
+from ..networks.units import unit_shapes
 from ..user_functions import load_user_function
 from .gradients import gradient, taylor
 from .names import CRITERION_NAMES, criterion_name
@@ -40,3 +43,36 @@ def find_criterion(name: str) -> Criterion:
     if ":" not in name:
         raise UserError(f"unknown criterion {name!r}: choose among {', '.join(CRITERION_NAMES)}, or module:function")
     return load_user_function(name)
+
+
+def checked_scores(criterion: str, values: object, model: nn.Module, select: Selection) -> dict[str, Tensor]:
+    """What a user's criterion returned, checked: scores for the network's units.
+
+    Arguments:
+        criterion: its name.
+        values: {tensor name: scores}, as tensors, arrays or lists.
+        model: the network.
+        select: names the kind of unit.
+
+    Raises:
+        UserError: they are something else, of another tensor or shape, or not a number.
+    """
+    if not isinstance(values, Mapping) or not values:
+        what = "an empty mapping" if isinstance(values, Mapping) else f"a {type(values).__name__}"
+        raise UserError(f"criterion {criterion} must return {{tensor name: scores}}, not {what}")
+    shapes, scores = unit_shapes(model, select.unit), {}
+    for name, of_units in values.items():
+        if name not in shapes:
+            there = ", ".join(list(shapes)[:3])
+            no_units = f"gives scores for {name!r}, which has no {select.unit}s"
+            raise UserError(f"criterion {criterion} {no_units}: it may name {there}, ...")
+        try:
+            scores[name] = torch.as_tensor(of_units).detach().float()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"criterion {criterion} gives no numbers for {name}: {first_line(error)}") from error
+        if scores[name].shape != shapes[name]:
+            given, wanted = tuple(scores[name].shape), tuple(shapes[name])
+            raise UserError(f"criterion {criterion} gives scores of shape {given} for {name}, not {wanted}")
+        if scores[name].isnan().any():
+            raise UserError(f"criterion {criterion} gives NaN for {name}: each unit needs a number")
+    return scores

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from ..datasets.samples import Samples
 from ..datasets.sources import Batch
-from ..networks.forward import device_of, logits, moved, working_copy
+from ..datasets.tensors import as_batch
+from ..networks.checked import checked_network
+from ..networks.forward import device_of, logits, moved, outside_inference_mode, working_copy
 from ..networks.losses import LOSSES, finite
 from ..networks.names import LossName
 from ..networks.selection import Selection
@@ -43,6 +45,7 @@ def gradient(
         scores = sm.criteria.gradient(model, sm.hardest_samples(model, data.train, group="waterbird on land"))
         ```
     """
+    model = checked_network(model)
     slopes = gradients(model, batch, loss)
     return reduce_units(model, select or Selection(), slopes, l2_norm)
 
@@ -71,16 +74,18 @@ def taylor(
     Raises:
         UserError: the selection leaves no unit, or an image is missing or broken.
     """
+    model = checked_network(model)
     slopes = gradients(model, batch, loss)
     parameters = {name: value.detach().cpu() for name, value in model.named_parameters()}
     products = {name: parameters[name] * slopes[name] for name in slopes}
     return reduce_units(model, select or Selection(), products, lambda values: values.sum(-1).abs())
 
 
+@outside_inference_mode
 @torch.enable_grad()
 def gradients(model: nn.Module, batch: Batch | Samples, loss: LossName = "cross_entropy") -> dict[str, Tensor]:
     """Gradient of the mean loss over the batch with respect to every parameter, in evaluation mode, on the CPU."""
-    network = working_copy(model)
+    network, batch = working_copy(model), as_batch(batch)
     device = device_of(network)
     parameters = {name: value.requires_grad_() for name, value in network.named_parameters()}
     sums = {name: torch.zeros_like(value) for name, value in parameters.items()}

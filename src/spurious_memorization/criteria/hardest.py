@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..datasets.samples import Samples
+from ..datasets.samples import Samples, checked_samples
 from ..networks.forward import device_of, logits, moved, working_copy
-from ..networks.losses import LOSSES, finite
+from ..networks.losses import LOSSES, check_classes, finite
 from ..networks.names import LossName
 from .names import Order
 
@@ -51,13 +51,15 @@ def hardest_samples(
         hardest = sm.hardest_samples(model, data.train, group="waterbird on land", n=200)
         ```
     """
+    samples = checked_samples(samples)
     candidates = samples if group is None else samples.of_group(group)
     network = working_copy(model)
     device = device_of(network)
     losses, right = [], []
     with torch.no_grad():
         for batch in candidates.batches(batch_size):
-            output = logits(network, moved(batch.inputs, device)).double().cpu()
+            output = logits(network, moved(batch.inputs, device)).cpu().double()
+            check_classes(output, samples.dataset)
             finite(output, batch.index, "the network", source=samples.dataset.source)
             losses.append(LOSSES[loss](output, batch.y).numpy())
             right.append((output.argmax(1) == batch.y).numpy())

@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import nn
 
+from ..networks.checked import checked_network
 from ..networks.names import LayerKind, LossName, UnitKind
 from ..networks.selection import Selection
 from ..networks.units import sites
@@ -58,6 +59,7 @@ def tracing_rules(preset: Preset, criterion: str, unit: UnitKind, model: nn.Modu
             noise="normal",
             every_group=False,
         )
+    model = checked_network(model)
     layers: LayerKind = "linear" if unit != "channel" and is_transformer(model) else "conv"
     left_out = _PAPER_LEFT_OUT if unit == "channel" and criterion == "weight_norm" else ()
     return TracingRules(

@@ -7,6 +7,7 @@ from torch import nn
 
 from ..datasets.samples import Samples
 from ..datasets.sources import Batch
+from ..networks.checked import checked_network
 from ..networks.selection import Selection
 from ..networks.units import sites
 from .scores import Scores
@@ -29,7 +30,7 @@ def random(
     Raises:
         UserError: the selection leaves no unit.
     """
-    select = select or Selection()
+    model, select = checked_network(model), select or Selection()
     generator = torch.Generator().manual_seed(seed)
     values = {name: torch.rand(site.shape, generator=generator) for name, site in sites(model, select).items()}
     return Scores(values, select.unit, select.with_bias)

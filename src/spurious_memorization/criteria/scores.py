@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..networks.checked import checked_network
 from ..networks.names import UnitKind
 from ..networks.units import Units, short_name
 from ..stored_files import BrokenFileError, read_tensors, reading, write_tensors
@@ -123,7 +124,8 @@ def by_threshold(model: nn.Module, scores: Scores, n: int, *, largest: bool = Tr
         raise UserError(f"size {n}: the threshold needs from 1 to {scores.n - 1} of the {scores.n} weights")
     flat = torch.cat([values.flatten() for values in scores.values()])
     threshold = flat.kthvalue(scores.n - n + 1 if largest else n + 1).values
-    everywhere = Scores({name: p.detach().abs().cpu() for name, p in model.named_parameters()}, kind="weight")
+    parameters = checked_network(model).named_parameters()
+    everywhere = Scores({name: p.detach().abs().float().cpu() for name, p in parameters}, kind="weight")
     every = torch.cat([values.flatten() for values in everywhere.values()])
     chosen = torch.nonzero(every >= threshold if largest else every <= threshold).flatten()
     return _units(everywhere, chosen)

@@ -6,6 +6,7 @@ from torch import nn
 
 from ..datasets.samples import Samples
 from ..datasets.sources import Batch
+from ..networks.checked import checked_network
 from ..networks.selection import Selection
 from .reduce import l2_norm, reduce_units
 from .scores import Scores
@@ -32,5 +33,6 @@ def weight_norm(model: nn.Module, batch: Batch | Samples | None = None, *, selec
         units = sm.top(sm.criteria.weight_norm(model), 3)
         ```
     """
+    model = checked_network(model)
     parameters = {name: value.detach().cpu() for name, value in model.named_parameters()}
     return reduce_units(model, select or Selection(), parameters, l2_norm)

@@ -17,8 +17,15 @@ from PIL import Image
 from ..atomic import atomic_write, write_text
 from ..console import log, progress
 from ..errors import UserError
+from ..resources import check_disk, check_memory
 from .samples import SPLITS
 from .tables import TABLE_FILES, DatasetDescription, read_frame, write_own_table
+
+BYTES_PER_ROW = 500
+"""Of the table of all images, while they are drawn."""
+
+BYTES_PER_FILE = 4096
+"""The least that a file takes on most disks."""
 
 BALANCED = Fraction(1, 2)
 WATERBIRDS_COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
@@ -31,6 +38,16 @@ def spread_evenly(n: int, share: Fraction) -> NDArray[np.bool_]:
         Whether each item is chosen, [n]. Exactly `n * share` items are chosen (rounded, halves up).
     """
     return np.diff([floor(number * share + BALANCED) for number in range(n + 1)]).astype(bool)
+
+
+def check_room(out: Path, n: int) -> None:
+    """Check, before anything is planned or drawn, that `n` images fit into memory and on the disk of `out`.
+
+    Raises:
+        UserError: they do not.
+    """
+    check_memory(n * BYTES_PER_ROW, f"the table of {n:,} images", "make fewer images")
+    check_disk(out, n * BYTES_PER_FILE, f"{n:,} images", "make fewer images, or choose another place")
 
 
 def begin_folder(out: Path, source: str, settings: dict[str, Any]) -> None:

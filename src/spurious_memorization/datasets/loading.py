@@ -17,7 +17,11 @@ from torch.utils.data import DataLoader
 
 from ..errors import UserError, first_line
 from ..processes import without_main_script
-from .sources import Batch, Inputs, Source
+from ..resources import check_memory
+from .sources import Batch, Images, Inputs, Source
+
+BYTES_PER_PIXEL = 15
+"""Three 8-bit colors and three 32-bit numbers."""
 
 
 def load_batches(
@@ -35,8 +39,9 @@ def load_batches(
         workers: number of processes that load batches; 0 loads them in this process.
 
     Raises:
-        UserError: an input can't be loaded, in this or in another process.
+        UserError: an input can't be loaded, in this or in another process, or a batch doesn't fit into memory.
     """
+    _check_memory(source, min(size, len(index)))
     yield from _loaded(_Batches(source, y, _cut(index, size)), workers)
 
 
@@ -55,6 +60,7 @@ def load_augmented_batches(
     The augmentation of a sample depends only on `seed`, `epoch`, the sample and, if `index` contains the sample several
     times, on the number of its earlier occurrences.
     """
+    _check_memory(source, min(size, len(index)))
     occurrences = _cut(_earlier_occurrences(index), size)
     yield from _loaded(_Batches(source, y, _cut(index, size), (seed, epoch), occurrences), workers)
 
@@ -62,6 +68,13 @@ def load_augmented_batches(
 def load_batch(source: Source, y: NDArray[np.int64], index: NDArray[np.int64]) -> Batch:
     """These samples as one batch."""
     return _batch(y, index, source.load(index))
+
+
+def _check_memory(source: Source, size: int) -> None:
+    if isinstance(source, Images) and source.transform is not None:
+        side = source.transform.image_size
+        what = f"batches of {size} images of {side}x{side}"
+        check_memory(BYTES_PER_PIXEL * size * side**2, what, "use a smaller batch size or --image-size")
 
 
 def _batch(y: NDArray[np.int64], index: NDArray[np.int64], inputs: Inputs) -> Batch:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import UserError
 from .groups import Groups
-from .samples import Dataset
+from .samples import Dataset, checked_dataset
 
 
 def with_pseudo_minority(data: Dataset, seed: int = 0) -> Dataset:
@@ -28,6 +28,7 @@ def with_pseudo_minority(data: Dataset, seed: int = 0) -> Dataset:
     Raises:
         UserError: no minority group has a majority group with the same label.
     """
+    data = checked_dataset(data)
     groups, rng = data.groups, np.random.default_rng([seed, 0x95E0D0])
     drawn_value = len(groups.attributes)
     a, named = data.a.copy(), []

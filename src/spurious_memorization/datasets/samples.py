@@ -274,3 +274,33 @@ class Samples:
         """
         source, y = self.dataset.source, self.dataset.y
         return load_augmented_batches(source, y, self.index, batch_size, workers, seed=seed, epoch=epoch)
+
+
+def checked_samples(samples: object) -> Samples:
+    """Samples of one split; also those of a data set that has only one.
+
+    Raises:
+        UserError: a data set has several splits, there are no samples, or this is something else.
+    """
+    if isinstance(samples, Dataset):
+        if len(samples.splits) > 1:
+            raise UserError(f"{samples!r} has several splits: choose the samples of one, such as data.train")
+        samples = samples.samples(next(iter(samples.splits), "train"))
+    if not isinstance(samples, Samples):
+        raise UserError(f"the samples are a {type(samples).__name__}: make them by sm.from_tensors(x, y, a).train")
+    if not len(samples):
+        raise UserError("there are no samples: choose another split or group")
+    return samples
+
+
+def checked_dataset(data: object) -> Dataset:
+    """A data set.
+
+    Raises:
+        UserError: these are the samples of one split, or something else.
+    """
+    if isinstance(data, Samples):
+        raise UserError(f"{data!r} are the samples of one split: give the whole data set, samples.dataset")
+    if not isinstance(data, Dataset):
+        raise UserError(f"the data set is a {type(data).__name__}: make one by sm.from_tensors or sm.read_data")
+    return data

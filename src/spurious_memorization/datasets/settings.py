@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ..settings import Settings
+from ..settings import MAX_COUNT, MAX_IMAGE_SIZE, MAX_SEED, Settings
 
 COLORS = {
     "red": (230, 60, 50),
@@ -29,22 +29,22 @@ class DataSettings(Settings):
     minority: tuple[str, ...] = Field(
         (), description="names of the minority groups; by default those with a lift below 0.5"
     )
-    image_size: int | None = Field(None, ge=1, description="side of the square input, in pixels")
-    split_seed: int = Field(0, description="seed of the split, if the table has no split")
+    image_size: int | None = Field(None, ge=1, le=MAX_IMAGE_SIZE, description="side of the square input, in pixels")
+    split_seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the split, if the table has no split")
 
 
 class SynthbirdsSettings(Settings):
     """Number, size and shares of the generated bird images."""
 
-    train: int = Field(2400, ge=2, description="training images")
-    val: int = Field(600, ge=1, description="validation images")
-    test: int = Field(1200, ge=1, description="test images")
+    train: int = Field(2400, ge=2, le=MAX_COUNT, description="training images")
+    val: int = Field(600, ge=1, le=MAX_COUNT, description="validation images")
+    test: int = Field(1200, ge=1, le=MAX_COUNT, description="test images")
     image_size: int = Field(64, ge=16, le=512, description="side of an image in pixels")
     correlation: float = Field(
         0.95, ge=0, le=1, description="share of each kind's training images whose background matches the kind"
     )
     balance: float = Field(0.5, gt=0, lt=1, description="share of waterbirds in each split")
-    seed: int = Field(0, ge=0, description="seed of everything random")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of everything random")
     layout: Literal["table", "waterbirds"] = Field(
         "table", description="table: the layout for your own data; waterbirds: the columns and folders of Waterbirds"
     )
@@ -61,7 +61,7 @@ class ColoredDigitsSettings(Settings):
     val_share: float = Field(0.1, ge=0, lt=1, description="share of each class's scans in val")
     test_share: float = Field(0.2, ge=0, lt=1, description="share of each class's scans in test")
     image_size: int = Field(32, ge=8, le=512, description="side of an image in pixels")
-    seed: int = Field(0, ge=0, description="seed of the split, the colors and the tints")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the split, the colors and the tints")
 
     @field_validator("digits")
     @classmethod
@@ -91,7 +91,7 @@ class CubPlacesSettings(Settings):
         description="species: waterbird names are matched as whole words; published: also as parts of words, as in the "
         "published data set (Eastern Towhee, Western Meadowlark and Western Wood Pewee count as 'tern')",
     )
-    seed: int = Field(0, ge=0, description="seed of the split and of the choice of backgrounds")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the split and of the choice of backgrounds")
 
 
 def parse_digits(digits: str) -> list[int]:
@@ -105,7 +105,9 @@ def parse_digits(digits: str) -> list[int]:
         first, dots, last = part.strip().partition("..")
         if not (first.isdecimal() and (last.isdecimal() if dots else True)):
             raise ValueError("list digits as 3,5,8 or 0..9")
+        if len(first.lstrip("0") or "0") > 1 or (dots and len(last.lstrip("0") or "0") > 1):
+            raise ValueError("choose at least two digits among 0..9")
         named.update(range(int(first), int(last if dots else first) + 1))
-    if len(named) < 2 or max(named) > 9:
+    if len(named) < 2:
         raise ValueError("choose at least two digits among 0..9")
     return sorted(named)

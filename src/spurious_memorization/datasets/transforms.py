@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torchvision.transforms import v2
 
+from ..settings import MAX_IMAGE_SIZE
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_RESIZE = 4 * MAX_IMAGE_SIZE
 INTERPOLATIONS = tuple(mode.value for mode in v2.InterpolationMode)
 
 Pixels = NDArray[np.uint8]  # [3, height, width]
@@ -33,13 +36,19 @@ class ImageTransform(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image_size: int = Field(ge=1)
-    resize: int = Field(ge=1)
+    image_size: int = Field(ge=1, le=MAX_IMAGE_SIZE)
+    resize: int = Field(ge=1, le=MAX_RESIZE)
     keep_aspect: bool = False
     pad: bool = False
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    @model_validator(mode="after")
+    def _crop_within_the_resize(self) -> ImageTransform:
+        if not self.pad:
+            check_crop(self.resize, self.image_size)
+        return self
 
     def evaluation(self) -> v2.Transform:
         """The deterministic transform from an image to an image of `image_size`, the input of `normalized`."""
@@ -90,6 +99,12 @@ class ImageTransform(BaseModel):
             v2.ToPureTensor(),
         ]
         return v2.Compose([crop, v2.RandomHorizontalFlip(), *to_tensor])
+
+
+def check_crop(resize: int, image_size: int) -> None:
+    """Raise a `ValueError` if the crop is larger than the resized image, which would add black borders."""
+    if resize < image_size:
+        raise ValueError(f"resize {resize} is below image_size {image_size}: the crop needs at least its own size")
 
 
 def augmented(transform: v2.Transform, image: Image.Image, seed: int) -> Tensor:

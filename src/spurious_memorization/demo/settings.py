@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ..settings import Settings
+from ..settings import MAX_COUNT, MAX_EPOCHS, MAX_SEED, Settings
 
 
 class DemoSettings(Settings):
     """Size and seed of the demo. With the defaults it takes less than four minutes on two cores."""
 
-    seed: int = Field(0, ge=0, description="seed of images, training and random draws")
-    train: int = Field(1600, ge=100, description="training images")
-    val: int = Field(200, ge=20, description="validation images")
-    test: int = Field(600, ge=20, description="test images")
-    image_size: int = Field(48, ge=32, description="side of the images, in pixels")
-    epochs: int = Field(8, ge=1, description="epochs of training")
-    controls: int = Field(99, ge=1, description="number of matched controls for each ranking")
-    per_group: int = Field(40, ge=1, description="training samples per group on which controls are measured")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of images, training and random draws")
+    train: int = Field(1600, ge=100, le=MAX_COUNT, description="training images")
+    val: int = Field(200, ge=20, le=MAX_COUNT, description="validation images")
+    test: int = Field(600, ge=20, le=MAX_COUNT, description="test images")
+    image_size: int = Field(48, ge=32, le=512, description="side of the images, in pixels")
+    epochs: int = Field(8, ge=1, le=MAX_EPOCHS, description="epochs of training")
+    controls: int = Field(99, ge=1, le=100_000, description="number of matched controls for each ranking")
+    per_group: int = Field(
+        40, ge=1, le=MAX_COUNT, description="training samples per group on which controls are measured"
+    )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..datasets.samples import Samples
-from ..errors import UserError, first_line
-from ..networks.forward import device_of, logits, moved, working_copy
+from ..datasets.samples import Samples, checked_samples
+from ..errors import UserError
+from ..networks.checked import checked_network, copied_network
+from ..networks.forward import device_of, logits, moved, outside_inference_mode, working_copy
 from ..networks.losses import finite
 from ..networks.selection import Selection
 from ..networks.units import sites, touched
@@ -37,6 +37,7 @@ def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
         UserError: the network lacks a unit; the older checkpoint lacks a tensor or has another shape; a user's own
             kind fails.
     """
+    model = checked_network(model)
     parameters = {name: value.detach() for name, value in model.named_parameters()}
     generator = torch.Generator().manual_seed(edit.seed)
     result = {}
@@ -56,8 +57,9 @@ def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
     return result
 
 
+@outside_inference_mode
 def edited(model: nn.Module, edit: Edit) -> nn.Module:
-    """A new network with the edit applied.
+    """A new network with the edit applied. It has no wrappers, such as DataParallel.
 
     Arguments:
         model: the network, which stays as it is.
@@ -71,7 +73,8 @@ def edited(model: nn.Module, edit: Edit) -> nn.Module:
         without = sm.edits.edited(model, sm.edits.zero(units))
         ```
     """
-    result = copy.deepcopy(model)
+    model = checked_network(model)
+    result = copied_network(model)
     changed = edited_tensors(model, edit)
     add_biases(result, changed)
     result.load_state_dict(changed, strict=False)
@@ -93,6 +96,7 @@ def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
     Raises:
         UserError: an image is missing or broken.
     """
+    model, samples = checked_network(model), checked_samples(samples)
     network = working_copy(model)
     device = device_of(network)
     layers = {name.removesuffix(".weight") for name in sites(model, Selection())}
@@ -102,9 +106,9 @@ def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
     def record(name: str, is_linear: bool) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             channels_last = output if is_linear else output.movedim(1, -1)
-            flat = channels_last.reshape(-1, channels_last.shape[-1]).double()
-            sums[name] = sums.get(name, torch.zeros(())) + flat.sum(0).cpu()
-            counts[name] = counts.get(name, 0) + len(flat)
+            flat = channels_last.flatten(1, -2).sum(1) if channels_last.ndim > 2 else channels_last
+            sums[name] = sums.get(name, torch.zeros(())) + flat.cpu().double().sum(0)
+            counts[name] = counts.get(name, 0) + channels_last.numel() // channels_last.shape[-1]
 
         return hook
 
@@ -151,11 +155,7 @@ def _older(edit: Edit, name: str, shape: torch.Size) -> Tensor:
 
 
 def _users_values(edit: Edit, old: Tensor, generator: torch.Generator) -> Tensor:
-    function = find_kind(edit.kind)
-    try:
-        new = function(old.clone(), generator, **edit.parameters)
-    except Exception as error:
-        raise UserError(f"edit {edit.kind} fails: {first_line(error)}: fix the function or its parameters") from error
+    new = find_kind(edit.kind)(old.clone(), generator, **edit.parameters)
     if not isinstance(new, Tensor) or new.shape != old.shape:
         raise UserError(f"edit {edit.kind} must return a tensor of shape {tuple(old.shape)}")
     return new.to(old)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
+from ..networks.checked import checked_network
 from ..networks.units import Units, short_name
 
 
@@ -66,7 +67,7 @@ def zero(units: Units) -> Edit:
     Arguments:
         units: of any kind.
     """
-    return Edit("zero", units)
+    return Edit("zero", _checked_units(units))
 
 
 def mean(units: Units, means: Mapping[str, Tensor]) -> Edit:
@@ -79,9 +80,9 @@ def mean(units: Units, means: Mapping[str, Tensor]) -> Edit:
     Raises:
         UserError: the units are single weights, which have no output of their own.
     """
-    if units.kind == "weight":
+    if _checked_units(units).kind == "weight":
         raise UserError("edit mean is for channels and heads: a single weight has no output whose mean it could keep")
-    return Edit("mean", units, tensors=means)
+    return Edit("mean", units, tensors=_checked_tensors(means, "mean", "{layer name: means}, from channel_means"))
 
 
 def random_init(units: Units, std: float, *, noise: str = "normal", seed: int = 0) -> Edit:
@@ -96,7 +97,7 @@ def random_init(units: Units, std: float, *, noise: str = "normal", seed: int = 
     Raises:
         UserError: `std` is negative or the noise unknown.
     """
-    return Edit("random_init", units, _noise_parameters(std, noise), seed=seed)
+    return Edit("random_init", _checked_units(units), _noise_parameters(std, noise), seed=seed)
 
 
 def random_noise(units: Units, std: float, *, noise: str = "normal", seed: int = 0) -> Edit:
@@ -111,22 +112,63 @@ def random_noise(units: Units, std: float, *, noise: str = "normal", seed: int =
     Raises:
         UserError: `std` is negative or the noise unknown.
     """
-    return Edit("random_noise", units, _noise_parameters(std, noise), seed=seed)
+    return Edit("random_noise", _checked_units(units), _noise_parameters(std, noise), seed=seed)
 
 
-def rewind(units: Units, older: Mapping[str, Tensor], epochs: int | None = None) -> Edit:
+def rewind(units: Units, older: Mapping[str, Tensor] | nn.Module, epochs: int | None = None) -> Edit:
     """Set the units' weights back to those of an older checkpoint.
 
     Arguments:
         units: of any kind.
-        older: state dict of the older network, {parameter name: tensor}.
+        older: state dict of the older network, {parameter name: tensor}, or the older network.
         epochs: number of epochs by which it is older; only recorded.
+
+    Raises:
+        UserError: `older` is neither.
     """
-    return Edit("rewind", units, {} if epochs is None else {"epochs": epochs}, tensors=older)
+    older = checked_network(older).state_dict() if isinstance(older, nn.Module) else older
+    tensors = _checked_tensors(older, "rewind", "a state dict {parameter name: tensor}")
+    return Edit("rewind", _checked_units(units), {} if epochs is None else {"epochs": epochs}, tensors=tensors)
+
+
+def checked_edits(edits: object) -> list[Edit]:
+    """A list of edits, also from one edit.
+
+    Raises:
+        UserError: something in it is no edit.
+    """
+    if isinstance(edits, Edit):
+        return [edits]
+    if isinstance(edits, Units) or not isinstance(edits, Iterable):
+        raise UserError(f"the edits are {_a(edits)}: give a list of edits, such as [sm.edits.zero(units)]")
+    every = list(edits)
+    for number, edit in enumerate(every):
+        if not isinstance(edit, Edit):
+            raise UserError(f"edit {number} is {_a(edit)}: make an edit of it, such as sm.edits.zero(units)")
+    return every
+
+
+def _checked_units(units: object) -> Units:
+    if not isinstance(units, Units):
+        raise UserError(f"the units are {_a(units)}: choose some by sm.top(scores, n), or name them by sm.parse_units")
+    return units
+
+
+def _checked_tensors(tensors: object, kind: str, wanted: str) -> Mapping[str, Tensor]:
+    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise UserError(f"edit {kind} takes {wanted}, not {_a(tensors)}")
+    return tensors
+
+
+def _a(value: object) -> str:
+    return f"a {type(value).__name__}"
 
 
 RANDOM_KINDS = ("random_init", "random_noise")
 KINDS = ("zero", "mean", *RANDOM_KINDS, "rewind")
+MAX_DIGITS = 18
+"""A longer number is no whole number that an edit could mean."""
+
 NOISES = ("normal", "uniform")
 
 
@@ -194,12 +236,14 @@ def _pairs(text: str, options: str) -> dict[str, Any]:
 
 
 def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    try:
+        return int(text) if len(text) <= MAX_DIGITS else float(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _noise_parameters(std: float, noise: str) -> dict[str, Any]:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..console import progress
-from ..datasets.samples import Samples
-from ..edits.edit import Edit
+from ..datasets.samples import Samples, checked_samples
+from ..edits.edit import Edit, checked_edits
+from ..networks.checked import checked_network
+from ..networks.forward import outside_inference_mode
 from ..networks.names import LossName, Precision
+from ..resources import check_memory
 from ..settings import Execution
 from .outcomes import Outcomes, assemble, block_plan
 from .plain import PlainEngine
@@ -17,10 +20,14 @@ from .prefix.engine import prefix_engine
 from .prefix.program import NotExportable
 from .protocol import Engine
 
+BYTES_PER_OUTCOME = 10
+"""Predicted class, loss and margin."""
 
+
+@outside_inference_mode
 def evaluate(
     model: nn.Module,
-    edits: Sequence[Edit],
+    edits: Edit | Sequence[Edit],
     samples: Samples,
     *,
     loss: LossName = "cross_entropy",
@@ -31,7 +38,7 @@ def evaluate(
 
     Arguments:
         model: the network, which stays as it is.
-        edits: the edits; each is applied alone.
+        edits: the edits, or one edit; each is applied alone.
         samples: where the outcomes are measured.
         loss: name of the loss to record, as for `gradient`.
         precision: "float32" or "bf16".
@@ -42,7 +49,8 @@ def evaluate(
         from them.
 
     Raises:
-        UserError: an image is missing or broken, or an edit does not fit the network.
+        UserError: an image is missing or broken, an edit does not fit the network, or the outcomes don't fit into
+            memory.
 
     Example:
         ```python
@@ -50,6 +58,9 @@ def evaluate(
         result.after.predicted  # [edits, samples]
         ```
     """
+    model, edits, samples = checked_network(model), checked_edits(edits), checked_samples(samples)
+    outcomes = (len(edits) + 1) * len(samples)
+    check_memory(outcomes * BYTES_PER_OUTCOME, f"{outcomes:,} outcomes", "evaluate fewer edits, or fewer samples")
     engine = engine_for(model, samples, loss=loss, precision=precision, execution=execution)
     engine = compiled_where_it_pays(engine, passes_needed(engine, edits, len(samples)), execution)
     plan = list(block_plan(len(edits), len(samples)))

@@ -19,10 +19,14 @@ from ..datasets.samples import Dataset
 from ..datasets.sources import Images
 from ..datasets.transforms import INTERPOLATIONS, ImageTransform
 from ..errors import UserError, first_line
-from ..settings import Settings
+from ..settings import MAX_IMAGE_SIZE, Settings
 from ..user_functions import load_user_function
+from .checked import checked_network, in_float32
 from .head import head_names, name_head
 from .weights import load_exactly
+
+MAX_CLASSES = 2**15 - 1
+"""Predicted classes are stored as 16-bit integers."""
 
 PAPER_NETWORKS = {
     "deit_tiny": "deit_tiny_patch16_224",
@@ -45,8 +49,8 @@ class NetworkSettings(Settings):
     """
 
     model: str
-    n_classes: int = Field(ge=2)
-    image_size: int | None = Field(None, ge=1)
+    n_classes: int = Field(ge=2, le=MAX_CLASSES)
+    image_size: int | None = Field(None, ge=1, le=MAX_IMAGE_SIZE)
     norm_eps: float | None = Field(None, gt=0)
     head: tuple[str, ...] = ()
 
@@ -181,6 +185,7 @@ def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | boo
     model = factory(num_classes=settings.n_classes) if takes_classes else factory()
     if not isinstance(model, nn.Module):
         raise UserError(f"{settings.model} gave a {type(model).__name__}, not a torch.nn.Module")
+    model = in_float32(checked_network(model))
     if settings.head:
         name_head(model, settings.head)
     _fit_head(model, settings)

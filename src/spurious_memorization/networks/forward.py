@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..datasets.sources import Inputs
-from ..errors import UserError
+from ..errors import UserError, first_line
+from .checked import checked_network, copied_network, in_float32
 from .names import Precision
 
 
@@ -27,12 +28,28 @@ def choose_device(name: str = "auto") -> torch.device:
         raise UserError(
             f"no device {name!r} here: use auto or {', '.join(kind for kind in available if available[kind])}"
         )
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"no device {name!r} here: write its number behind it, as in cuda:0") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"no device {name!r} here: the numbers go from 0 to {torch.cuda.device_count() - 1}")
+    return device
 
 
+outside_inference_mode = torch.inference_mode(False)
+"""Decorates a function that needs tensors for autograd, wherever it is called."""
+
+
+@outside_inference_mode
 def working_copy(model: nn.Module, device: torch.device | None = None) -> nn.Module:
-    """A copy in evaluation mode, without gradients, channels last. The caller's network stays as it is."""
-    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    """A copy in evaluation mode, in float32, without gradients, channels last. The caller's network stays as it is.
+
+    Raises:
+        UserError: as for `checked_network` and `copied_network`.
+    """
+    copied = copied_network(checked_network(model)).eval().requires_grad_(False)
+    copied = in_float32(copied)
     copied = copied.to(device) if device is not None else copied
     for tensor in (*copied.parameters(), *copied.buffers()):
         if tensor.ndim == 4:
@@ -47,29 +64,81 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def moved(inputs: Inputs, device: torch.device) -> Inputs:
-    """The inputs on the device; images have channels last."""
+    """The inputs on the device; images have channels last. They can be used where gradients are taken."""
     if isinstance(inputs, Mapping):
-        return {name: value.to(device) for name, value in inputs.items()}
+        return {name: _usable(value.to(device)) for name, value in inputs.items()}
     if inputs.ndim == 4:
-        return inputs.to(device, memory_format=torch.channels_last)
-    return inputs.to(device)
+        return _usable(inputs.to(device, memory_format=torch.channels_last))
+    return _usable(inputs.to(device))
 
 
 def logits(model: nn.Module, inputs: Inputs, changed: Mapping[str, Tensor] | None = None) -> Tensor:
     """Logits [samples, classes] of a network, in float32. The tensors in `changed` replace its own.
 
-    A mapping of inputs is passed by name. If the output has a field `logits`, this field is used.
+    A mapping of inputs is passed by name. If the output has a field or key `logits`, this is used.
 
     Raises:
-        UserError: the output is no tensor of shape [samples, classes].
+        UserError: the network's forward fails, or its output is no tensor of shape [samples, classes].
     """
     arguments, named = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
     replaced = _with_ties(model, changed) if changed else {}
-    output = torch.func.functional_call(model, replaced, arguments, named, tie_weights=False)
-    output = getattr(output, "logits", output)
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        raise UserError("the network must give logits of shape [samples, classes]")
-    return output.float()
+    try:
+        output = torch.func.functional_call(model, replaced, arguments, named, tie_weights=False)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_failure(error, inputs)) from error
+    found: Any = logits_in(output)
+    n = len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
+    is_right = isinstance(found, Tensor) and found.ndim == 2 and found.is_floating_point()
+    if not is_right or len(found) != n or found.shape[1] < 2:
+        raise UserError(
+            f"the network gives {_described(found)} for {n} samples: it must give logits of shape [samples, classes], "
+            "alone or as `logits`"
+        )
+    result: Tensor = found.float()
+    return result
+
+
+def logits_in(output: Any) -> Any:
+    """What a network's output has as field or key `logits`; otherwise the output itself."""
+    if isinstance(output, Mapping) and "logits" in output:
+        return output["logits"]
+    return getattr(output, "logits", output)
+
+
+def _failure(error: Exception, inputs: Inputs) -> str:
+    shapes = ", ".join(str(list(value.shape)) for value in _tensors(inputs))
+    what = f"the network fails on inputs of shape {shapes} ({type(error).__name__}: {first_line(error)})"
+    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        return f"{what}: use smaller batches (--batch-size, --eval-batch-size)"
+    if "more than 1 value per channel" in str(error):
+        return f"{what}: batch norm can't train on one sample, so use a --batch-size above 1 and several samples"
+    if any(value.ndim == 4 for value in _tensors(inputs)):
+        return f"{what}: use images of another size (--image-size) or another network (--model), or fix its forward"
+    return f"{what}: give inputs that its forward takes"
+
+
+def _described(output: object) -> str:
+    match output:
+        case Tensor():
+            return f"a tensor of shape {list(output.shape)} and type {str(output.dtype).removeprefix('torch.')}"
+        case Mapping():
+            return f"a {type(output).__name__} with the keys {', '.join(map(str, output)) or 'none'}"
+        case list() | tuple():
+            parts = ", ".join(str(list(p.shape)) if isinstance(p, Tensor) else type(p).__name__ for p in output)
+            return f"a {type(output).__name__} of {len(output)} ({parts})"
+        case _:
+            return f"a {type(output).__name__}"
+
+
+def _tensors(inputs: Inputs) -> tuple[Tensor, ...]:
+    return tuple(inputs.values()) if isinstance(inputs, Mapping) else (inputs,)
+
+
+def _usable(value: Tensor) -> Tensor:
+    """A tensor that was made in inference mode is copied, since autograd refuses it."""
+    return value.clone() if value.is_inference() and not torch.is_inference_mode_enabled() else value
 
 
 def _with_ties(model: nn.Module, changed: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from ..errors import UserError
+from ..settings import whole_number
+from .checked import checked_network
 from .head import head_names, unused_layers
 from .names import UnitKind
 from .selection import Selection
+
+MAX_UNIT = 2**62
 
 _LAYERS = {"conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d), "linear": (nn.Linear,)}
 _SEPARATE_PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("query", "key", "value"))
@@ -99,30 +102,26 @@ def sites(model: nn.Module, select: Selection) -> dict[str, Site]:
     Layers of the classifier head have none, and neither have layers that the logits do not depend on.
 
     Raises:
-        UserError: no unit is left.
+        UserError: no unit is left, or the weight of a chosen layer is computed from other numbers.
     """
+    if select.unit != "head":
+        _check_weights(name for name in _computed_weights(model, select) if _is_chosen(name, select))
+    return _chosen_sites(model, select)
+
+
+def _chosen_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
     found = _head_sites(model, select) if select.unit == "head" else _layer_sites(model, select)
-    kept = {
-        name: site
-        for name, site in found.items()
-        if (not select.tensors or _matches(name, select.tensors)) and not _matches(name, select.exclude)
-    }
+    kept = {name: site for name, site in found.items() if _is_chosen(name, select)}
     if not kept:
-        raise UserError(f"the network has no {select.unit}s in the chosen tensors: {_reason(model, select, found)}")
+        raise UserError(f"the network has no {select.unit}s in the chosen tensors: {_reason(select, found)}")
     return kept
 
 
-def _reason(model: nn.Module, select: Selection, found: Mapping[str, Site]) -> str:
+def _reason(select: Selection, found: Mapping[str, Site]) -> str:
     if found:
         return f"choose among {', '.join(list(found)[:5])}, ..."
     if select.unit == "head":
         return "it has no attention that is known"
-    parametrized = [name for name, module in model.named_modules() if is_parametrized(module)]
-    if parametrized:
-        return (
-            f"the weight of {parametrized[0]} is computed from other parameters (weight norm, spectral norm): "
-            "make it plain with torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
-        )
     return "it has no convolution or linear layer but its head"
 
 
@@ -138,21 +137,19 @@ def parse_units(model: nn.Module, text: str | Iterable[str], select: Selection |
     Raises:
         UserError: the text is malformed, or names a tensor or number that the network lacks.
     """
-    select = select or Selection()
+    model, select = checked_network(model), select or Selection()
     parts = [part.strip() for piece in ([text] if isinstance(text, str) else text) for part in piece.split(",")]
-    if select.unit == "weight":
-        there = {name: Site(name, tuple(value.shape), {}) for name, value in model.named_parameters()}
-    else:
-        there = sites(model, select.model_copy(update={"layers": ("conv", "linear"), "tensors": (), "exclude": ()}))
+    there = _all_sites(model, select)
     names: dict[str, int] = {}
     place, index = [], []
     for part in parts:
         match = re.fullmatch(r"(.+):(\d+)", part)
         if not match:
             raise UserError(f"units {part!r}: write TENSOR:NUMBER, such as layer3.0.conv2:17")
-        name, number = match[1], int(match[2])
+        name, number = match[1], whole_number(match[2], MAX_UNIT, "unit")
         site = there.get(name) or there.get(f"{name}.weight")
         if site is None:
+            _check_weights(layer for layer in _computed_weights(model, select) if layer == short_name(name))
             raise UserError(
                 f"the network has no tensor {name!r} with {select.unit}s: it has {', '.join(list(there)[:4])}, ..."
             )
@@ -163,6 +160,23 @@ def parse_units(model: nn.Module, text: str | Iterable[str], select: Selection |
     if len({*zip(place, index, strict=True)}) < len(index):
         raise UserError("the same unit is named twice: name each once")
     return Units(select.unit, tuple(names), np.array(place), np.array(index), select.with_bias)
+
+
+def unit_shapes(model: nn.Module, unit: UnitKind) -> dict[str, tuple[int, ...]]:
+    """Shape of the array of units of every tensor, or attention module, that has units of this kind: [channels],
+    [heads], or for weights the tensor's own shape.
+
+    Raises:
+        UserError: there are none.
+    """
+    return {name: site.shape for name, site in _all_sites(model, Selection(unit=unit)).items()}
+
+
+def _all_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
+    """The sites of a kind of unit in all layers, whatever layers are selected."""
+    if select.unit == "weight":
+        return {name: Site(name, tuple(value.shape), {}) for name, value in model.named_parameters()}
+    return _chosen_sites(model, select.model_copy(update={"layers": ("conv", "linear"), "tensors": (), "exclude": ()}))
 
 
 def touched(model: nn.Module, units: Units) -> dict[str, Tensor]:
@@ -179,7 +193,7 @@ def touched(model: nn.Module, units: Units) -> dict[str, Tensor]:
             if name not in parameters or int(index.max()) >= parameters[name].numel():
                 raise UserError(f"the network has no weight {name}:{int(index.max())}")
         return chosen
-    there = sites(model, Selection(unit=units.kind, with_bias=units.with_bias))
+    there = _chosen_sites(model, Selection(unit=units.kind, with_bias=units.with_bias))
     result: dict[str, Tensor] = {}
     for name, numbers in units.by_name().items():
         if name not in there or int(numbers.max()) >= there[name].n:
@@ -194,20 +208,47 @@ def short_name(name: str) -> str:
     return name.removesuffix(".weight")
 
 
+def _is_chosen(name: str, select: Selection) -> bool:
+    return (not select.tensors or _matches(name, select.tensors)) and not _matches(name, select.exclude)
+
+
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(
         fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(short_name(name), pattern) for pattern in patterns
     )
 
 
-def _layer_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
+def _layers(model: nn.Module, select: Selection) -> Iterator[tuple[str, nn.Module]]:
+    """The convolutions and linear layers that the logits depend on, without the classifier head."""
     left_out = unused_layers(model).union(head_names(model))
     kinds = tuple(kind for layer in select.layers for kind in _LAYERS[layer])
+    for name, module in model.named_modules():
+        if isinstance(module, kinds) and name not in left_out:
+            yield name, module
+
+
+def _computed_weights(model: nn.Module, select: Selection) -> Iterator[str]:
+    """The layers whose weight or bias is no parameter, such as those under weight norm."""
+    for name, module in _layers(model, select):
+        parts = ("weight", "bias") if select.with_bias else ("weight",)
+        if any(getattr(module, part, None) is not None and part not in module._parameters for part in parts):
+            yield name
+
+
+def _check_weights(computed: Iterable[str]) -> None:
+    name = next(iter(computed), None)
+    if name is not None:
+        raise UserError(
+            f"layer {name or 'of the network'} has a weight or bias that is computed from other numbers "
+            "(parametrizations: weight_norm, spectral_norm, prune): remove that first, such as by "
+            "torch.nn.utils.parametrize.remove_parametrizations, or leave the layer out with exclude (--exclude)"
+        )
+
+
+def _layer_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
     parameters = dict(model.named_parameters())
     found = {}
-    for name, module in model.named_modules():
-        if not isinstance(module, kinds) or name in left_out:
-            continue
+    for name, _ in _layers(model, select):
         parameter = f"{name}.weight" if name else "weight"
         weight = parameters.get(parameter)
         if weight is None:  # tied to a layer before, or computed from other parameters

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ..errors import UserError
-from ..settings import Settings
+from ..settings import MAX_COUNT, MAX_EPOCHS, MAX_IMAGE_SIZE, MAX_SEED, Settings
 from ..training.names import Recipe
 
 Mode = Literal["zero", "random_init", "random_noise", "rewind"]
@@ -21,8 +21,10 @@ class Experiment(Settings):
     experiment_arch: str = Field("resnet50", description="resnet50, deit_tiny|small|base|large, or another timm name")
     celeba_dataset_path: Path | None = Field(None, description="folder of CelebA, in any of its layouts")
     waterbird_dataset_path: Path | None = Field(None, description="folder of Waterbirds")
-    image_size: int | None = Field(None, ge=1, description="side of the input in pixels; 224 if not given")
-    seed: int = Field(0, ge=0, description="seed of every draw")
+    image_size: int | None = Field(
+        None, ge=1, le=MAX_IMAGE_SIZE, description="side of the input in pixels; 224 if not given"
+    )
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of every draw")
 
     @property
     def data_folder(self) -> Path | None:
@@ -47,7 +49,7 @@ class Pretraining(Experiment):
 
     recipe: Recipe = Field("paper-script", description="paper-script, paper-readme or standard")
     epochs: int | None = Field(
-        None, ge=0, description="passes over the training samples; set by the recipe if not given"
+        None, ge=0, le=MAX_EPOCHS, description="passes over the training samples; set by the recipe if not given"
     )
     weights: str | None = Field(
         None,
@@ -58,7 +60,9 @@ class Pretraining(Experiment):
 class Finetuning(Experiment):
     """Flags of fine-tuning with pruning, which starts from the network of ERM training."""
 
-    epochs: int | None = Field(None, ge=0, description="passes over the training samples; 21 if not given")
+    epochs: int | None = Field(
+        None, ge=0, le=MAX_EPOCHS, description="passes over the training samples; 21 if not given"
+    )
     weights: str | None = Field(
         None, description="start from RUN@EPOCH; if not given, from epoch_40 of ERM training (CelebA: epoch_19)"
     )
@@ -69,7 +73,7 @@ class Modification(Experiment):
 
     modification_mode: Mode = Field("zero", description="zero, random_init, random_noise or rewind")
     noise_std: float = Field(0.0, ge=0, description="factor of the noise of random_init and random_noise")
-    row_back_n_epochs: int = Field(0, ge=0, description="rewind: number of epochs to go back")
+    row_back_n_epochs: int = Field(0, ge=0, le=MAX_EPOCHS, description="rewind: number of epochs to go back")
 
     @model_validator(mode="after")
     def _rewind_needs_epochs(self) -> Modification:
@@ -93,7 +97,7 @@ class ChannelStudy(Modification):
     """Flags of the two channel studies."""
 
     experiment_split: Literal["train", "test"] = Field("train", description="split to select and measure on")
-    top_k: int = Field(3, ge=1, description="number of channels")
+    top_k: int = Field(3, ge=1, le=MAX_COUNT, description="number of channels")
 
 
 class ThresholdStudy(Modification):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..settings import Settings
+from ..settings import MAX_EPOCHS, MAX_IMAGE_SIZE, MAX_SEED, Settings
 from ..studies.settings import Words
 from ..training.names import Recipe
 
@@ -20,15 +20,21 @@ class ReproduceSettings(Settings):
     mode: Words = Field((), description="only these edits: zero, random_init, random_noise, rewind; all if not given")
     split: Words = Field((), description="only these splits: train, test; both if not given")
     controls: int = Field(
-        0, ge=0, description="matched random controls per ranking, for verdicts; the paper has no controls"
+        0, ge=0, le=100_000, description="matched random controls per ranking, for verdicts; the paper has no controls"
     )
     compare_across_splits: bool = Field(
         False, description="also show the wrong comparison: accuracy before on train with accuracy after on test"
     )
     recipe: Recipe | None = Field(None, description="recipe of ERM training instead of paper-script: paper-readme")
-    epochs: int | None = Field(None, ge=0, description="epochs of ERM training; set by the recipe if not given")
+    epochs: int | None = Field(
+        None, ge=0, le=MAX_EPOCHS, description="epochs of ERM training; set by the recipe if not given"
+    )
     weights: str | None = Field(
         None, description="starting weights: none, timm or a file; set by the recipe if not given"
     )
-    image_size: int | None = Field(None, ge=1, description="side of the input in pixels; 224 if not given")
-    seed: int | None = Field(None, ge=0, description="seed of training and of every draw; the grid's if not given")
+    image_size: int | None = Field(
+        None, ge=1, le=MAX_IMAGE_SIZE, description="side of the input in pixels; 224 if not given"
+    )
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="seed of training and of every draw; the grid's if not given"
+    )

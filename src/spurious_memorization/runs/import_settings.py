@@ -9,9 +9,10 @@ from pydantic import Field
 
 from ..datasets.settings import DataSettings
 from ..networks.names import LossName, Precision, WeightFormat
+from ..settings import MAX_EPOCHS
 from .epochs import BestRule
 
-Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
+Epoch = Annotated[int, Field(ge=0, le=MAX_EPOCHS)]
 
 
 class ImportSettings(DataSettings):

@@ -174,8 +174,9 @@ class Run:
             if best.tie:
                 log(f"{self.path}: {best.tie}")
             return best.epoch
-        if str(wanted).isdecimal() and int(wanted) in there:
-            return int(wanted)
+        number = str(wanted).lstrip("0") or "0"
+        if number in map(str, there):
+            return int(number)
         raise UserError(f"no checkpoint of epoch {wanted!r} in {self.path}: it has {_spans(there)}, best and last")
 
     def checkpoint(self, epoch: int) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..datasets.samples import Dataset, Samples
+from ..datasets.samples import Dataset, Samples, checked_samples
 from ..engine.outcomes import Outcomes
 from ..errors import UserError
 from .counts import COUNTS, count
@@ -51,6 +51,7 @@ def effects(
     """
     if all(edit.matched_to is not None for edit in outcomes.edits):
         raise UserError("all edits are controls: evaluate at least one edit that is no control")
+    samples = checked_samples(samples)
     counted = count(outcomes.before, outcomes.after, samples)
     digests = [edit.digest() for edit in outcomes.edits]
     data = samples.dataset

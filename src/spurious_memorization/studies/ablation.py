@@ -10,13 +10,14 @@ from torch import nn
 
 from ..criteria.gradients import taylor
 from ..criteria.scores import Scores, top
-from ..datasets.samples import Samples
+from ..datasets.samples import Samples, checked_samples
 from ..datasets.sources import Batch
-from ..datasets.tensors import from_tensors
+from ..datasets.tensors import as_batch, from_tensors
 from ..edits.edit import Edit, zero
 from ..engine.evaluate import evaluate
 from ..engine.outcomes import Block
 from ..errors import UserError
+from ..networks.checked import checked_network
 from ..networks.names import LossName, Precision
 from ..networks.selection import Selection
 from ..networks.units import Units, sites
@@ -45,7 +46,7 @@ def ablation(
     Returns:
         Scores of every unit.
     """
-    select = select or Selection()
+    model, batch, select = checked_network(model), as_batch(batch), select or Selection()
     samples = (
         batch if isinstance(batch, Samples) else from_tensors(batch.inputs, batch.y, np.zeros(len(batch.y), int)).train
     )
@@ -87,6 +88,7 @@ def ablation_map(
         effects.sort_values("margin_change").head()
         ```
     """
+    model, samples = checked_network(model), checked_samples(samples)
     units = ablated_units(model, samples, select or Selection(), loss=loss, screen=screen)
     outcomes = evaluate(model, single_edits(units), samples, loss=loss, precision=precision, execution=execution)
     return map_frame(units, sums(outcomes.before, outcomes.after, samples), samples)

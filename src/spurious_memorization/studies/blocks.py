@@ -23,6 +23,9 @@ from .store import FolderStore, Store
 
 OUTCOME_COLUMNS = ("variant", "sample", "predicted", "loss", "margin")
 
+LONGEST = 365 * 24 * 3600
+"""A study that takes more seconds than a year was not meant."""
+
 CLEARLY_SLOWER = 1.2
 """From this ratio on, a longer time than that of float32 is no chance."""
 
@@ -63,6 +66,11 @@ def announce_engine(engine: Engine, parts: Sequence[Part], execution: Execution)
     for part in parts:
         log(f"{part.label}: {len(part.edits)} on {len(part.samples)} images")
     saved, seconds = max(0, 1 - needed / full), needed * a_pass
+    if seconds > LONGEST:
+        raise UserError(
+            f"this study takes about {duration(seconds)}, and more than {duration(LONGEST)} is refused: ask for fewer "
+            "edited networks with --size, --controls or --repeats, or for fewer samples with --per-group"
+        )
     log(f"engine: {engine.description}; {saved:.0%} of the computation saved, about {duration(seconds)}")
     if a_pass > CLEARLY_SLOWER * exact:
         log(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from ..console import log
 from ..criteria.scores import Scores
 from ..datasets.pseudo_minority import with_pseudo_minority
-from ..datasets.samples import Dataset
+from ..datasets.samples import Dataset, checked_dataset
 from ..engine.evaluate import engine_for
 from ..engine.protocol import Engine
 from ..errors import UserError
+from ..networks.checked import checked_network
+from ..networks.forward import outside_inference_mode
 from ..runs.records import check_same_settings
 from ..runs.run import Run
 from ..settings import Execution
@@ -36,7 +38,7 @@ from .network import (
     network_to_trace,
 )
 from .other_epochs import effects_at_other_epochs
-from .plan import check_memory, plan, variants_frame
+from .plan import check_plan, plan, variants_frame
 from .ranking_settings import RankingSettings
 from .rankings import ranking_scores
 from .rules import parse_edits, parse_splits, rankings_of, rules_of
@@ -89,6 +91,7 @@ def study(
         return _study(network, settings, store, name=name, engine=None, execution=execution)
 
 
+@outside_inference_mode
 def study_in_memory(
     model: nn.Module,
     data: Dataset,
@@ -120,6 +123,7 @@ def study_in_memory(
         found.effects()[["traced_on", "split", "group_name", "accuracy_change", "p_adjusted", "verdict"]]
         ```
     """
+    model, data = checked_network(model), checked_dataset(data)
     settings = settings or StudySettings()
     if settings.pseudo_minority is not None:
         data = with_pseudo_minority(data, settings.pseudo_minority)
@@ -173,7 +177,7 @@ def _study(
         return ranking_scores(network, ranking, store, execution)
 
     selected = select_units(model, data, settings, rankings, rules, scores_of)
-    check_memory(selected, settings.controls)
+    check_plan(selected, specs, repeats=settings.repeats, controls=settings.controls)
     variants = plan(
         model, selected, specs, tensors, repeats=settings.repeats, controls=settings.controls, seed=settings.seed
     )

@@ -16,12 +16,17 @@ from torch import Tensor, nn
 from ..controls.matched_sets import MatchedRankings, matched_rankings
 from ..controls.norms import norms_of_units
 from ..edits.edit import Edit, EditSpec
-from ..errors import UserError
 from ..networks.units import Units
+from ..resources import check_memory
 from ..seeds import derived_seed
 from .selection import SelectedUnits
 
 UNITS_LISTED = 64
+
+BYTES_PER_VARIANT = 1500
+"""A variant, its edit and its row of the table, without its units."""
+
+BYTES_PER_UNIT = 16
 
 SIMILAR = 1.5
 """Rankings whose folded norms differ by less than this factor at each position share their controls."""
@@ -260,14 +265,18 @@ def _is_prefix(units: Units, longer: Units) -> bool:
     )
 
 
-def check_memory(ranked: Sequence[SelectedUnits], controls: int, limit: int = 4_000_000_000) -> None:
-    """Check that the units of all controls, which are held at once, fit into `limit` bytes.
+def check_plan(ranked: Sequence[SelectedUnits], specs: Sequence[EditSpec], *, repeats: int, controls: int) -> None:
+    """Check that all edited networks of a plan, which are listed at once, fit into memory.
+
+    The estimate assumes that all rankings share their controls, so that it refuses nothing that fits.
 
     Raises:
-        UserError: they do not fit; the message names a number of controls that does.
+        UserError: they do not fit.
     """
-    of_one_set = sum(16 * len(units) for ranking in ranked for units in ranking.units.values())
-    needed = of_one_set * (controls + 1)
-    if needed > limit:
-        fit = max(0, limit // of_one_set - 1)
-        raise UserError(f"the controls' units need {needed / 1e9:.0f} GB: ask for fewer, such as --controls {fit}")
+    per_set = sum(repeats if spec.is_random else 1 for spec in specs)
+    own = sum(len(ranking.units) for ranking in ranked)
+    drawn = [ranking.units.values() for ranking in ranked if ranking.is_tested][:1]
+    n = per_set * (own + controls * sum(map(len, drawn)))
+    of_units = controls * sum(BYTES_PER_UNIT * len(units) for of_size in drawn for units in of_size)
+    what = f"the {n:,} edited networks of this study"
+    check_memory(n * BYTES_PER_VARIANT + of_units, what, "ask for fewer with --size, --controls or --repeats")

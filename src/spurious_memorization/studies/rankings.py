@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..criteria.find import CRITERIA, find_criterion
+from ..criteria.find import CRITERIA, checked_scores, find_criterion
 from ..criteria.hardest import hardest_samples
 from ..criteria.scores import Scores
-from ..errors import UserError
 from ..runs.run import Run
 from ..settings import Execution
 from .ablation import ablation_scores
@@ -53,10 +52,8 @@ def _measured(network: StudiedNetwork, ranking: RankingSettings, store: Store, e
     hardest = hardest_samples(model, samples, ranking.group, ranking.n_hardest, order=ranking.order, loss=ranking.loss)
     if ranking.criterion in CRITERIA:
         return Scores(criterion(model, hardest, select=ranking.select, loss=ranking.loss), *kind)
-    values = criterion(model, hardest.batch())
-    if not isinstance(values, dict) or not values:
-        raise UserError(f"criterion {ranking.criterion} must return {{tensor name: scores}}")
-    return Scores(values, *kind)
+    scores = checked_scores(ranking.criterion, criterion(model, hardest.batch()), model, ranking.select)
+    return Scores(scores, *kind)
 
 
 def ranking_file(run: Run, ranking: RankingSettings) -> Path:

@@ -10,7 +10,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from ..criteria.names import Preset, criterion_name
 from ..errors import UserError
 from ..networks.names import LossName, Precision, UnitKind
-from ..settings import Settings
+from ..settings import MAX_COUNT, MAX_SEED, Settings, whole_number
+
+MAX_SIZES = 10_000
 
 SplitName = Literal["train", "val", "test"]
 
@@ -40,9 +42,14 @@ class TraceSettings(Settings):
     )
     traced_on: SplitName = Field("train", description="split of the samples that are traced")
     pseudo_minority: int | None = Field(
-        None, ge=0, description="replace the minority groups by random subsets of the majority, drawn with this seed"
+        None,
+        ge=0,
+        le=MAX_SEED,
+        description="replace the minority groups by random subsets of the majority, drawn with this seed",
     )
-    n_hardest: int = Field(200, ge=1, description="use at most this number of the hardest samples of a group")
+    n_hardest: int = Field(
+        200, ge=1, le=MAX_COUNT, description="use at most this number of the hardest samples of a group"
+    )
     unit: UnitKind = Field("channel", description="channel, head or weight")
     tensors: Words = Field((), description="patterns of tensors to keep, such as 'layer3.*'; all by default")
     exclude: Words = Field((), description="patterns of tensors to leave out")
@@ -51,11 +58,14 @@ class TraceSettings(Settings):
     loss: LossName | None = Field(None, description="loss of a sample; set by the preset by default")
     epoch: str = Field("last", description="best, last or a number")
     screen: int | None = Field(
-        None, ge=1, description="ablation: measure only this number of units, the first by taylor; all by default"
+        None,
+        ge=1,
+        le=MAX_COUNT,
+        description="ablation: measure only this number of units, the first by taylor; all by default",
     )
     precision: Precision = Field("float32", description="of edited networks: float32 or bf16")
     preset: Preset = Field("standard", description="standard, or paper: the arithmetic of the research code")
-    seed: int = Field(0, ge=0, description="of every random draw")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="of every random draw")
 
 
 class StudySettings(TraceSettings):
@@ -66,14 +76,14 @@ class StudySettings(TraceSettings):
         ("zero",), description="zero, mean, random_init:std=S, random_noise:std=S, rewind:epochs=N"
     )
     split: Words = Field(("train", "test"), description="splits to measure on")
-    repeats: int = Field(10, ge=1, description="repeats of each random edit, each with its own draws")
-    controls: int = Field(99, ge=0, description="matched random controls per ranking; 0 gives no verdicts")
+    repeats: int = Field(10, ge=1, le=MAX_COUNT, description="repeats of each random edit, each with its own draws")
+    controls: int = Field(99, ge=0, le=100_000, description="matched random controls per ranking; 0 gives no verdicts")
     controls_on: Words = Field(
         (), description="splits on which controls are measured; all splits of --split by default"
     )
     cross_fit: bool = Field(True, description="select on one half of the samples and test on the other, and vice versa")
     per_group: int | None = Field(
-        None, ge=1, description="measure controls on this number of samples per group; on all by default"
+        None, ge=1, le=MAX_COUNT, description="measure controls on this number of samples per group; on all by default"
     )
     other_epochs: Words = Field((), description="apply the same edits to the networks of these epochs: 0, 5, best")
     agreement_with: tuple[str, ...] = Field(
@@ -99,13 +109,16 @@ def parse_sizes(texts: tuple[str, ...], unit: UnitKind) -> list[int | float]:
     sizes: list[int | float] = []
     for text in texts:
         if match := re.fullmatch(r"(\d+)\.\.(\d+)", text):
-            sizes += range(int(match[1]), int(match[2]) + 1)
+            first, last = (whole_number(digits, MAX_COUNT, "size") for digits in match.groups())
+            if last - first >= MAX_SIZES:
+                raise UserError(f"size {text} stands for {last - first + 1} sizes: choose at most {MAX_SIZES}")
+            sizes += range(first, last + 1)
         elif match := re.fullmatch(r"(\d+(?:\.\d+)?(?:e-?\d+)?)%", text):
             if unit != "weight":
                 raise UserError(f"size {text}: fractions are for weights; give {unit}s as counts, such as 1..3")
             sizes.append(float(match[1]) / 100)
         elif text.isdecimal():
-            sizes.append(int(text))
+            sizes.append(whole_number(text, MAX_COUNT, "size"))
         else:
             raise UserError(f"size {text!r}: write 1..3, 5 or, for weights, 0.1%")
     if not sizes or min(sizes) <= 0:

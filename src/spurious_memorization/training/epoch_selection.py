@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..datasets.samples import Dataset, Samples
+from ..datasets.samples import Dataset, Samples, checked_dataset, checked_samples
 from ..errors import UserError
 from ..runs.epochs import BestRule, best_epoch
 from ..runs.evaluate import group_sums
@@ -39,6 +39,7 @@ def val_halves(data: Dataset, seed: int = HALVES_SEED) -> tuple[Samples, Samples
         fitting, selecting = sm.val_halves(data)
         ```
     """
+    data = checked_dataset(data)
     if "val" not in data.splits:
         raise UserError(
             f"{data.name} has no val split, by which epochs and settings are chosen: "
@@ -60,6 +61,7 @@ def selected_epoch(run: Run, samples: Samples, rule: BestRule) -> int:
     Raises:
         UserError: the run has no checkpoint, or no predictions of these samples.
     """
+    samples = checked_samples(samples)
     return best_epoch(history_on(run, samples), rule, run.candidate_epochs()).epoch
 
 

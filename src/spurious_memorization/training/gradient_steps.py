@@ -15,6 +15,7 @@ from ..console import progress
 from ..datasets.samples import Samples
 from ..datasets.sources import Batch, Inputs, sample_name
 from ..errors import UserError
+from ..networks.activations import check_pass_fits
 from ..networks.forward import autocast, moved
 from .optimizers import Schedule
 from .settings import TrainExecution, TrainSettings
@@ -60,6 +61,7 @@ class GradientSteps:
         total = 0.0
         for batch in self._batches(epoch, samples):
             inputs, y = moved(batch.inputs, self.device), batch.y.to(self.device)
+            check_pass_fits(self.model, batch.inputs, remedy="use a smaller --batch-size or --image-size")
             with autocast(self.device, self.config.precision):
                 loss = batch_loss(inputs, y, batch.index)
             self.optimizer.zero_grad(set_to_none=True)

@@ -14,6 +14,7 @@ from ..criteria.weight_norms import weight_norm
 from ..datasets.samples import Samples
 from ..datasets.sources import Batch
 from ..errors import UserError
+from ..networks.checked import checked_network
 from ..networks.names import LossName
 from ..networks.selection import Selection
 from ..networks.units import Units, short_name, sites, touched
@@ -55,7 +56,7 @@ def pruned_units(
         pruned = sm.edits.edited(model, sm.edits.zero(sm.pruned_units(model, "gradient", 0.01, hardest)))
         ```
     """
-    select = select or Selection()
+    model, select = checked_network(model), select or Selection()
     n = 0
     if mask != "none":
         scores = _scores(model, mask, batch, select, loss, seed)

@@ -7,19 +7,27 @@ from typing import Any
 
 from ..errors import UserError
 from ..runs.epochs import run_and_epoch
+from ..settings import MAX_SEED, whole_number
 from .settings import TrainSettings
+
+MAX_SEEDS = 10_000
 
 
 def seeds_from(text: str) -> range:
     """The seeds of "0..2", or of a single number.
 
     Raises:
-        UserError: the text is neither.
+        UserError: the text is neither, or names too many seeds.
     """
     match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", text)
-    if not match or int(match[2] or match[1]) < int(match[1]):
+    if not match:
         raise UserError(f"seeds {text!r}: write 0..2")
-    return range(int(match[1]), int(match[2] or match[1]) + 1)
+    first, last = (whole_number(digits, MAX_SEED, "seed") for digits in (match[1], match[2] or match[1]))
+    if last < first:
+        raise UserError(f"seeds {text!r}: write the smaller one first, as in 0..2")
+    if last - first >= MAX_SEEDS:
+        raise UserError(f"seeds {text} are {last - first + 1} seeds: choose at most {MAX_SEEDS}")
+    return range(first, last + 1)
 
 
 def with_seed(settings: TrainSettings, seed: int) -> TrainSettings:

@@ -5,14 +5,14 @@ This module imports no torch, so that the command line can show its help quickly
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ..datasets.settings import DataSettings
 from ..networks.names import LossName, Precision, WeightFormat
 from ..runs.epochs import BestRule
-from ..settings import Execution
+from ..settings import MAX_COUNT, MAX_EPOCHS, MAX_SEED, Execution
 from .find_objective import AnyObjective, objective_names
 from .names import Recipe
 
@@ -48,21 +48,25 @@ class NetworkTraining(DataSettings):
         "auto", description="of --weights: auto, plain, or research (the code of You et al., 2025)"
     )
     head: tuple[str, ...] = Field((), description="layer that gives the logits; by default found by tracing")
-    epochs: int = Field(12, ge=0, description="passes over the training samples")
-    batch_size: int = Field(64, ge=1, description="samples per step")
+    epochs: int = Field(12, ge=0, le=MAX_EPOCHS, description="passes over the training samples")
+    batch_size: int = Field(64, ge=1, le=MAX_COUNT, description="samples per step")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="adam, adamw or sgd")
     lr: float = Field(1e-3, gt=0, description="learning rate")
     weight_decay: float = Field(0.0, ge=0, description="weight decay")
     momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd")
     schedule: Literal["constant", "plateau", "cosine"] = Field("constant", description="schedule of the learning rate")
-    plateau_patience: int = Field(3, ge=0, description="epochs without progress before plateau halves the rate")
+    plateau_patience: int = Field(
+        3, ge=0, le=MAX_EPOCHS, description="epochs without progress before plateau halves the rate"
+    )
     loss: LossName = Field("cross_entropy", description="loss of a sample")
     augment: bool = Field(True, description="random crops and flips in training")
     norm_eps: float | None = Field(
         None, gt=0, description="epsilon of the layer norms; the network's own value by default"
     )
     precision: Precision = Field("float32", description="float32 or bf16")
-    checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints; the last one is always kept")
+    checkpoint_every: int = Field(
+        1, ge=1, le=MAX_EPOCHS, description="epochs between checkpoints; the last one is always kept"
+    )
     best_by: BestRule = Field("worst_group_accuracy", description="validation rule of --epoch best")
 
 
@@ -75,7 +79,9 @@ class TrainSettings(NetworkTraining):
         description=f"{', '.join(objective_names())}; with options as in pruned-contrast:mask=none,fraction=0.05",
     )
     start: str | None = Field(None, alias="from", description="start from another run: RUN or RUN@EPOCH")
-    seed: int = Field(0, ge=0, description="seed of the starting weights, the order of samples and the augmentation")
+    seed: int = Field(
+        0, ge=0, le=MAX_SEED, description="seed of the starting weights, the order of samples and the augmentation"
+    )
 
 
 class TrainExecution(Execution):
@@ -94,11 +100,17 @@ class MitigateSettings(NetworkTraining):
         COMPARED, validate_default=True, description="objectives to compare with ERM"
     )
     seeds: str = Field("0..2", description="seeds of the trainings")
-    finetune_epochs: int = Field(6, ge=1, description="epochs of pruned-contrast, which starts from ERM's last epoch")
+    finetune_epochs: int = Field(
+        6, ge=1, le=MAX_EPOCHS, description="epochs of pruned-contrast, which starts from ERM's last epoch"
+    )
     finetune_lr: float = Field(2e-4, gt=0, description="learning rate of objectives that start from ERM's last epoch")
     jtt: bool = Field(True, description="also try JTT")
-    jtt_epochs: tuple[int, ...] = Field((1, 2), description="epochs of ERM whose errors JTT tries")
-    jtt_upweights: tuple[int, ...] = Field((5, 20), description="upweights that JTT tries")
+    jtt_epochs: tuple[Annotated[int, Field(ge=1, le=MAX_EPOCHS)], ...] = Field(
+        (1, 2), description="epochs of ERM whose errors JTT tries"
+    )
+    jtt_upweights: tuple[Annotated[int, Field(ge=1, le=100_000)], ...] = Field(
+        (5, 20), description="upweights that JTT tries"
+    )
 
     @model_validator(mode="after")
     def _jtt_has_its_own_options(self) -> MitigateSettings:

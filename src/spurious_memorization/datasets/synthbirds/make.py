@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..generated import BALANCED, begin_folder, finish_folder, save_images, spread_evenly, waterbirds_table
+from ..generated import BALANCED, begin_folder, check_room, finish_folder, save_images, spread_evenly, waterbirds_table
 from ..samples import SPLITS
 from ..settings import SynthbirdsSettings
 from ..tables import DatasetDescription
@@ -49,6 +49,7 @@ def make_synthbirds(out: Path, settings: SynthbirdsSettings | None = None) -> pd
         ```
     """
     settings = settings or SynthbirdsSettings()
+    check_room(out, settings.train + settings.val + settings.test)
     plan = _plan(settings)
     begin_folder(out, "synthbirds", settings.model_dump(mode="json"))
 

@@ -44,7 +44,7 @@ def fold_batch_norms(graph: fx.Graph) -> None:
 
 def folded_weight(weight: Tensor, scale: Tensor | None, variance: Tensor, epsilon: float) -> Tensor:
     """Weight [channels, ...] of a convolution with the batch norm after it: weight * factor."""
-    factor = _factor(scale, variance, epsilon).to(weight.dtype)
+    factor = _factor(scale, variance, epsilon).to(weight)
     return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
 
 
@@ -57,19 +57,24 @@ def folded_bias(
     epsilon: float,
 ) -> Tensor:
     """Bias [channels] of a convolution with the batch norm after it: (bias - mean) * factor + offset."""
-    start = -mean.double() if bias is None else bias.double() - mean.double()
+    start = -_exact(mean) if bias is None else _exact(bias) - _exact(mean)
     result = start * _factor(scale, variance, epsilon)
-    return (result if offset is None else result + offset.double()).to(mean.dtype)
+    return (result if offset is None else result + _exact(offset)).to(mean)
 
 
 def norm_factor(scale: Tensor | None, variance: Tensor, epsilon: float) -> Tensor:
     """The factor by which a batch norm multiplies each channel, [channels]: scale / sqrt(variance + epsilon)."""
-    return _factor(scale, variance, epsilon).to(variance.dtype)
+    return _factor(scale, variance, epsilon).to(variance)
 
 
 def _factor(scale: Tensor | None, variance: Tensor, epsilon: float) -> Tensor:
-    inverse = (variance.double() + epsilon).rsqrt()
-    return inverse if scale is None else scale.double() * inverse
+    inverse = (_exact(variance) + epsilon).rsqrt()
+    return inverse if scale is None else _exact(scale) * inverse
+
+
+def _exact(values: Tensor) -> Tensor:
+    """In float64, on the CPU: some accelerators have no float64."""
+    return values.cpu().double()
 
 
 def channel_affine(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:

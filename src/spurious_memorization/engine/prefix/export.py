@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim
 
 from ...errors import first_line
-from ...networks.forward import working_copy
+from ...networks.forward import logits_in, working_copy
 from ..operations import LAYERS, aten, operand
 from ..silence import quiet
 from .batch_norms import fold_batch_norms, folded_weight
@@ -51,7 +51,7 @@ def export_program(model: nn.Module, example: Tensor) -> Program:
 
 
 class _Logits(nn.Module):
-    """A network that gives its logits alone, also where the network itself gives an object with a field `logits`."""
+    """A network that gives its logits alone, also where the network itself gives them as `logits` of something."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _Logits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         output = self.network(x)
-        result: Tensor = getattr(output, "logits", output)
+        result: Tensor = logits_in(output)
         return result
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import nn
 
 from ...console import log
@@ -42,8 +42,16 @@ class DfrSettings(ObjectiveSettings):
     fixed_settings: ClassVar[Mapping[str, Any]] = {"epochs": 1, "checkpoint_every": 1}
 
     name: Literal["dfr"] = "dfr"
-    draws: int = Field(10, ge=1)
-    strengths: Annotated[tuple[float, ...], SplitAtPlus, Field(min_length=1)] = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
+    draws: int = Field(10, ge=1, le=100_000)
+    strengths: Annotated[tuple[PositiveFloat, ...], SplitAtPlus, Field(min_length=1)] = (
+        1.0,
+        0.7,
+        0.3,
+        0.1,
+        0.07,
+        0.03,
+        0.01,
+    )
 
 
 class Dfr(Objective[DfrSettings]):

@@ -27,7 +27,7 @@ class GroupDroSettings(ObjectiveSettings):
     """
 
     name: Literal["group-dro"] = "group-dro"
-    step: float = Field(0.01, gt=0)
+    step: float = Field(0.01, gt=0, le=100)
     adjustment: float = Field(0.0, ge=0)
     balanced: bool = True
 

@@ -11,10 +11,14 @@ from pydantic import Field
 
 from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
+from ...resources import check_memory
 from ...runs.epochs import run_and_epoch
 from ...runs.run import Run
 from ..objective import Objective, Training
 from ..objective_settings import ObjectiveSettings
+
+BYTES_PER_SAMPLE = 32
+"""Its index: repeated, joined, permuted and cut into batches."""
 
 
 class JttSettings(ObjectiveSettings):
@@ -29,7 +33,7 @@ class JttSettings(ObjectiveSettings):
 
     name: Literal["jtt"] = "jtt"
     errors_of: str
-    upweight: int = Field(20, ge=1)
+    upweight: int = Field(20, ge=1, le=100_000)
 
 
 class Jtt(Objective[JttSettings]):
@@ -53,6 +57,8 @@ class Jtt(Objective[JttSettings]):
 
     def samples(self, epoch: int) -> Samples:
         train = self.training.data.train
+        n = len(train) + len(self.errors) * (self.settings.upweight - 1)
+        check_memory(BYTES_PER_SAMPLE * n, f"the {n:,} samples of an epoch of jtt", "choose a smaller upweight")
         repeated = np.repeat(self.errors, self.settings.upweight - 1)
         return train.at(np.concatenate([train.index, repeated])).shuffled(self.training.config.seed, epoch)
 

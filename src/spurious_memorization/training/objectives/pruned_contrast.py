@@ -22,6 +22,7 @@ from ...networks.running_statistics import repeat_first_pass, statistics
 from ...networks.selection import Selection
 from ...runs.run import Run
 from ...seeds import derived_seed
+from ...settings import MAX_COUNT
 from ..contrast import dense_pruned_contrast
 from ..masks import Mask, as_mask, parameter_masks, pruned_units
 from ..names import Recipe
@@ -76,7 +77,7 @@ class PrunedContrastSettings(ObjectiveSettings):
     layers: Annotated[tuple[LayerKind, ...] | None, SplitAtPlus] = None
     with_bias: bool | None = None
     strictly_beyond: bool = False
-    n_hardest: int = Field(200, ge=1)
+    n_hardest: int = Field(200, ge=1, le=MAX_COUNT)
     order: Order = "highest_loss"
 
     def expanded(self, recipe: Recipe, model: nn.Module) -> Self:
