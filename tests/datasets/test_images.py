@@ -246,7 +246,7 @@ def test_a_size_beyond_pillows_limit_is_refused_without_decoding(tmp_path: Path)
 
 def test_no_pixels(tmp_path: Path) -> None:
     (tmp_path / "a.gif").write_bytes(b"GIF89a" + struct.pack("<HHBBB", 0, 0, 0, 0, 0) + b",\0\0\0\0\0\0\0\0\0\2\0;")
-    with pytest.raises(UserError, match="it is not an image"):
+    with pytest.raises(UserError, match="it is not an image of a known format"):
         decoded(tmp_path / "a.gif")
 
 
