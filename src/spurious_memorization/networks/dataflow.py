@@ -47,13 +47,14 @@ class Operation:
 
     Arguments:
         name: of the operation in ATen, without namespace and overload, such as "convolution".
-        inputs: the operations that made its inputs, and the names of parameters and buffers among its inputs, in order.
-        numbers: its arguments that are floating-point numbers, in order.
+        arguments: in order. A tensor stands for the operation that made it, or is the name of a parameter or buffer. It
+            is None if it is neither.
+        inputs: the operations and names among all of its tensors.
     """
 
     name: str
+    arguments: tuple[Any, ...]
     inputs: tuple[Operation | str, ...]
-    numbers: tuple[float, ...] = ()
 
     @property
     def mixes_channels(self) -> bool:
@@ -173,11 +174,14 @@ def _first_flow(model: nn.Module) -> DataFlow | None:
 
 
 def _norm(operation: Operation) -> Norm | None:
-    """The batch norm that an operation is. It takes input, weight, bias, mean, variance, ..., momentum, epsilon."""
-    names = [source for source in operation.inputs if isinstance(source, str)]
-    if "batch_norm" not in operation.name or len(names) not in (2, 4):
+    """The batch norm that an operation is: (input, weight, bias, mean, variance, ..., momentum, epsilon, ...)."""
+    if "batch_norm" not in operation.name or len(operation.arguments) < 5:
         return None
-    return Norm(names[-1], names[0] if len(names) == 4 else None, operation.numbers[-1])
+    weight, variance = operation.arguments[1], operation.arguments[4]
+    numbers = [value for value in operation.arguments if isinstance(value, float)]
+    if not isinstance(variance, str) or not numbers:
+        return None
+    return Norm(variance, weight if isinstance(weight, str) else None, numbers[-1])
 
 
 @dataclass(eq=False)
@@ -200,17 +204,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         in_place = func._schema.is_mutable
         written = [x for x in outputs if in_place or _memory(x) not in given]
         if written:
-            sources = [self.made.get(memory) or self.names.get(memory) for memory in given]
+            sources = [self._source(x) for x in leaves if isinstance(x, Tensor)]
             operation = Operation(
                 func._schema.name.split("::")[1],
+                tuple(self._source(x) if isinstance(x, Tensor) else x for x in args),
                 tuple(source for source in sources if source is not None),
-                tuple(value for value in leaves if isinstance(value, float)),
             )
             self.operations.append(operation)
             for output in written:
                 self.made[_memory(output)] = operation
                 self.kept.append(output.untyped_storage())  # otherwise new tensors could get the same memory
         return result
+
+    def _source(self, tensor: Tensor) -> Operation | str | None:
+        memory = _memory(tensor)
+        return self.made.get(memory) or self.names.get(memory)
 
 
 def _memory(tensor: Tensor) -> int:

@@ -28,7 +28,13 @@ def choose_device(name: str = "auto") -> torch.device:
         raise UserError(
             f"no device {name!r} here: use auto or {', '.join(kind for kind in available if available[kind])}"
         )
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"no device {name!r} here: write its number behind it, as in cuda:0") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"no device {name!r} here: the numbers go from 0 to {torch.cuda.device_count() - 1}")
+    return device
 
 
 outside_inference_mode = torch.inference_mode(False)
@@ -106,6 +112,8 @@ def _failure(error: Exception, inputs: Inputs) -> str:
     what = f"the network fails on inputs of shape {shapes} ({type(error).__name__}: {first_line(error)})"
     if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
         return f"{what}: use smaller batches (--batch-size, --eval-batch-size)"
+    if "more than 1 value per channel" in str(error):
+        return f"{what}: batch norm can't train on one sample, so use a --batch-size above 1 and several samples"
     if any(value.ndim == 4 for value in _tensors(inputs)):
         return f"{what}: use images of another size (--image-size) or another network (--model), or fix its forward"
     return f"{what}: give inputs that its forward takes"
