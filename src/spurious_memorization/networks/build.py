@@ -129,9 +129,7 @@ def own_transform(settings: NetworkSettings, stated: Mapping[str, Any] | None = 
         raise UserError(f"{settings.model} takes images of {height} x {width}: give a square's side with --image-size")
     size = size or width
     if stated.get("resize", size) < size:
-        raise UserError(
-            f"resize {stated['resize']} in dataset.yaml is below {size}, the size of the input: raise it"
-        )
+        raise UserError(f"resize {stated['resize']} in dataset.yaml is below {size}, the size of the input: raise it")
     entries = {
         "image_size": size,
         "resize": math.floor(size / config["crop_pct"]),
