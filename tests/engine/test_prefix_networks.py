@@ -91,7 +91,8 @@ def test_a_network_that_is_one_layer():
 def test_a_layer_that_nothing_reads_changes_nothing():
     torch.manual_seed(13)
     net = Unused()
-    edits = [sm.edits.zero(units(net, "unused:1")), sm.edits.zero(units(net, "inner:1,unused:0"))]
+    texts = (["unused:1"], ["inner:1", "unused:0"])
+    edits = [sm.edits.random_noise(units(net, text, unit="weight"), 3.0) for text in texts]
     path, given, plain = run_both(net, edits, torch.randn(12, 6))
     assert path == "shared prefix"
     assert np.array_equal(given.loss[1], given.loss[0])
