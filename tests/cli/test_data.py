@@ -78,7 +78,7 @@ def test_check_shows_some_and_json_all(folder: Path, capsys: Capture) -> None:
     assert "  9.png\n" in out
     assert "  10.png\n" not in out
     assert "and 2 more (--json lists all)" in out
-    assert "12.png (it is not an image)" in out
+    assert "12.png (it is not an image of a known format)" in out
     assert "val: 13.png = test: 20.png" in out
     assert "next:" not in out
     status, found = facts(capsys, "check", folder, "--no-decode")

@@ -94,7 +94,7 @@ def test_broken_images(folder: Path) -> None:
     assert not report.sound
     assert sorted(report.broken) == [f"images/0{i}" for i in ("0.jpg", "1.png", "2.jpg", "3.png", "5.png")]
     assert "truncated" in report.broken["images/00.jpg"]
-    assert report.broken["images/02.jpg"] == "it is not an image"
+    assert report.broken["images/02.jpg"] == "it is not an image of a known format"
     assert report.broken["images/03.png"] == "the file is empty"
     assert list(check(folder, decode=False).broken) == ["images/03.png"]
 

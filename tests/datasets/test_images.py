@@ -246,7 +246,7 @@ def test_a_size_beyond_pillows_limit_is_refused_without_decoding(tmp_path: Path)
 
 def test_no_pixels(tmp_path: Path) -> None:
     (tmp_path / "a.gif").write_bytes(b"GIF89a" + struct.pack("<HHBBB", 0, 0, 0, 0, 0) + b",\0\0\0\0\0\0\0\0\0\2\0;")
-    with pytest.raises(UserError, match="it is not an image"):
+    with pytest.raises(UserError, match="it is not an image of a known format"):
         decoded(tmp_path / "a.gif")
 
 
@@ -268,3 +268,23 @@ def test_one_pixel_and_narrow_images(tmp_path: Path) -> None:
         transform = ImageTransform(image_size=224, resize=256, **options)
         with pytest.raises(UserError, match=r"narrow\.png of 20000 x 1 pixels is too narrow"):
             Images(tmp_path, paths, transform).load(np.array([1]))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.gif", "a.bmp", "a.webp", "a.pgm"])
+def test_damaged_files_are_read_or_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    deep = {"a.png", "a.tif", "a.pgm"}
+    Image.fromarray(RAMP.astype(np.uint16) * 257 if name in deep else COLORS).save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    reasons = []
+    for _ in range(150):
+        content = bytearray(whole[: rng.choice([len(whole), rng.integers(len(whole))], p=[0.8, 0.2])])
+        for place in rng.integers(0, max(1, min(len(content), rng.choice([60, len(whole)]))), 3):
+            content[place : place + 1] = rng.bytes(rng.integers(0, 3))
+        (tmp_path / name).write_bytes(content)
+        try:
+            assert decoded(tmp_path / name).shape[2] == 3
+        except UserError as error:
+            reasons.append(str(error))
+    assert len(reasons) > 30
+    assert all(reason.strip() and "\n" not in reason for reason in reasons)

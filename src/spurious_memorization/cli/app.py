@@ -26,6 +26,9 @@ from ..yaml_files import read_yaml
 
 PIPED_WIDTH = 140
 
+LONGEST_NAME = 300
+"""Characters of a path that an error shows."""
+
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 _FLAGS = Parameter(negative_iterable=(), consume_multiple=False)
@@ -128,6 +131,12 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
             raise
         log(f"spurmem: {_one_line(error)}")
         status = 2
+    except (OSError, ValueError) as error:
+        what = _wrong_place(error)
+        if debug or what is None:
+            raise
+        log(f"spurmem: {what}")
+        status = 2
     except KeyboardInterrupt:
         log("spurmem: interrupted; run the same command again to continue")
         status = 130
@@ -161,6 +170,17 @@ def _without_nan(facts: Any) -> Any:
     if isinstance(facts, list | tuple):
         return [_without_nan(value) for value in facts]
     return None if isinstance(facts, float) and not math.isfinite(facts) else facts
+
+
+def _wrong_place(error: OSError | ValueError) -> str | None:
+    """What is wrong with the name of a file or folder that a user gave; None if the error has another reason."""
+    if isinstance(error, OSError):
+        if error.filename is None:
+            return None
+        name = str(error.filename)
+        shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+        return f"{shown} can't be used ({error.strerror}): choose another place, or change its permissions"
+    return "a name holds a null byte: remove it" if "null byte" in str(error) else None
 
 
 def _one_line(error: Exception) -> str:

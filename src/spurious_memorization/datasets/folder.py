@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from ..errors import UserError
 from ..input_files import shown
@@ -18,7 +17,7 @@ from .samples import Dataset
 from .settings import DataSettings
 from .sources import Images
 from .tables import AnnotatedTable, DatasetDescription, path_within, read_own_table, split_names
-from .transforms import ImageTransform
+from .transforms import ImageTransform, check_crop
 from .value_names import check_filled, encode
 
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -194,9 +193,10 @@ def _transform(
     if image_size is None:
         return None, stated
     try:
-        return ImageTransform(**{"resize": image_size, **stated}), stated
-    except ValidationError as error:
-        raise UserError(f"dataset.yaml: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+        check_crop(description.resize or image_size, image_size)
+    except ValueError as error:
+        raise UserError(f"dataset.yaml: {error}") from error
+    return ImageTransform(**{"resize": image_size, **stated}), stated
 
 
 def _resized(transform: ImageTransform, image_size: int) -> ImageTransform:

@@ -47,7 +47,7 @@ def opened_image(file: Path) -> Iterator[Image.Image]:
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        raise UserError("it is not an image") from error
+        raise UserError("it is not an image of a known format") from error
     except OSError as error:
         raise UserError(error.strerror or first_line(error)) from error
     except MemoryError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ..input_files import read_text, regular_file, shown
 
 MAX_BYTES = 1 << 30
 MAX_ROWS = 10_000_000
+MAX_HEADER = 100_000
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _UNNAMED = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")
 _BROKEN = (pa.ArrowException, OSError, ValueError, LookupError, NotImplementedError, ArithmeticError, MemoryError)
@@ -75,7 +77,7 @@ def _read_csv(file: Path) -> pd.DataFrame:
 
 def _separator(text: str) -> str:
     """The separator that gives the header the most cells. A comma, if several do."""
-    header = next((line for line in io.StringIO(text) if line.strip()), "")
+    header = next((line[:MAX_HEADER] for line in io.StringIO(text, newline=None) if line.strip()), "")
     return max(SEPARATORS, key=lambda separator: len(next(csv.reader([header], delimiter=separator), ())))
 
 
@@ -88,7 +90,9 @@ def _rows(file: Path, text: str, separator: str) -> Iterator[tuple[int, list[str
             if any(cells):
                 yield reader.line_num, cells
     except csv.Error as error:
-        raise UserError(f"{shown(file)} can't be read as a table: line {reader.line_num}: {error}") from error
+        raise UserError(
+            f"{shown(file)} can't be read as a table: line {reader.line_num}: {error}: correct it"
+        ) from error
 
 
 def _header(file: Path, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
@@ -103,14 +107,14 @@ def _header(file: Path, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
 
 
 def _check_names(file: Path, header: list[str]) -> None:
-    if twice := next((name for i, name in enumerate(header) if name and name in header[:i]), None):
+    if twice := next((name for name, n in Counter(header).items() if name and n > 1), None):
         raise UserError(f"{shown(file)} has two columns {shown(twice)!r}: rename or remove one")
 
 
 def _named(file: Path, columns: dict[str, Any], index: pd.Index) -> pd.DataFrame:
     """The columns with a name. A column without one can't be chosen."""
     if unnamed := [name for name in columns if _UNNAMED.fullmatch(name)]:
-        log(f"{shown(file)}: {len(unnamed)} column without a name is left out")
+        log(f"{shown(file)}: a column without a name is left out")
     return pd.DataFrame(
         {shown(name): column for name, column in columns.items() if name not in unnamed}, index=index, dtype=object
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -43,12 +43,6 @@ class ImageTransform(BaseModel):
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-
-    @model_validator(mode="after")
-    def _crop_within_the_resize(self) -> ImageTransform:
-        if not self.pad:
-            check_crop(self.resize, self.image_size)
-        return self
 
     def evaluation(self) -> v2.Transform:
         """The deterministic transform from an image to an image of `image_size`, the input of `normalized`."""
@@ -102,7 +96,10 @@ class ImageTransform(BaseModel):
 
 
 def check_crop(resize: int, image_size: int) -> None:
-    """Raise a `ValueError` if the crop is larger than the resized image, which would add black borders."""
+    """Raise a `ValueError` if the crop is larger than the resized image, which would add black borders.
+
+    A few networks of timm do so on purpose. In a description it is an error.
+    """
     if resize < image_size:
         raise ValueError(f"resize {resize} is below image_size {image_size}: the crop needs at least its own size")
 

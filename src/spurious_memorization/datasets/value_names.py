@@ -95,7 +95,7 @@ def _own_names(column: pd.Series, keys: Sequence[str]) -> tuple[str, ...]:
     if gap is not None and whole and all(key in whole or key.casefold() in _GAPS for key in keys):
         why = " among numbers: fill it in, or list all values as names in dataset.yaml"
         raise _wrong_value(column, keys, gap, why)
-    if len(whole) < len(set(keys)):
+    if len(whole) < len(keys):
         return tuple(sorted(set(keys)))
     numbers = sorted({int(key) for key in keys})
     if numbers != list(range(len(numbers))):

@@ -128,6 +128,8 @@ def own_transform(settings: NetworkSettings, stated: Mapping[str, Any] | None = 
     if size is None and height != width:
         raise UserError(f"{settings.model} takes images of {height} x {width}: give a square's side with --image-size")
     size = size or width
+    if stated.get("resize", size) < size:
+        raise UserError(f"resize {stated['resize']} in dataset.yaml is below {size}, the size of the input: raise it")
     entries = {
         "image_size": size,
         "resize": math.floor(size / config["crop_pct"]),

@@ -69,14 +69,19 @@ class DataFlow:
         operations: in order.
         result: the operation that gave the logits.
         n_outputs: number of logits.
+        is_complete: whether every tensor but the input was made by an operation. The data may have left PyTorch
+            otherwise, as with NumPy.
     """
 
     operations: tuple[Operation, ...]
     result: Operation
     n_outputs: int
+    is_complete: bool
 
     def used(self) -> set[str]:
-        """Names of the parameters and buffers on which the logits depend."""
+        """Names of the parameters and buffers on which the logits depend, as far as that is known."""
+        if not self.is_complete:
+            return {source for operation in self.operations for source in operation.inputs if isinstance(source, str)}
         found, seen, waiting = set(), {id(self.result)}, [self.result]
         while waiting:
             for source in waiting.pop().inputs:
@@ -167,7 +172,10 @@ def _first_flow(model: nn.Module) -> DataFlow | None:
                 break
             if device is None and math.prod(shape) > MAX_NUMBERS:
                 continue
-            flow = _recorded(network, shape, device)
+            try:
+                flow = _recorded(network, shape, device)
+            except _NotFollowed:
+                return None
             if flow is not None:
                 return flow
     return None
@@ -184,11 +192,17 @@ def _norm(operation: Operation) -> Norm | None:
     return Norm(variance, weight if isinstance(weight, str) else None, numbers[-1])
 
 
+class _NotFollowed(Exception):  # noqa: N818
+    """The network accepts the input, but no operation gave its logits: they come from outside of PyTorch."""
+
+
 @dataclass(eq=False)
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation. A tensor is known by its memory, so that views and operations in place are followed."""
 
     names: dict[int, str]
+    example: int
+    is_complete: bool = True
     operations: list[Operation] = field(default_factory=list)
     made: dict[int, Operation] = field(default_factory=dict)
     kept: list[Any] = field(default_factory=list)
@@ -218,7 +232,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _source(self, tensor: Tensor) -> Operation | str | None:
         memory = _memory(tensor)
-        return self.made.get(memory) or self.names.get(memory)
+        source = self.made.get(memory) or self.names.get(memory)
+        self.is_complete &= source is not None or memory == self.example
+        return source
 
 
 def _memory(tensor: Tensor) -> int:
@@ -231,7 +247,8 @@ def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> D
     where = device or (first.device if first is not None else "cpu")
     kind = first.dtype if first is not None and first.is_floating_point() else torch.float32
     names = {_memory(value): name for name, value in (*network.named_buffers(), *network.named_parameters())}
-    recorder = _Recorder(names)
+    example = torch.zeros(tuple(shape), dtype=kind, device=where)
+    recorder = _Recorder(names, _memory(example))
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
@@ -241,14 +258,16 @@ def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> D
             stack.enter_context(torch.device(device))
         stack.enter_context(recorder)
         try:
-            output = network(torch.zeros(tuple(shape), dtype=kind, device=where))
+            output = network(example)
         except Exception:  # the network's own code can raise anything for an input that it does not accept
             return None
     output = logits_in(output)
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != shape[0]:
         return None
     result = recorder.made.get(_memory(output))
-    return None if result is None else DataFlow(tuple(recorder.operations), result, output.shape[1])
+    if result is None:
+        raise _NotFollowed
+    return DataFlow(tuple(recorder.operations), result, output.shape[1], recorder.is_complete)
 
 
 def _copied(model: nn.Module, device: str | None) -> nn.Module:
