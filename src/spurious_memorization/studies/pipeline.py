@@ -191,6 +191,7 @@ def _study(
     own.save_record("study", {**record, "engine": engine.description})
     own.save_frame("variants", frame)
     counted, measured = measure(parts, own, engine, data, settings)
+    own.save_record("study", {**record, "engine": engine.description})  # it may have fallen back
     own.save_frame("results", counted)
     if settings.other_epochs:
         others = _networks_of_epochs(network, settings, execution)
