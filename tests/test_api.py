@@ -156,5 +156,5 @@ def test_a_label_without_an_output():
         lambda: sm.hardest_samples(model, data.train),
         lambda: sm.criteria.gradient(model, data.train),
     ):
-        with pytest.raises(sm.UserError, match="the network has 2 outputs but a label is 2"):
+        with pytest.raises(sm.UserError, match=r"the network has 2 outputs but (a label is 2|the data have 3 classes)"):
             use()

@@ -317,3 +317,17 @@ def test_a_wrapped_network_is_unwrapped_once_and_stays_as_it_is() -> None:
     wrapped = nn.DataParallel(inner)
     sm.evaluate(wrapped, zeroed(wrapped), dataset().train)
     assert wrapped.module is inner
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 4])
+def test_a_network_needs_one_output_for_each_named_class(outputs: int) -> None:
+    model = network()
+    model[-1] = nn.Linear(12, outputs)
+    x, y = dataset().train.batch()[:2]
+    data = sm.from_tensors(x, y, y, classes=("cat", "dog", "owl"))
+    message = rf"{outputs} outputs but the data have 3 classes \(cat, dog, owl\)|shape \[\d+, 1\]"
+    for call in (sm.hardest_samples, lambda model, samples: sm.evaluate(model, [], samples)):
+        with pytest.raises(sm.UserError, match=message):
+            call(model, data.train)
+    if outputs == 4:  # without names, classes may be missing from the data
+        assert sm.evaluate(model, [], sm.from_tensors(x, y, y).train).before.margin.shape == (1, 16)

@@ -16,7 +16,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def log(line: str) -> None:
     """Print one line of progress for the user."""
-    console.print(line, markup=False)
+    console.print(line, markup=False, emoji=False)
 
 
 @cache

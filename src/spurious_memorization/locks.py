@@ -29,8 +29,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another command holds the lock, or the folder can't be written.
     """
-    is_new = not folder.exists()
     try:
+        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         lock = _acquired(folder)
     except filelock.Timeout as error:
@@ -41,9 +41,9 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
         if is_new:
             _remove_if_unused(folder)
+        lock.release()
 
 
 def _acquired(folder: Path) -> filelock.BaseFileLock:
@@ -78,4 +78,4 @@ def _remove_if_unused(folder: Path) -> None:
     with suppress(OSError):
         if [file.name for file in folder.iterdir()] == [LOCK]:
             (folder / LOCK).unlink()
-        folder.rmdir()
+            folder.rmdir()

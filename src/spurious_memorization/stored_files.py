@@ -209,6 +209,8 @@ def read_torch(file: Path, remedy: str) -> dict[str, Any]:
         with zipfile.ZipFile(file) as parts:
             if changed := parts.testzip():
                 raise BrokenFileError(f"its part {changed} is not what was written")
+            if any(part.external_attr for part in parts.infolist()):  # a part marked as a folder would not be read
+                raise BrokenFileError("its list of parts is not what was written")
         content = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(content, dict):
             raise BrokenFileError(f"it holds a {type(content).__name__}")

@@ -52,7 +52,7 @@ def spoil(folder: Path, what: str) -> None:
         ("leading outside", "'../secret.png' leads outside the data folder"),
         ("absolute", "leads outside the data folder"),
         ("one class", "at least two classes are needed"),
-        ("no label", "column 'y' has no value in row 3"),
+        ("no label", "column 'y' has no value in metadata.csv, line 5"),
         ("no rows", "the table has no rows"),
         ("no training samples", "no samples in split 'train'"),
         ("no table", "is not in a known layout"),
@@ -131,3 +131,14 @@ def test_no_minority(tmp_path: Path, capsys: Capture, data: Path) -> None:
     error = tiny.spurmem(capsys, "study", tmp_path / "out", "--criterion=gradient").error
     assert "the data have no minority group" in error
     assert "--group" in error
+
+
+def test_images_too_small_for_the_network_are_one_line_with_its_own_error(
+    squares: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    words = ("train", squares, "--model=test_vit", "--weights=none", "--image-size=3", "--out", tmp_path / "run")
+    printed = tiny.spurmem(capsys, *words)
+    assert printed.status == 2
+    last = printed.error.splitlines()[-1]
+    assert "fails on inputs of shape" in last
+    assert "use images of another size (--image-size) or another network (--model)" in last

@@ -76,6 +76,9 @@ def test_a_command_on_a_run(
         (["--from=nowhere"], "nowhere is not a run"),
         (["--weights=nowhere.pth"], "weight file nowhere.pth does not exist"),
         (["--device=tpu"], "no device 'tpu' here"),
+        (["--device=cpu:x"], "no device 'cpu:x' here"),
+        (["--device=cuda:999"], "no device 'cuda:999' here"),
+        (["--model=tiny_networks:normed_features", "--batch-size=1"], "so use a --batch-size above 1"),
         (["--checkpoint-every=0"], "checkpoint-every"),
         (["--seeds=one"], "seeds 'one'"),
         (["--ressume"], "--ressume"),
@@ -109,3 +112,19 @@ def test_places_that_are_no_runs_or_data(tmp_path: Path, capsys: Capture) -> Non
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     with pytest.raises(sm.UserError, match="is not a run"):
         main(["trace", str(tmp_path), "--debug"])
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "/".join(["d" * 200] * 30), "nul\0byte"])
+@pytest.mark.parametrize("command", ["train", "trace", "compare", "report", "figure accuracy", "data check"])
+def test_a_name_that_no_file_can_have(command: str, name: str, capsys: Capture) -> None:
+    out = ("--out", name) if command == "train" else ()
+    error = tiny.spurmem(capsys, *command.split(), name, *out).error
+    assert len(error) < 700
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "", "..", "/tmp/x", "n" * 300])
+def test_the_name_of_a_study_is_that_of_a_folder(name: str, trained: sm.Run, tmp_path: Path, capsys: Capture) -> None:
+    run = tiny.copied(trained, tmp_path / "run")
+    said = tiny.spurmem(capsys, "study", run.path, "--criterion=magnitude", "--controls=2", f"--name={name}")
+    assert said.error
+    assert not (tmp_path / "outside").exists()

@@ -78,7 +78,7 @@ def test_check_shows_some_and_json_all(folder: Path, capsys: Capture) -> None:
     assert "  9.png\n" in out
     assert "  10.png\n" not in out
     assert "and 2 more (--json lists all)" in out
-    assert "12.png (it is not an image)" in out
+    assert "12.png (it is not an image of a known format)" in out
     assert "val: 13.png = test: 20.png" in out
     assert "next:" not in out
     status, found = facts(capsys, "check", folder, "--no-decode")
@@ -86,6 +86,41 @@ def test_check_shows_some_and_json_all(folder: Path, capsys: Capture) -> None:
     assert found["missing"] == [f"{i}.png" for i in range(12)]
     assert found["broken"] == {}
     assert found["leaks"] == [{"val": ["13.png"], "test": ["20.png"]}]
+
+
+def test_check_shows_contradictions_and_notes(folder: Path, capsys: Capture) -> None:
+    frame = pd.read_csv(folder / "metadata.csv")
+    frame.loc[0, "a"] = "[green]"
+    pd.concat([frame, frame.iloc[[2]], frame.iloc[[5]].assign(y=0)]).to_csv(folder / "metadata.csv", index=False)
+    small = Image.fromarray(np.random.default_rng(1).integers(0, 256, (12, 12), dtype=np.uint8))
+    small.resize((96, 96)).save(folder / "4.png")
+    small.resize((96, 96)).save(folder / "20.jpg", quality=80)
+    frame = pd.read_csv(folder / "metadata.csv").replace("20.png", "20.jpg")
+    frame.to_csv(folder / "metadata.csv", index=False)
+    (folder / "dataset.yaml").write_text("minority: [1 with blue]")
+    status, out, _ = run(capsys, "check", folder)
+    assert status == 1
+    assert "contradicting labels or attributes: 1\n  5.png: 0 with [red] and 1 with [red]\n" in out
+    assert "note: rows that repeat exactly: 1\n  2.png: 2 times\n" in out
+    assert "note: images that look like an image of an earlier split: 1\n  test: 20.jpg ~ train: 4.png (" in out
+    assert "  attribute value '[green]' in train: 1\n  attribute value '[green]' in val: 0\n" in out
+    assert "note: groups too small for a verdict: 1\n  1 with blue: 1 in train, 'critical' needs at least 5" in out
+    assert "modes: 22 of RGB, 2 of L" in out
+    assert "sizes: 22 of 8 x 8, 2 of 96 x 96" in out
+    status, found = facts(capsys, "check", folder)
+    assert status == 1
+    assert found["contradictions"] == [{"paths": ["5.png"], "groups": ["0 with [red]", "1 with [red]"]}]
+    assert found["repeated"] == {"2.png": 2}
+    assert [(near["path"], near["match"]) for near in found["near_duplicates"]] == [("20.jpg", "4.png")]
+    assert {"kind": "attribute value", "value": "[green]", "split": "val", "count": 0} in found["rare"]
+    assert found["modes"] == {"RGB": 22, "L": 2}
+    assert [(small["group"], small["found"], small["needed"]) for small in found["too_small"]] == [
+        ("1 with blue", 1, 5)
+    ]
+    status, out, _ = run(capsys, "check", folder, "--no-duplicates")
+    assert status == 0
+    assert "contradicting" not in out
+    assert "look like" not in out
 
 
 def test_check_with_options(folder: Path, capsys: Capture) -> None:

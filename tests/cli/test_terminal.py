@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from rich.console import Console
 
 import spurious_memorization as sm
 from spurious_memorization import console as waiting
+from spurious_memorization.cli import main
 
 Capture = pytest.CaptureFixture[str]
 
@@ -44,6 +46,39 @@ print(sorted({heavy!r} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "bird"), [("ascii", r"\u9ce5"), ("cp1252", r"\u9ce5"), ("latin-1", r"\u9ce5"), ("utf-8", "鳥")]
+)
+def test_names_beyond_the_encoding_of_the_output_are_escaped(
+    tmp_path: Path, encoding: str, bird: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [f"{i}.png,{'café' if i % 2 else '鳥'},{'sea' if i % 3 else 'land'},train" for i in range(6)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["path,y,a,split", *rows]), encoding="utf-8")
+
+    def printed(*arguments: str) -> tuple[int | str | None, str, str]:
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+        monkeypatch.setattr(sys, "stdout", streams[0])
+        monkeypatch.setattr(sys, "stderr", streams[1])
+        with pytest.raises(SystemExit) as caught:
+            main(["data", "check", *arguments])
+        for stream in streams:
+            stream.flush()
+        out, err = (stream.buffer.getvalue().decode("utf-8") for stream in streams)  # type: ignore[attr-defined]
+        return caught.value.code, out, err
+
+    status, out, err = printed(str(tmp_path), "--no-decode")
+    assert (status, err) == (1, "")
+    assert f"{bird} with land" in out
+    assert ("café with" if encoding == "utf-8" else r"caf\xe9 with") in out
+    status, out, err = printed(str(tmp_path), "--no-decode", "--json")
+    assert (status, err) == (1, "")
+    assert "鳥 with land" in json.loads(out)["groups"]
+    status, out, err = printed(str(tmp_path / "鳥"))
+    assert (status, out) == (2, "")
+    assert f"{bird} does not exist" in err
+    assert err.count("\n") == 1
 
 
 def test_importing_the_package_imports_nothing_heavy():
@@ -145,3 +180,9 @@ def test_no_bar_where_a_line_can_not_be_drawn_again(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(waiting, "console", Console(file=stream, force_terminal=True))
     assert list(waiting.progress([1, 2], 2, "work")) == [1, 2]
     assert stream.getvalue() == ""
+
+
+def test_closed_output(squares: Path) -> None:
+    command = 'exec "$0" -m spurious_memorization data check "$1" >&-'
+    done = subprocess.run(["sh", "-c", command, sys.executable, str(squares)], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

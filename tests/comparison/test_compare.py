@@ -260,6 +260,8 @@ def test_refusals(runs: Path, data: Path, tmp_path: Path, capsys: pytest.Capture
     assert f"{erm / 'seed_0'} and {tmp_path / 'elsewhere'} were made with different data" in said
     no_val = made_runs.make_data(tmp_path / "no_val", {"train": (5, 5, 5, 5), "test": (5, 5, 5, 5)})
     assert "no val split" in refused(made_runs.make_run(tmp_path / "blind", no_val).path)
+    no_test = made_runs.make_data(tmp_path / "no_test", {"train": (5, 5, 5, 5), "val": (5, 5, 5, 5)})
+    assert "no test split" in refused(made_runs.make_run(tmp_path / "untested", no_test).path)
     begun = made_runs.make_run(tmp_path / "begun", data, "jtt", epochs=0)
     assert f"{begun.path} has no finished epoch" in refused(erm, begun.path)
     (begun.path / "history.parquet").unlink()

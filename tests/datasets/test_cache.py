@@ -8,6 +8,8 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +104,7 @@ def taken(folder: Path) -> int:
         {},
         {"image_size": 13, "resize": 15},
         {"image_size": 7, "resize": 9, "keep_aspect": True, "interpolation": "bicubic"},
-        {"image_size": 21, "resize": 11, "interpolation": "nearest"},
+        {"image_size": 11, "resize": 21, "interpolation": "nearest"},
         {"image_size": 224, "resize": 256, "mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.3)},
     ],
 )
@@ -139,7 +141,7 @@ def test_a_second_pass_opens_no_image(data: Path, workers: int, monkeypatch: Mon
 def test_augmented_images_come_from_the_files(data: Path, monkeypatch: Monkeypatch) -> None:
     inputs(everything(data))
     monkeypatch.setattr(Image, "open", None)
-    with pytest.raises(TypeError):
+    with pytest.raises(UserError, match="not callable"):
         list(everything(data).augmented_batches(10, 0, 0))
 
 
@@ -319,6 +321,38 @@ def test_by_default_it_is_in_the_users_cache(data: Path, tmp_path: Path, monkeyp
     assert len(files(tmp_path / "spurious-memorization")) == 1
 
 
+def test_no_home_directory_stops_nothing(data: Path, tmp_path: Path) -> None:
+    unset = ("HOME", "XDG_CACHE_HOME", "SPURMEM_CACHE", "USER", "LOGNAME")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    code = """
+import os, pwd, sys
+def unknown(uid):
+    raise KeyError(uid)
+pwd.getpwuid = unknown
+import spurious_memorization as sm
+for cache in (None, "new"):
+    if cache:
+        os.environ["SPURMEM_CACHE"] = cache
+    data = sm.read_data(sys.argv[1], image_size=8)
+    for _ in range(2):
+        print(data.train.batch().inputs.double().sum().item())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(data)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = done.stderr.splitlines()
+    assert line == "there is no home directory, so images are decoded again in each pass: set SPURMEM_CACHE to a folder"
+    assert len(done.stdout.split()) == 4
+    assert len(set(done.stdout.split())) == 1
+    assert len(files(tmp_path / "new")) == 1
+    assert not (tmp_path / "~").exists()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("short", [False, True])
 def test_a_full_disk_stops_nothing(
@@ -378,9 +412,12 @@ def test_a_disk_that_can_not_be_read_stops_nothing(data: Path, number: int, monk
     assert torch.equal(inputs(samples), expected(data))
 
 
-def test_a_cache_below_a_file(data: Path, tmp_path: Path, monkeypatch: Monkeypatch, capsys: Capture) -> None:
+@pytest.mark.parametrize("place", ["file", "file/cache"])
+def test_a_cache_in_place_of_a_file(
+    data: Path, tmp_path: Path, place: str, monkeypatch: Monkeypatch, capsys: Capture
+) -> None:
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setenv("SPURMEM_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("SPURMEM_CACHE", str(tmp_path / place))
     assert torch.equal(inputs(everything(data)), expected(data))
     assert len(capsys.readouterr().err.splitlines()) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from spurious_memorization.datasets import check as check_module
+from spurious_memorization.datasets import file_facts
 from spurious_memorization.datasets.celeba import KNOWN_COUNTS as CELEBA_COUNTS
-from spurious_memorization.datasets.check import KNOWN_COUNTS, CountDifference, check
+from spurious_memorization.datasets.check import KNOWN_COUNTS, Contradiction, CountDifference, RareValue, check
 from spurious_memorization.errors import UserError
 
 N = 30
@@ -75,8 +76,8 @@ def test_missing_images(folder: Path) -> None:
     for decode in (True, False):
         report = check(folder, decode=decode)
         assert not report.sound
-        assert report.missing == ("images/01.png", "images/02.jpg", "images/28.jpg")
-        assert not report.broken
+        assert report.missing == ("images/01.png", "images/28.jpg")
+        assert report.broken == {"images/02.jpg": "it is not a regular file"}
         assert not report.leaks
 
 
@@ -93,7 +94,7 @@ def test_broken_images(folder: Path) -> None:
     assert not report.sound
     assert sorted(report.broken) == [f"images/0{i}" for i in ("0.jpg", "1.png", "2.jpg", "3.png", "5.png")]
     assert "truncated" in report.broken["images/00.jpg"]
-    assert report.broken["images/02.jpg"] == "it is not an image"
+    assert report.broken["images/02.jpg"] == "it is not an image of a known format"
     assert report.broken["images/03.png"] == "the file is empty"
     assert list(check(folder, decode=False).broken) == ["images/03.png"]
 
@@ -152,12 +153,148 @@ def test_another_attribute(folder: Path) -> None:
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_many_images(folder: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[str] = []
-    monkeypatch.setattr(check_module, "CHUNK", chunk)
-    monkeypatch.setattr(check_module, "LONG_SECONDS", 0)
-    monkeypatch.setattr(check_module, "log", logged.append)
+    monkeypatch.setattr(file_facts, "CHUNK", chunk)
+    monkeypatch.setattr(file_facts, "LONG_SECONDS", 0)
+    monkeypatch.setattr(file_facts, "log", logged.append)
     (folder / "images/17.png").write_bytes(b"broken")
     assert list(check(folder).broken) == ["images/17.png"]
     assert logged[0].startswith("decoding 30 images, about")
+
+
+# The same image more than once
+
+
+@pytest.mark.parametrize("column", ["y", "a"])
+def test_one_image_in_two_groups(folder: Path, column: str) -> None:
+    frame = table()
+    again = frame.iloc[[1, 6]].assign(**{column: frame[column].iloc[[6, 1]].to_numpy()})
+    pd.concat([frame, again]).to_csv(folder / "metadata.csv", index=False)
+    for decode in (True, False):
+        report = check(folder, decode=decode)
+        assert not report.sound
+        groups = {
+            "y": [("finch with wood", "gull with wood"), ("finch with sea", "gull with sea")],
+            "a": [("finch with sea", "finch with wood"), ("gull with sea", "gull with wood")],
+        }[column]
+        assert report.contradictions == (
+            Contradiction(paths=("images/01.png",), groups=groups[0]),
+            Contradiction(paths=("images/06.jpg",), groups=groups[1]),
+        )
+        assert not report.leaks
+    assert check(folder, duplicates=False).sound
+
+
+def test_copies_in_two_groups_of_several_splits(folder: Path) -> None:
+    shutil.copy(folder / "images/01.png", folder / "images/07.png")
+    shutil.copy(folder / "images/01.png", folder / "images/19.png")
+    report = check(folder)
+    paths = ("images/01.png", "images/07.png", "images/19.png")
+    assert report.contradictions == (Contradiction(paths=paths, groups=("finch with wood", "gull with sea")),)
+    assert report.leaks == ({"train": paths[:2], "val": paths[2:]},)
+    assert report.copies == ()
+
+
+def test_copies_and_repeated_rows_are_notes(folder: Path) -> None:
+    shutil.copy(folder / "images/00.jpg", folder / "images/02.jpg")
+    pd.concat([table(), table().iloc[[5, 5, 29]]]).to_csv(folder / "metadata.csv", index=False)
+    report = check(folder)
+    assert report.sound
+    assert report.copies == (("images/00.jpg", "images/02.jpg"),)
+    assert report.repeated == {"images/05.png": 3, "images/29.png": 2}
+
+
+def blurred(seed: int, side: int = 96) -> Image.Image:
+    """A random image with large structures, as photographs have them."""
+    small = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def test_near_duplicates_between_splits(folder: Path) -> None:
+    for i, path in enumerate(table()["path"]):
+        blurred(i).save(folder / path)
+    blurred(3).resize((64, 64)).save(folder / "images/12.jpg", quality=80)
+    blurred(15).point(lambda value: value * 0.9).save(folder / "images/21.png")
+    blurred(4).save(folder / "images/08.jpg", quality=60)
+    report = check(folder)
+    assert report.sound
+    assert not report.leaks
+    found = {(pair.path, pair.split, pair.match, pair.match_split) for pair in report.near_duplicates}
+    assert found == {
+        ("images/12.jpg", "val", "images/03.png", "train"),
+        ("images/21.png", "test", "images/15.png", "val"),
+    }
+    assert all(pair.distance <= 15 for pair in report.near_duplicates)
+    assert not check(folder, decode=False).near_duplicates
+    assert not check(folder, duplicates=False).near_duplicates
+
+
+def test_exact_copies_are_no_near_duplicates(folder: Path) -> None:
+    shutil.copy(folder / "images/01.png", folder / "images/13.png")
+    report = check(folder)
+    assert len(report.leaks) == 1
+    assert report.near_duplicates == ()
+
+
+def test_flat_images_are_not_compared(folder: Path) -> None:
+    for i, path in enumerate(table()["path"]):
+        Image.new("RGB", (32, 32), (8 * i, 100, 100)).save(folder / path)
+    assert check(folder).near_duplicates == ()
+
+
+# Notes
+
+
+def test_modes_sizes_and_rotations(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 8
+    blurred(1, 20).convert("L").save(folder / "images/04.jpg", exif=exif)
+    Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 257).save(folder / "images/05.png")
+    report = check(folder)
+    assert report.sound
+    assert report.modes == {"RGB": 28, "L": 1, "I;16": 1}
+    assert report.sizes == {"16 x 16": 29, "20 x 20": 1}
+    assert report.unusual == {"images/04.jpg": "mode L, 20 x 20 pixels", "images/05.png": "mode I;16"}
+    assert report.rotated == ("images/04.jpg",)
+    assert check(folder, decode=False).modes == {}
+
+
+def test_where_most_sizes_differ_none_is_unusual(folder: Path) -> None:
+    for i, path in enumerate(table()["path"]):
+        blurred(i, 20 + i).save(folder / path)
+    report = check(folder)
+    assert len(report.sizes) == N
+    assert report.unusual == {}
+
+
+def test_ambiguous_values_are_broken_images(folder: Path) -> None:
+    Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 16).save(folder / "images/05.png")
+    Image.fromarray(np.arange(256, dtype=np.float32).reshape(16, 16)).save(folder / "images/07.png", format="TIFF")
+    report = check(folder)
+    assert not report.sound
+    assert list(report.broken) == ["images/05.png", "images/07.png"]
+    assert "mode I;16 with values 0 to 4080" in report.broken["images/05.png"]
+    assert "mode F with values 0 to 255" in report.broken["images/07.png"]
+
+
+def test_pipes_are_not_read(folder: Path) -> None:
+    (folder / "images/05.png").unlink()
+    os.mkfifo(folder / "images/05.png")
+    for decode in (True, False):
+        assert check(folder, decode=decode).broken == {"images/05.png": "it is not a regular file"}
+
+
+def test_values_that_occur_once_or_never_in_a_split(folder: Path) -> None:
+    frame = table()
+    frame.loc[[0, 11], "a"] = "ice"
+    frame.to_csv(folder / "metadata.csv", index=False)
+    assert check(folder).rare == (
+        RareValue(kind="attribute value", value="ice", split="train", count=1),
+        RareValue(kind="attribute value", value="ice", split="val", count=1),
+        RareValue(kind="attribute value", value="ice", split="test", count=0),
+    )
+    table()[lambda t: (t["split"] == "train") | (t["y"] == "gull")].to_csv(folder / "metadata.csv", index=False)
+    classes = [(rare.value, rare.split, rare.count) for rare in check(folder).rare if rare.kind == "class"]
+    assert classes == [("finch", "val", 0), ("finch", "test", 0)]
 
 
 # Known data sets

@@ -83,12 +83,12 @@ def test_a_group_may_be_empty(tmp_path: Path) -> None:
         (frame().drop(columns="path"), "no column 'path'"),
         (frame().drop(columns="a"), "missing column 'a'"),
         (frame(split="holdout"), "unknown split 'holdout': use train, val, test or 0, 1, 2"),
-        (frame(split=[None, *frame()["split"][1:]]), "unknown split nan"),
+        (frame(split=[None, *frame()["split"][1:]]), "column 'split' has no value in metadata.csv, line 2"),
         (frame(split=3), "unknown split"),
         (frame(y="gull"), "all samples have the label 'gull': at least two classes"),
-        (frame(y=[*frame()["y"][:-1], None]), "column 'y' has no value in row 23"),
-        (frame(a=[*frame()["a"][:-1], None]), "column 'a' has no value in row 23"),
-        (frame(path=[*frame()["path"][:-1], None]), "column 'path' has no value in row 23"),
+        (frame(y=[*frame()["y"][:-1], None]), "column 'y' has no value in metadata.csv, line 25"),
+        (frame(a=[*frame()["a"][:-1], None]), "column 'a' has no value in metadata.csv, line 25"),
+        (frame(path=[*frame()["path"][:-1], None]), "column 'path' has no value in metadata.csv, line 25"),
         (frame(y=np.arange(N) / 2), "column 'y' contains 0.5: use whole numbers or names"),
         (frame(a=[np.inf] * N), "column 'a' contains inf"),
         (frame()[:0], "no rows"),
@@ -120,6 +120,52 @@ def test_paths_outside_are_rejected(tmp_path: Path, path: str) -> None:
 def test_paths_within_may_have_several_forms(tmp_path: Path) -> None:
     paths = ["./images/00.png", "images//01.png", r"images\02.png", "images/./03.png", *frame()["path"][4:]]
     assert list(read_data(folder(tmp_path, frame(path=paths))).source.paths) == frame()["path"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("images/" + "x" * 256, "longer than a path may be"),
+        ("images/" + "é" * 128, "longer than a path may be"),
+        ("x/" * 2048 + "x.png", "longer than a path may be"),
+        ("images/a\n.png", "control character"),
+    ],
+)
+@pytest.mark.parametrize("parquet", [False, True])
+def test_paths_that_no_file_can_have_are_refused(tmp_path: Path, path: str, message: str, parquet: bool) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read_data(folder(tmp_path, frame(path=[path, *frame()["path"][1:]]), parquet))
+    assert str(caught.value).isprintable()
+
+
+def test_a_nul_byte_in_a_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="control character"):
+        read_data(folder(tmp_path, frame(path=["a\0b", *frame()["path"][1:]]), parquet=True))
+
+
+def test_a_file_may_have_a_backslash_in_its_name(tmp_path: Path) -> None:
+    folder(tmp_path, frame(path=[r"images\00.png", r"images\01.png", *frame()["path"][2:]]))
+    (tmp_path / "images" / "00.png").rename(tmp_path / r"images\00.png")
+    assert list(read_data(tmp_path).source.paths[:2]) == [r"images\00.png", "images/01.png"]
+
+
+def test_blanks_make_no_further_class(tmp_path: Path) -> None:
+    lines = [", ".join(row) for row in [list(frame().columns), *frame().astype(str).to_numpy().tolist()]]
+    lines[3] += " "
+    lines[4] = lines[4].replace("gull", " gull  ")
+    folder(tmp_path)
+    (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    data, plain = read_data(tmp_path), read_data(folder(tmp_path / "plain"))
+    assert data.groups == plain.groups
+    assert data.fingerprint() == plain.fingerprint()
+
+
+def test_too_many_groups_are_refused_at_once(tmp_path: Path) -> None:
+    number = np.arange(5000)
+    table = pd.DataFrame({"path": [f"{i}.png" for i in number], "y": number, "a": number})
+    table.to_csv(tmp_path / "metadata.csv", index=False)
+    with pytest.raises(UserError, match="5,000 classes x 5,000 attribute values are 25,000,000 groups"):
+        read_data(tmp_path)
 
 
 def test_symbolic_links_are_the_users_own_choice(tmp_path: Path) -> None:
@@ -170,6 +216,31 @@ def test_named_minorities_belong_to_their_attribute(tmp_path: Path) -> None:
         ("group_name: '{label} of {kind}'", "group_name"),
         ("interpolation: sharpest", "interpolation"),
         ("minority: [nobody]", "no group 'nobody'"),
+        ("std: [0, 0, 0]", "std.0: Input should be greater than 0"),
+        ("std: [.nan, 1, 1]", "std.0: Input should be"),
+        ("mean: [-1, 0, 0]", "mean.0: Input should be greater than or equal to 0"),
+        ("mean: [123.675, 116.28, 103.53]", "mean: 123.675 belongs to pixel values 0..255: divide mean and std by 255"),
+        ("std: [58.395, 57.12, 57.375]", "std: 58.395 belongs to pixel values 0..255"),
+        ("image_size: 64\nresize: 32", "resize 32 is below image_size 64"),
+        ("image_size: 100000", "image_size: Input should be less than or equal to 4096"),
+        ("image_size: 99999999999999999999999", "image_size: Input should be"),
+        ("classes: [finch, gull, finch]", "classes: 'finch' is given twice"),
+        ("classes: [finch, gull, ' finch']", "classes: 'finch' is given twice"),
+        ("classes: [null, gull]", "classes.0: Input should be a valid string"),
+        ("attributes: {a: [wood, sea, sea]}", "attributes: 'sea' is given twice"),
+        ("attributes: {A: [wood, sea]}", "names values of 'A', which is no attribute column"),
+        ("attributes: {y: [finch, gull]}", "names values of 'y', which is no attribute column"),
+        ("group_name: '{label}'", "two groups have the name 'finch'"),
+        ("group_name: ''", "two groups have the name ''"),
+        ("group_name: '{label:>1000000000} {attribute}'", "use {label} and {attribute}, and no other braces"),
+        ("group_name: '{label!r} {attribute}'", "use {label} and {attribute}, and no other braces"),
+        ("group_name: '{label.__class__} {attribute}'", "use {label} and {attribute}, and no other braces"),
+        ("group_name: '{label[0]} {attribute}'", "use {label} and {attribute}, and no other braces"),
+        ("group_name: '{label:{attribute}}'", "use {label} and {attribute}, and no other braces"),
+        ("group_name: '{} {}'", "use {label} and {attribute}, and no other braces"),
+        ("group_name: '{label'", "use {label} and {attribute}, and no other braces"),
+        ("name: " + "x" * 1000, "1,000 characters"),
+        ('name: "a\\nb"', "control character"),
     ],
 )
 def test_rejected_descriptions(tmp_path: Path, text: str, message: str) -> None:
@@ -179,6 +250,28 @@ def test_rejected_descriptions(tmp_path: Path, text: str, message: str) -> None:
         read_data(tmp_path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_names_in_dataset_yaml_are_text_as_written(tmp_path: Path) -> None:
+    folder(tmp_path, frame(y=np.where(np.arange(N) % 2, "no", "yes"), a=1 + np.arange(N) // 2 % 2))
+    (tmp_path / "dataset.yaml").write_text("classes: [yes, no]\nattributes: {a: [2, 1]}\n")
+    data = read_data(tmp_path)
+    assert (data.groups.classes, data.groups.attributes) == (("yes", "no"), ("2", "1"))
+    np.testing.assert_array_equal(data.y, np.arange(N) % 2)
+    np.testing.assert_array_equal(data.a, 1 - np.arange(N) // 2 % 2)
+
+
+def test_a_crop_larger_than_the_stated_resize_is_refused(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "dataset.yaml").write_text("resize: 32\n")
+    assert read_data(tmp_path, image_size=32).image_size == 32
+    for size, message in (
+        (64, "resize 32 is below image_size 64"),
+        (0, "choose 1 to 4096"),
+        (10**9, "choose 1 to 4096"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_data(tmp_path, image_size=size)
 
 
 # Splits

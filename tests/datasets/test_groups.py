@@ -72,3 +72,21 @@ def test_unknown_groups_are_rejected() -> None:
     for group in ("finch", "4", 4, -1):
         with pytest.raises(UserError, match=r"no group .*'finch with wood', .* or 0\.\.3"):
             groups.index(group)
+
+
+def test_a_name_comes_before_a_number() -> None:
+    groups = Groups(("1", "0"), ("only",), "{label}")
+    assert (groups.index("1"), groups.index("0"), groups.index(1), groups.index(" 0 ")) == (0, 1, 1, 1)
+    with pytest.raises(UserError, match="no group"):
+        groups.index("9" * 5000)
+
+
+def test_groups_have_different_names() -> None:
+    for classes, attributes, template in (
+        (("a", "a"), ("b",), "{label} with {attribute}"),
+        (("a", "ab"), ("bc", "c"), "{label}{attribute}"),
+        (("a", "b"), ("c", "d"), "{label}"),
+    ):
+        with pytest.raises(UserError, match="two groups have the name"):
+            Groups(classes, attributes, template)
+    assert Groups(("a", "b"), ("c",), "{{{label}}}").names == ("{a}", "{b}")

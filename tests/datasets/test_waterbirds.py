@@ -84,7 +84,7 @@ def test_missing_columns_and_values(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no column split, place"):
         read_data(tmp_path)
     frame.assign(img_filename=[None, *frame["img_filename"][1:]]).to_csv(tmp_path / "metadata.csv", index=False)
-    with pytest.raises(UserError, match="'path' has no value in row 0"):
+    with pytest.raises(UserError, match=r"'path' has no value in metadata\.csv, line 2"):
         read_data(tmp_path)
     frame.assign(y=7).to_csv(tmp_path / "metadata.csv", index=False)
     with pytest.raises(UserError, match="contains 7, which is none of landbird, waterbird"):

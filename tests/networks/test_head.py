@@ -165,6 +165,7 @@ class OutOfOrder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.one, self.two, self.three = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+        self.four, self.norm_by_batch = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)
         self.norm_of_two, self.norm_of_one = nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)
         self.register_buffer("middle", torch.randn(4))
         self.register_buffer("spread", torch.rand(4) + 0.5)
@@ -173,7 +174,8 @@ class OutOfOrder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm_of_one(self.one(x)).relu()
         x = self.norm_of_two(self.two(x)).relu()
-        return self.fc(nn.functional.batch_norm(self.three(x), self.middle, self.spread, eps=0.1).mean((2, 3)))
+        x = nn.functional.batch_norm(self.three(x), self.middle, self.spread, eps=0.1)
+        return self.fc(self.norm_by_batch(self.four(x)).mean((2, 3)))
 
 
 def test_batch_norms_are_found_by_what_they_read() -> None:
@@ -186,6 +188,7 @@ def test_batch_norms_are_found_by_what_they_read() -> None:
         "one": (model.norm_of_one.running_var + 1e-5).rsqrt(),
         "two": (model.norm_of_two.running_var + 1e-5).rsqrt() * model.norm_of_two.weight.abs(),
         "three": (model.spread + 0.1).rsqrt(),
+        "four": torch.ones(4),
     }
     found = folded_norms(model)
     assert set(found) == {f"{name}.weight" for name in factors}

@@ -32,6 +32,12 @@ def sized(num_classes=1000):
 
 def number():
     return 3
+
+def wrapped(num_classes=2):
+    return nn.DataParallel(sized(num_classes).double())
+
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
 """
 
 
@@ -110,6 +116,13 @@ def test_a_users_factory(factory):
     assert (model[3].out_features, model[3].bias) == (3, None)
     assert build(NetworkSettings(model=f"{factory}:sized", n_classes=5))[1].out_features == 5
     assert model(torch.randn(2, 3, 5, 5)).shape == (2, 3)
+
+
+def test_a_users_factory_gives_a_plain_network_in_float32(factory):
+    model = build(NetworkSettings(model=f"{factory}:wrapped", n_classes=5))
+    assert (model[1].out_features, model[1].weight.dtype) == (5, torch.float32)
+    with pytest.raises(sm.UserError, match="lazy layers without weights"):
+        build(NetworkSettings(model=f"{factory}:lazy", n_classes=5))
 
 
 def test_a_users_factory_takes_weights(factory):

@@ -63,6 +63,7 @@ def load(model: nn.Module, state: State) -> nn.Module:
         {"checkpoint": {"ema": {"n_averaged": torch.tensor(2), **prefixed("module.")}}},
         {"state_dict": STATE, "state_dict_ema": prefixed("", dict(network(9).state_dict()))},
         {"model": STATE, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}}},
+        {name: value.double() for name, value in STATE.items()},
         averaged(),
     ],
 )

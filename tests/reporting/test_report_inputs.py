@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import tiny
 from report_page import NAMES, Page
@@ -85,3 +86,20 @@ def test_what_was_not_measured_is_said(trained: sm.Run, tmp_path: Path, capsys: 
     assert "--criterion ablation" in tiny.spurmem(capsys, "figure", "ablation", run.path).error
     assert "spurmem study" in tiny.spurmem(capsys, "figure", "accuracy_changes", run.path).error
     assert "spurmem study" in tiny.spurmem(capsys, "figure", "images", run.path).error
+
+
+def test_data_without_a_minority_group(tmp_path: Path, capsys: Capture) -> None:
+    data = tiny.make_images(tmp_path / "data")
+    table = pd.read_csv(data / "metadata.csv")
+    table["a"] = [number % 2 for number in range(len(table))]
+    table.to_csv(data / "metadata.csv", index=False)
+    run = sm.train(data, tmp_path / "run", sm.TrainSettings(**{**tiny.QUICK, "epochs": 1}))
+    assert run.record.data.minority == ()
+    sm.study(run, sm.StudySettings(criterion=("weight_norm",), size=("1",), controls=3))
+    assert tiny.spurmem(capsys, "report", run.path).status == 0
+    shown = Page(run.path / "report.html")
+    assert "No minority group was measured, so there is no verdict" in shown.text
+    assert shown.tables["accuracy_changes"]
+    assert "verdicts" not in shown.tables
+    error = tiny.spurmem(capsys, "figure", "verdicts", run.path, "--format=csv").error
+    assert "no minority group was measured" in error

@@ -109,6 +109,7 @@ def test_refused_before_anything_is_trained(
         return tiny.spurmem(capsys, "mitigate", folder, "--model", tiny.NETWORK, "--out", tmp_path / "out").error
 
     assert "has no val split" in refused(table["split"] != "val")
+    assert "has no test split, on which methods are compared" in refused(table["split"] != "test")
     rare = (table["y"] == 0) & (table["a"] == 1)
     assert "'class 0 with color 1' has no training sample" in refused(~(rare & (table["split"] == "train")))
     assert "the half of val that dfr fits on" in refused(~(rare & (table["split"] == "val")))

@@ -215,3 +215,45 @@ def test_the_resumed_run_needs_its_data(trained: sm.Run, squares: Path, tmp_path
     other = tiny.make_images(tmp_path / "other", train=15)
     error = tiny.spurmem(capsys, "train", other, *flags(), "--out", run.path, "--resume").error
     assert "was made with data.fingerprint" in error
+
+
+@pytest.mark.parametrize("before", ["nothing", "a stopped run"])
+def test_what_another_process_stored_before_the_lock_was_free_is_seen(
+    before: str, squares: Path, tmp_path: Path, undisturbed: sm.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, out = sm.TrainSettings(**SCHEDULED), tmp_path / "run"
+
+    def stopped() -> None:
+        killed("during epoch 2")
+        sm.train(squares, out, settings)
+
+    def others() -> None:
+        sm.train(squares, out, settings, resume=True)
+
+    if before == "a stopped run":
+        assert tiny.in_child(stopped) == -signal.SIGKILL
+    original = sm.Run.writing
+
+    def late(run: sm.Run) -> Any:
+        monkeypatch.setattr(sm.Run, "writing", original)
+        assert tiny.in_child(others) == 0
+        return original(run)
+
+    monkeypatch.setattr(sm.Run, "writing", late)
+    resumed = sm.train(squares, out, settings, resume=True)
+    assert sm.Run.writing is original
+    assert tiny.same_networks(resumed, undisturbed)
+    pd.testing.assert_frame_equal(resumed.history(), undisturbed.history())
+
+
+def test_a_run_without_its_history_is_trained_again_as_the_message_says(
+    trained: sm.Run, squares: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    run = tiny.copied(trained, tmp_path / "run")
+    (run.path / "history.parquet").unlink()
+    error = tiny.spurmem(capsys, "train", squares, *flags(), "--out", run.path, "--resume").error
+    assert f"history.parquet does not exist: train again with --resume after deleting {run.trainer_file}" in error
+    run.trainer_file.unlink()
+    assert tiny.spurmem(capsys, "train", squares, *flags(), "--out", run.path, "--resume").status == 0
+    assert tiny.same_networks(run, trained)
+    pd.testing.assert_frame_equal(run.history(), trained.history())

@@ -313,3 +313,22 @@ def test_settings_out_of_range_are_refused(squares: Path, tmp_path: Path, capsys
     said = tiny.spurmem(capsys, "train", squares, "--lr", -1, "--out", tmp_path / "run")
     assert "lr" in said.error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("n", "message"), [(1, "all 1 training samples"), (5, "have the label 'class 0'")])
+def test_one_class_in_training(n: int, message: str, squares: Path, tmp_path: Path) -> None:
+    tiny_data = tmp_path / "data"
+    tiny_data.mkdir()
+    for file in squares.iterdir():
+        (tiny_data / file.name).symlink_to(file)
+    table = pd.read_csv(squares / "metadata.csv")
+    kept = pd.concat([table[(table["split"] == "train") & (table["y"] == 0)][:n], table[table["split"] != "train"]])
+    (tiny_data / "metadata.csv").unlink()
+    kept.to_csv(tiny_data / "metadata.csv", index=False)
+    with pytest.raises(sm.UserError, match=message):
+        train(tiny_data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_of_one_where_the_network_can_train_on_it(squares: Path, tmp_path: Path) -> None:
+    assert train(squares, tmp_path / "run", batch_size=1, epochs=1).epochs() == [0, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -24,6 +25,9 @@ from ..errors import UserError, first_line
 from ..yaml_files import read_yaml
 
 PIPED_WIDTH = 140
+
+LONGEST_NAME = 300
+"""Characters of a path that an error shows."""
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
@@ -114,6 +118,10 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = io.StringIO()
+    _accept_all_characters(sys.stdout)
+    _accept_all_characters(sys.stderr)
     warnings.showwarning = _show_warning
     application.config = ()
     try:
@@ -122,6 +130,12 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
         if debug:
             raise
         log(f"spurmem: {_one_line(error)}")
+        status = 2
+    except (OSError, ValueError) as error:
+        what = _wrong_place(error)
+        if debug or what is None:
+            raise
+        log(f"spurmem: {what}")
         status = 2
     except KeyboardInterrupt:
         log("spurmem: interrupted; run the same command again to continue")
@@ -132,6 +146,16 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
         log(f"spurmem: memory is exhausted ({first_line(error)}): use a smaller batch size or image size")
         status = 2
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _accept_all_characters(stream: object) -> None:
+    """Let a stream escape the characters of names that can't be written.
+
+    Without UTF-8, all characters beyond ASCII are escaped: who reads the stream often decodes it with another encoding.
+    """
+    if isinstance(stream, io.TextIOWrapper):
+        encoding = stream.encoding if stream.encoding.lower().startswith("utf") else "ascii"
+        stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
@@ -146,6 +170,17 @@ def _without_nan(facts: Any) -> Any:
     if isinstance(facts, list | tuple):
         return [_without_nan(value) for value in facts]
     return None if isinstance(facts, float) and not math.isfinite(facts) else facts
+
+
+def _wrong_place(error: OSError | ValueError) -> str | None:
+    """What is wrong with the name of a file or folder that a user gave; None if the error has another reason."""
+    if isinstance(error, OSError):
+        if error.filename is None:
+            return None
+        name = str(error.filename)
+        shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+        return f"{shown} can't be used ({error.strerror}): choose another place, or change its permissions"
+    return "a name holds a null byte: remove it" if "null byte" in str(error) else None
 
 
 def _one_line(error: Exception) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +18,11 @@ from .app import Answer
 if TYPE_CHECKING:
     from ..datasets.check import Report
     from ..reporting.tables.table import Table
+    from ..statistics.group_sizes import GroupTooSmall
 
 SHOWN = 10
+SHOWN_COUNTS = 5
+NEAR = "images that look like an image of an earlier split"
 
 data_app = App(name="data", help="Make, prepare and check data sets.")
 make_app = App(name="make", help="Make a data set with a planted spurious correlation.")
@@ -78,8 +83,9 @@ def check_command(
     *,
     attribute: str | None = None,
     decode: Annotated[bool, Parameter(negative="--no-decode")] = True,
+    duplicates: Annotated[bool, Parameter(negative="--no-duplicates")] = True,
 ) -> Answer:
-    """Count samples per split and group, and find missing images, broken images, and images in more than one split.
+    """Count samples per split and group, and find what is wrong with images, labels and splits.
 
     Waterbirds and CelebA are compared with their published counts. The exit status is 1 if something is wrong.
 
@@ -87,8 +93,9 @@ def check_command(
         folder: the data folder
         attribute: attribute column; by default "a", or the only attribute column
         decode: decode every image completely, to find truncated ones
+        duplicates: search for images that occur more than once, or look alike in different splits
     """
-    return checked(folder, attribute=attribute, decode=decode)
+    return checked(folder, attribute=attribute, decode=decode, duplicates=duplicates)
 
 
 @prepare_app.command(name="waterbirds")
@@ -122,16 +129,19 @@ def checked(folder: Path, *, attribute: str | None = None, decode: bool, duplica
     from ..datasets.check import check
 
     report = check(folder, attribute, decode, duplicates)
+    too_small = _groups_too_small(report)
     text: list[RenderableType] = [
         Text(f"{report.folder}: {report.name}, {report.images} images, layout {report.layout!r}"),
         counts_table(report),
         *_findings(report),
+        *_notes(report, too_small),
     ]
     if report.sound:
         options = [] if report.attribute == "a" else ["--attribute", report.attribute]
         command = ["spurmem", "train", report.folder, *options, "--model", "resnet18", "--out", "runs/first"]
         text.append(Text(f"next: {shlex.join(command)}"))
-    return Answer(text, report.facts(), exit_status=0 if report.sound else 1)
+    facts = {**report.facts(), "too_small": [asdict(group) for group in too_small]}
+    return Answer(text, facts, exit_status=0 if report.sound else 1)
 
 
 def counts_table(report: Report) -> Table:
@@ -161,6 +171,8 @@ def _findings(report: Report) -> list[Text]:
     if report.searched:
         leaks = [" = ".join(f"{split}: {', '.join(paths)}" for split, paths in leak.items()) for leak in report.leaks]
         lines.append(_finding("images in more than one split", leaks))
+        contradictions = [f"{' = '.join(c.paths)}: {' and '.join(c.groups)}" for c in report.contradictions]
+        lines.append(_finding("images with contradicting labels or attributes", contradictions))
     if report.compared:
         differences = [f"{d.group} in {d.split}: {d.found}, not {d.known}" for d in report.differences]
         lines.append(_finding(f"counts that differ from the published ones of {report.name}", differences))
@@ -169,8 +181,57 @@ def _findings(report: Report) -> list[Text]:
     return lines
 
 
+def _groups_too_small(report: Report) -> list[GroupTooSmall]:
+    from ..statistics.group_sizes import groups_too_small
+
+    def total(splits: Iterable[str]) -> list[int]:
+        return [sum(counts) for counts in zip(*(report.counts[split] for split in splits), strict=True)]
+
+    unseen = [split for split in report.counts if split != "train"]
+    return groups_too_small(
+        report.groups,
+        n_classes=len(report.classes),
+        train=total({"train"} & report.counts.keys()),
+        unseen=total(unseen),
+        minority=report.minority,
+        majority=report.majority,
+    )
+
+
+def _notes(report: Report, too_small: list[GroupTooSmall]) -> list[Text]:
+    """What may be right, but should be known."""
+    pairs = [f"{n.split}: {n.path} ~ {n.match_split}: {n.match} ({n.distance} bits)" for n in report.near_duplicates]
+    rare = [f"{rare.kind} {rare.value!r} in {rare.split}: {rare.count}" for rare in report.rare]
+    lines = [
+        _note("rows that repeat exactly", [f"{path}: {n} times" for path, n in report.repeated.items()]),
+        _note("copies of an image within a split", [" = ".join(paths) for paths in report.copies]),
+        _note(NEAR, pairs) if pairs or not (report.searched and report.decoded) else Text(f"{NEAR}: none"),
+        _note("classes and attribute values that occur once or never in a split", rare),
+        _note("groups too small for a verdict", [str(group) for group in too_small]),
+        _note("unusual images", [f"{path}: {what}" for path, what in report.unusual.items()]),
+        _note("images with an EXIF rotation, which isn't applied", list(report.rotated)),
+    ]
+    if len(report.modes) > 1:
+        lines.append(Text(f"modes: {_counts_shown(report.modes)}"))
+    if len(report.sizes) > 1:
+        lines.append(Text(f"sizes: {_counts_shown(report.sizes)}"))
+    return [line for line in lines if line]
+
+
+def _counts_shown(counts: dict[str, int]) -> str:
+    most = [f"{n} of {value}" for value, n in list(counts.items())[:SHOWN_COUNTS]]
+    more = [f"and {len(counts) - SHOWN_COUNTS} more"] if len(counts) > SHOWN_COUNTS else []
+    return ", ".join([*most, *more])
+
+
 def _finding(what: str, items: list[str]) -> Text:
-    if not items:
-        return Text(f"{what}: none")
+    return _listed(what, items, "red") if items else Text(f"{what}: none")
+
+
+def _note(what: str, items: list[str]) -> Text:
+    return _listed(f"note: {what}", items, "yellow") if items else Text()
+
+
+def _listed(what: str, items: list[str], style: str) -> Text:
     more = [f"  and {len(items) - SHOWN} more (--json lists all)"] if len(items) > SHOWN else []
-    return Text("\n".join([f"{what}: {len(items)}", *(f"  {item}" for item in items[:SHOWN]), *more]), style="red")
+    return Text("\n".join([f"{what}: {len(items)}", *(f"  {item}" for item in items[:SHOWN]), *more]), style=style)

@@ -11,7 +11,7 @@ import pandas as pd
 from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..runs.run import Run
-from ..training.epoch_selection import val_halves
+from ..training.epoch_selection import selecting_half
 from .costs import cost_of
 from .epochs import CHOSEN_BY, counts_where_chosen
 from .measures import accuracies, with_gaps
@@ -83,7 +83,7 @@ def compare(
     members = tuple(members_of(opened))
     base = control_among(members) if baseline is None else named_method(members, baseline)
     data = opened[0].read_data(data_folder)
-    _, selecting = val_halves(data)
+    selecting = selecting_half(data)
     chosen = pd.concat([_about(member, counts_where_chosen(member.run, selecting)) for member in members])
     counts = chosen.drop(columns="tie")
     values = _values(counts, data)

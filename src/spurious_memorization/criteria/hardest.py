@@ -10,7 +10,7 @@ from torch import nn
 
 from ..datasets.samples import Samples, checked_samples
 from ..networks.forward import device_of, logits, moved, working_copy
-from ..networks.losses import LOSSES, finite
+from ..networks.losses import LOSSES, check_classes, finite
 from ..networks.names import LossName
 from .names import Order
 
@@ -59,6 +59,7 @@ def hardest_samples(
     with torch.no_grad():
         for batch in candidates.batches(batch_size):
             output = logits(network, moved(batch.inputs, device)).cpu().double()
+            check_classes(output, samples.dataset)
             finite(output, batch.index, "the network", source=samples.dataset.source)
             losses.append(LOSSES[loss](output, batch.y).numpy())
             right.append((output.argmax(1) == batch.y).numpy())

@@ -144,7 +144,8 @@ def image_cache(root: Path, paths: tuple[str, ...], transform: ImageTransform) -
     """The cache of these images with this transform, in the folder given by the environment variable `SPURMEM_CACHE`.
 
     Returns:
-        The cache. None if `SPURMEM_CACHE_GB` is 0, and on Windows, which doesn't have the system calls.
+        The cache. None if `SPURMEM_CACHE_GB` is 0, if the user has no home directory and `SPURMEM_CACHE` is not set,
+        and on Windows, which doesn't have the system calls.
 
     Raises:
         UserError: `SPURMEM_CACHE_GB` is not a number from 0.
@@ -156,12 +157,23 @@ def image_cache(root: Path, paths: tuple[str, ...], transform: ImageTransform) -
     geometry = transform.geometry()
     identity = json.dumps([versions, str(root.resolve()), paths, geometry], sort_keys=True)
     name = hashlib.sha256(identity.encode()).hexdigest()[:32] + SUFFIX
-    return ImageCache(file=_folder() / name, limit=limit, root=root, paths=paths, side=transform.image_size)
+    folder = _folder()
+    if folder is None:
+        _log_once("there is no home directory, so images are decoded again in each pass: set SPURMEM_CACHE to a folder")
+        return None
+    return ImageCache(file=folder / name, limit=limit, root=root, paths=paths, side=transform.image_size)
 
 
-def _folder() -> Path:
+def _folder() -> Path | None:
+    """The folder of the cache; None if the user has no home directory."""
     named = os.environ.get("SPURMEM_CACHE")
-    return Path(named).absolute() if named else platformdirs.user_cache_path("spurious-memorization")
+    if named:
+        return Path(named).absolute()
+    try:
+        folder = platformdirs.user_cache_path("spurious-memorization")
+    except RuntimeError:
+        return None
+    return folder if folder.is_absolute() else None  # some versions of platformdirs return "~/..." unchanged
 
 
 def _limit() -> float:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import UserError
+from ..input_files import read_text
 from .archives import place
 from .tables import TABLE_FILES, AnnotatedTable, DatasetDescription, read_description, read_frame
+from .text_tables import MAX_BYTES, read_text_table
 from .waterbirds import names_celeba_images, read_metadata
 
 ADDRESS = "https://www.kaggle.com/jessicali9530/celeba-dataset"
@@ -82,25 +84,36 @@ def _list_file(folder: Path, name: str) -> Path | None:
 def _read_attributes(file: Path) -> pd.DataFrame:
     """The attributes as 0 and 1: one column per attribute, with the image names as index."""
     if file.suffix == ".csv":
-        values, announced = read_frame(file, index_col=0), None
+        values, announced = _by_image(read_text_table(file)), None
     else:
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            announced, names = lines.readline().strip(), lines.readline().split()
-        values = read_frame(file, sep=r"\s+", skiprows=2, header=None, names=["image_id", *names], index_col=0)
+        announced, names = [*read_text(file, max_bytes=MAX_BYTES).splitlines()[:2], "", ""][:2]
+        values = _by_image(_read_words(file, ["image_id", *names.split()], skiprows=2))
     if absent := [name for name in (LABEL, ATTRIBUTE) if name not in values]:
         raise UserError(f"{file} has no column {' and '.join(absent)}: download the file again")
-    if not values.isin([-1, 0, 1]).all(axis=None) or announced not in (None, str(len(values))):
+    if not values.isin(["-1", "0", "1"]).all(axis=None) or (announced and announced.strip() != str(len(values))):
         raise UserError(f"{file} is truncated or damaged: download it again")
-    return (values == 1).astype("int8")
+    return (values == "1").astype("int8").astype(str)
 
 
 def _read_splits(file: Path) -> pd.Series:
     """The split codes, with the image names as index."""
-    options = {} if file.suffix == ".csv" else {"sep": r"\s+", "header": None, "names": ["image_id", "partition"]}
-    values = read_frame(file, index_col=0, **options)
+    frame = read_text_table(file) if file.suffix == ".csv" else _read_words(file, ["image_id", "partition"])
+    values = _by_image(frame)
     if values.shape[1] != 1:
         raise UserError(f"{file} needs two columns, image and split: download the file again")
     return values.iloc[:, 0]
+
+
+def _read_words(file: Path, columns: list[str], skiprows: int = 0) -> pd.DataFrame:
+    """A list whose cells are separated by blanks, as text."""
+    return read_frame(
+        file, sep=r"\s+", header=None, names=columns, skiprows=skiprows, index_col=False, dtype=str, na_filter=False
+    )
+
+
+def _by_image(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with the image names, its first column, as index."""
+    return frame.set_index(frame.columns[0])
 
 
 def _joined(attributes: pd.DataFrame, splits: pd.Series, splits_file: Path) -> pd.DataFrame:

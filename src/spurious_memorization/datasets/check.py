@@ -1,27 +1,23 @@
-"""Check a data folder: counts, missing and broken images, and images that occur in more than one split."""
+"""Check a data folder: counts, missing and broken images, and images that occur more than once."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from io import BytesIO
 from pathlib import Path
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from ..console import log, progress
 from ..errors import UserError
 from . import celeba, waterbirds
+from .file_facts import FileFacts, inspect_files
 from .folder import assemble, attribute_column, read_table
 from .groups import group_counts
+from .images import file_size
+from .near_duplicates import nearest_matches
 from .samples import SPLITS, Dataset
 from .sources import Images
 from .tables import AnnotatedTable, leads_outside
@@ -29,11 +25,8 @@ from .tables import AnnotatedTable, leads_outside
 KNOWN_COUNTS = {"waterbirds": waterbirds.KNOWN_COUNTS, "celeba": celeba.KNOWN_COUNTS}
 KNOWN_ATTRIBUTES = ("a", celeba.ATTRIBUTE)
 
-CHUNK = 256
-TIMED_IMAGES = 8
-"""Number of images that are read first, to estimate the time for all images."""
-LONG_SECONDS = 10.0
-"""The estimate is logged only if it is longer than this."""
+RARE_SHARE = 0.01
+"""A mode or size is unusual if a single image has it, or at most this share of all images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +40,35 @@ class CountDifference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Contradiction:
+    """One image, under one or several paths with the same bytes, that belongs to several groups."""
+
+    paths: tuple[str, ...]
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicate:
+    """An image that looks like one of an earlier split: only `distance` of 256 bits differ in their hashes."""
+
+    path: str
+    split: str
+    match: str
+    match_split: str
+    distance: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RareValue:
+    """A class or attribute value that occurs once or never in a split."""
+
+    kind: str
+    value: str
+    split: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """The result of a check.
 
@@ -55,6 +77,7 @@ class Report:
         name: name of the data set.
         layout: the recognized layout ("table", "waterbirds", "celeba").
         attribute: the attribute column.
+        classes: name of each class.
         groups: name of each group.
         counts: number of samples of each group, for each split.
         lift: training lift of each group; nan if the expected count is 0.
@@ -65,17 +88,27 @@ class Report:
         differences: the counts that differ from the known counts.
         images: number of image files in the table.
         decoded: whether every image was decoded.
-        searched: whether copies in different splits were searched for.
+        searched: whether images that occur more than once were searched for.
         missing: files that don't exist.
         broken: for each file that can't be read completely, the reason.
         outside: paths that lead outside the folder. Their samples aren't counted.
         leaks: sets of byte-identical files in different splits: {split: paths}.
+        contradictions: images with several labels or attributes.
+        repeated: for each path with rows that repeat exactly, how often. The following are notes, too, and no errors.
+        copies: sets of byte-identical files in the same split and group.
+        near_duplicates: images that look like an image of an earlier split. Flat images are left out.
+        modes: number of decoded images of each mode ("RGB", "L", "I;16", ...).
+        sizes: number of decoded images of each size ("width x height").
+        unusual: for each image with a rare mode or size, what is unusual. Empty if most images differ.
+        rotated: images with an EXIF rotation, which isn't applied.
+        rare: classes and attribute values that occur once or never in a split.
     """
 
     folder: str
     name: str
     layout: str
     attribute: str
+    classes: tuple[str, ...]
     groups: tuple[str, ...]
     counts: dict[str, tuple[int, ...]]
     lift: tuple[float, ...]
@@ -91,11 +124,21 @@ class Report:
     broken: dict[str, str]
     outside: tuple[str, ...]
     leaks: tuple[dict[str, tuple[str, ...]], ...]
+    contradictions: tuple[Contradiction, ...]
+    repeated: dict[str, int]
+    copies: tuple[tuple[str, ...], ...]
+    near_duplicates: tuple[NearDuplicate, ...]
+    modes: dict[str, int]
+    sizes: dict[str, int]
+    unusual: dict[str, str]
+    rotated: tuple[str, ...]
+    rare: tuple[RareValue, ...]
 
     @property
     def sound(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.differences or self.missing or self.broken or self.outside or self.leaks)
+        wrong = (self.differences, self.missing, self.broken, self.outside, self.leaks, self.contradictions)
+        return not any(wrong)
 
     def facts(self) -> dict[str, Any]:
         """All results as JSON types."""
@@ -117,7 +160,7 @@ def check(folder: str | Path, attribute: str | None = None, decode: bool = True,
         folder: the data folder.
         attribute: attribute column, as for `read_data`.
         decode: decode every image completely. This finds truncated images.
-        duplicates: search for byte-identical images in different splits.
+        duplicates: search for images that occur more than once, and, if they are decoded, for near-duplicates.
 
     Returns:
         The report. `report.sound` is true if nothing is wrong.
@@ -143,13 +186,14 @@ def check(folder: str | Path, attribute: str | None = None, decode: bool = True,
     column = attribute_column(table, attribute)
     differences = _differences(root, data, table, column)
     paths = data.source.paths if isinstance(data.source, Images) else ()
-    files = _check_files(root, paths, data.split.tolist(), decode, duplicates)
+    files = _check_files(root, paths, data, decode, duplicates)
     names = data.groups.names
     return Report(
         folder=str(root),
         name=data.name,
         layout=data.layout,
         attribute=column,
+        classes=data.groups.classes,
         groups=names,
         counts={split: tuple(_counts(data, split)) for split in data.splits},
         lift=tuple(data.lift.tolist()),
@@ -161,10 +205,10 @@ def check(folder: str | Path, attribute: str | None = None, decode: bool = True,
         images=len(set(paths)),
         decoded=decode,
         searched=duplicates,
-        missing=files.missing,
-        broken=files.broken,
         outside=outside,
-        leaks=files.leaks,
+        repeated=_repeated_rows(paths, data) if duplicates else {},
+        rare=_rare_values(data),
+        **files._asdict(),
     )
 
 
@@ -192,93 +236,145 @@ class _Files(NamedTuple):
     missing: tuple[str, ...]
     broken: dict[str, str]
     leaks: tuple[dict[str, tuple[str, ...]], ...]
+    contradictions: tuple[Contradiction, ...]
+    copies: tuple[tuple[str, ...], ...]
+    near_duplicates: tuple[NearDuplicate, ...]
+    modes: dict[str, int]
+    sizes: dict[str, int]
+    unusual: dict[str, str]
+    rotated: tuple[str, ...]
 
 
-def _check_files(root: Path, paths: Sequence[str], split: Sequence[str], decode: bool, duplicates: bool) -> _Files:
+def _check_files(root: Path, paths: Sequence[str], data: Dataset, decode: bool, duplicates: bool) -> _Files:
     splits: dict[str, set[str]] = defaultdict(set)
-    for path, name in zip(paths, split, strict=True):
-        splits[path].add(name)
-    sizes = {path: _size(root / path) for path in splits}
-    present = {path: size for path, size in sizes.items() if size}
-    broken = {path: "the file is empty" for path, size in sizes.items() if size == 0}
-    suspects = _same_size_in_two_splits(present, splits) if duplicates else set()
-    copies: dict[bytes, list[str]] = defaultdict(list)
-    for path, reason, digest in _inspected(root, list(present) if decode else sorted(suspects), decode, suspects):
-        if reason is not None:
-            broken[path] = reason
-        if digest is not None:
-            copies[digest].append(path)
-    missing = tuple(path for path, size in sizes.items() if size is None)
-    return _Files(missing, broken, _leaks(copies, splits))
+    groups: dict[str, set[int]] = defaultdict(set)
+    for path, split, group in zip(paths, data.split.tolist(), data.g.tolist(), strict=True):
+        splits[path].add(split)
+        groups[path].add(group)
+    sizes = {path: file_size(root / path) for path in splits}
+    unreadable = {path: reason for path in sizes if (reason := _unreadable(root / path, sizes[path]))}
+    present = {path: size for path, size in sizes.items() if size and path not in unreadable}
+    alike = _of_equal_size(present) if duplicates else set()
+    read = list(present) if decode else sorted(alike)
+    facts = inspect_files(root, read, decode=decode, digested=alike, compare=duplicates)
+    copies = _copies(splits, facts) if duplicates else []
+    leaks = _leaks(copies, splits)
+    leaked = {path for leak in leaks for members in leak.values() for path in members}
+    decoded = {path: fact for path, fact in facts.items() if fact.mode is not None}
+    names = data.groups.names
+    contradictions = tuple(
+        Contradiction(paths=tuple(members), groups=tuple(names[g] for g in sorted(found)))
+        for members in copies
+        if len(found := set[int]().union(*(groups[path] for path in members))) > 1
+    )
+    wrong = leaked.union(*(contradiction.paths for contradiction in contradictions))
+    return _Files(
+        missing=tuple(path for path, size in sizes.items() if size is None),
+        broken=unreadable | {path: fact.broken for path, fact in facts.items() if fact.broken is not None},
+        leaks=leaks,
+        contradictions=contradictions,
+        copies=tuple(tuple(members) for members in copies if len(members) > 1 and wrong.isdisjoint(members)),
+        near_duplicates=_near_duplicates(decoded, splits, leaked),
+        modes=_most_common(str(fact.mode) for fact in decoded.values()),
+        sizes=_most_common(_shown(fact.size) for fact in decoded.values()),
+        unusual=_unusual(decoded),
+        rotated=tuple(path for path, fact in decoded.items() if fact.is_rotated),
+    )
 
 
-def _size(file: Path) -> int | None:
-    try:
-        return file.stat().st_size if file.is_file() else None
-    except (OSError, ValueError):
+def _unreadable(file: Path, size: int | None) -> str | None:
+    if size is None:
         return None
+    if not file.is_file():
+        return "it is not a regular file"
+    return "the file is empty" if size == 0 else None
 
 
-def _same_size_in_two_splits(sizes: dict[str, int], splits: dict[str, set[str]]) -> set[str]:
-    """The files that may have a copy in another split. Only these files are hashed."""
-    splits_of_size: dict[int, set[str]] = defaultdict(set)
-    for path, size in sizes.items():
-        splits_of_size[size] |= splits[path]
-    return {path for path, size in sizes.items() if len(splits_of_size[size]) > 1}
+def _of_equal_size(sizes: dict[str, int]) -> set[str]:
+    """The files that may have a copy. Only these files are hashed."""
+    number = Counter(sizes.values())
+    return {path for path, size in sizes.items() if number[size] > 1}
 
 
-def _inspected(
-    root: Path, paths: list[str], decode: bool, hashed: set[str]
-) -> Iterator[tuple[str, str | None, bytes | None]]:
-    """For each file: its path, the reason if it is broken, and its digest if it is hashed.
-
-    Threads are enough here, because decoding releases Python's global lock.
-    """
-    workers = os.cpu_count() or 1
-    start = perf_counter()
-    for number in np.linspace(0, len(paths) - 1, TIMED_IMAGES).astype(int) if len(paths) > CHUNK else ():
-        _inspect(root / paths[number], decode, True)
-    seconds = (perf_counter() - start) / TIMED_IMAGES * len(paths) / workers
-    verb = "decoding" if decode else "comparing"
-    if seconds > LONG_SECONDS:
-        log(f"{verb} {len(paths)} images, about {seconds / 60:.1f} min")
-
-    def results(pool: ThreadPoolExecutor) -> Iterator[tuple[str, str | None, bytes | None]]:
-        for first in range(0, len(paths), CHUNK):
-            chunk = paths[first : first + CHUNK]
-            found = pool.map(lambda path: _inspect(root / path, decode, path in hashed), chunk)
-            yield from ((path, *result) for path, result in zip(chunk, found, strict=True))
-
-    with ThreadPoolExecutor(workers) as pool:
-        yield from progress(results(pool), len(paths), verb)
+def _copies(paths: Iterable[str], facts: dict[str, FileFacts]) -> list[list[str]]:
+    """The paths of each image: files with the same bytes belong together."""
+    copies: dict[bytes | str, list[str]] = defaultdict(list)
+    for path in paths:
+        digest = facts[path].digest if path in facts else None
+        copies[path if digest is None else digest].append(path)
+    return list(copies.values())
 
 
-def _inspect(file: Path, decode: bool, hashed: bool) -> tuple[str | None, bytes | None]:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        return error.strerror or str(error), None
-    digest = hashlib.sha256(content).digest() if hashed else None
-    if not decode:
-        return None, digest
-    try:
-        with Image.open(BytesIO(content)) as image:
-            image.convert("RGB")
-    except Exception as error:  # decoders raise many kinds of errors for a damaged file
-        return _reason(error), digest
-    return None, digest
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "it is not an image"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _leaks(copies: dict[bytes, list[str]], splits: dict[str, set[str]]) -> tuple[dict[str, tuple[str, ...]], ...]:
+def _leaks(copies: list[list[str]], splits: dict[str, set[str]]) -> tuple[dict[str, tuple[str, ...]], ...]:
     leaks = []
-    for paths in copies.values():
+    for paths in copies:
         by_split = {split: tuple(path for path in paths if split in splits[path]) for split in SPLITS}
         if sum(map(bool, by_split.values())) > 1:
             leaks.append({split: members for split, members in by_split.items() if members})
     return tuple(leaks)
+
+
+def _near_duplicates(
+    decoded: dict[str, FileFacts], splits: dict[str, set[str]], leaked: set[str]
+) -> tuple[NearDuplicate, ...]:
+    """For each image, the image of an earlier split that looks most like it."""
+    hashes = {path: fact.hash for path, fact in decoded.items() if fact.hash is not None and path not in leaked}
+    of_split = {split: [path for path in hashes if split in splits[path]] for split in SPLITS}
+    found = []
+    for number, split in enumerate(SPLITS):
+        later = of_split[split]
+        earlier = [(name, path) for name in SPLITS[:number] for path in of_split[name]]
+        if later and earlier:
+            nearest, distance = nearest_matches(
+                np.stack([hashes[path] for path in later]), np.stack([hashes[path] for _, path in earlier])
+            )
+            for n in np.flatnonzero(nearest >= 0):
+                match_split, match = earlier[nearest[n]]
+                found.append(
+                    NearDuplicate(
+                        path=later[n], split=split, match=match, match_split=match_split, distance=int(distance[n])
+                    )
+                )
+    return tuple(sorted(found, key=lambda pair: pair.distance))
+
+
+def _shown(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _most_common(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def _unusual(decoded: dict[str, FileFacts]) -> dict[str, str]:
+    """The images with a rare mode or size, where most images agree in it."""
+    modes, sizes = Counter(fact.mode for fact in decoded.values()), Counter(fact.size for fact in decoded.values())
+    most = max(1, RARE_SHARE * len(decoded))
+    unusual = {}
+    for path, fact in decoded.items():
+        odd = [f"mode {fact.mode}"] if _agree(modes) and modes[fact.mode] <= most else []
+        if _agree(sizes) and sizes[fact.size] <= most:
+            odd.append(f"{_shown(fact.size)} pixels")
+        if odd:
+            unusual[path] = ", ".join(odd)
+    return unusual
+
+
+def _agree(counts: Counter[Any]) -> bool:
+    return bool(counts) and max(counts.values()) > counts.total() / 2
+
+
+def _repeated_rows(paths: Sequence[str], data: Dataset) -> dict[str, int]:
+    rows = Counter(zip(paths, data.split.tolist(), data.g.tolist(), strict=True))
+    return {path: n for (path, _, _), n in rows.items() if n > 1}
+
+
+def _rare_values(data: Dataset) -> tuple[RareValue, ...]:
+    columns = (("class", data.groups.classes, data.y), ("attribute value", data.groups.attributes, data.a))
+    return tuple(
+        RareValue(kind=kind, value=value, split=split, count=int(n))
+        for kind, values, codes in columns
+        for split in data.splits
+        for value, n in zip(values, np.bincount(codes[data.split == split], minlength=len(values)), strict=True)
+        if n <= 1
+    )

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from ..console import log
 from ..errors import UserError
 from .generated import BALANCED, begin_folder, finish_folder, save_images, spread_evenly, waterbirds_table
+from .images import opened_image, to_rgb
 from .samples import SPLITS
 from .settings import CubPlacesSettings
 from .tables import leads_outside, read_frame
@@ -260,7 +261,7 @@ def _pasted(bird: Path, mask: Path, background: Path) -> Image.Image:
 
 def _opened(path: Path, mode: str) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return image.convert(mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with opened_image(path) as image:
+            return to_rgb(image).convert(mode)
+    except UserError as error:
         raise UserError(f"{path} can't be read ({error}): replace the file") from error

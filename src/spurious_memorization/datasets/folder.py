@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import posixpath
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from ..input_files import shown
+from ..settings import MAX_IMAGE_SIZE
 from . import celeba, waterbirds
 from .groups import Groups
 from .samples import Dataset
 from .settings import DataSettings
 from .sources import Images
-from .tables import AnnotatedTable, leads_outside, read_own_table, split_names
-from .transforms import ImageTransform
+from .tables import AnnotatedTable, DatasetDescription, path_within, read_own_table, split_names
+from .transforms import ImageTransform, check_crop
+from .value_names import check_filled, encode
 
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 RESERVED_COLUMNS = ("path", "y", "split")
@@ -86,23 +88,20 @@ def assemble(
     """Build the data set from a table that was read from `root`. Arguments and errors are those of `read_data`."""
     column = attribute_column(table, attribute)
     frame, description = table.frame, table.description
-    y, classes = _encode(frame["y"], "y", description.classes)
-    a, attributes = _encode(frame[column], column, description.attributes.get(column))
+    if unknown := [name for name in description.attributes if name not in frame or name in RESERVED_COLUMNS]:
+        raise UserError(f"{root}: dataset.yaml names values of {unknown[0]!r}, which is no attribute column")
+    y, classes = encode(frame["y"], description.classes)
+    a, attributes = encode(frame[column], description.attributes.get(column))
     if len(np.unique(y)) < 2:
         raise UserError(f"{root}: all samples have the label {classes[y[0]]!r}: at least two classes are needed")
     groups = Groups(classes, attributes, description.group_name)
-    _check_gaps(frame["path"], "path")
-    paths = tuple(_confined(str(p)) for p in frame["path"])
+    check_filled(frame["path"])
+    paths = tuple(path_within(root, path) for path in frame["path"])
     if "split" in frame:
-        split, seed = split_names(frame["split"], root).to_numpy(dtype=str), None
+        split, seed = split_names(frame["split"]).to_numpy(dtype=str), None
     else:
         split, seed = stratified_split(groups.of(y, a), split_seed), split_seed
-    transform, stated = description.transform(), None
-    if transform is None:
-        stated = description.stated_transform(image_size)
-        transform = ImageTransform(**{"resize": image_size, **stated}) if image_size is not None else None
-    elif image_size is not None:
-        transform = _resized(transform, image_size)
+    transform, stated = _transform(description, image_size)
     name = description.name or root.resolve().name
     data = Dataset(
         name=name,
@@ -181,43 +180,23 @@ def attribute_column(table: AnnotatedTable, wanted: str | None) -> str:
     raise UserError(f"several attribute columns ({', '.join(columns)}): choose one with attribute (--attribute)")
 
 
-def _encode(column: pd.Series, name: str, fixed: tuple[str, ...] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Convert a column of names or numbers to indices, and return them with the names.
-
-    With `fixed`, the index is the position in `fixed` (or the number itself). Otherwise it is the position among the
-    sorted values, so that the numbers 0..k-1 stay as they are.
-    """
-    _check_gaps(column, name)
-    numeric = pd.api.types.is_numeric_dtype(column)
-    if numeric:
-        numbers = column.to_numpy(dtype=float)
-        if (odd := ~np.isfinite(numbers) | (np.floor(numbers) != numbers)).any():
-            raise UserError(f"column {name!r} contains {numbers[odd][0]}: use whole numbers or names")
-    if fixed is not None:
-        if numeric:
-            codes = column.to_numpy().astype(np.int64)
-            bad = (codes < 0) | (codes >= len(fixed))
-        else:
-            codes = pd.Index(fixed).get_indexer(pd.Index(column.astype(str))).astype(np.int64)
-            bad = codes < 0
-        if bad.any():
-            names = f"{', '.join(fixed)}, or 0..{len(fixed) - 1}"
-            raise UserError(f"column {name!r} contains {column[bad].iloc[0]}, which is none of {names}: correct it")
-        return codes, fixed
-    values = column.astype(np.int64) if numeric else column.astype(str)
-    codes, uniques = pd.factorize(values, sort=True)
-    return codes.astype(np.int64), tuple(str(u) for u in uniques)
-
-
-def _check_gaps(column: pd.Series, name: str) -> None:
-    if column.isna().any():
-        raise UserError(f"column {name!r} has no value in row {int(column.isna().to_numpy().argmax())}: fill it in")
-
-
-def _confined(path: str) -> str:
-    if leads_outside(path):
-        raise UserError(f"path {path!r} leads outside the data folder: use paths relative to it, without '..'")
-    return posixpath.normpath(path.replace("\\", "/"))
+def _transform(
+    description: DatasetDescription, image_size: int | None
+) -> tuple[ImageTransform | None, dict[str, Any] | None]:
+    """The transform, if the size is known, and the entries that are stated if the rest is left to the network."""
+    if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIZE:
+        raise UserError(f"image_size {shown(str(image_size))} is not possible: choose 1 to {MAX_IMAGE_SIZE}")
+    transform = description.transform()
+    if transform is not None:
+        return transform if image_size is None else _resized(transform, image_size), None
+    stated = description.stated_transform(image_size)
+    if image_size is None:
+        return None, stated
+    try:
+        check_crop(description.resize or image_size, image_size)
+    except ValueError as error:
+        raise UserError(f"dataset.yaml: {error}") from error
+    return ImageTransform(**{"resize": image_size, **stated}), stated
 
 
 def _resized(transform: ImageTransform, image_size: int) -> ImageTransform:

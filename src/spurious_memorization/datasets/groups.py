@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
+from string import Formatter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from ..input_files import shown
 
 MINORITY_LIFT = 0.5
 MAJORITY_LIFT = 1.0
+MAX_GROUPS = 10_000
+MAX_TEMPLATE = 200
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,24 @@ class Groups:
     attributes: tuple[str, ...]
     template: str = "{label} with {attribute}"
 
+    def __post_init__(self) -> None:
+        if len(self) > MAX_GROUPS:
+            raise UserError(
+                f"{len(self.classes):,} classes x {len(self.attributes):,} attribute values are {len(self):,} groups, "
+                f"more than the {MAX_GROUPS:,} allowed: choose columns with fewer different values"
+            )
+        try:
+            check_template(self.template)
+        except ValueError as error:
+            raise UserError(f"group_name: {error}") from error
+        if len(set(self.names)) < len(self):
+            twice = next(name for name, n in Counter(self.names).items() if n > 1)
+            raise UserError(f"two groups have the name {twice!r}: change the names, or group_name in dataset.yaml")
+
     def __len__(self) -> int:
         return len(self.classes) * len(self.attributes)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(self.template.format(label=c, attribute=a) for c in self.classes for a in self.attributes)
 
@@ -47,12 +67,31 @@ class Groups:
         Raises:
             UserError: no group has this name or number.
         """
-        if isinstance(group, str) and not group.strip().isdecimal():
-            if group in self.names:
-                return self.names.index(group)
-        elif 0 <= int(group) < len(self):
-            return int(group)
-        raise UserError(f"no group {group!r}: choose among {', '.join(map(repr, self.names))} or 0..{len(self) - 1}")
+        text = str(group).strip()
+        if isinstance(group, str) and text in self.names:
+            return self.names.index(text)
+        if text.isdecimal() and len(text) < 10 and int(text) < len(self):
+            return int(text)
+        first = ", ".join(map(repr, self.names[:10]))
+        more = f" and {len(self) - 10} more" if len(self) > 10 else ""
+        raise UserError(f"no group {shown(text)!r}: choose among {first}{more} or 0..{len(self) - 1}")
+
+
+def check_template(template: str) -> None:
+    """Check that a template of group names holds text, `{label}` and `{attribute}`, and nothing else.
+
+    Raises:
+        ValueError: the template is too long, not printable, or has other braces, format specifications or conversions.
+    """
+    if len(template) > MAX_TEMPLATE or not template.isprintable():
+        raise ValueError(f"use at most {MAX_TEMPLATE} printable characters")
+    plain = {("label", "", None), ("attribute", "", None), (None, None, None)}
+    try:
+        fields = {(field, spec, conversion) for _, field, spec, conversion in Formatter().parse(template)}
+    except ValueError as error:
+        raise ValueError("use {label} and {attribute}, and no other braces") from error
+    if not fields <= plain:
+        raise ValueError("use {label} and {attribute}, and no other braces")
 
 
 def group_counts(groups: Groups, g: NDArray[np.int64]) -> NDArray[np.int64]:

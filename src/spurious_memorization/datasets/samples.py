@@ -121,9 +121,9 @@ class Dataset:
         for split in self.splits:
             frame[split] = group_counts(self.groups, self.g[self.split == split])
         frame["lift"] = self.lift
+        minority, majority = self.minority, self.majority
         frame["role"] = [
-            "minority" if g in self.minority else "majority" if g in self.majority else ""
-            for g in range(len(self.groups))
+            "minority" if g in minority else "majority" if g in majority else "" for g in range(len(self.groups))
         ]
         return frame
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ..errors import UserError
+from ..input_files import shown
 from .cache import ImageCache, image_cache
+from .images import file_size, opened_image, to_rgb
 from .transforms import ImageTransform, Pixels, augmented
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -108,13 +111,14 @@ class Images:
         """
         path = self.root / self.paths[index]
         try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except FileNotFoundError as error:
-            raise UserError(f"image {path} is missing: `spurmem data check` lists all missing files") from error
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            with opened_image(path) as image:
+                return to_rgb(image)
+        except UserError as error:
+            name = shown(path)
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise UserError(f"image {name} is missing: `spurmem data check` lists all missing files") from error
             raise UserError(
-                f"image {path} can't be read ({error}): replace the file; `spurmem data check` lists all broken files"
+                f"image {name} can't be read ({error}): replace the file; `spurmem data check` lists all broken files"
             ) from error
 
     def load(self, index: NDArray[np.int64]) -> Tensor:
@@ -130,12 +134,18 @@ class Images:
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for path in self.paths:
-            file = self.root / path
-            digest.update(f"{path}\0{file.stat().st_size if file.exists() else -1}\0".encode())
+            size = file_size(self.root / path)
+            digest.update(f"{path}\0{-1 if size is None else size}\0".encode(errors="surrogatepass"))
         return digest.hexdigest()
 
     def _decoded(self, index: int) -> Pixels:
-        return np.array(self._evaluation(self.open(index))).transpose(2, 0, 1)
+        image = self.open(index)
+        if _is_too_narrow(image.size, self._chosen_transform):
+            raise UserError(
+                f"image {shown(self.root / self.paths[index])} of {image.width} x {image.height} pixels is too narrow "
+                "to keep its aspect ratio: crop it, or set keep_aspect: false in dataset.yaml"
+            )
+        return np.array(self._evaluation(image)).transpose(2, 0, 1)
 
     @cached_property
     def _cache(self) -> ImageCache | None:
@@ -154,3 +164,11 @@ class Images:
         if self.transform is None:
             raise UserError("no image size is given: set image_size (--image-size), or write it into dataset.yaml")
         return self.transform
+
+
+def _is_too_narrow(size: tuple[int, int], transform: ImageTransform) -> bool:
+    """Whether a resize that keeps the aspect ratio would leave no pixel, or more than Pillow opens."""
+    ratio = max(size) / min(size)
+    if transform.pad:
+        return transform.resize < ratio
+    return transform.keep_aspect and ratio * transform.resize**2 > (Image.MAX_IMAGE_PIXELS or math.inf)

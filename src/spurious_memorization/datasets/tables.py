@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..atomic import write_text
 from ..errors import UserError, first_line
+from ..input_files import regular_file, shown
+from ..settings import MAX_IMAGE_SIZE
 from ..yaml_files import read_yaml
+from .groups import check_template
 from .samples import SPLITS
-from .transforms import IMAGENET_MEAN, IMAGENET_STD, ImageTransform
+from .text_tables import header_of, place, read_text_table
+from .transforms import IMAGENET_MEAN, IMAGENET_STD, MAX_RESIZE, ImageTransform, check_crop
+from .value_names import check_filled, check_names, name_key
 
 TABLE_FILES = ("metadata.csv", "metadata.parquet")
 DESCRIPTION_FILE = "dataset.yaml"
+MAX_FILE_NAME, MAX_PATH = 255, 4096
+Mean = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)
 
 
@@ -32,25 +43,64 @@ class DatasetDescription(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
-    image_size: int | None = Field(None, ge=1)
-    resize: int | None = Field(None, ge=1)
+    image_size: int | None = Field(None, ge=1, le=MAX_IMAGE_SIZE)
+    resize: int | None = Field(None, ge=1, le=MAX_RESIZE)
     keep_aspect: bool = False
     interpolation: Literal["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos"] = "bilinear"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
+    std: tuple[Std, Std, Std] = IMAGENET_STD
     classes: tuple[str, ...] | None = None
     attributes: dict[str, tuple[str, ...]] = {}
     minority: tuple[str, ...] = ()
     group_name: str = "{label} with {attribute}"
 
+    @field_validator("classes", "minority", mode="before")
+    @classmethod
+    def _whole_numbers_are_names(cls, names: Any) -> Any:
+        return _as_text(names)
+
+    @field_validator("attributes", mode="before")
+    @classmethod
+    def _whole_numbers_are_values(cls, attributes: Any) -> Any:
+        return (
+            {name: _as_text(names) for name, names in attributes.items()}
+            if isinstance(attributes, dict)
+            else attributes
+        )
+
+    @field_validator("classes", "minority")
+    @classmethod
+    def _different_names(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if names is None else check_names(names)
+
+    @field_validator("attributes")
+    @classmethod
+    def _different_values(cls, attributes: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {column.strip(): check_names(names) for column, names in attributes.items()}
+
+    @field_validator("name")
+    @classmethod
+    def _sensible_name(cls, name: str | None) -> str | None:
+        return None if name is None else check_names([name])[0]
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _of_values_from_0_to_1(cls, values: tuple[float, float, float]) -> tuple[float, float, float]:
+        if max(values) > 1:
+            raise ValueError(f"{max(values):g} belongs to pixel values 0..255: divide mean and std by 255")
+        return values
+
     @field_validator("group_name")
     @classmethod
     def _only_known_parts(cls, template: str) -> str:
-        try:
-            template.format(label="", attribute="")
-        except (LookupError, ValueError, AttributeError) as error:
-            raise ValueError("use {label} and {attribute}, and no other braces") from error
+        check_template(template)
         return template
+
+    @model_validator(mode="after")
+    def _crop_within_the_resize(self) -> DatasetDescription:
+        if self.image_size is not None and self.resize is not None:
+            check_crop(self.resize, self.image_size)
+        return self
 
     def transform(self) -> ImageTransform | None:
         """The transform that these entries define. None if no image size is given."""
@@ -97,10 +147,10 @@ def read_own_table(folder: Path) -> AnnotatedTable | None:
     Raises:
         UserError: the table can't be read, or a column is missing.
     """
-    file = next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None)
+    file = next((folder / name for name in TABLE_FILES if (folder / name).exists()), None)
     if file is None:
         return None
-    frame = read_frame(file)
+    frame = read_text_table(file)
     for column in ("path", "y"):
         if column not in frame:
             raise UserError(
@@ -111,13 +161,13 @@ def read_own_table(folder: Path) -> AnnotatedTable | None:
 
 
 def read_frame(file: Path, **csv: Any) -> pd.DataFrame:
-    """Read a Parquet file, or a CSV file. For CSV, `csv` are further arguments of `pandas.read_csv`.
+    """Read a list in the format of CelebA or CUB. `csv` are further arguments of `pandas.read_csv`.
 
     Raises:
         UserError: the file can't be read.
     """
     try:
-        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, **csv)
+        return pd.read_csv(regular_file(file), **csv)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} can't be read as a table: {first_line(error)}") from error
 
@@ -137,7 +187,10 @@ def read_description(folder: Path, default: DatasetDescription | None = None) ->
         return DatasetDescription(**{**default.model_dump(exclude_unset=True), **entries})
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        where = shown(".".join(map(str, first["loc"])) or "entries")
+        raise UserError(
+            f"{file}: {where}: {first_line(ValueError(first['msg'].removeprefix('Value error, ')))}"
+        ) from error
 
 
 def write_own_table(folder: Path, frame: pd.DataFrame, description: DatasetDescription) -> None:
@@ -154,7 +207,7 @@ def table_columns(folder: Path) -> tuple[str, ...]:
         UserError: the file can't be read.
     """
     file = folder / TABLE_FILES[0]
-    return tuple(map(str, read_frame(file, nrows=0).columns)) if file.is_file() else ()
+    return header_of(file) if file.exists() else ()
 
 
 def leads_outside(path: str) -> bool:
@@ -166,15 +219,41 @@ def leads_outside(path: str) -> bool:
     return _OUTSIDE.match(path) is not None
 
 
-def split_names(column: pd.Series, file: Path) -> pd.Series:
+def path_within(folder: Path, path: str) -> str:
+    """A path of a table in its shortest form. A backslash separates folders, unless a file has it in its name.
+
+    Raises:
+        UserError: the path leads outside the folder, or no file can have it.
+    """
+    if leads_outside(path):
+        raise UserError(f"path {shown(path)!r} leads outside the data folder: use paths relative to it, without '..'")
+    if any(unicodedata.category(c) == "Cc" for c in path):
+        raise UserError(f"path {shown(path)} contains a control character: correct it")
+    if len(os.fsencode(path)) > MAX_PATH or any(len(os.fsencode(part)) > MAX_FILE_NAME for part in path.split("/")):
+        raise UserError(f"path {shown(path)!r} is longer than a path may be ({MAX_FILE_NAME} bytes a name): correct it")
+    literal = "\\" in path and (folder / path).exists()
+    return posixpath.normpath(path if literal else path.replace("\\", "/"))
+
+
+def split_names(column: pd.Series) -> pd.Series:
     """The splits as "train", "val" and "test", from these names or from the codes 0, 1 and 2.
 
     Raises:
-        UserError: the column contains another value.
+        UserError: the column contains another value, or none.
     """
+    check_filled(column)
     codes = {**{name: name for name in SPLITS}, **{str(code): name for code, name in enumerate(SPLITS)}}
-    names = column.astype(str).str.removesuffix(".0").map(codes)
-    if names.isna().any():
-        unknown = column[names.isna()].iloc[0]
-        raise UserError(f"{file}: unknown split {unknown!r}: use train, val, test or 0, 1, 2")
+    names = column.map(name_key).map(codes)
+    if (unknown := names.isna().to_numpy(dtype=bool)).any():
+        first = int(unknown.argmax())
+        raise UserError(
+            f"unknown split {shown(column.iloc[first])!r}: use train, val, test or 0, 1, 2 ({place(column, first)})"
+        )
     return names
+
+
+def _as_text(names: Any) -> Any:
+    """Names with whole numbers as text. Other values stay, and are refused as names."""
+    if not isinstance(names, list | tuple):
+        return names
+    return [str(name) if isinstance(name, int) and not isinstance(name, bool) else name for name in names]

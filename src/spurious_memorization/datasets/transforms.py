@@ -17,6 +17,7 @@ from ..settings import MAX_IMAGE_SIZE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_RESIZE = 4 * MAX_IMAGE_SIZE
 INTERPOLATIONS = tuple(mode.value for mode in v2.InterpolationMode)
 
 Pixels = NDArray[np.uint8]  # [3, height, width]
@@ -36,7 +37,7 @@ class ImageTransform(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image_size: int = Field(ge=1, le=MAX_IMAGE_SIZE)
-    resize: int = Field(ge=1, le=4 * MAX_IMAGE_SIZE)
+    resize: int = Field(ge=1, le=MAX_RESIZE)
     keep_aspect: bool = False
     pad: bool = False
     interpolation: str = "bilinear"
@@ -92,6 +93,15 @@ class ImageTransform(BaseModel):
             v2.ToPureTensor(),
         ]
         return v2.Compose([crop, v2.RandomHorizontalFlip(), *to_tensor])
+
+
+def check_crop(resize: int, image_size: int) -> None:
+    """Raise a `ValueError` if the crop is larger than the resized image, which would add black borders.
+
+    A few networks of timm do so on purpose. In a description it is an error.
+    """
+    if resize < image_size:
+        raise ValueError(f"resize {resize} is below image_size {image_size}: the crop needs at least its own size")
 
 
 def augmented(transform: v2.Transform, image: Image.Image, seed: int) -> Tensor:

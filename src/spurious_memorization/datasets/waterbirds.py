@@ -9,7 +9,9 @@ import pandas as pd
 
 from ..errors import UserError
 from .archives import download, place
-from .tables import TABLE_FILES, AnnotatedTable, DatasetDescription, read_description, read_frame, table_columns
+from .tables import TABLE_FILES, AnnotatedTable, DatasetDescription, read_description, table_columns
+from .text_tables import read_text_table
+from .value_names import check_filled
 
 FOLDER = "waterbird_complete95_forest2water2"
 URL = f"https://nlp.stanford.edu/data/dro/{FOLDER}.tar.gz"
@@ -42,7 +44,8 @@ def read_table(folder: Path) -> AnnotatedTable | None:
     for prefix in ("", f"{FOLDER}/"):
         frame = read_metadata(folder / prefix)
         if frame is not None and not names_celeba_images(frame):
-            frame["path"] = frame["path"].map(f"{prefix}{{}}".format, na_action="ignore")
+            check_filled(frame["path"])
+            frame["path"] = prefix + frame["path"]
             return AnnotatedTable("waterbirds", frame, read_description(folder / prefix, DESCRIPTION))
     return None
 
@@ -62,7 +65,7 @@ def read_metadata(folder: Path) -> pd.DataFrame | None:
     file = folder / TABLE_FILES[0]
     if missing := [name for name in COLUMNS if name not in columns]:
         raise UserError(f"{file} has no column {', '.join(missing)}: it needs {', '.join(COLUMNS)}")
-    return read_frame(file)[list(COLUMNS)].rename(columns={"img_filename": "path", "place": "a"})
+    return read_text_table(file)[list(COLUMNS)].rename(columns={"img_filename": "path", "place": "a"})
 
 
 def names_celeba_images(frame: pd.DataFrame) -> bool:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..console import progress
 from ..datasets.samples import Samples, checked_samples
 from ..edits.edit import Edit, checked_edits
 from ..networks.checked import checked_network
-from ..networks.forward import outside_inference_mode
+from ..networks.forward import check_deterministic, choose_device, outside_inference_mode
 from ..networks.names import LossName, Precision
 from ..resources import check_memory
 from ..settings import Execution
+from .fallback import prefix_or_plain
 from .outcomes import Outcomes, assemble, block_plan
-from .plain import PlainEngine
-from .prefix.engine import prefix_engine
-from .prefix.program import NotExportable
 from .protocol import Engine
 
 BYTES_PER_OUTCOME = 10
 """Predicted class, loss and margin."""
+
+EXAMPLES = 3
+"""Samples on which an engine is checked before it is used."""
 
 
 @outside_inference_mode
@@ -78,25 +79,23 @@ def engine_for(
     execution: Execution | None = None,
 ) -> Engine:
     """Choose the engine for a network: the prefix engine, or the plain one if torch.export cannot handle the network
-    or its inputs.
+    or its inputs, or if anything unexpected fails.
 
     Arguments:
         model: the network, which stays as it is.
-        samples: the first one is an example of the inputs.
+        samples: the first few are examples of the inputs.
         loss: name of the loss to record.
         precision: "float32" or "bf16".
         execution: device, workers, batch size; changes no result.
 
     Raises:
-        UserError: the device is not available, or an image is missing or broken.
+        UserError: the device is not available, an image is missing or broken, or the network does not answer each
+            sample alike; see `check_deterministic`.
     """
-    example = samples.part(range(1)).batch().inputs
-    try:
-        if not isinstance(example, Tensor):
-            raise NotExportable("its input is no single tensor")
-        return prefix_engine(model, example, loss=loss, precision=precision, execution=execution)
-    except NotExportable as reason:
-        return PlainEngine(model, loss=loss, precision=precision, execution=execution, reason=str(reason))
+    execution = execution or Execution()
+    example = samples.part(range(min(EXAMPLES, len(samples)))).batch().inputs
+    check_deterministic(model, example, choose_device(execution.device))
+    return prefix_or_plain(model, example, loss=loss, precision=precision, execution=execution)
 
 
 def passes_needed(engine: Engine, edits: Sequence[Edit], n_samples: int) -> float:

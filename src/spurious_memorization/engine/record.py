@@ -15,7 +15,7 @@ from ..edits.edit import Edit
 from ..errors import UserError
 from ..networks.build import MAX_CLASSES
 from ..networks.forward import moved
-from ..networks.losses import BROKEN_NETWORK, LOSSES, finite, margin
+from ..networks.losses import BROKEN_NETWORK, LOSSES, check_classes, finite, margin
 from ..networks.names import LossName
 from ..networks.units import short_name
 from .outcomes import Block
@@ -73,6 +73,7 @@ def record_block(
 def _check(logits: Tensor, index: Tensor, samples: Samples, edit: Edit | None) -> None:
     if logits.shape[1] > MAX_CLASSES:
         raise UserError(f"the network has {logits.shape[1]} outputs: edited networks may have at most {MAX_CLASSES}")
+    check_classes(logits, samples.dataset)
     network, remedy = "the network", BROKEN_NETWORK
     if edit is not None:
         named = ",".join(f"{short_name(name)}:{number}" for name, number in islice(edit.units, UNITS_NAMED))

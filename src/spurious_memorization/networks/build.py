@@ -21,6 +21,7 @@ from ..datasets.transforms import INTERPOLATIONS, ImageTransform
 from ..errors import UserError, first_line
 from ..settings import MAX_IMAGE_SIZE, Settings
 from ..user_functions import load_user_function
+from .checked import checked_network, in_float32
 from .head import head_names, name_head
 from .weights import load_exactly
 
@@ -127,6 +128,8 @@ def own_transform(settings: NetworkSettings, stated: Mapping[str, Any] | None = 
     if size is None and height != width:
         raise UserError(f"{settings.model} takes images of {height} x {width}: give a square's side with --image-size")
     size = size or width
+    if stated.get("resize", size) < size:
+        raise UserError(f"resize {stated['resize']} in dataset.yaml is below {size}, the size of the input: raise it")
     entries = {
         "image_size": size,
         "resize": math.floor(size / config["crop_pct"]),
@@ -184,6 +187,7 @@ def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | boo
     model = factory(num_classes=settings.n_classes) if takes_classes else factory()
     if not isinstance(model, nn.Module):
         raise UserError(f"{settings.model} gave a {type(model).__name__}, not a torch.nn.Module")
+    model = in_float32(checked_network(model))
     if settings.head:
         name_head(model, settings.head)
     _fit_head(model, settings)

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
+from ..console import log_once
 from ..errors import UserError, first_line
 
 _WRAPPERS = (nn.DataParallel, DistributedDataParallel, AveragedModel)
@@ -38,6 +39,16 @@ def checked_network(model: object) -> nn.Module:
     if any(value.is_meta for value in values):
         raise UserError("the network is on the device meta, which holds no weights: load weights on another device")
     return network
+
+
+def in_float32(network: nn.Module) -> nn.Module:
+    """The same network with all its numbers in float32. A line says so if they were of another type."""
+    numbers = (value for value in (*network.parameters(), *network.buffers()) if value.is_floating_point())
+    others = sorted({str(value.dtype) for value in numbers} - {"torch.float32"})
+    if not others:
+        return network
+    log_once(f"the network has numbers of type {', '.join(others)}: it is computed in float32")
+    return network.float()
 
 
 def copied_network(network: nn.Module, copies: Mapping[int, Any] | None = None) -> nn.Module:

@@ -47,13 +47,14 @@ class Operation:
 
     Arguments:
         name: of the operation in ATen, without namespace and overload, such as "convolution".
-        inputs: the operations that made its inputs, and the names of parameters and buffers among its inputs, in order.
-        numbers: its arguments that are floating-point numbers, in order.
+        arguments: in order. A tensor stands for the operation that made it, or is the name of a parameter or buffer. It
+            is None if it is neither.
+        inputs: the operations and names among all of its tensors.
     """
 
     name: str
+    arguments: tuple[Any, ...]
     inputs: tuple[Operation | str, ...]
-    numbers: tuple[float, ...] = ()
 
     @property
     def mixes_channels(self) -> bool:
@@ -68,14 +69,19 @@ class DataFlow:
         operations: in order.
         result: the operation that gave the logits.
         n_outputs: number of logits.
+        is_complete: whether every tensor but the input was made by an operation. The data may have left PyTorch
+            otherwise, as with NumPy.
     """
 
     operations: tuple[Operation, ...]
     result: Operation
     n_outputs: int
+    is_complete: bool
 
     def used(self) -> set[str]:
-        """Names of the parameters and buffers on which the logits depend."""
+        """Names of the parameters and buffers on which the logits depend, as far as that is known."""
+        if not self.is_complete:
+            return {source for operation in self.operations for source in operation.inputs if isinstance(source, str)}
         found, seen, waiting = set(), {id(self.result)}, [self.result]
         while waiting:
             for source in waiting.pop().inputs:
@@ -166,18 +172,28 @@ def _first_flow(model: nn.Module) -> DataFlow | None:
                 break
             if device is None and math.prod(shape) > MAX_NUMBERS:
                 continue
-            flow = _recorded(network, shape, device)
+            try:
+                flow = _recorded(network, shape, device)
+            except _NotFollowed:
+                return None
             if flow is not None:
                 return flow
     return None
 
 
 def _norm(operation: Operation) -> Norm | None:
-    """The batch norm that an operation is. It takes input, weight, bias, mean, variance, ..., momentum, epsilon."""
-    names = [source for source in operation.inputs if isinstance(source, str)]
-    if "batch_norm" not in operation.name or len(names) not in (2, 4):
+    """The batch norm that an operation is: (input, weight, bias, mean, variance, ..., momentum, epsilon, ...)."""
+    if "batch_norm" not in operation.name or len(operation.arguments) < 5:
         return None
-    return Norm(names[-1], names[0] if len(names) == 4 else None, operation.numbers[-1])
+    weight, variance = operation.arguments[1], operation.arguments[4]
+    numbers = [value for value in operation.arguments if isinstance(value, float)]
+    if not isinstance(variance, str) or not numbers:
+        return None
+    return Norm(variance, weight if isinstance(weight, str) else None, numbers[-1])
+
+
+class _NotFollowed(Exception):  # noqa: N818
+    """The network accepts the input, but no operation gave its logits: they come from outside of PyTorch."""
 
 
 @dataclass(eq=False)
@@ -185,6 +201,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation. A tensor is known by its memory, so that views and operations in place are followed."""
 
     names: dict[int, str]
+    example: int
+    is_complete: bool = True
     operations: list[Operation] = field(default_factory=list)
     made: dict[int, Operation] = field(default_factory=dict)
     kept: list[Any] = field(default_factory=list)
@@ -200,17 +218,23 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         in_place = func._schema.is_mutable
         written = [x for x in outputs if in_place or _memory(x) not in given]
         if written:
-            sources = [self.made.get(memory) or self.names.get(memory) for memory in given]
+            sources = [self._source(x) for x in leaves if isinstance(x, Tensor)]
             operation = Operation(
                 func._schema.name.split("::")[1],
+                tuple(self._source(x) if isinstance(x, Tensor) else x for x in args),
                 tuple(source for source in sources if source is not None),
-                tuple(value for value in leaves if isinstance(value, float)),
             )
             self.operations.append(operation)
             for output in written:
                 self.made[_memory(output)] = operation
                 self.kept.append(output.untyped_storage())  # otherwise new tensors could get the same memory
         return result
+
+    def _source(self, tensor: Tensor) -> Operation | str | None:
+        memory = _memory(tensor)
+        source = self.made.get(memory) or self.names.get(memory)
+        self.is_complete &= source is not None or memory == self.example
+        return source
 
 
 def _memory(tensor: Tensor) -> int:
@@ -223,7 +247,8 @@ def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> D
     where = device or (first.device if first is not None else "cpu")
     kind = first.dtype if first is not None and first.is_floating_point() else torch.float32
     names = {_memory(value): name for name, value in (*network.named_buffers(), *network.named_parameters())}
-    recorder = _Recorder(names)
+    example = torch.zeros(tuple(shape), dtype=kind, device=where)
+    recorder = _Recorder(names, _memory(example))
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
@@ -233,14 +258,16 @@ def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> D
             stack.enter_context(torch.device(device))
         stack.enter_context(recorder)
         try:
-            output = network(torch.zeros(tuple(shape), dtype=kind, device=where))
+            output = network(example)
         except Exception:  # the network's own code can raise anything for an input that it does not accept
             return None
     output = logits_in(output)
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != shape[0]:
         return None
     result = recorder.made.get(_memory(output))
-    return None if result is None else DataFlow(tuple(recorder.operations), result, output.shape[1])
+    if result is None:
+        raise _NotFollowed
+    return DataFlow(tuple(recorder.operations), result, output.shape[1], recorder.is_complete)
 
 
 def _copied(model: nn.Module, device: str | None) -> nn.Module:

@@ -9,11 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..console import log_once
 from ..datasets.sources import Inputs
 from ..errors import UserError, first_line
-from .checked import checked_network, copied_network
+from .checked import checked_network, copied_network, in_float32
 from .names import Precision
+
+REPEATS_IF_RANDOM = 20
+"""How often a network is asked again if it draws random numbers, which may change few answers."""
+
+SAME_BATCH = 1e-5
+"""Rounding of logits between two passes of batches of one size, as a share of the largest logit."""
+
+OTHER_BATCH = 1e-3
+"""Rounding of logits between two passes of batches of two sizes: other kernels may run."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -29,7 +37,13 @@ def choose_device(name: str = "auto") -> torch.device:
         raise UserError(
             f"no device {name!r} here: use auto or {', '.join(kind for kind in available if available[kind])}"
         )
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"no device {name!r} here: write its number behind it, as in cuda:0") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"no device {name!r} here: the numbers go from 0 to {torch.cuda.device_count() - 1}")
+    return device
 
 
 outside_inference_mode = torch.inference_mode(False)
@@ -44,10 +58,7 @@ def working_copy(model: nn.Module, device: torch.device | None = None) -> nn.Mod
         UserError: as for `checked_network` and `copied_network`.
     """
     copied = copied_network(checked_network(model)).eval().requires_grad_(False)
-    numbers = (value for value in (*copied.parameters(), *copied.buffers()) if value.is_floating_point())
-    if others := sorted({str(value.dtype) for value in numbers} - {"torch.float32"}):
-        log_once(f"the network has numbers of type {', '.join(others)}: a copy in float32 is computed")
-        copied = copied.float()
+    copied = in_float32(copied)
     copied = copied.to(device) if device is not None else copied
     for tensor in (*copied.parameters(), *copied.buffers()):
         if tensor.ndim == 4:
@@ -73,12 +84,14 @@ def moved(inputs: Inputs, device: torch.device) -> Inputs:
 def logits(model: nn.Module, inputs: Inputs, changed: Mapping[str, Tensor] | None = None) -> Tensor:
     """Logits [samples, classes] of a network, in float32. The tensors in `changed` replace its own.
 
-    A mapping of inputs is passed by name. If the output has a field or key `logits`, this is used.
+    The network gets a copy of the inputs, over which it may write. A mapping is passed by name. If the output has a
+    field or key `logits`, this is used.
 
     Raises:
         UserError: the network's forward fails, or its output is no tensor of shape [samples, classes].
     """
-    arguments, named = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
+    copies = _copied(inputs)
+    arguments, named = ((), dict(copies)) if isinstance(copies, Mapping) else ((copies,), {})
     replaced = _with_ties(model, changed) if changed else {}
     try:
         output = torch.func.functional_call(model, replaced, arguments, named, tie_weights=False)
@@ -105,13 +118,74 @@ def logits_in(output: Any) -> Any:
     return getattr(output, "logits", output)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory of the machine or of the device is full."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def check_deterministic(model: nn.Module, inputs: Inputs, device: torch.device | None = None) -> None:
+    """Check that a network in evaluation mode answers each sample alike: always, and whatever else is in its batch.
+
+    Arguments:
+        model: the network, which stays as it is.
+        inputs: a few samples.
+        device: where to compute; where the network is if not given.
+
+    Raises:
+        UserError: the answers differ, or the network fails.
+    """
+    network = working_copy(model, device)
+    given = moved(inputs, device_of(network))
+    n = len(_tensors(given)[0])
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):  # TF32 rounds differently for other batches
+        drawn = _random_state(device_of(network))
+        answers = logits(network, given)
+        is_random = not torch.equal(_random_state(device_of(network)), drawn)
+        again = [logits(network, given) for _ in range(REPEATS_IF_RANDOM if is_random else 1)]
+        in_other_company = logits(network, _first_repeated(given, n))[:1]
+        in_other_batch = logits(network, _first_repeated(given, n + 1))[:1]
+    left = [name for name, module in network.named_modules() if module.training and name]
+    training = f" ({left[0]} is in training mode even after eval())" if left else ""
+    if any(_differ(a, answers, SAME_BATCH) for a in again):
+        raise UserError(
+            f"the network answers differently when it is asked twice{training}: turn off in eval() what is random "
+            "(dropout, noise) and what changes from call to call"
+        )
+    if _differ(in_other_company, answers[:1], SAME_BATCH) or _differ(in_other_batch, answers[:1], OTHER_BATCH):
+        raise UserError(
+            f"the answer for an image depends on the other images of its batch{training}: use in eval() the "
+            "statistics of the training (batch norm with track_running_stats=True), not those of the batch"
+        )
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """State of the generators from which a network on this device draws."""
+    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    return torch.cat(states)
+
+
+def _first_repeated(inputs: Inputs, n: int) -> Inputs:
+    """A batch of the first sample alone, n times."""
+    if isinstance(inputs, Mapping):
+        return {name: value[:1].repeat(n, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
+    return inputs[:1].repeat(n, *[1] * (inputs.ndim - 1))
+
+
+def _differ(given: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether logits differ by more than this share of the largest one; values that are no numbers don't count."""
+    difference = (given - expected).nan_to_num(0, 0, 0).abs().max()
+    return float(difference) > tolerance * float(expected.nan_to_num(0, 0, 0).abs().max())
+
+
 def _failure(error: Exception, inputs: Inputs) -> str:
     shapes = ", ".join(str(list(value.shape)) for value in _tensors(inputs))
     what = f"the network fails on inputs of shape {shapes} ({type(error).__name__}: {first_line(error)})"
-    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+    if is_out_of_memory(error):
         return f"{what}: use smaller batches (--batch-size, --eval-batch-size)"
+    if "more than 1 value per channel" in str(error):
+        return f"{what}: batch norm can't train on one sample, so use a --batch-size above 1 and several samples"
     if any(value.ndim == 4 for value in _tensors(inputs)):
-        return f"{what}: use images of another size (--image-size) or another network (--model)"
+        return f"{what}: use images of another size (--image-size) or another network (--model), or fix its forward"
     return f"{what}: give inputs that its forward takes"
 
 
@@ -130,6 +204,10 @@ def _described(output: object) -> str:
 
 def _tensors(inputs: Inputs) -> tuple[Tensor, ...]:
     return tuple(inputs.values()) if isinstance(inputs, Mapping) else (inputs,)
+
+
+def _copied(inputs: Inputs) -> Inputs:
+    return {name: value.clone() for name, value in inputs.items()} if isinstance(inputs, Mapping) else inputs.clone()
 
 
 def _usable(value: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..datasets.samples import Dataset
 from ..datasets.sources import Source, sample_name
 from ..errors import UserError
 from .names import LossName
@@ -70,6 +71,23 @@ def _check_labels(logits: Tensor, y: Tensor) -> None:
     if len(y) and int(y.max()) >= logits.shape[1]:
         raise UserError(
             f"the network has {logits.shape[1]} outputs but a label is {int(y.max())}: give it one for each class"
+        )
+
+
+def check_classes(logits: Tensor, data: Dataset) -> None:
+    """Check that there is one logit, [samples, classes], for each class of the data.
+
+    A data set of tensors whose classes have no names may have fewer classes than the network.
+
+    Raises:
+        UserError: there are fewer or more.
+    """
+    outputs, classes = logits.shape[1], data.groups.classes
+    unnamed = data.layout == "tensors" and classes == tuple(map(str, range(len(classes))))
+    if outputs < len(classes) or (outputs > len(classes) and not unnamed):
+        raise UserError(
+            f"the network has {outputs} outputs but the data have {len(classes)} classes "
+            f"({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}): give the network one output per class"
         )
 
 

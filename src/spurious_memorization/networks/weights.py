@@ -251,7 +251,8 @@ def load_exactly(model: nn.Module, state: StateDict, name: str) -> Fit:
     own = model.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
-    differing = [key for key in own if key in state and not _fits(state[key], own[key])]
+    compared = [key for key in own if key in state and not key.endswith("num_batches_tracked")]
+    differing = [key for key in compared if not _fits(state[key], own[key])]
     if missing or unexpected or differing:
         if differing:
             key = differing[0]

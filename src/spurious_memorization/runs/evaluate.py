@@ -11,7 +11,7 @@ from torch import nn
 from ..datasets.samples import Dataset, Samples
 from ..networks.activations import check_pass_fits
 from ..networks.forward import autocast, choose_device, logits, moved, working_copy
-from ..networks.losses import BROKEN_NETWORK, LOSSES, finite
+from ..networks.losses import BROKEN_NETWORK, LOSSES, check_classes, finite
 from ..networks.names import LossName, Precision
 from ..settings import Execution
 from .run import HISTORY_COLUMNS, Run
@@ -87,6 +87,7 @@ def predict(
         for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
             check_pass_fits(copied, batch.inputs, remedy="use a smaller --eval-batch-size or --image-size")
             output = logits(copied, moved(batch.inputs, device)).cpu()
+            check_classes(output, samples.dataset)
             finite(output, batch.index, network, source=samples.dataset.source, remedy=remedy)
             probabilities.append(output.softmax(1).numpy())
             losses.append(LOSSES[loss](output, batch.y).double().numpy())

@@ -202,12 +202,26 @@ class Run:
         Raises:
             UserError: the checkpoint is missing or broken, or does not fit the network that `run.json` names.
         """
-        model, state = build(self.record.network), self.state(epoch)
+        model = build(self.record.network)
+        self.load(epoch, model, self.record.network.model)
+        return model.eval()
+
+    def load(self, epoch: int, model: nn.Module, name: str) -> None:
+        """Load the weights after `epoch` epochs into a network.
+
+        Arguments:
+            epoch: of the checkpoint.
+            model: the network.
+            name: of its architecture, for errors.
+
+        Raises:
+            UserError: the checkpoint is missing or broken, or does not fit the network.
+        """
+        state = self.state(epoch)
         try:
-            load_exactly(model, state, self.record.network.model)
+            load_exactly(model, state, name)
         except UserError as error:
             raise UserError(f"{self.checkpoint(epoch)}: {error}") from error
-        return model.eval()
 
     def save_network(self, epoch: int, model: nn.Module) -> None:
         """Write the checkpoint of an epoch."""

@@ -82,6 +82,8 @@ def study(
         ```
     """
     settings, execution = settings or StudySettings(), execution or Execution()
+    if name is not None and (name in ("", "..") or name != Path(name).name or "\0" in name):
+        raise UserError(f"--name {name!r} must be the name of a folder, without / and not empty")
     store = FolderStore(run.path)
     _ = run.record  # raises an error if this is no run
     with run.writing():
@@ -159,6 +161,7 @@ def _study(
     }
     result = Study(store.below(f"studies/{name or _name(settings, record)}"))
     own = result.store
+    result.check_record()
     if result.exists:
         stored = result.record
         path = str(stored.pop("engine", ""))
@@ -188,6 +191,7 @@ def _study(
     own.save_record("study", {**record, "engine": engine.description})
     own.save_frame("variants", frame)
     counted, measured = measure(parts, own, engine, data, settings)
+    own.save_record("study", {**record, "engine": engine.description})  # it may have fallen back
     own.save_frame("results", counted)
     if settings.other_epochs:
         others = _networks_of_epochs(network, settings, execution)

@@ -18,13 +18,17 @@ VARIANTS: Columns = {
     "unit": "text",
     "n_units": "count",
     "units": "text or none",
+    "rule": "text or none",
     "digest": "text",
+    "seed": "whole",
+    "epoch": "count",
     "fold": "whole",
     "repeat": "whole",
     "control": "whole",
     "matched_to": "text or none",
     "norm_ratio": "number",
     "same_tensor": "number",
+    "precision": "text",
 }
 
 _CORRECT: Columns = {"n": "count", "correct_before": "count", "correct_after": "count"}

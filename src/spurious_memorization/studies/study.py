@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..errors import UserError
 from ..networks.names import LossName
 from ..runs.run import Run
-from ..stored_files import checked_record
+from ..stored_files import StoredFileError, checked_record
 from .ranking_settings import RankingSettings
 from .selected_sets import SelectedSet, control_subset, selected_sets
 from .settings import StudySettings
@@ -102,12 +102,22 @@ class Study:
         """
         record = self.store.record("study")
         if record is None:
-            if isinstance(self.store, FolderStore) and self.is_complete:
-                raise UserError(f"{self.path / 'study.json'} is missing: run the same study again")
+            self.check_record()
             raise UserError(f"there is no study {self.name!r}: `spurmem study` makes one")
         if isinstance(self.store, FolderStore):
             return checked_record(self.path / "study.json", record, StudyRecord, REMEDY).model_dump(mode="json")
         return record
+
+    def check_record(self) -> None:
+        """Check that what was measured has its settings.
+
+        Raises:
+            UserError: there are outcomes or effects, but no `study.json`.
+        """
+        if not self.exists and (self.is_complete or self.store.frame_names("outcomes")):
+            raise StoredFileError(
+                f"{self.path / 'study.json'} does not exist: delete its folder, then run the study again"
+            )
 
     def variants(self) -> pd.DataFrame:
         """One row per edited network."""

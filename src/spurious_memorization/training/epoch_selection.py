@@ -48,6 +48,21 @@ def val_halves(data: Dataset, seed: int = HALVES_SEED) -> tuple[Samples, Samples
     return data.val.of_half(1, seed), data.val.of_half(0, seed)
 
 
+def selecting_half(data: Dataset) -> Samples:
+    """The half of the validation samples by which methods are chosen, before the test split compares them.
+
+    Raises:
+        UserError: there is no val split, or no test split.
+    """
+    _, selecting = val_halves(data)
+    if "test" not in data.splits:
+        raise UserError(
+            f"{data.name} has no test split, on which methods are compared: "
+            "give some samples the split test in its table"
+        )
+    return selecting
+
+
 def selected_epoch(run: Run, samples: Samples, rule: BestRule) -> int:
     """The epoch with the best value on some validation samples by a rule; the earliest of equals.
 

@@ -17,7 +17,7 @@ from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..runs.epochs import best_epoch
 from ..runs.run import Run
-from .epoch_selection import history_on, val_halves
+from .epoch_selection import history_on, selecting_half
 from .find_objective import objective_from
 from .objective import objective_class
 from .objective_settings import ObjectiveSettings
@@ -184,7 +184,7 @@ def _start(objective: ObjectiveSettings, older: Run, settings: MitigateSettings)
 
 def _value_on_val(runs: Runs, data: Dataset) -> float:
     """Worst-group accuracy on the selecting half of val, in the epoch that it selects. The mean over seeds."""
-    _, selecting = val_halves(data)
+    selecting = selecting_half(data)
     worst = []
     for run in runs:
         history = history_on(run, selecting)
@@ -196,7 +196,7 @@ def _value_on_val(runs: Runs, data: Dataset) -> float:
 
 def _check_data(data: Dataset, settings: MitigateSettings) -> None:
     """Before anything is trained, check that the data have what every objective needs."""
-    val_halves(data)
+    selecting_half(data)
     for objective in settings.objective:
         objective_class(objective).check_data(objective, data)
 

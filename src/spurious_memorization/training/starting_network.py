@@ -11,7 +11,7 @@ from torch import nn
 from ..console import log
 from ..networks.build import NetworkSettings, build
 from ..networks.head import head_names
-from ..networks.weights import StateDict, WeightFile, fit, load_exactly, read_weights, weight_file
+from ..networks.weights import StateDict, WeightFile, fit, read_weights, weight_file
 from ..runs.epochs import run_and_epoch
 from ..runs.run import Run
 from .settings import NetworkTraining, TrainSettings
@@ -42,7 +42,7 @@ def starting_network(config: TrainSettings, network: NetworkSettings) -> Start:
         path, wanted = run_and_epoch(config.start)
         older = Run(path)
         model, epoch = build(network), older.choose_epoch(wanted)
-        load_exactly(model, older.state(epoch), config.model)
+        older.load(epoch, model, config.model)
         return Start(model, epoch > 0 or older.record.epoch_0_is_trained)
     if config.weights == "none":
         return Start(build(network), False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,6 +14,7 @@ from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, with_own_transform
+from ..networks.forward import logits
 from ..resources import check_disk
 from ..runs.epochs import run_and_epoch
 from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
@@ -63,6 +66,7 @@ def train(
     config = expanded(settings, data)
     execution = execution or TrainExecution()
     _check_options(config, execution)
+    _check_labels(data)
     with run.writing():  # whatever the run holds is read here, so that it can't change meanwhile
         if run.exists and not resume:
             raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
@@ -93,6 +97,7 @@ def train(
             weights=start.weights,
             trained_start=start.is_trained,
         )
+        _check_single_samples(config, data, model)
         _announce(run, config, data, model)
         run.create(record)
         if execution.keep_pruned:
@@ -147,6 +152,20 @@ def _check_options(config: TrainSettings, execution: TrainExecution) -> None:
     if execution.keep_pruned and not objective.prunes:
         raise UserError(f"--keep-pruned: {objective.name} prunes nothing: leave it out, or train with pruned-contrast")
     check_tracker(execution.log)
+
+
+def _check_labels(data: Dataset) -> None:
+    labels = np.unique(data.train.y)
+    if len(labels) == 1:
+        name = data.groups.classes[int(labels[0])]
+        raise UserError(f"all {len(data.train)} training samples have the label {name!r}: give some of another one")
+
+
+def _check_single_samples(config: TrainSettings, data: Dataset, model: nn.Module) -> None:
+    """If a batch has one sample, check that the network can train on one: batch norm may be unable to."""
+    if min(config.batch_size, len(data.train)) == 1:
+        with torch.no_grad(), torch.random.fork_rng():
+            logits(copy.deepcopy(model).train(), data.train.part(range(1)).batch().inputs)
 
 
 def _announce(run: Run, config: TrainSettings, data: Dataset, model: nn.Module) -> None:

@@ -58,7 +58,7 @@ def prefix_engine(
 
     Arguments:
         model: the network, which stays as it is.
-        example: an input with a batch axis, [samples, ...].
+        example: a few inputs, [samples, ...].
         loss: name of the loss to record.
         precision: "float32" or "bf16".
         execution: device, workers, batch size; changes no result.
@@ -78,7 +78,7 @@ class PrefixEngine:
 
     Arguments:
         network: the network before any edit, cut into segments.
-        example: an input with a batch axis, [samples, ...], on the network's device.
+        example: a few inputs, [samples, ...], on the network's device.
         loss: name of the loss to record.
         execution: workers and batch size; changes no result.
     """
@@ -139,7 +139,7 @@ class PrefixEngine:
 
     def compiled(self) -> PrefixEngine:
         """The same engine with compiled segments, where a compiler is available."""
-        network = self.network.compiled(self.example.expand(self.batch_size, *self.example.shape[1:]))
+        network = self.network.compiled(self.example[:1].expand(self.batch_size, *self.example.shape[1:]))
         return PrefixEngine(network, self.example, loss=self.loss, execution=self.execution)
 
 

@@ -36,8 +36,10 @@ def export_program(model: nn.Module, example: Tensor) -> Program:
         raise NotExportable(f"torch.export can't trace it ({first_line(error)})") from error
     graph = exported.graph_module.graph
     parameters = _named_parameters(graph, exported, network)
-    if any(spec.kind.name != "USER_OUTPUT" for spec in exported.graph_signature.output_specs):
-        raise NotExportable("it changes its own state in evaluation")
+    changed = {spec.kind.name for spec in exported.graph_signature.output_specs} - {"USER_OUTPUT"}
+    if changed:
+        is_input = changed == {"USER_INPUT_MUTATION"}
+        raise NotExportable(f"it changes its {'inputs' if is_input else 'own state'} in evaluation")
     fold_batch_norms(graph)
     _drop_pool_positions(graph)
     _add_zero_biases(graph, parameters, network)
@@ -150,12 +152,12 @@ def _program_of(graph: fx.Graph, parameters: Mapping[str, Tensor]) -> Program:
     for node in graph.nodes:
         if node.op == "get_attr":
             constants.append(node)
+        elif node.op == "call_function" and isinstance(node.meta.get("val"), torch.SymFloat | torch.SymBool):
+            raise NotExportable("an intermediate value is a number and no tensor")
         elif node.op == "call_function" and not isinstance(node.meta.get("val"), torch.SymInt | int):
             if dependent.isdisjoint(node.all_input_nodes) and sizes.isdisjoint(node.all_input_nodes):
                 constants.append(node)
             else:
-                if isinstance(node.meta.get("val"), torch.SymFloat | torch.SymBool):
-                    raise NotExportable("an intermediate value is a number and no tensor")
                 dependent.add(node)
                 operations.append(node)
         elif node.op == "call_function":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,7 +97,7 @@ def segmented(model: nn.Module, example: Tensor, precision: Precision) -> Segmen
 
     Arguments:
         model: the network, in evaluation mode.
-        example: an input with a batch axis, [samples, ...].
+        example: a few inputs, [samples, ...].
         precision: in which it will run.
 
     Raises:
@@ -105,10 +105,25 @@ def segmented(model: nn.Module, example: Tensor, precision: Precision) -> Segmen
     """
     program = export_program(model, example)
     segments, exact_constants = cut(program), program.constants()
-    _check_logits(model, program, segments, exact_constants, example)
+
+    def exact(value: Tensor) -> Tensor:
+        for segment in segments:
+            value = segment_values(program, segment, exact_constants, value)[segment.output]
+        return value
+
+    _check_logits(model, exact, example)
     constants, kernels, functions = _runnable(program, segments, exact_constants, precision)
-    if precision != "float32":
-        _check_precision(functions, in_run_format(example, DTYPES[precision]))
+
+    def fast(value: Tensor) -> Tensor:
+        value = in_run_format(value, DTYPES[precision])
+        for function in functions:
+            value = function(value)
+        return value
+
+    if precision == "float32":
+        _check_logits(model, fast, example)
+    else:
+        _check_precision(fast, example)
     return SegmentedNetwork(
         model=model,
         program=program,
@@ -220,37 +235,31 @@ def _runnable(
     return constants, kernels, [fused_module(module) for module in modules]
 
 
-def _check_logits(
-    model: nn.Module,
-    program: Program,
-    segments: Sequence[Segment],
-    constants: Mapping[fx.Node, Tensor],
-    example: Tensor,
-) -> None:
-    """Check that the segments give the network's logits, and that each sample's logits depend on that sample alone."""
+def _check_logits(model: nn.Module, run: Callable[[Tensor], Tensor], example: Tensor) -> None:
+    """Check that a way to run the network gives its logits, also for one sample alone.
+
+    Arguments:
+        model: the network, in evaluation mode.
+        run: gives the logits of inputs [samples, ...].
+        example: a few inputs, [samples, ...]; random ones are added.
+    """
     generator = torch.Generator().manual_seed(0)
-    shape = (3, *example.shape[1:])
-    inputs = (
-        torch.randn(shape, generator=generator).to(example) if example.is_floating_point() else example.expand(shape)
-    )
+    noise = torch.randn((2, *example.shape[1:]), generator=generator).to(example.device)
+    inputs = torch.cat([example, noise.to(example.dtype)]) if example.is_floating_point() else example
     with torch.no_grad():
-        expected, together, alone = logits(model, inputs), inputs, inputs[:1]
-        for segment in segments:
-            together = segment_values(program, segment, constants, together)[segment.output]
-            alone = segment_values(program, segment, constants, alone)[segment.output]
-    given = torch.cat([together, alone])
+        expected = logits(model, inputs)
+        given = torch.cat([run(inputs), run(inputs[:1])]).float()
     expected = torch.cat([expected, expected[:1]])
     if given.shape != expected.shape or not torch.allclose(
-        given.float(), expected, rtol=0, atol=1e-4 * max(1.0, float(expected.abs().max()))
+        given, expected, rtol=0, atol=1e-4 * max(1.0, float(expected.abs().max())), equal_nan=True
     ):
         raise NotExportable("the exported program gives other logits than the network itself")
 
 
-def _check_precision(functions: Sequence[SegmentFunction], given: Tensor) -> None:
+def _check_precision(run: Callable[[Tensor], Tensor], example: Tensor) -> None:
     try:
         with torch.no_grad():
-            for function in functions:
-                given = function(given)
+            run(example)
     except RuntimeError as error:
         raise NotExportable(f"an intermediate value must be float32 ({first_line(error)})") from error
 

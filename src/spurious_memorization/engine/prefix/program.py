@@ -40,7 +40,7 @@ class Program:
     parameters_of: Mapping[fx.Node, frozenset[str]]
 
     def constants(self, changed: Mapping[str, Tensor] | None = None) -> dict[fx.Node, Tensor]:
-        """Compute the constants.
+        """Compute the constants that are tensors. A tuple or list of tensors is only read by other constants.
 
         Arguments:
             changed: new values of some parameters, by name. If given, only the constants that depend on them are
@@ -54,7 +54,7 @@ class Program:
             return values[node]
 
         wanted = (n for n in self.constant_nodes if changed is None or not self.parameters_of[n].isdisjoint(changed))
-        return {node: value(node) for node in wanted}
+        return {node: tensor for node in wanted if isinstance(tensor := value(node), Tensor)}
 
     def users_of(self, constants: Iterable[fx.Node]) -> list[fx.Node]:
         """The operations that read one of these constants, in order."""

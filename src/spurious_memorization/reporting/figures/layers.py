@@ -98,8 +98,8 @@ def ablation(inputs: ReportInputs) -> Figure | None:
     frames = []
     for run in inputs.runs:
         store = FolderStore(run.path)
-        names = [f"ablations/{file.parent.name}" for file in sorted((run.path / "ablations").glob("*/map.parquet"))]
-        frames += [_map(store.below(name)).assign(run=str(run.path)) for name in names]
+        maps = [store.below(f"ablations/{folder.name}") for folder in sorted((run.path / "ablations").glob("*"))]
+        frames += [_map(one).assign(run=str(run.path)) for one in maps if one.has_frame("map")]
     if not frames:
         return None
     rows = pd.concat(frames, ignore_index=True)

@@ -15,6 +15,7 @@ import vl_convert
 from markupsafe import Markup
 
 from ...atomic import write_text
+from ...console import log
 from ...runs.records import versions
 from ...runs.run import Run
 from ...settings import Execution
@@ -65,7 +66,10 @@ def report(
     """
     inputs = read_inputs(runs, study)
     file = Path(out) if out is not None else inputs.runs[0].path / "report.html"
-    write_text(file, page(inputs, make_gallery(inputs, data_folder, execution)))
+    gallery = make_gallery(inputs, data_folder, execution)
+    for run, reason in gallery.reasons.items():
+        log(f"note: no images of {run}: {reason}")
+    write_text(file, page(inputs, gallery))
     return file
 
 
