@@ -71,7 +71,7 @@ def test_a_weight_file_that_is_not_usable(
             file = tmp_path / "w.safetensors"
             file.write_bytes(trained.checkpoint(3).read_bytes()[:1000])
         case "wrong digits":
-            file = tmp_path / "net-00000000.pth"
+            file = tmp_path / "resnet50-0676ba61.pth"
             torch.save(state, file)
     flags = ("--model", tiny.NETWORK, "--weights", file, "--out", tmp_path / "out")
     assert message in tiny.spurmem(capsys, command, squares, *flags).error
@@ -94,7 +94,7 @@ def test_a_spoiled_checkpoint(what: str, run: sm.Run, capsys: Capture) -> None:
     before = tiny.contents(run.path)
     for command in ("trace", "study"):
         error = tiny.spurmem(capsys, command, run.path, "--epoch=3", "--criterion=magnitude").error
-        assert {"truncated": "is truncated", "missing": "no checkpoint of epoch '3'", "other": "architecture"}[
+        assert {"truncated": "is broken", "missing": "no checkpoint of epoch '3'", "other": "architecture"}[
             what
         ] in error
     assert tiny.contents(run.path) == before

@@ -264,7 +264,7 @@ def test_worst_warns_where_all_are_right():
 def test_worst_refuses_a_group_that_is_missing_or_empty(model, data):
     with pytest.raises(sm.UserError, match="no group 'cat': choose among"):
         sm.hardest_samples(model, data.train, group="cat")
-    with pytest.raises(sm.UserError, match="no group 9"):
+    with pytest.raises(sm.UserError, match="no group '9'"):
         sm.hardest_samples(model, data.train, group=9)
     with pytest.raises(sm.UserError, match="'0 with never' has no samples in split 'train'"):
         sm.hardest_samples(model, data.train, group="0 with never")

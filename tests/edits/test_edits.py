@@ -460,7 +460,7 @@ def test_a_failing_forward_leaves_the_network_as_it_was():
         lambda: sm.edits.channel_means(model, data.train),
     ):
         with pytest.raises(
-            sm.UserError, match=r"fails on inputs of shape \[4, 3, 5, 5\] \(RuntimeError: broken after 4 samples"
+            sm.UserError, match=r"fails on inputs of shape \[\d, 3, 5, 5\] \(RuntimeError: broken after \d samples"
         ):
             attempt()
     assert same(before, snapshot(model))

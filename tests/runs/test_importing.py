@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import spurious_memorization as sm
+from spurious_memorization.networks.build import NetworkSettings, build
 
 Capture = pytest.CaptureFixture[str]
 
@@ -251,6 +252,36 @@ def test_a_head_that_the_user_names(squares: Path, tmp_path: Path) -> None:
         bring(squares, tmp_path / "other", tmp_path / "w.pth", head=("conv2",))
     with pytest.raises(sm.UserError, match="no layer 'conv9' for a head"):
         bring(squares, tmp_path / "other", tmp_path / "w.pth", head=("conv9",))
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [("forgetful", "answers differently when it is asked twice"), ("sociable", "depends on the other images")],
+)
+def test_networks_that_do_not_answer_alike(
+    factory: str, message: str, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout that is left on, and batch statistics in evaluation: neither is imported or trained."""
+    (tmp_path / "odd_networks.py").write_text(
+        "from torch import nn\n"
+        "class Forgetful(nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(nn.functional.dropout(x, 0.5))\n"
+        "def layers(*norm):\n"
+        "    return nn.Conv2d(3, 4, 3), *norm, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)\n"
+        "def forgetful():\n"
+        "    return Forgetful(*layers())\n"
+        "def sociable():\n"
+        "    return nn.Sequential(*layers(nn.BatchNorm2d(4, track_running_stats=False)))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    model = f"odd_networks:{factory}"
+    with pytest.raises(sm.UserError, match=message):
+        sm.train(squares, tmp_path / "trained", sm.TrainSettings(model=model, epochs=1))
+    torch.save(build(NetworkSettings(model=model, n_classes=2)).state_dict(), "w.pth")
+    with pytest.raises(sm.UserError, match=message):
+        bring(squares, tmp_path / "imported", tmp_path / "w.pth", model=model)
+    assert not (tmp_path / "imported").exists()
 
 
 def test_names_that_clash(network: nn.Module, squares: Path, tmp_path: Path) -> None:

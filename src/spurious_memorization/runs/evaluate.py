@@ -10,11 +10,25 @@ from torch import nn
 
 from ..datasets.samples import Dataset, Samples
 from ..networks.activations import check_pass_fits
-from ..networks.forward import autocast, choose_device, logits, moved, working_copy
+from ..networks.forward import autocast, check_deterministic, choose_device, logits, moved, working_copy
 from ..networks.losses import BROKEN_NETWORK, LOSSES, check_classes, finite
 from ..networks.names import LossName, Precision
 from ..settings import Execution
 from .run import HISTORY_COLUMNS, Run
+
+EXAMPLES = 3
+"""Number of samples that are asked several times."""
+
+
+def check_answers(model: nn.Module, data: Dataset, execution: Execution | None = None) -> None:
+    """Check on a few samples that a network answers each of them alike; see `check_deterministic`.
+
+    Raises:
+        UserError: it does not.
+    """
+    samples = data.samples(data.splits[0])
+    inputs = samples.part(range(min(EXAMPLES, len(samples)))).batch().inputs
+    check_deterministic(model, inputs, choose_device((execution or Execution()).device))
 
 
 def evaluate_epoch(

@@ -16,7 +16,7 @@ from ..networks.build import NetworkSettings, build, with_own_transform
 from ..networks.head import head_names
 from ..networks.weights import StateDict, Weights, fit, load_exactly, read_weights, weight_file
 from ..settings import Execution
-from .evaluate import evaluate_epoch
+from .evaluate import check_answers, evaluate_epoch
 from .import_settings import ImportSettings
 from .records import RunRecord, data_record, versions
 from .run import Run
@@ -88,6 +88,7 @@ def import_network(
         log(f"importing {len(models)} epochs of {settings.model}, evaluated on {len(data)} samples, into {run.path}")
         unfinished = Run(folder_of_it)
         unfinished.create(record)
+        check_answers(models[0], data, execution)
         for epoch, model in sorted(zip(epochs, models, strict=True), key=lambda pair: pair[0]):
             evaluate_epoch(
                 unfinished, epoch, model, data, loss=settings.loss, precision=settings.precision, execution=execution

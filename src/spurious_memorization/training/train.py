@@ -17,6 +17,7 @@ from ..networks.build import NetworkSettings, build, with_own_transform
 from ..networks.forward import logits
 from ..resources import check_disk
 from ..runs.epochs import run_and_epoch
+from ..runs.evaluate import check_answers
 from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
 from ..runs.run import Run
 from .checkpoint import read_checkpoint, restore_network
@@ -98,6 +99,7 @@ def train(
             trained_start=start.is_trained,
         )
         _check_single_samples(config, data, model)
+        check_answers(model, data, execution)
         _announce(run, config, data, model)
         run.create(record)
         if execution.keep_pruned:
