@@ -1,0 +1,181 @@
+"""Networks of timm and transformers: edits have the outcomes that plain PyTorch gives."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import spurious_memorization as sm
+from spurious_memorization.networks.selection import Selection
+from spurious_memorization.networks.units import sites
+
+pytestmark = pytest.mark.slow
+
+N_CLASSES = 3
+NEAR = 1e-4
+FEW_BLOCKS = {"layers": (1, 1, 1, 1)}
+
+TIMM: dict[str, tuple[int, dict[str, Any]]] = {
+    "beit_base_patch16_224": (32, {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 2}),
+    "cait_xxs24_224": (32, {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 2}),
+    "coat_lite_tiny": (64, {"img_size": 64}),
+    "convnext_atto": (64, {}),
+    "convnextv2_atto": (64, {}),
+    "crossvit_9_240": (240, {}),
+    "deit_tiny_distilled_patch16_224": (32, {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 2}),
+    "densenet121": (64, {"block_config": (2, 2, 2, 2)}),
+    "dpn48b": (64, {"k_sec": (1, 1, 1, 1)}),
+    "edgenext_xx_small": (64, {}),
+    "eva02_tiny_patch14_224": (28, {"img_size": 28, "depth": 2, "embed_dim": 48, "num_heads": 2}),
+    "fastvit_t8": (64, {}),
+    "ghostnet_050": (64, {}),
+    "gmlp_ti16_224": (32, {"img_size": 32}),
+    "hiera_tiny_224": (64, {"img_size": 64, "embed_dim": 48, "stages": (1, 1, 2, 1)}),
+    "hrnet_w18_small": (64, {}),
+    "inception_v3": (96, {}),
+    "mixer_s32_224": (64, {"img_size": 64}),
+    "mnasnet_050": (64, {}),
+    "mobilenetv3_small_050": (64, {}),
+    "mobilevit_xxs": (64, {}),
+    "nf_resnet26": (32, {}),
+    "poolformer_s12": (64, {}),
+    "pvt_v2_b0": (64, {}),
+    "regnety_002": (64, {}),
+    "repvgg_a0": (64, {}),
+    "resnet18": (64, {}),
+    "resnetv2_50": (64, FEW_BLOCKS),
+    "resnext50_32x4d": (64, FEW_BLOCKS),
+    "sequencer2d_s": (64, {"img_size": 64, **FEW_BLOCKS}),
+    "swin_tiny_patch4_window7_224": (56, {"img_size": 56, "depths": (2, 2), "embed_dim": 24, "num_heads": (2, 2)}),
+    "swinv2_tiny_window8_256": (64, {"img_size": 64, "depths": (2, 2), "embed_dim": 24, "num_heads": (2, 2)}),
+    "test_coatnet": (64, {"img_size": 64}),
+    "test_efficientnet": (64, {}),
+    "test_maxvit": (64, {"img_size": 64}),
+    "test_nfnet": (32, {}),
+    "test_vit": (32, {"img_size": 32}),
+    "twins_svt_small": (64, {"img_size": 64, "depths": (1, 1, 1, 1)}),
+    "vit_pe_core_tiny_patch16_384": (32, {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 2}),
+    "vit_small_patch16_dinov3": (32, {"img_size": 32, "depth": 2, "embed_dim": 96, "num_heads": 2}),
+    "vit_small_patch16_rope_224": (32, {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 2}),
+    "vit_tiny_r_s16_p8_224": (64, {"img_size": 64, "depth": 2}),
+    "xcit_nano_12_p16_224": (64, {"img_size": 64, "depth": 2}),
+}
+
+TRANSFORMERS: dict[str, tuple[int, dict[str, Any]]] = {
+    "beit": (32, {"image_size": 32, "patch_size": 16}),
+    "convnextv2": (64, {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
+    "dinov2": (32, {"image_size": 32, "patch_size": 16}),
+    "mobilenet_v2": (64, {"depth_multiplier": 0.35}),
+    "regnet": (64, {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1], "groups_width": 8}),
+    "resnet": (64, {"embedding_size": 16, "hidden_sizes": [32, 64], "depths": [1, 1]}),
+    "swin": (32, {"image_size": 32, "embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}),
+    "vit": (32, {"image_size": 32, "patch_size": 16}),
+}
+SMALL = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
+
+PLAIN: dict[str, str] = {}
+"""Networks that need full forward passes: what their engine says."""
+
+
+def lively(net: nn.Module, x: Tensor) -> nn.Module:
+    """Random statistics, scales and offsets, so that nothing is zero or one by chance, and a head that tells these
+    samples apart."""
+    with torch.no_grad():
+        for name, value in net.named_parameters():
+            if value.ndim <= 1:
+                value.uniform_(-0.3, 0.3) if "bias" in name else value.uniform_(0.5, 1.5)
+            elif not value.any():
+                value.normal_(0, 0.1)
+        norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.momentum = 1.0
+        if norms:
+            net.train()(x)
+        for norm in norms:
+            norm.running_mean.add_(torch.empty_like(norm.running_mean).uniform_(-0.2, 0.2))
+            norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.8, 1.25))
+        output = plain_logits(net.eval(), x)
+        scale = 2 / (output - output.mean(0)).std()
+        heads = [
+            module
+            for module in net.modules()
+            if N_CLASSES in (getattr(module, "out_features", 0), getattr(module, "out_channels", 0))
+        ]
+        assert heads
+        for head in heads:
+            head.weight.mul_(scale)
+            head.bias.sub_(output.mean(0)).mul_(scale)
+    return net
+
+
+def without_channel(net: nn.Module, layer: str, channel: int) -> nn.Module:
+    changed = copy.deepcopy(net)
+    module = changed.get_submodule(layer)
+    with torch.no_grad():
+        module.weight[channel] = 0
+        if module.bias is not None:
+            module.bias[channel] = 0
+    return changed
+
+
+def plain_logits(net: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        output = net(x)
+        return getattr(output, "logits", output)
+
+
+def assert_outcomes_of_plain_pytorch(net: nn.Module, size: int) -> str:
+    """Compare the network before any edit, and without each of some channels; give the engine."""
+    x = F.interpolate(torch.randn(6, 3, 4, 4), size) * 2 + torch.randn(6, 3, size, size)
+    net, y = lively(net, x), torch.arange(6) % N_CLASSES
+    keys = list(sites(net, Selection()))
+    layers = [keys[i].removesuffix(".weight") for i in np.linspace(0, len(keys) - 1, 5).astype(int)]
+    channels = [int(torch.randint(len(net.get_submodule(layer).weight), ())) for layer in layers]
+    pairs = list(zip(layers, channels, strict=True))
+    edits = [sm.edits.zero(sm.parse_units(net, f"{layer}:{channel}")) for layer, channel in pairs]
+    result = sm.evaluate(net, edits, sm.from_tensors(x, y, [0] * 6).train)
+    networks = [net, *(without_channel(net, *pair) for pair in pairs)]
+    expected = torch.stack([plain_logits(network, x) for network in networks])
+    near = NEAR * max(1.0, float(expected.abs().max()))
+    of_label = expected.gather(2, y.expand(len(networks), 6)[..., None])[..., 0]
+    others = expected.scatter(2, y.expand(len(networks), 6)[..., None], -torch.inf).amax(2)
+    losses = F.cross_entropy(expected.movedim(2, 1), y.expand(len(networks), 6), reduction="none")
+    loss, margin, predicted = (
+        np.concatenate([getattr(result.before, of), getattr(result.after, of)])
+        for of in ("loss", "margin", "predicted")
+    )
+    np.testing.assert_allclose(loss, losses, rtol=0, atol=2 * near)
+    np.testing.assert_allclose(margin, of_label - others, rtol=0, atol=2 * near)
+    best = expected.topk(2, 2).values
+    is_clear = (best[..., 0] - best[..., 1] > 2 * near).numpy()
+    assert np.array_equal(predicted[is_clear], expected.argmax(2).numpy()[is_clear])
+    assert is_clear.mean() > 0.8
+    moved = (expected[1:] - expected[0]).abs().amax((1, 2))
+    assert (moved > 3 * near).float().mean() >= 0.6, moved
+    return result.engine
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timm(name):
+    size, options = TIMM[name]
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=N_CLASSES, **options)
+    assert assert_outcomes_of_plain_pytorch(net, size) == PLAIN.get(name, "shared prefix")
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_transformers(name):
+    transformers = pytest.importorskip("transformers")
+    size, options = TRANSFORMERS[name]
+    of_blocks = {} if "depths" in options or name == "mobilenet_v2" else SMALL
+    config = transformers.AutoConfig.for_model(name, num_labels=N_CLASSES, **of_blocks, **options)
+    torch.manual_seed(0)
+    net = transformers.AutoModelForImageClassification.from_config(config)
+    assert assert_outcomes_of_plain_pytorch(net, size) == PLAIN.get(name, "shared prefix")
