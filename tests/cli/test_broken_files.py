@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import tiny
 from damage import damages_of
@@ -141,3 +142,15 @@ def test_the_file_is_named(
         assert file.name in said.error or str(file.parent) in said.error
     else:
         assert said.error
+
+
+@pytest.mark.parametrize("command", ["report", "figure verdicts", "figure layers"])
+def test_verdicts_of_other_sets_than_were_measured_are_refused(
+    command: str, copy: sm.Run, squares: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    file = copy.path / "studies" / "both" / "effects.parquet"
+    effects = pd.read_parquet(file)
+    effects[effects["selected_set"] != effects["selected_set"].max()].to_parquet(file)
+    places = {"RUN": str(copy.path), "OUT": str(tmp_path / "out"), "DATA": str(squares)}
+    words = [places.get(word, word) for word in COMMANDS[command]]
+    assert "effects.parquet is broken: delete it" in tiny.spurmem(capsys, *words).error

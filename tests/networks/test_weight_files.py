@@ -93,6 +93,7 @@ def without(name: str) -> State:
         ({**STATE, "4.weight": torch.tensor(1.0)}, r"4.weight has shape \(\), not \(2, 4\)"),
         ({**STATE, "4.weight": STATE["4.weight"].long()}, "4.weight is of type torch.int64, not torch.float32"),
         ({**STATE, "4.weight": STATE["4.weight"].to_sparse()}, "4.weight is a sparse or quantized tensor"),
+        ({**STATE, "4.weight": STATE["4.weight"].to("meta")}, "4.weight has a shape but no values"),
         ({**STATE, "0.bias": torch.zeros(3)}, "0.bias is unknown"),
         ({**STATE, "0.bias": torch.tensor(0.0)}, "0.bias is unknown"),
         ({"fc.0.weight": torch.tensor(1.0), "fc.0.bias": torch.tensor(1.0)}, "0.weight is missing"),

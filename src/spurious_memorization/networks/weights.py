@@ -116,6 +116,8 @@ def read_weights(file: Path, *, key: str | None = None, form: WeightFormat = "au
     for name, value in state.items():
         if value.layout is not torch.strided or value.is_quantized:
             raise UserError(f"{file}: {name} is a sparse or quantized tensor: save a dense one, with value.to_dense()")
+        if value.is_meta:
+            raise UserError(f"{file}: {name} has a shape but no values: save the network after its weights are loaded")
     if form == "plain" or (form == "auto" and not _is_research_file(file, content, state)):
         return Weights(file, state, key)
     state = _without_wrappers(state)

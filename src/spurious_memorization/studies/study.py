@@ -128,8 +128,17 @@ class Study:
         return self._frame("results")
 
     def effects(self) -> pd.DataFrame:
-        """Accuracy changes compared with controls, and verdicts: one row per selected set, split and group."""
-        return self._frame("effects")
+        """Accuracy changes compared with controls, and verdicts: one row per selected set, split and group.
+
+        Raises:
+            UserError: the study is not finished, or its files don't belong together.
+        """
+        effects = self._frame("effects")
+        if set(effects["selected_set"]) != {one.number for one in self.selected_sets()}:
+            raise StoredFileError(
+                f"{self._file('effects')} is broken: {REMEDY} (its selected sets are not those of variants.parquet)"
+            )
+        return effects
 
     def other_epochs(self) -> pd.DataFrame | None:
         """The same edits in other epochs: one row per selected set, epoch, split and group; None if not asked for."""
@@ -189,9 +198,11 @@ class Study:
     def _frame(self, name: str) -> pd.DataFrame:
         frame = self.store.frame(name)
         if frame is None:
-            file = self.path / f"{name}.parquet" if isinstance(self.store, FolderStore) else name
-            raise UserError(f"study {self.name!r} has no {file}: run the same study again")
+            raise UserError(f"study {self.name!r} has no {self._file(name)}: run the same study again")
         return frame
+
+    def _file(self, name: str) -> str:
+        return str(self.path / f"{name}.parquet") if isinstance(self.store, FolderStore) else name
 
 
 def studies_of(run: Run) -> list[Study]:
