@@ -153,4 +153,4 @@ def test_verdicts_of_other_sets_than_were_measured_are_refused(
     effects[effects["selected_set"] != effects["selected_set"].max()].to_parquet(file)
     places = {"RUN": str(copy.path), "OUT": str(tmp_path / "out"), "DATA": str(squares)}
     words = [places.get(word, word) for word in COMMANDS[command]]
-    assert "effects.parquet is broken: delete it" in tiny.spurmem(capsys, *words).error
+    assert "effects.parquet has other selected sets" in tiny.spurmem(capsys, *words).error

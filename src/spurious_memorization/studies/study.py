@@ -131,14 +131,13 @@ class Study:
         """Accuracy changes compared with controls, and verdicts: one row per selected set, split and group.
 
         Raises:
-            UserError: the study is not finished, or its files don't belong together.
+            UserError: there are none yet, or they are not those of the study's selected sets.
         """
-        effects = self._frame("effects")
-        if set(effects["selected_set"]) != {one.number for one in self.selected_sets()}:
-            raise StoredFileError(
-                f"{self._file('effects')} is broken: {REMEDY} (its selected sets are not those of variants.parquet)"
-            )
-        return effects
+        found = self._frame("effects")
+        if set(found["selected_set"]) != {one.number for one in self.selected_sets()}:
+            place = self.path / "effects.parquet" if isinstance(self.store, FolderStore) else "effects"
+            raise UserError(f"{place} has other selected sets than variants.parquet: {REMEDY}")
+        return found
 
     def other_epochs(self) -> pd.DataFrame | None:
         """The same edits in other epochs: one row per selected set, epoch, split and group; None if not asked for."""
@@ -198,11 +197,9 @@ class Study:
     def _frame(self, name: str) -> pd.DataFrame:
         frame = self.store.frame(name)
         if frame is None:
-            raise UserError(f"study {self.name!r} has no {self._file(name)}: run the same study again")
+            file = self.path / f"{name}.parquet" if isinstance(self.store, FolderStore) else name
+            raise UserError(f"study {self.name!r} has no {file}: run the same study again")
         return frame
-
-    def _file(self, name: str) -> str:
-        return str(self.path / f"{name}.parquet") if isinstance(self.store, FolderStore) else name
 
 
 def studies_of(run: Run) -> list[Study]:
