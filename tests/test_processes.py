@@ -26,6 +26,7 @@ def ran(folder: Path, arguments: tuple[str, ...], text: str | None = None) -> li
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_plain_script_reads_in_further_processes(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(READ)
     assert ran(tmp_path, ("script.py",)) == ["the script runs", "66.0"]

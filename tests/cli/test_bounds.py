@@ -138,6 +138,7 @@ def test_a_generated_data_set_that_fits_nowhere(tmp_path: Path, capsys: Capture,
     assert not (tmp_path / "birds").exists()
 
 
+@pytest.mark.slow
 def test_images_larger_than_the_memory(
     squares: Path, tmp_path: Path, capsys: Capture, monkeypatch: Monkeypatch
 ) -> None:

@@ -25,6 +25,7 @@ def test_the_version(capsys: Capture) -> None:
     assert tiny.spurmem(capsys, "--version").out.strip() == sm.__version__
 
 
+@pytest.mark.slow
 def test_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "spurious_memorization", "trace", "no/such/run"], capture_output=True, text=True

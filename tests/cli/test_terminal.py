@@ -167,6 +167,7 @@ def test_output_into_an_encoding_without_signs(squares: Path) -> None:
     assert "class 0 with color 1" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early(squares: Path) -> None:
     command = f"'{sys.executable}' -m spurious_memorization data check '{squares}' | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
@@ -182,6 +183,7 @@ def test_no_bar_where_a_line_can_not_be_drawn_again(monkeypatch: pytest.MonkeyPa
     assert stream.getvalue() == ""
 
 
+@pytest.mark.slow
 def test_closed_output(squares: Path) -> None:
     command = 'exec "$0" -m spurious_memorization data check "$1" >&-'
     done = subprocess.run(["sh", "-c", command, sys.executable, str(squares)], stderr=subprocess.PIPE, text=True)

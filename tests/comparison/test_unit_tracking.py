@@ -69,6 +69,7 @@ def accuracy(model: torch.nn.Module, data: sm.Dataset, group: str, zeroed: list[
         return float((model(batch.inputs).argmax(1) == batch.y).double().mean())
 
 
+@pytest.mark.slow
 def test_norms_and_shifts_of_every_unit(tracked: sm.UnitTracking, place: Path) -> None:
     data = sm.Run(place / "dfr").read_data()
     assert set(tracked.units["method"]) == {"erm-continue", "dfr"}

@@ -31,7 +31,7 @@ CASES = {
 }
 
 
-QUICK = ("ablation, screened", "given units", "several at once")
+QUICK = ("ablation, screened", "given units")
 
 
 @pytest.mark.parametrize(

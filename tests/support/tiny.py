@@ -153,7 +153,7 @@ def studied(run: sm.Run, *, controls: int = 5) -> sm.Study:
 
 HOSTILE = {
     "classes": ["<script>window.hacked=1</script>", '"><img src=x onerror="window.hacked=2">'],
-    "attributes": ["</script><script>window.hacked=3</script>", "{{ 7 * 7 }} 'quoted' & \u2028<b>bold</b>"],
+    "attributes": ["</script><script>window.hacked=3</script>", "{{ 7 * 7 }} 'quoted' & <b>bold</b>"],
 }
 
 

@@ -128,8 +128,16 @@ class Study:
         return self._frame("results")
 
     def effects(self) -> pd.DataFrame:
-        """Accuracy changes compared with controls, and verdicts: one row per selected set, split and group."""
-        return self._frame("effects")
+        """Accuracy changes compared with controls, and verdicts: one row per selected set, split and group.
+
+        Raises:
+            UserError: there are none yet, or they are not those of the study's selected sets.
+        """
+        found = self._frame("effects")
+        if set(found["selected_set"]) != {one.number for one in self.selected_sets()}:
+            place = self.path / "effects.parquet" if isinstance(self.store, FolderStore) else "effects"
+            raise UserError(f"{place} has other selected sets than variants.parquet: {REMEDY}")
+        return found
 
     def other_epochs(self) -> pd.DataFrame | None:
         """The same edits in other epochs: one row per selected set, epoch, split and group; None if not asked for."""

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import struct
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,12 @@ def _changed(rng: random.Random, state: dict[str, Any]) -> dict[str, Any]:
     return {**state, name: _changed_value(rng, value)}
 
 
+def _quantized(value: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch will drop these tensors, but files hold them
+        return torch.quantize_per_tensor(value.float(), 0.1, 0, torch.qint8)
+
+
 def _changed_value(rng: random.Random, value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
@@ -115,7 +122,7 @@ def _changed_value(rng: random.Random, value: Any) -> Any:
         lambda: dense.float() * 1e30,
         lambda: dense.float() * float("inf"),
         lambda: dense.float().to_sparse(),
-        lambda: torch.quantize_per_tensor(dense.float(), 0.1, 0, torch.qint8),
+        lambda: _quantized(dense),
         lambda: torch.zeros(1).expand(*(10**6,) * 3) if rng.random() < 0.5 else torch.zeros(1).expand(2, 10**9),
         lambda: torch.empty(dense.shape, device="meta"),
         lambda: torch.nn.Parameter(dense.float()),
