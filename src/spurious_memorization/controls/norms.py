@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..networks.dataflow import Norm, data_flow
 from ..networks.names import UnitKind
+from ..networks.norm_factors import norm_factors
 from ..networks.selection import Selection
 from ..networks.units import Site, Units, sites
 
@@ -71,24 +71,6 @@ def where_units_are(model: nn.Module, units: Units) -> dict[str, Site]:
     parameters = dict(model.named_parameters())
     named = {name: Site(name, tuple(parameters[name].shape), {}) for name in units.by_name()}
     return {**sites(model, Selection(unit="weight")), **named}
-
-
-def norm_factors(model: nn.Module) -> dict[str, Tensor]:
-    """{weight name: factor by which the batch norm behind the layer multiplies each output channel, [channels]}."""
-    values = {
-        name: value.detach().cpu().double() for name, value in (*model.named_parameters(), *model.named_buffers())
-    }
-    found = {}
-    for name, norm in norms_behind(model).items():
-        factor = (values[norm.variance] + norm.epsilon).rsqrt()
-        found[name] = factor if norm.weight is None else factor * values[norm.weight].abs()
-    return found
-
-
-def norms_behind(model: nn.Module) -> dict[str, Norm]:
-    """{weight name: the batch norm that takes the layer's output}. It is empty if the network can't be traced."""
-    flow = data_flow(model)
-    return {} if flow is None else flow.norms_behind()
 
 
 def stage_of(tensor: str) -> str:

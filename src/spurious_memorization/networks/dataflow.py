@@ -26,6 +26,11 @@ from .forward import logits_in
 SIZES = (224, 32, 28, 64, 16, 96, 128, 256, 299, 384, 448, 512, 8, 48, 40, 24, 160, 192, 336, 518)
 """Image sizes that are tried first for a network that does not state one."""
 
+MAX_SIZE = 1025
+"""Larger inputs are not tried."""
+
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
 MAX_SECONDS = 3.0
 """After this time no further input size is tried on a device."""
 
@@ -37,9 +42,6 @@ CONTRACTIONS = frozenset(
 )
 """Operations that mix the channels of their input. They open a new layer."""
 
-COPIES = ("clone", "_to_copy", "copy", "contiguous", "dropout", "native_dropout")
-"""Operations that change no value in evaluation."""
-
 
 @dataclass(frozen=True, eq=False)
 class Operation:
@@ -48,7 +50,7 @@ class Operation:
     Arguments:
         name: of the operation in ATen, without namespace and overload, such as "convolution".
         arguments: in order. A tensor stands for the operation that made it, or is the name of a parameter or buffer. It
-            is None if it is neither.
+            is None if it is neither. What has no arguments, and is called "input", is the network's input.
         inputs: the operations and names among all of its tensors.
     """
 
@@ -57,8 +59,13 @@ class Operation:
     inputs: tuple[Operation | str, ...]
 
     @property
+    def kind(self) -> str:
+        """The name, the same for an operation in place."""
+        return self.name.strip("_")
+
+    @property
     def mixes_channels(self) -> bool:
-        return self.name.strip("_") in CONTRACTIONS or "scaled_dot_product" in self.name or "_linear" in self.name
+        return self.kind in CONTRACTIONS or "scaled_dot_product" in self.name or "_linear" in self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +74,7 @@ class DataFlow:
 
     Arguments:
         operations: in order.
+        input: stands for the network's input.
         result: the operation that gave the logits.
         n_outputs: number of logits.
         is_complete: whether every tensor but the input was made by an operation. The data may have left PyTorch
@@ -74,6 +82,7 @@ class DataFlow:
     """
 
     operations: tuple[Operation, ...]
+    input: Operation
     result: Operation
     n_outputs: int
     is_complete: bool
@@ -90,18 +99,6 @@ class DataFlow:
                 elif id(source) not in seen:
                     seen.add(id(source))
                     waiting.append(source)
-        return found
-
-    def norms_behind(self) -> dict[str, Norm]:
-        """{name of a layer's weight: the batch norm that takes the layer's output}."""
-        found = {}
-        for operation in self.operations:
-            norm = _norm(operation)
-            layer = next((source for source in operation.inputs if isinstance(source, Operation)), None)
-            while layer is not None and layer.name.strip("_") in COPIES and layer.inputs:
-                layer = layer.inputs[0] if isinstance(layer.inputs[0], Operation) else None
-            if norm is not None and layer is not None and layer.mixes_channels:
-                found.update({source: norm for source in layer.inputs if isinstance(source, str)})
         return found
 
     def last_layer(self) -> set[str]:
@@ -121,26 +118,6 @@ class DataFlow:
                     seen.add((id(source), mixed))
                     waiting.append((source, mixed))
         return found
-
-
-@dataclass(frozen=True)
-class Norm:
-    """A batch norm in evaluation: it multiplies each channel by weight / sqrt(variance + epsilon).
-
-    Arguments:
-        variance: name of the buffer.
-        weight: name of the parameter; None if it has none.
-        epsilon: the number.
-    """
-
-    variance: str
-    weight: str | None
-    epsilon: float
-
-    @property
-    def module(self) -> str:
-        """Name of the module that holds the variance."""
-        return self.variance.rpartition(".")[0]
 
 
 def data_flow(model: nn.Module) -> DataFlow | None:
@@ -181,17 +158,6 @@ def _first_flow(model: nn.Module) -> DataFlow | None:
     return None
 
 
-def _norm(operation: Operation) -> Norm | None:
-    """The batch norm that an operation is: (input, weight, bias, mean, variance, ..., momentum, epsilon, ...)."""
-    if "batch_norm" not in operation.name or len(operation.arguments) < 5:
-        return None
-    weight, variance = operation.arguments[1], operation.arguments[4]
-    numbers = [value for value in operation.arguments if isinstance(value, float)]
-    if not isinstance(variance, str) or not numbers:
-        return None
-    return Norm(variance, weight if isinstance(weight, str) else None, numbers[-1])
-
-
 class _NotFollowed(Exception):  # noqa: N818
     """The network accepts the input, but no operation gave its logits: they come from outside of PyTorch."""
 
@@ -201,10 +167,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation. A tensor is known by its memory, so that views and operations in place are followed."""
 
     names: dict[int, str]
-    example: int
+    made: dict[int, Operation]
     is_complete: bool = True
     operations: list[Operation] = field(default_factory=list)
-    made: dict[int, Operation] = field(default_factory=dict)
     kept: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -233,7 +198,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _source(self, tensor: Tensor) -> Operation | str | None:
         memory = _memory(tensor)
         source = self.made.get(memory) or self.names.get(memory)
-        self.is_complete &= source is not None or memory == self.example
+        self.is_complete &= source is not None
         return source
 
 
@@ -248,7 +213,8 @@ def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> D
     kind = first.dtype if first is not None and first.is_floating_point() else torch.float32
     names = {_memory(value): name for name, value in (*network.named_buffers(), *network.named_parameters())}
     example = torch.zeros(tuple(shape), dtype=kind, device=where)
-    recorder = _Recorder(names, _memory(example))
+    given = Operation("input", (), ())
+    recorder = _Recorder(names, {_memory(example): given})
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
@@ -267,7 +233,7 @@ def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> D
     result = recorder.made.get(_memory(output))
     if result is None:
         raise _NotFollowed
-    return DataFlow(tuple(recorder.operations), result, output.shape[1], recorder.is_complete)
+    return DataFlow(tuple(recorder.operations), given, result, output.shape[1], recorder.is_complete)
 
 
 def _copied(model: nn.Module, device: str | None) -> nn.Module:
@@ -291,21 +257,25 @@ def _input_shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
     own = tuple(stated.get("input_size") or ())
     embedding = getattr(getattr(model, "patch_embed", None), "img_size", None)
     config_size = getattr(getattr(model, "config", None), "image_size", None)
-    layers = [m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
-    first = layers[0] if layers else None
-    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-    planes = own[0] if own else convolutions[0].in_channels if convolutions else 3
+    layers = [m for m in model.modules() if isinstance(m, _LAYERS)]
+    convolutions = [layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)]
+    planes = [*own[:1], *convolutions, 3][0]
     if embedding is not None:
         yield 2, planes, *((embedding, embedding) if isinstance(embedding, int) else tuple(embedding))
     if isinstance(config_size, int):
         yield 2, planes, config_size, config_size
     if own:
         yield 2, *own
-    if isinstance(first, nn.Linear):
-        yield 2, first.in_features
-    if isinstance(first, nn.Conv1d):
-        yield from ((2, first.in_channels, size) for size in (*SIZES, *range(1, 1025)))
-    if isinstance(first, nn.Conv3d):
-        yield from ((2, first.in_channels, size, size, size) for size in (*SIZES, *range(1, 65)))
-    sizes = dict.fromkeys((*SIZES, *range(1, 513)))
-    yield from ((2, planes, size, size) for size in sizes)
+    kinds = dict.fromkeys([*((2, planes) for _ in own[:1]), *map(_input_kind, layers), (2, planes)])
+    for sizes in (SIZES, range(1, MAX_SIZE)):  # any layer may be the first one, in whatever order they were made
+        yield from (
+            (2, channels, *[size] * n_axes) for n_axes, channels in kinds for size in (sizes if n_axes else [1])
+        )
+
+
+def _input_kind(layer: nn.Module) -> tuple[int, int]:
+    """Number of axes behind the channels, and number of channels, that a layer's input may have."""
+    if isinstance(layer, nn.Linear):
+        return 0, layer.in_features
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    return len(layer.kernel_size), layer.in_channels

@@ -19,7 +19,8 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
     """Module names of the classifier head, in the order of the network's modules.
 
     A layer belongs to the head if its output leads to the logits without passing another layer, and it has one output
-    channel for each logit. A network may have several such layers (averaged or distilled heads), or none (a distance to
+    channel for each logit. If there is no such layer, those with fewer outputs make up the head: one layer per class,
+    or a single logit of which two are made. A network may have several such layers (averaged or distilled heads), or none (a distance to
     prototypes). If the network can't be traced, the head is the one that timm states, or else the last linear layer;
     the log says so. `name_head` overrides all of this.
     """
@@ -29,11 +30,12 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
     flow = data_flow(model)
     if flow is None:
         return _stated_head(model)
-    return tuple(
-        name
+    widths = {
+        name: int(getattr(module, "out_features", 0) or getattr(module, "out_channels", 0))
         for name, module in _layers_with(model, flow.last_layer()).items()
-        if int(getattr(module, "out_features", 0) or getattr(module, "out_channels", 0)) == flow.n_outputs
-    )
+    }
+    of_all = tuple(name for name, width in widths.items() if width == flow.n_outputs)
+    return of_all or tuple(name for name, width in widths.items() if width < flow.n_outputs)
 
 
 def name_head(model: nn.Module, names: tuple[str, ...]) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ...atomic import write_parquet
 from ...console import log, progress
-from ...controls.norms import norms_behind
 from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
 from ...networks.forward import choose_device, logits, moved, working_copy
+from ...networks.norm_factors import norm_factors
 from ...runs.run import Run
 from ...settings import Execution
 from ...stored_files import BrokenFileError, Columns, StoredFileError, is_stored, read_frame, reading
@@ -110,7 +110,7 @@ def top_activating(
     """
     execution = execution or Execution()
     network = working_copy(model, choose_device(execution.device))
-    norms, parameters = norms_behind(network), dict(network.named_parameters())
+    factors = norm_factors(network)
     numbers: dict[str, list[int]] = {}
     for unit in units:
         layer, _, index = unit.rpartition(":")
@@ -118,8 +118,7 @@ def top_activating(
     seen: dict[str, list[Tensor]] = {layer: [] for layer in numbers}
 
     def record(layer: str, is_linear: bool) -> Callable[..., None]:
-        norm = norms.get(f"{layer}.weight")
-        sign = torch.ones(1) if norm is None or norm.weight is None else parameters[norm.weight].detach().sign()
+        sign = factors.get(f"{layer}.weight", torch.ones(1)).sign()
 
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             flat = output.flatten(1, -2) if is_linear and output.ndim > 2 else output.unsqueeze(1)
