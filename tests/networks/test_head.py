@@ -195,3 +195,15 @@ def test_batch_norms_are_found_by_what_they_read() -> None:
     for name, factor in factors.items():
         raw = model.get_submodule(name).weight.flatten(1).norm(dim=1)
         torch.testing.assert_close(found[f"{name}.weight"], (raw * factor).double().detach(), rtol=1e-6, atol=0)
+
+
+def test_frozen_batch_norms_count_too() -> None:
+    """torchvision writes them out, without PyTorch's batch norm."""
+    torch.manual_seed(1)
+    norm = torchvision.ops.FrozenBatchNorm2d(4)
+    norm.weight.uniform_(-2, 2)
+    norm.running_var.uniform_(0.5, 2)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    raw = model[0].weight.detach().flatten(1).norm(dim=1)
+    expected = (raw * norm.weight.abs() * (norm.running_var + norm.eps).rsqrt()).double()
+    torch.testing.assert_close(folded_norms(model)["0.weight"], expected, rtol=1e-6, atol=0)

@@ -20,9 +20,9 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
     A layer belongs to the head if its output leads to the logits without passing another layer, and it has one output
     channel for each logit. If there is no such layer, those with fewer outputs make up the head: one layer per class,
-    or a single logit of which two are made. A network may have several such layers (averaged or distilled heads), or none (a distance to
-    prototypes). If the network can't be traced, the head is the one that timm states, or else the last linear layer;
-    the log says so. `name_head` overrides all of this.
+    or a single logit of which two are made. A network may have several such layers (averaged or distilled heads), or
+    none (a distance to prototypes). If the network can't be traced, the head is the one that timm states, or else the
+    last linear layer; the log says so. `name_head` overrides all of this.
     """
     named: tuple[str, ...] | None = vars(model).get(_NAMED)
     if named is not None:
