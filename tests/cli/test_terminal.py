@@ -188,3 +188,12 @@ def test_closed_output(squares: Path) -> None:
     command = 'exec "$0" -m spurious_memorization data check "$1" >&-'
     done = subprocess.run(["sh", "-c", command, sys.executable, str(squares)], stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", ["", "--json"])
+def test_output_to_a_full_disk(flags: str, squares: Path) -> None:
+    command = f"'{sys.executable}' -m spurious_memorization data check '{squares}' {flags} > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    said = "spurmem: the output can't be written (No space left on device): free some space, or send it elsewhere\n"
+    assert (done.returncode, done.stderr) == (2, said)

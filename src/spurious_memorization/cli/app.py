@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
+import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,15 +24,13 @@ from rich.text import Text
 
 from .. import __version__
 from ..console import log
-from ..errors import UserError, first_line
+from ..errors import UserError, first_line, is_out_of_memory
+from ..input_files import shown
 from ..yaml_files import read_yaml
 
 PIPED_WIDTH = 140
 
-LONGEST_NAME = 300
-"""Characters of a path that an error shows."""
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 _FLAGS = Parameter(negative_iterable=(), consume_multiple=False)
 
@@ -126,6 +127,7 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
     application.config = ()
     try:
         status = application.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except (UserError, CycloptsError, ValidationError) as error:
         if debug:
             raise
@@ -141,7 +143,7 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
         log("spurmem: interrupted; run the same command again to continue")
         status = 130
     except (MemoryError, RuntimeError) as error:
-        if debug or not _is_out_of_memory(error):
+        if debug or not is_out_of_memory(error):
             raise
         log(f"spurmem: memory is exhausted ({first_line(error)}): use a smaller batch size or image size")
         status = 2
@@ -158,11 +160,6 @@ def _accept_all_characters(stream: object) -> None:
         stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Whether memory of the machine or of an accelerator is exhausted. PyTorch has no type of its own for the first."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
-
-
 def _without_nan(facts: Any) -> Any:
     """Replace NaN and infinity by null, since JSON has neither."""
     if isinstance(facts, dict):
@@ -173,14 +170,22 @@ def _without_nan(facts: Any) -> Any:
 
 
 def _wrong_place(error: OSError | ValueError) -> str | None:
-    """What is wrong with the name of a file or folder that a user gave; None if the error has another reason."""
+    """What is wrong with a file, a folder or the output; None if the error has another reason."""
     if isinstance(error, OSError):
-        if error.filename is None:
-            return None
-        name = str(error.filename)
-        shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
-        return f"{shown} can't be used ({error.strerror}): choose another place, or change its permissions"
+        if error.filename is not None:
+            place = shown(str(error.filename))
+            return f"{place} can't be used ({error.strerror}): choose another place, or change its permissions"
+        if error.errno in _UNWRITABLE:
+            _discard_output()
+            return f"the output can't be written ({error.strerror}): free some space, or send it elsewhere"
+        return None
     return "a name holds a null byte: remove it" if "null byte" in str(error) else None
+
+
+def _discard_output() -> None:
+    """Let what is left of the output go nowhere. Otherwise Python fails once more when it exits."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: Exception) -> str:

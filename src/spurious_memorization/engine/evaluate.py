@@ -8,6 +8,7 @@ from torch import nn
 
 from ..console import progress
 from ..datasets.samples import Samples, checked_samples
+from ..datasets.sources import Inputs
 from ..edits.edit import Edit, checked_edits
 from ..networks.checked import checked_network
 from ..networks.forward import check_deterministic, choose_device, outside_inference_mode
@@ -22,7 +23,6 @@ BYTES_PER_OUTCOME = 10
 """Predicted class, loss and margin."""
 
 EXAMPLES = 3
-"""Samples on which an engine is checked before it is used."""
 
 
 @outside_inference_mode
@@ -93,9 +93,14 @@ def engine_for(
             sample alike; see `check_deterministic`.
     """
     execution = execution or Execution()
-    example = samples.part(range(min(EXAMPLES, len(samples)))).batch().inputs
+    example = example_inputs(samples)
     check_deterministic(model, example, choose_device(execution.device))
     return prefix_or_plain(model, example, loss=loss, precision=precision, execution=execution)
+
+
+def example_inputs(samples: Samples) -> Inputs:
+    """Inputs of the first few samples, on which a network is checked before it is used."""
+    return samples.part(range(min(EXAMPLES, len(samples)))).batch().inputs
 
 
 def passes_needed(engine: Engine, edits: Sequence[Edit], n_samples: int) -> float:

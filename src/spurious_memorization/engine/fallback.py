@@ -13,8 +13,7 @@ from ..console import log
 from ..datasets.samples import Samples
 from ..datasets.sources import Inputs
 from ..edits.edit import Edit
-from ..errors import UserError, first_line
-from ..networks.forward import is_out_of_memory
+from ..errors import UserError, first_line, is_out_of_memory
 from ..networks.names import LossName, Precision
 from ..settings import Execution
 from .outcomes import Block

@@ -29,7 +29,8 @@ SIZES = (224, 32, 28, 64, 16, 96, 128, 256, 299, 384, 448, 512, 8, 48, 40, 24, 1
 MAX_SIZE = 1025
 """Larger inputs are not tried."""
 
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Layers that have channels."""
 
 MAX_SECONDS = 3.0
 """After this time no further input size is tried on a device."""
@@ -257,7 +258,7 @@ def _input_shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
     own = tuple(stated.get("input_size") or ())
     embedding = getattr(getattr(model, "patch_embed", None), "img_size", None)
     config_size = getattr(getattr(model, "config", None), "image_size", None)
-    layers = [m for m in model.modules() if isinstance(m, _LAYERS)]
+    layers = [m for m in model.modules() if isinstance(m, LAYERS)]
     convolutions = [layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)]
     planes = [*own[:1], *convolutions, 3][0]
     if embedding is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.sources import Inputs
-from ..errors import UserError, first_line
+from ..errors import UserError, first_line, is_out_of_memory
 from .checked import checked_network, copied_network, in_float32
 from .names import Precision
 
@@ -116,11 +116,6 @@ def logits_in(output: Any) -> Any:
     if isinstance(output, Mapping) and "logits" in output:
         return output["logits"]
     return getattr(output, "logits", output)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that the memory of the machine or of the device is full."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def check_deterministic(model: nn.Module, inputs: Inputs, device: torch.device | None = None) -> None:

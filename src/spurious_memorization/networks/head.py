@@ -8,10 +8,9 @@ from torch import nn
 
 from ..console import log
 from ..errors import UserError
-from .dataflow import data_flow
+from .dataflow import LAYERS, data_flow
 
 _NAMED = "named_head"
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _reported: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
@@ -44,7 +43,7 @@ def name_head(model: nn.Module, names: tuple[str, ...]) -> None:
     Raises:
         UserError: the network has no such layer.
     """
-    layers = {name for name, module in model.named_modules() if isinstance(module, _LAYERS)}
+    layers = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
     if unknown := [name for name in names if name not in layers]:
         raise UserError(
             f"the network has no layer {unknown[0]!r} for a head: name a convolution or linear layer, "
@@ -58,7 +57,7 @@ def unused_layers(model: nn.Module) -> frozenset[str]:
     flow = data_flow(model)
     if flow is None:
         return frozenset()
-    layers = {name for name, module in model.named_modules() if isinstance(module, _LAYERS)}
+    layers = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
     return frozenset(layers - _layers_with(model, flow.used()).keys())
 
 
@@ -68,7 +67,7 @@ def _layers_with(model: nn.Module, names: set[str]) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, _LAYERS) and any(id(value) in chosen for value in module.parameters())
+        if isinstance(module, LAYERS) and any(id(value) in chosen for value in module.parameters())
     }
 
 

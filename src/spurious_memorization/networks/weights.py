@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights, list_models
 
 from ..errors import UserError, first_line
+from ..input_files import regular_file
 from ..settings import Settings
 from ..stored_files import read_tensors, write_tensors
 from .names import WeightFormat
@@ -104,8 +105,7 @@ def read_weights(file: Path, *, key: str | None = None, form: WeightFormat = "au
         UserError: the file is missing, truncated or changed; it holds no state dict, several, or objects that could run
             code; it is said to be of the research code and is not.
     """
-    if not file.is_file():
-        raise UserError(f"weight file {file} does not exist or is no regular file: check the path")
+    regular_file(file)
     _verify_published(file)
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
     found = dict(_state_dicts(content))

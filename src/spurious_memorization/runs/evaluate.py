@@ -9,15 +9,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..datasets.samples import Dataset, Samples
+from ..engine.evaluate import example_inputs
 from ..networks.activations import check_pass_fits
 from ..networks.forward import autocast, check_deterministic, choose_device, logits, moved, working_copy
 from ..networks.losses import BROKEN_NETWORK, LOSSES, check_classes, finite
 from ..networks.names import LossName, Precision
 from ..settings import Execution
 from .run import HISTORY_COLUMNS, Run
-
-EXAMPLES = 3
-"""Number of samples that are asked several times."""
 
 
 def check_answers(model: nn.Module, data: Dataset, execution: Execution | None = None) -> None:
@@ -26,8 +24,7 @@ def check_answers(model: nn.Module, data: Dataset, execution: Execution | None =
     Raises:
         UserError: it does not.
     """
-    samples = data.samples(data.splits[0])
-    inputs = samples.part(range(min(EXAMPLES, len(samples)))).batch().inputs
+    inputs = example_inputs(data.samples(data.splits[0]))
     check_deterministic(model, inputs, choose_device((execution or Execution()).device))
 
 

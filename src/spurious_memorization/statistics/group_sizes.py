@@ -69,28 +69,21 @@ def groups_too_small(
         of_label = range(first, first + n_attributes)
         n_majority = sum(train[other] for other in of_label if names[other] in majority)
         needed = smallest_testable_minority(n_majority)
-        if needed is None or train[g] < needed:
-            found.append(
-                GroupTooSmall(
-                    group=name,
-                    verdict="critical",
-                    counted="in train",
-                    found=train[g],
-                    needed=needed,
-                    n_majority=n_majority,
+        for verdict, counted, number, least in (
+            ("critical", "in train", train[g], needed),
+            ("memorizing", "in val and test", unseen[g], MIN_UNSEEN),
+        ):
+            if least is None or number < least:
+                found.append(
+                    GroupTooSmall(
+                        group=name,
+                        verdict=verdict,
+                        counted=counted,
+                        found=number,
+                        needed=least,
+                        n_majority=n_majority,
+                    )
                 )
-            )
-        if unseen[g] < MIN_UNSEEN:
-            found.append(
-                GroupTooSmall(
-                    group=name,
-                    verdict="memorizing",
-                    counted="in val and test",
-                    found=unseen[g],
-                    needed=MIN_UNSEEN,
-                    n_majority=n_majority,
-                )
-            )
     return found
 
 
