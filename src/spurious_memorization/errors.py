@@ -17,6 +17,8 @@ def first_line(error: BaseException) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of the machine or of the device is full.
 
-    PyTorch has no type of its own for the memory of the machine.
+    PyTorch's type for a device is known by its name, since importing PyTorch takes long. It has none for the machine.
     """
-    return isinstance(error, MemoryError) or any(words in str(error) for words in ("out of memory", "allocate memory"))
+    names = {kind.__name__ for kind in type(error).__mro__}
+    is_said = any(words in str(error) for words in ("out of memory", "allocate memory"))
+    return is_said or not names.isdisjoint(("MemoryError", "OutOfMemoryError"))

@@ -17,32 +17,34 @@ _MARKS = {
 }
 
 
-def regular_file(path: str | Path, *, max_bytes: int | None = None) -> Path:
+def regular_file(path: str | Path, *, what: str = "", max_bytes: int | None = None) -> Path:
     """The path itself, if it is a regular, readable file. Pipes and devices are refused, since reading may not end.
 
     Arguments:
         path: the file; a symbolic link counts as what it leads to.
+        what: what the file is, for the error message.
         max_bytes: the largest size that is accepted.
 
     Raises:
         UserError: the file does not exist, is a directory, a pipe or a device, can't be read, or is too large.
     """
     file = Path(path)
+    name = f"{what} {shown(file)}".lstrip()
     try:
         status = file.stat()
     except FileNotFoundError as error:
-        raise UserError(f"{shown(file)} does not exist: correct the path") from error
+        raise UserError(f"{name} does not exist: correct the path") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else first_line(error)
-        raise UserError(f"{shown(file)} can't be read: {reason}: correct the path") from error
+        raise UserError(f"{name} can't be read: {reason}: correct the path") from error
     if stat.S_ISDIR(status.st_mode):
-        raise UserError(f"{shown(file)} is a folder: give a file")
+        raise UserError(f"{name} is a folder: give a file")
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{shown(file)} is a pipe or a device: give a regular file")
+        raise UserError(f"{name} is a pipe or a device: give a regular file")
     if not os.access(file, os.R_OK):
-        raise UserError(f"{shown(file)} can't be read: permission denied: change its permissions")
+        raise UserError(f"{name} can't be read: permission denied: change its permissions")
     if max_bytes is not None and status.st_size > max_bytes:
-        raise UserError(f"{shown(file)} has {status.st_size:,} bytes, more than the {max_bytes:,} allowed: shorten it")
+        raise UserError(f"{name} has {status.st_size:,} bytes, more than the {max_bytes:,} allowed: shorten it")
     return file
 
 

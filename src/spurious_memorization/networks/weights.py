@@ -105,7 +105,7 @@ def read_weights(file: Path, *, key: str | None = None, form: WeightFormat = "au
         UserError: the file is missing, truncated or changed; it holds no state dict, several, or objects that could run
             code; it is said to be of the research code and is not.
     """
-    regular_file(file)
+    regular_file(file, what="weight file")
     _verify_published(file)
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
     found = dict(_state_dicts(content))
