@@ -19,6 +19,8 @@ import spurious_memorization as sm
 from spurious_memorization.reporting.tables.unit_tracking_tables import unit_tracking_tables
 from spurious_memorization.runs.edited import save_edited
 
+pytestmark = pytest.mark.slow
+
 STUDY = sm.StudySettings(criterion=("weight_norm", "gradient"), size=("1..2",), controls=0, cross_fit=False)
 
 
@@ -69,7 +71,6 @@ def accuracy(model: torch.nn.Module, data: sm.Dataset, group: str, zeroed: list[
         return float((model(batch.inputs).argmax(1) == batch.y).double().mean())
 
 
-@pytest.mark.slow
 def test_norms_and_shifts_of_every_unit(tracked: sm.UnitTracking, place: Path) -> None:
     data = sm.Run(place / "dfr").read_data()
     assert set(tracked.units["method"]) == {"erm-continue", "dfr"}

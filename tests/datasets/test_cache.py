@@ -321,6 +321,7 @@ def test_by_default_it_is_in_the_users_cache(data: Path, tmp_path: Path, monkeyp
     assert len(files(tmp_path / "spurious-memorization")) == 1
 
 
+@pytest.mark.slow
 def test_no_home_directory_stops_nothing(data: Path, tmp_path: Path) -> None:
     unset = ("HOME", "XDG_CACHE_HOME", "SPURMEM_CACHE", "USER", "LOGNAME")
     environment = {name: value for name, value in os.environ.items() if name not in unset}

@@ -178,6 +178,7 @@ def test_damaged_lists(tmp_path: Path) -> None:
         read_data(folder)
 
 
+@pytest.mark.slow
 def test_the_known_counts(tmp_path: Path) -> None:
     cells = [
         (y, a, split)

@@ -180,6 +180,7 @@ def test_dark_and_print_change_the_colors_of_figures(chromium: Any, file: Path) 
     assert printed == "rgb(0, 0, 0)"
 
 
+@pytest.mark.slow
 def test_a_phone_needs_no_sideways_scrolling(chromium: Any, file: Path) -> None:
     with opened(chromium, file, width=360) as page:
         page.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")

@@ -181,6 +181,7 @@ def test_the_papers_preset_is_stored_expanded(run: sm.Run) -> None:
     assert json.loads(result.variants()["parameters"].iloc[0]) == {"std": 0.1, "noise": "uniform"}
 
 
+@pytest.mark.slow
 def test_a_moved_and_a_changed_data_set(run: sm.Run, squares: Path, tmp_path: Path, whole: sm.Study) -> None:
     record = json.loads((run.path / "run.json").read_text())
     record["data"]["folder"] = str(tmp_path / "gone")

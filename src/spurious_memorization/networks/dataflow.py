@@ -10,6 +10,7 @@ import math
 import time
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 MAX_SECONDS = 3.0
 """After this time no further input size is tried on a device."""
+
+MAX_EQUAL_ERRORS = 100
+"""If the network fails this often with the same message, its reason is not the size of the input."""
 
 MAX_NUMBERS = 400_000
 """Largest input that is tried where values are computed."""
@@ -144,19 +148,25 @@ _remembered: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], DataFlo
 
 def _first_flow(model: nn.Module) -> DataFlow | None:
     for device in ("meta", None):
-        network, started = _copied(model, device), time.monotonic()
+        network, started, refusals = _copied(model, device), time.monotonic(), Counter[str]()
         for shape in _input_shapes(network):
             if time.monotonic() - started > MAX_SECONDS:
                 break
             if device is None and math.prod(shape) > MAX_NUMBERS:
                 continue
             try:
-                flow = _recorded(network, shape, device)
+                return _recorded(network, shape, device)
             except _NotFollowed:
                 return None
-            if flow is not None:
-                return flow
+            except _NotAccepted as refusal:
+                refusals[str(refusal)] += 1
+                if refusals[str(refusal)] == MAX_EQUAL_ERRORS:
+                    break
     return None
+
+
+class _NotAccepted(Exception):  # noqa: N818
+    """The network does not accept the input, or gives no logits for it. The message says why."""
 
 
 class _NotFollowed(Exception):  # noqa: N818
@@ -208,7 +218,7 @@ def _memory(tensor: Tensor) -> int:
     return address
 
 
-def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> DataFlow | None:
+def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> DataFlow:
     first = next(network.parameters(), None)
     where = device or (first.device if first is not None else "cpu")
     kind = first.dtype if first is not None and first.is_floating_point() else torch.float32
@@ -226,11 +236,11 @@ def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> D
         stack.enter_context(recorder)
         try:
             output = network(example)
-        except Exception:  # the network's own code can raise anything for an input that it does not accept
-            return None
+        except Exception as error:  # the network's own code can raise anything for an input that it does not accept
+            raise _NotAccepted(str(error)) from error
     output = logits_in(output)
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != shape[0]:
-        return None
+        raise _NotAccepted("no logits")
     result = recorder.made.get(_memory(output))
     if result is None:
         raise _NotFollowed
