@@ -120,13 +120,13 @@ def test_a_factory_takes_an_image_size_alone(tmp_path: Path) -> None:
 
 
 def test_entries_of_dataset_yaml_win(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stated = {"mean": [0.1, 0.2, 0.3], "interpolation": "lanczos"}
-    (folder(tmp_path) / "dataset.yaml").write_text(yaml.safe_dump(stated))
+    given = {"mean": [0.1, 0.2, 0.3], "interpolation": "lanczos"}
+    (folder(tmp_path) / "dataset.yaml").write_text(yaml.safe_dump(given))
     own = own_transform(VIT)
     with_entries = own.model_copy(update={"mean": (0.1, 0.2, 0.3), "interpolation": "lanczos"})
     assert chosen(tmp_path, VIT) == with_entries
     assert chosen(tmp_path, VIT, image_size=160) == with_entries
     assert "of test_vit, with interpolation, mean of dataset.yaml" in capsys.readouterr().err
-    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump({**stated, "image_size": 16, "resize": 20}))
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump({**given, "image_size": 16, "resize": 20}))
     complete = chosen(tmp_path, VIT, image_size=32)
     assert complete == ImageTransform(image_size=32, resize=40, mean=(0.1, 0.2, 0.3), interpolation="lanczos")

@@ -101,7 +101,7 @@ def assemble(
         split, seed = split_names(frame["split"]).to_numpy(dtype=str), None
     else:
         split, seed = stratified_split(groups.of(y, a), split_seed), split_seed
-    transform, stated = _transform(description, image_size)
+    transform, given = _transform(description, image_size)
     name = description.name or root.resolve().name
     data = Dataset(
         name=name,
@@ -109,7 +109,7 @@ def assemble(
         y=y,
         a=a,
         split=split,
-        source=Images(root, paths, transform, stated),
+        source=Images(root, paths, transform, given),
         layout=table.layout,
         split_seed=seed,
     )
@@ -183,20 +183,20 @@ def attribute_column(table: AnnotatedTable, wanted: str | None) -> str:
 def _transform(
     description: DatasetDescription, image_size: int | None
 ) -> tuple[ImageTransform | None, dict[str, Any] | None]:
-    """The transform, if the size is known, and the entries that are stated if the rest is left to the network."""
+    """The transform, if the size is known, and the entries that are given if the rest is left to the network."""
     if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIZE:
         raise UserError(f"image_size {shown(str(image_size))} is not possible: choose 1 to {MAX_IMAGE_SIZE}")
     transform = description.transform()
     if transform is not None:
         return transform if image_size is None else _resized(transform, image_size), None
-    stated = description.stated_transform(image_size)
+    given = description.given_entries(image_size)
     if image_size is None:
-        return None, stated
+        return None, given
     try:
         check_crop(description.resize or image_size, image_size)
     except ValueError as error:
         raise UserError(f"dataset.yaml: {error}") from error
-    return ImageTransform(**{"resize": image_size, **stated}), stated
+    return ImageTransform(**{"resize": image_size, **given}), given
 
 
 def _resized(transform: ImageTransform, image_size: int) -> ImageTransform:

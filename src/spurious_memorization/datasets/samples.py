@@ -137,7 +137,7 @@ class Dataset:
         """The same samples with another transform. A data set of tensors is returned unchanged."""
         if not isinstance(self.source, Images):
             return self
-        return replace(self, source=replace(self.source, transform=transform, stated=None))
+        return replace(self, source=replace(self.source, transform=transform, given=None))
 
     def with_minority(self, names: tuple[str, ...] | list[str]) -> Dataset:
         """The same samples with these groups as minority.

@@ -95,13 +95,13 @@ class Images:
         root: the data folder.
         paths: file of each sample, relative to `root`.
         transform: from image to input; None until a network or an image size is chosen.
-        stated: the entries of the transform that are fixed, if a network chooses the others. None if all are fixed.
+        given: the entries of the transform that are fixed, if a network chooses the others. None if all are fixed.
     """
 
     root: Path
     paths: tuple[str, ...]
     transform: ImageTransform | None
-    stated: Mapping[str, Any] | None = None
+    given: Mapping[str, Any] | None = None
 
     def open(self, index: int) -> Image.Image:
         """The decoded image, in RGB.

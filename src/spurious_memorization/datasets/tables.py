@@ -115,7 +115,7 @@ class DatasetDescription(BaseModel):
             std=self.std,
         )
 
-    def stated_transform(self, image_size: int | None) -> dict[str, Any]:
+    def given_entries(self, image_size: int | None) -> dict[str, Any]:
         """The entries of the transform that are written, with this image size if there is one."""
         names = ImageTransform.model_fields.keys() & self.model_fields_set
         size = {} if image_size is None else {"image_size": image_size}

@@ -93,52 +93,52 @@ def with_own_transform(data: Dataset, network: NetworkSettings) -> Dataset:
     source = data.source
     if not isinstance(source, Images):
         return data
-    if source.transform is not None and source.stated is None:
+    if source.transform is not None and source.given is None:
         log(f"transform: of the data set ({source.transform})")
         return data
-    transform = own_transform(network, source.stated or {})
-    others = ", ".join(name for name in source.stated or {} if name != "image_size")
+    transform = own_transform(network, source.given or {})
+    others = ", ".join(name for name in source.given or {} if name != "image_size")
     whose = "ImageNet's, as a module:factory states none" if network.is_factory else f"of {network.model}"
     log(f"transform: {whose}{f', with {others} of dataset.yaml' if others else ''} ({transform})")
     return data.with_transform(transform)
 
 
-def own_transform(settings: NetworkSettings, stated: Mapping[str, Any] | None = None) -> ImageTransform:
+def own_transform(settings: NetworkSettings, given: Mapping[str, Any] | None = None) -> ImageTransform:
     """The evaluation transform of a network: that of its timm configuration, at the wanted image size.
 
     Arguments:
         settings: which network.
-        stated: entries of the transform that replace the network's own.
+        given: entries of the transform that replace the network's own.
 
     Raises:
         UserError: the network has no image size of its own and none is given (a `module:factory`, or an input that is
             no square), its images have no three colors, or timm's transform is unknown here.
     """
-    stated = dict(stated or {})
-    size = stated.get("image_size") or settings.image_size
+    given = dict(given or {})
+    size = given.get("image_size") or settings.image_size
     if settings.is_factory:
         if size is None:
             raise UserError(f"{settings.model} has no image size: give --image-size, or write it to dataset.yaml")
-        return ImageTransform(**{"image_size": size, "resize": size, **stated})
-    stated_by_timm = _pretrained_config(settings.timm_name).to_dict()
-    config = resolve_data_config(pretrained_cfg=stated_by_timm)  # type: ignore[no-untyped-call]
+        return ImageTransform(**{"image_size": size, "resize": size, **given})
+    of_timm = _pretrained_config(settings.timm_name).to_dict()
+    config = resolve_data_config(pretrained_cfg=of_timm)  # type: ignore[no-untyped-call]
     channels, height, width = config["input_size"]
     if (channels, len(config["mean"]), len(config["std"])) != (3, 3, 3):
         raise UserError(f"{settings.model} takes images with {channels} channels: choose a network for RGB images")
     if size is None and height != width:
         raise UserError(f"{settings.model} takes images of {height} x {width}: give a square's side with --image-size")
     size = size or width
-    if stated.get("resize", size) < size:
-        raise UserError(f"resize {stated['resize']} in dataset.yaml is below {size}, the size of the input: raise it")
+    if given.get("resize", size) < size:
+        raise UserError(f"resize {given['resize']} in dataset.yaml is below {size}, the size of the input: raise it")
     entries = {
         "image_size": size,
         "resize": math.floor(size / config["crop_pct"]),
         "keep_aspect": config["crop_mode"] != "squash",
-        "pad": config["crop_mode"] == "border" and "keep_aspect" not in stated,
+        "pad": config["crop_mode"] == "border" and "keep_aspect" not in given,
         "interpolation": config["interpolation"],
         "mean": config["mean"],
         "std": config["std"],
-        **stated,
+        **given,
     }
     if entries["interpolation"] not in INTERPOLATIONS:
         raise UserError(

@@ -264,8 +264,8 @@ def _copied(model: nn.Module, device: str | None) -> nn.Module:
 
 def _input_shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
     """Input shapes that a network may accept, the likely ones first."""
-    stated = getattr(model, "pretrained_cfg", None) or {}
-    own = tuple(stated.get("input_size") or ())
+    given = getattr(model, "pretrained_cfg", None) or {}
+    own = tuple(given.get("input_size") or ())
     embedding = getattr(getattr(model, "patch_embed", None), "img_size", None)
     config_size = getattr(getattr(model, "config", None), "image_size", None)
     layers = [m for m in model.modules() if isinstance(m, LAYERS)]

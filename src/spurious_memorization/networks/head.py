@@ -28,7 +28,7 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
         return named
     flow = data_flow(model)
     if flow is None:
-        return _stated_head(model)
+        return _head_without_tracing(model)
     widths = {
         name: int(getattr(module, "out_features", 0) or getattr(module, "out_channels", 0))
         for name, module in _layers_with(model, flow.last_layer()).items()
@@ -71,13 +71,13 @@ def _layers_with(model: nn.Module, names: set[str]) -> dict[str, nn.Module]:
     }
 
 
-def _stated_head(model: nn.Module) -> tuple[str, ...]:
-    stated = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
+def _head_without_tracing(model: nn.Module) -> tuple[str, ...]:
+    given = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    names = ((stated,) if isinstance(stated, str) else tuple(stated)) if stated else tuple(linears[-1:])
+    names = ((given,) if isinstance(given, str) else tuple(given)) if given else tuple(linears[-1:])
     if model not in _reported:
         _reported.add(model)
-        source = "as timm states" if stated else "the last linear layer"
+        source = "as timm states" if given else "the last linear layer"
         log(
             f"note: the network could not be traced; its head is taken to be {', '.join(names) or 'none'} ({source}): "
             "name another one with --head"
