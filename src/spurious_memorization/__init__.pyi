@@ -1,7 +1,7 @@
 from . import criteria, edits
 from .comparison.compare import Comparison, compare
 from .comparison.unit_tracking import UnitTracking, track_units
-from .controls.matched_sets import matched_controls
+from .controls.null_sets import null_sets, sets_of_many_sizes
 from .criteria.hardest import hardest_samples
 from .criteria.presets import tracing_rules
 from .criteria.scores import Scores, by_threshold, count_of, random_dropout, top
@@ -83,9 +83,9 @@ __all__ = [
     "hardest_samples",
     "import_network",
     "load_ipython_extension",
-    "matched_controls",
     "mitigate",
     "nt_xent",
+    "null_sets",
     "parse_units",
     "pruned_units",
     "random_dropout",
@@ -93,6 +93,7 @@ __all__ = [
     "report",
     "reproduce",
     "selected_epoch",
+    "sets_of_many_sizes",
     "study",
     "study_in_memory",
     "top",

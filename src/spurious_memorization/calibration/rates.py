@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..statistics.verdicts import LEVEL
+from ..statistics.sequential import LEVEL
 from .networks import FAMILIES
 
 QUESTIONS = ("influential", "selective", "memorizing")

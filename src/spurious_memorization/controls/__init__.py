@@ -1,1 +1,1 @@
-"""Control sets: random units that match the selected ones."""
+"""Null sets: random units that stand beside the selected ones."""

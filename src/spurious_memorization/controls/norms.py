@@ -1,9 +1,9 @@
-"""Folded norms: the weight norm of each unit times the factor of the batch norm behind it. Controls match in it."""
+"""Folded norms: the weight norm of each unit times the factor of the batch norm behind it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from ..networks.names import UnitKind
 from ..networks.norm_factors import norm_factors
 from ..networks.selection import Selection
 from ..networks.units import Site, Units, sites
+
+LEAST = 1e-3
+"""Norms that are smaller, relative to the layer, count as equal: units without weight."""
 
 
 def folded_norms(model: nn.Module, unit: UnitKind = "channel", *, select: Selection | None = None) -> dict[str, Tensor]:
@@ -62,6 +65,34 @@ def norms_of_units(model: nn.Module, units: Units) -> NDArray[np.float64]:
     named = {name: there[name] for name in units.by_name()}
     norms = {name: values.flatten().numpy() for name, values in norms_of(model, named, units.kind).items()}
     return np.array([norms[name][index] for name, index in units])
+
+
+def log_norm(relative: Mapping[str, NDArray[np.float64]], units: Units) -> float:
+    """Logarithm of the root mean square of the relative norms of a set's units.
+
+    Arguments:
+        relative: from `relative_norms`.
+        units: the set.
+    """
+    norms = np.concatenate([relative[name][index] for name, index in units.by_name().items()])
+    return float(np.log(np.sqrt(np.square(norms).mean()) + LEAST))
+
+
+def relative_norms(model: nn.Module, units: Units, tensors: Iterable[str]) -> dict[str, NDArray[np.float64]]:
+    """Folded norms of all units of each layer, divided by their root mean square in the layer.
+
+    Arguments:
+        model: the network.
+        units: some of the units, of the kind that is wanted.
+        tensors: names of the tensors.
+
+    Returns:
+        {tensor name: relative norms, [units]}.
+    """
+    everywhere = where_units_are(model, units)
+    there = {name: everywhere[name] for name in tensors}
+    norms = {name: values.flatten().numpy() for name, values in norms_of(model, there, units.kind).items()}
+    return {name: of / max(float(np.sqrt(np.square(of).mean())), LEAST) for name, of in norms.items()}
 
 
 def where_units_are(model: nn.Module, units: Units) -> dict[str, Site]:

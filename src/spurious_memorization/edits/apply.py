@@ -14,13 +14,13 @@ from ..networks.checked import checked_network, copied_network
 from ..networks.forward import device_of, logits, moved, outside_inference_mode, working_copy
 from ..networks.losses import finite
 from ..networks.selection import Selection
-from ..networks.units import sites, touched
+from ..networks.units import UnitPlaces, sites
 from ..networks.weights import add_biases
 from ..user_functions import load_user_function
 from .edit import KINDS, Edit
 
 
-def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
+def edited_tensors(model: nn.Module, edit: Edit, places: UnitPlaces | None = None) -> dict[str, Tensor]:
     """New values of every parameter that the edit changes. The network stays as it is.
 
     The result goes into `torch.func.functional_call`. It may contain a bias that the layer lacks: the edit `mean` needs
@@ -29,6 +29,7 @@ def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
     Arguments:
         model: the network.
         edit: the change.
+        places: of the network's units, if they were looked up before.
 
     Returns:
         {parameter name: tensor of the parameter's shape, on its device}.
@@ -37,11 +38,11 @@ def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
         UserError: the network lacks a unit; the older checkpoint lacks a tensor or has another shape; a user's own
             kind fails.
     """
-    model = checked_network(model)
-    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    places = places or UnitPlaces(checked_network(model))
+    parameters = places.parameters
     generator = torch.Generator().manual_seed(edit.seed)
-    result = {}
-    for name, chosen in touched(model, edit.units).items():
+    result, held = {}, places.of(edit.units)
+    for name, chosen in held.items():
         old = parameters[name]
         new = old.clone(memory_format=torch.preserve_format)
         where = chosen.to(old.device)
@@ -53,7 +54,7 @@ def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
             new[where] = _values(edit, name, old.shape, new[where], generator, where)
         result[name] = new
     if edit.kind == "mean":
-        _set_biases(model, edit, result, parameters)
+        _set_biases(held, edit, result, parameters)
     return result
 
 
@@ -172,8 +173,10 @@ def find_kind(kind: str) -> Callable[..., Any]:
     return load_user_function(kind)
 
 
-def _set_biases(model: nn.Module, edit: Edit, result: dict[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
-    for weight, rows in touched(model, edit.units).items():
+def _set_biases(
+    held: Mapping[str, Tensor], edit: Edit, result: dict[str, Tensor], parameters: Mapping[str, Tensor]
+) -> None:
+    for weight, rows in held.items():
         layer, dot, part = weight.rpartition(".")
         if not part.endswith("weight"):
             continue

@@ -16,6 +16,7 @@ from ..edits.apply import edited_tensors
 from ..edits.edit import Edit
 from ..networks.forward import autocast, choose_device, logits, moved, working_copy
 from ..networks.names import LossName, Precision
+from ..networks.units import UnitPlaces
 from ..settings import Execution
 from .outcomes import Block
 from .record import record_block
@@ -51,6 +52,7 @@ class PlainEngine:
         self.execution = execution or Execution()
         self.device = choose_device(self.execution.device)
         self.network = working_copy(model, self.device)
+        self._places = UnitPlaces(self.network)
         self.description = f"plain: {reason}" if reason else "plain"
         self.pass_multiplications = 0
 
@@ -59,7 +61,7 @@ class PlainEngine:
 
         def logits_of(inputs: Inputs) -> Iterator[tuple[int, Tensor]]:
             for row in rows:
-                changed = edited_tensors(self.network, edits[row]) if row >= 0 else {}
+                changed = edited_tensors(self.network, edits[row], self._places) if row >= 0 else {}
                 yield row, logits(self.network, inputs, changed)
 
         with torch.no_grad(), autocast(self.device, self.precision):

@@ -186,21 +186,40 @@ def touched(model: nn.Module, units: Units) -> dict[str, Tensor]:
     Raises:
         UserError: the network lacks a tensor or a unit.
     """
-    parameters = dict(model.named_parameters())
-    if units.kind == "weight":
-        chosen = {name: torch.from_numpy(index) for name, index in units.by_name().items()}
-        for name, index in chosen.items():
-            if name not in parameters or int(index.max()) >= parameters[name].numel():
-                raise UserError(f"the network has no weight {name}:{int(index.max())}")
-        return chosen
-    there = _chosen_sites(model, Selection(unit=units.kind, with_bias=units.with_bias))
-    result: dict[str, Tensor] = {}
-    for name, numbers in units.by_name().items():
-        if name not in there or int(numbers.max()) >= there[name].n:
-            raise UserError(f"the network has no {units.kind} {short_name(name)}:{int(numbers.max())}")
-        for parameter, rows in there[name].rows.items():
-            result[parameter] = rows[torch.from_numpy(numbers)].flatten()
-    return result
+    return UnitPlaces(model).of(units)
+
+
+class UnitPlaces:
+    """Where the units of a network are, for many edits. The places are looked up once, so the network must not change.
+
+    Arguments:
+        model: the network.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.parameters = {name: value.detach() for name, value in model.named_parameters()}
+        self._model = model
+        self._sites: dict[tuple[UnitKind, bool], dict[str, Site]] = {}
+
+    def of(self, units: Units) -> dict[str, Tensor]:
+        """What the units hold of each parameter; see `touched`."""
+        if units.kind == "weight":
+            chosen = {name: torch.from_numpy(index) for name, index in units.by_name().items()}
+            for name, index in chosen.items():
+                if name not in self.parameters or int(index.max()) >= self.parameters[name].numel():
+                    raise UserError(f"the network has no weight {name}:{int(index.max())}")
+            return chosen
+        key = (units.kind, units.with_bias)
+        if key not in self._sites:
+            self._sites[key] = _chosen_sites(self._model, Selection(unit=units.kind, with_bias=units.with_bias))
+        there = self._sites[key]
+        result: dict[str, Tensor] = {}
+        for name, numbers in units.by_name().items():
+            if name not in there or int(numbers.max()) >= there[name].n:
+                raise UserError(f"the network has no {units.kind} {short_name(name)}:{int(numbers.max())}")
+            for parameter, rows in there[name].rows.items():
+                result[parameter] = rows[torch.from_numpy(numbers)].flatten()
+        return result
 
 
 def short_name(name: str) -> str:

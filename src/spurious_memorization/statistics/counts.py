@@ -19,6 +19,7 @@ COUNTS = (
     "loss_after",
     "margin_before",
     "margin_after",
+    "margin_change_squares",
 )
 
 
@@ -31,8 +32,8 @@ def count(before: Block, after: Block, samples: Samples) -> pd.DataFrame:
         samples: the samples to count; outcomes must exist for all of them.
 
     Returns:
-        One row per edit and group: edit (its position), group, and the columns of `COUNTS`. Losses and margins are
-        sums.
+        One row per edit and group: edit (its position), group, and the columns of `COUNTS`. Losses, margins and
+        squared margin changes are sums.
 
     Raises:
         UserError: a sample is not among the outcomes' samples.
@@ -41,7 +42,7 @@ def count(before: Block, after: Block, samples: Samples) -> pd.DataFrame:
         raise UserError(f"some of the samples ({samples.split}) have no outcomes: give those that were evaluated")
     where = np.searchsorted(before.index, samples.index)
     y, g, groups = samples.y, samples.g, len(samples.dataset.groups)
-    right_before = before.predicted[0, where] == y
+    right_before, margin_before = before.predicted[0, where] == y, before.margin[0, where].astype(np.float64)
     frames = []
     for row, edit in enumerate(after.edits):
         right = after.predicted[row, where] == y
@@ -53,8 +54,9 @@ def count(before: Block, after: Block, samples: Samples) -> pd.DataFrame:
             "became_right": ~right_before & right,
             "loss_before": before.loss[0, where],
             "loss_after": after.loss[row, where],
-            "margin_before": before.margin[0, where],
+            "margin_before": margin_before,
             "margin_after": after.margin[row, where],
+            "margin_change_squares": np.square(after.margin[row, where].astype(np.float64) - margin_before),
         }
         sums = {name: np.bincount(g, weights=values, minlength=groups) for name, values in columns.items()}
         frames.append(pd.DataFrame({"edit": edit, "group": np.arange(groups), **sums}))

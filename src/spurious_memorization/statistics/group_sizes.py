@@ -8,11 +8,12 @@ from functools import cache
 
 import numpy as np
 
-from .permutation import selectivity
-from .verdicts import LEVEL, MIN_OVERLAP
+from .selectivity import GroupEffects, selectivity
+from .sequential import LEVEL
+from .verdicts import MIN_OVERLAP
 
-MIN_UNSEEN = 2
-"""The interval of a difference of means needs two values on each side."""
+MIN_UNSEEN = 1
+"""The contrast needs unseen samples of the group."""
 MAX_TRIED = 60
 
 
@@ -109,7 +110,11 @@ def _can_be_selective(n_minority: int, n_majority: int) -> bool:
     member = np.repeat([True, False], [n_minority, n_majority])
     margin = np.concatenate([_evenly_spread(n_minority), _evenly_spread(n_majority)])
     half = np.concatenate([np.arange(n_minority) % 2, np.arange(n_majority) % 2])
-    result = selectivity(-member.astype(float), member, margin, half)
+    drops = -member.astype(float)[None]
+    effects = GroupEffects(
+        is_minority=member, half=half, margin_before=margin, accuracy_change=drops, margin_change=drops
+    )
+    ((result,),) = selectivity([effects])
     return result.overlap >= MIN_OVERLAP and result.p <= LEVEL
 
 

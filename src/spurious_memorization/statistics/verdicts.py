@@ -6,36 +6,38 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from .intervals import Difference
-from .permutation import TIE, Selectivity
+from .damage import MIN_MATCHED, DamageMatched
+from .max_statistic import TIE
+from .selectivity import Selectivity
+from .sequential import LEVEL
 
 Verdict = Literal["memorizing", "critical", "influential", "selective", "none", "no verdict"]
 
-LEVEL = 0.05
 MIN_DIFFERENCE = 0.05
 """A set is called selective only from this difference of drops on, in accuracy."""
 MIN_OVERLAP = 0.5
 """At least this share of the minority must have majority samples of the same label and margin."""
 MIN_CONTROLS = 19
-"""With fewer controls no p-value can reach 0.05."""
-NORM_RATIOS = (0.5, 2.0)
-"""Controls match only if the ratio of their norm to the selected set's norm is in this range."""
+"""With fewer null sets no p-value can reach 0.05."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """The answers about one selected set and one group. None means that the question can't be answered here.
+    """The answers about one selected set and one group. None: the question was not asked, or can't be answered here.
 
     Arguments:
-        influential: the group drops more than under matched controls.
+        influential: the group drops more than under random units of the same layers.
         selective: the group also drops more than majority samples of the same label and margin; None if the group is
             no minority.
-        memorizing: the margin of its training samples also drops more than that of unseen samples.
+        localized: the group drops more than under random sets that disturb the network as much.
+        memorizing: the margins of its training samples fall further below those of unseen samples than under these
+            sets.
         reason: why an answer is None, in words.
     """
 
     influential: bool | None
     selective: bool | None
+    localized: bool | None
     memorizing: bool | None
     reason: str = ""
 
@@ -44,7 +46,7 @@ class Answers:
         """The strongest verdict that the answers allow."""
         if self.influential is None:
             return "no verdict"
-        if self.influential and self.selective:
+        if self.influential and self.selective and self.localized:
             return "memorizing" if self.memorizing else "critical"
         if self.influential:
             return "influential"
@@ -56,42 +58,48 @@ def answer_questions(
     p_influential: float,
     *,
     n_controls: int,
-    norm_ratio: float,
     selective: Selectivity | None,
-    contrast: Difference | None,
-    level: float = LEVEL,
+    damage: DamageMatched | None,
+    is_unchanged: bool = False,
 ) -> Answers:
-    """Answer the three questions from the results of the tests.
+    """Answer the questions from the results of the tests.
 
     Arguments:
-        accuracy_change: of the group, on the samples on which the controls were measured.
-        p_influential: adjusted p-value of the first question.
-        n_controls: number of matched controls.
-        norm_ratio: ratio of the controls' norm to the selected set's norm; nan where it is not known.
+        accuracy_change: of the group, on the samples on which the null sets were measured.
+        p_influential: p-value of the first question, adjusted.
+        n_controls: number of null sets.
         selective: result of the second question; None for a group that is no minority.
-        contrast: margin drop of training samples minus that of unseen samples; None where the third question is not
-            asked.
-        level: of the tests.
+        damage: result of the third question; None where it is not asked.
+        is_unchanged: training left the units as they were, so that they can't hold training samples.
     """
     reasons = []
     influential: bool | None = None
     if n_controls < MIN_CONTROLS:
-        reasons.append(f"{n_controls} controls: at least {MIN_CONTROLS} are needed")
-    elif norm_ratio < NORM_RATIOS[0] or norm_ratio > NORM_RATIOS[1]:
-        reasons.append(f"no matched controls: their norm is {norm_ratio:.2g} times the norm of the selected set")
+        reasons.append(f"{n_controls} null sets: at least {MIN_CONTROLS} are needed")
     elif math.isnan(p_influential):
-        reasons.append("the controls were measured on no sample of this group")
+        reasons.append("the null sets were measured on no sample of this group")
     else:
-        influential = p_influential <= level and accuracy_change < 0
+        influential = p_influential <= LEVEL and accuracy_change < 0
     is_selective: bool | None = None
     if selective is not None:
         if selective.overlap < MIN_OVERLAP:
             reasons.append(f"only {selective.overlap:.0%} of the group have majority samples of their label and margin")
         else:
-            is_selective = selective.p <= level and selective.difference >= MIN_DIFFERENCE - TIE
+            is_selective = selective.p <= LEVEL and selective.difference >= MIN_DIFFERENCE - TIE
+    is_localized: bool | None = None
     is_memorizing: bool | None = None
-    if contrast is not None and not math.isnan(contrast.low):
-        is_memorizing = contrast.low > 0
-    elif contrast is not None and selective is not None:
-        reasons.append("no unseen samples of this group were measured: add --split val,test")
-    return Answers(influential=influential, selective=is_selective, memorizing=is_memorizing, reason="; ".join(reasons))
+    if damage is not None and damage.n < MIN_MATCHED:
+        reasons.append(f"{damage.n} sets with the same damage: at least {MIN_MATCHED} are needed")
+    elif damage is not None:
+        is_localized = damage.p_localized <= LEVEL
+        if not math.isnan(damage.p_memorizing):
+            is_memorizing = damage.p_memorizing <= LEVEL and not is_unchanged
+        if is_unchanged:
+            reasons.append("training left these units as they were: they hold no samples")
+    return Answers(
+        influential=influential,
+        selective=is_selective,
+        localized=is_localized,
+        memorizing=is_memorizing,
+        reason="; ".join(reasons),
+    )

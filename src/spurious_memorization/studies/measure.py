@@ -14,83 +14,128 @@ from ..engine.protocol import Engine
 from ..statistics.counts import COUNTS, count
 from ..statistics.sample_effects import SampleEffects, joined, sample_effects
 from .blocks import Part, measured_blocks
-from .plan import Variant
+from .plan import Variant, variants_frame
 from .settings import StudySettings
 from .store import Store
 
 EffectsOfSplits = Mapping[str, Mapping[int, SampleEffects]]
 """For each split, what each selected variant does to each sample."""
 
-
-def parts_of(variants: Sequence[Variant], samples: Samples, settings: StudySettings) -> dict[str, Part]:
-    """The parts that are measured on one split, by name.
-
-    Selected sets are measured on all samples, their controls on a subset if the settings ask for it. What belongs to
-    one half of the samples is measured on that half alone.
-    """
-    places = {"selected": ("edited networks", samples), "random": ("controls", _control_samples(samples, settings))}
-    found: dict[str, Part] = {}
-    for name in dict.fromkeys(variant.part for variant in variants):
-        numbers = [number for number, variant in enumerate(variants) if variant.part == name]
-        first = variants[numbers[0]]
-        if first.family == "random" and samples.split not in (settings.controls_on or settings.split):
-            continue
-        label, measured_on = places[first.family]
-        if len(first.halves) == 1:
-            (half,) = first.halves
-            measured_on, label = measured_on.of_half(half, settings.seed), f"{label}, half {half}"
-        if len(measured_on):
-            edits = [variants[number].edit for number in numbers]
-            found[name] = Part(f"{samples.split}, {label}", edits, measured_on, np.array(numbers))
-    return found
+_LABELS = {"selected": "edited networks", "random": "controls", "damage": "sets of any size"}
 
 
-def measure(
-    parts: Mapping[str, Mapping[str, Part]], store: Store, engine: Engine, data: Dataset, settings: StudySettings
-) -> tuple[pd.DataFrame, EffectsOfSplits]:
-    """Measure every part of every split, or read it from the store.
+class Measured:
+    """What a study has measured so far. It grows when edited networks are added.
 
     Arguments:
-        parts: of each split, as `parts_of` gives them.
-        store: where outcomes are kept.
         engine: for the network.
         data: the data set.
         settings: of the study.
-
-    Returns:
-        `results.parquet` and the effects on each sample. Results have one row per variant, split, subset, half and
-        group, with counts. Selected sets are counted on all their samples, and on those of the controls.
+        splits: to measure on.
+        epoch: of the network.
+        store: where outcomes are kept.
     """
-    halves, subset_name = data.halves(settings.seed), _subset_name(settings)
-    counted: list[pd.DataFrame] = []
-    found: dict[str, dict[int, SampleEffects]] = {}
-    for split, parts_here in parts.items():
-        subset = _control_samples(data.samples(split), settings)
+
+    def __init__(
+        self, engine: Engine, data: Dataset, settings: StudySettings, splits: Sequence[str], epoch: int, store: Store
+    ) -> None:
+        self.data = data
+        self.settings = settings
+        self.splits = splits
+        self.of_samples: dict[str, dict[int, SampleEffects]] = {split: {} for split in splits}
+        self._engine = engine
+        self._store = store
+        self._epoch = epoch
+        self._variants: list[Variant] = []
+        self._frames: list[pd.DataFrame] = []
+        self._counts: list[pd.DataFrame] = []
+
+    def add(self, variants: Sequence[Variant]) -> None:
+        """Measure further edited networks, or read them from the store."""
+        first = len(self._variants)
+        self._variants += variants
+        frame = variants_frame(
+            variants, epoch=self._epoch, selected_on=self.settings.traced_on, precision=self.settings.precision
+        )
+        frame["variant"] += first
+        self._frames.append(frame)
+        for split in self.splits:
+            parts = parts_of(variants, self.data.samples(split), self.settings, first=first)
+            for name, part in parts.items():
+                self._count(split, name, part)
+
+    @property
+    def variants(self) -> pd.DataFrame:
+        """`variants.parquet`: one row per edited network."""
+        return pd.concat(self._frames, ignore_index=True)
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """`results.parquet`: counts, one row per variant, split, subset, half and group.
+
+        Selected sets are counted on all their samples, and on those of the null sets.
+        """
+        order = {split: number for number, split in enumerate(self.splits)}
+        whole = pd.concat(self._counts, ignore_index=True)
+        return whole.sort_values("split", key=lambda splits: splits.map(order), kind="stable", ignore_index=True)
+
+    def _count(self, split: str, name: str, part: Part) -> None:
+        halves, subset_name = self.data.halves(self.settings.seed), _subset_name(self.settings)
+        subset = control_samples(self.data.samples(split), self.settings)
+        is_selected = name.startswith("selected")
         effects: dict[int, list[SampleEffects]] = defaultdict(list)
         sums: list[pd.DataFrame] = []
-        for name, part in parts_here.items():
-            is_control = name.startswith("random")
-            for before, after in measured_blocks(store, f"outcomes/{split}_{name}", engine, part):
-                samples = part.samples.at(before.index)
-                views = (
-                    {subset_name: samples} if is_control else {"all": samples, subset_name: _within(samples, subset)}
-                )
-                for (view, seen), half in product(views.items(), (0, 1)):
-                    chosen = seen.at(seen.index[halves[seen.index] == half])
-                    if len(chosen):
-                        sums.append(count(before, after, chosen).assign(subset=view, half=half))
-                if not is_control:
-                    for row, variant in enumerate(after.edits.tolist()):
-                        effects[variant].append(sample_effects(before, after, row, halves, data))
+        for before, after in measured_blocks(self._store, f"outcomes/{split}_{name}", self._engine, part):
+            samples = part.samples.at(before.index)
+            views = {"all": samples, subset_name: _within(samples, subset)} if is_selected else {subset_name: samples}
+            for (view, seen), half in product(views.items(), (0, 1)):
+                chosen = seen.at(seen.index[halves[seen.index] == half])
+                if len(chosen):
+                    sums.append(count(before, after, chosen).assign(subset=view, half=half))
+            if is_selected:
+                for row, variant in enumerate(after.edits.tolist()):
+                    effects[variant].append(sample_effects(before, after, row, halves, self.data))
         keys = ["edit", "subset", "half", "group"]
         total = pd.concat(sums).groupby(keys, as_index=False)[list(COUNTS)].sum()
-        counted.append(total.rename(columns={"edit": "variant"}).assign(split=split))
-        found[split] = {variant: joined(several) for variant, several in effects.items()}
-    return pd.concat(counted, ignore_index=True), found
+        self._counts.append(total.rename(columns={"edit": "variant"}).assign(split=split))
+        self.of_samples[split] |= {variant: joined(several) for variant, several in effects.items()}
 
 
-def _control_samples(samples: Samples, settings: StudySettings) -> Samples:
-    """The samples on which controls are measured."""
+def parts_of(
+    variants: Sequence[Variant], samples: Samples, settings: StudySettings, *, first: int = 0
+) -> dict[str, Part]:
+    """The parts that are measured on one split, by name.
+
+    Selected sets are measured on all samples, random sets on a subset if the settings ask for it. What belongs to one
+    half of the samples is measured on that half alone.
+
+    Arguments:
+        variants: the edited networks.
+        samples: of the split.
+        settings: of the study.
+        first: number of the first variant.
+    """
+    found: dict[str, Part] = {}
+    for name in dict.fromkeys(variant.part for variant in variants):
+        positions = [number for number, variant in enumerate(variants) if variant.part == name]
+        one = variants[positions[0]]
+        if one.family == "random" and samples.split not in (settings.controls_on or settings.split):
+            continue
+        label = _LABELS[one.family]
+        measured_on = samples if one.family == "selected" else control_samples(samples, settings)
+        if len(one.halves) == 1:
+            (half,) = one.halves
+            measured_on, label = measured_on.of_half(half, settings.seed), f"{label}, half {half}"
+        if one.drawn >= 0:
+            label = f"{label}, round {one.drawn + 1}"
+        if len(measured_on):
+            edits = [variants[position].edit for position in positions]
+            found[name] = Part(f"{samples.split}, {label}", edits, measured_on, first + np.array(positions))
+    return found
+
+
+def control_samples(samples: Samples, settings: StudySettings) -> Samples:
+    """The samples on which random sets are measured."""
     return samples if settings.per_group is None else samples.per_group(settings.per_group, settings.seed)
 
 

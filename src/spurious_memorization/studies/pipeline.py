@@ -1,4 +1,4 @@
-"""From settings to a study: rank units, plan the edits, measure them, compare them with controls.
+"""From settings to a study: rank units, plan the edits, measure them, compare them with random units.
 
 One pipeline serves both a run (`study`, which keeps everything in the run's folder) and a user's own network
 (`study_in_memory`).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ from ..engine.protocol import Engine
 from ..errors import UserError
 from ..networks.checked import checked_network
 from ..networks.forward import outside_inference_mode
+from ..networks.units import touched
 from ..runs.records import check_same_settings
 from ..runs.run import Run
 from ..settings import Execution
 from ..statistics.agreement import agreement, first_units, norm_rankings
+from ..statistics.sequential import LOOKS
 from .blocks import announce_engine
-from .measure import measure, parts_of
+from .measure import Measured, parts_of
 from .network import (
     StudiedNetwork,
     network_in_memory,
@@ -38,15 +40,19 @@ from .network import (
     network_to_trace,
 )
 from .other_epochs import effects_at_other_epochs
-from .plan import check_plan, plan, variants_frame
+from .plan import Edits, Variant, check_plan, pools_of, selected_variants
 from .ranking_settings import RankingSettings
 from .rankings import ranking_scores
+from .rounds import draw_damage_matched_sets, draw_null_sets, first_null_sets
 from .rules import parse_edits, parse_splits, rankings_of, rules_of
-from .selected_sets import study_effects
 from .selection import select_units
 from .settings import StudySettings, parse_sizes
 from .store import FolderStore, MemoryStore, Store
-from .study import Study
+from .study import Study, groups_of_study
+from .study_effects import study_effects
+
+UNCHANGED = 1e-3
+"""Units whose weights changed by less than this part of their norm are as they were before training."""
 
 
 def study(
@@ -57,7 +63,7 @@ def study(
     data_folder: Path | None = None,
     execution: Execution | None = None,
 ) -> Study:
-    """Edit a run's network in many ways, compare each edit with matched controls, and count the effect on every group.
+    """Edit a run's network in many ways, compare each edit with random units, and count the effect on every group.
 
     Outcomes are stored block by block. A stopped study continues if it is started again; a finished one is only read.
 
@@ -176,34 +182,66 @@ def _study(
     def scores_of(ranking: RankingSettings) -> Scores:
         return ranking_scores(network, ranking, store, execution)
 
-    selected = select_units(model, data, settings, rankings, rules, scores_of)
-    check_plan(selected, specs, repeats=settings.repeats, controls=settings.controls)
-    variants = plan(
-        model, selected, specs, tensors, repeats=settings.repeats, controls=settings.controls, seed=settings.seed
-    )
-    frame = variants_frame(variants, epoch=network.epoch, selected_on=settings.traced_on, precision=settings.precision)
-    parts = {split: parts_of(variants, data.samples(split), settings) for split in splits}
+    ranked = select_units(model, data, settings, rankings, rules, scores_of)
+    check_plan(ranked, specs, repeats=settings.repeats, controls=min(settings.controls, LOOKS[0]))
+    edits = Edits(specs=specs, tensors=tensors, repeats=settings.repeats, seed=settings.seed)
+    pools = pools_of(model, ranked, reach=settings.controls_from, seed=settings.seed) if settings.controls else []
+    selected = selected_variants(ranked, edits, pools)
     if engine is None:
         engine = engine_for(
             model, data.samples(splits[0]), loss=rules.loss, precision=settings.precision, execution=execution
         )
-        engine = announce_engine(engine, [part for of_split in parts.values() for part in of_split.values()], execution)
+        planned = selected + first_null_sets(pools, selected, edits, settings.controls)
+        parts = [part for split in splits for part in parts_of(planned, data.samples(split), settings).values()]
+        engine = announce_engine(engine, parts, execution)
     own.save_record("study", {**record, "engine": engine.description})
-    own.save_frame("variants", frame)
-    counted, measured = measure(parts, own, engine, data, settings)
+    measured = Measured(engine, data, settings, splits, network.epoch, own)
+    measured.add(selected)
+    draw_null_sets(measured, pools, selected, edits)
+    draw_damage_matched_sets(measured, model, selected, edits)
+    variants, results = measured.variants, measured.results
     own.save_record("study", {**record, "engine": engine.description})  # it may have fallen back
-    own.save_frame("results", counted)
+    own.save_frame("variants", variants)
+    own.save_frame("results", results)
+    unchanged: set[int] = set()
     if settings.other_epochs:
         others = _networks_of_epochs(network, settings, execution)
+        unchanged = _unchanged_sets(network, others, selected)
         own.save_frame(
             "other_epochs",
-            effects_at_other_epochs(others, variants, settings, loss=rules.loss, store=own, execution=execution),
+            effects_at_other_epochs(others, selected, settings, loss=rules.loss, store=own, execution=execution),
         )
     if rankings and settings.unit != "weight":
         scores = {ranking: scores_of(ranking) for ranking in rankings}
         own.save_frame("agreement", _agreement(network, settings, scores, own, execution))
-    own.save_frame("effects", study_effects(data, frame, counted, measured, seed=settings.seed))
+    own.save_frame("groups", groups_of_study(data, results))
+    effects = study_effects(data, variants, results, measured.of_samples, seed=settings.seed, unchanged=unchanged)
+    own.save_frame("effects", effects)
     return result
+
+
+def _unchanged_sets(network: StudiedNetwork, others: Sequence[StudiedNetwork], selected: Sequence[Variant]) -> set[int]:
+    """Numbers of the selected sets whose units are as they were before training.
+
+    It is known if the network before training, epoch 0, is among the other epochs.
+    """
+    start = next((other for other in others if other.epoch == 0), None)
+    if start is None or network.epoch == 0:
+        return set()
+    before, after = (dict(of.model.named_parameters()) for of in (start, network))
+    trained = {
+        variant.selected_set
+        for variant in selected
+        for name, rows in touched(network.model, variant.edit.units).items()
+        if _is_trained(before[name], after[name], rows, flat=variant.edit.units.kind == "weight")
+    }
+    return {variant.selected_set for variant in selected} - trained
+
+
+def _is_trained(before: Tensor, after: Tensor, rows: Tensor, *, flat: bool) -> bool:
+    old, new = (value.detach().cpu().flatten() if flat else value.detach().cpu() for value in (before, after))
+    change = (new[rows] - old[rows]).norm()
+    return bool(change > UNCHANGED * old[rows].norm())
 
 
 def _name(settings: StudySettings, record: Mapping[str, Any]) -> str:

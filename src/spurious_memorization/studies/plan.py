@@ -1,4 +1,4 @@
-"""The plan of a study: every edited network. The selected sets come first, then their controls."""
+"""The plan of a study: every edited network. The selected sets come first, then random sets in rounds."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..controls.matched_sets import MatchedRankings, matched_rankings
-from ..controls.norms import norms_of_units
+from ..controls.norms import log_norm, relative_norms
+from ..controls.null_sets import NullSets, Reach, SetsOfManySizes
 from ..edits.edit import Edit, EditSpec
 from ..networks.units import Units
 from ..resources import check_memory
@@ -28,26 +25,6 @@ BYTES_PER_VARIANT = 1500
 
 BYTES_PER_UNIT = 16
 
-SIMILAR = 1.5
-"""Rankings whose folded norms differ by less than this factor at each position share their controls."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Pool:
-    """The controls that one or several rankings share.
-
-    Arguments:
-        units: of every control, for each size.
-        halves: the halves of the samples on which they are measured.
-        matched: how well they match.
-        place: position of each ranking among those that share the controls.
-    """
-
-    units: Mapping[int | float, Sequence[Units]]
-    halves: frozenset[int]
-    matched: Mapping[int | float, MatchedRankings]
-    place: Mapping[int, int]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Variant:
@@ -55,171 +32,226 @@ class Variant:
 
     Arguments:
         edit: what is done to the network.
-        family: "selected", or "random" for a control.
-        selected_set: number of the selected set (criterion, group, size and edit); -1 for a control.
-        pool: number of the pool of controls with which a tested set is compared, or to which a control belongs; -1 for
-            none.
+        family: "selected"; "random" for a null set; "damage" for a random set of any size, which may match the damage
+            of a selected set.
+        selected_set: number of the selected set (criterion, group, size and edit) to which it belongs; -1 for a null
+            set, which belongs to all sets of its pool.
+        pool: number of the pool of null sets with which a tested set is compared, or to which a null set belongs; -1
+            for none.
         halves: the halves of the samples on which it is measured.
         half: the half on which its units were selected; None for all samples.
-        size: as in the settings, a count or a fraction.
+        size: as in the settings, a count or a fraction; a count for a random set of any size.
         repeat: of a random edit, from 0.
-        control: number of the control; -1 for a selected set.
-        norm_ratio: of the controls to a tested set; nan otherwise.
-        same_tensor: share of the controls' units that are in the set's own tensors; nan otherwise.
+        control: number of the random set; -1 for a selected set.
+        log_norm: logarithm of the set's relative folded norm; nan where it is not needed.
         criterion, group, rule: how the units were selected.
+        drawn: number of the round in which a random set was drawn, from 0; -1 for a selected set.
     """
 
     edit: Edit
     family: str
     selected_set: int = -1
-    pool: int
+    pool: int = -1
     halves: frozenset[int]
     half: int | None = None
     size: int | float
     repeat: int
     control: int = -1
-    norm_ratio: float = math.nan
-    same_tensor: float = math.nan
+    log_norm: float = math.nan
     criterion: str
     group: str | None
     rule: str
+    drawn: int = -1
 
     @property
     def part(self) -> str:
-        """Name of the part in which it is measured: the family and, if it is only one, the half of the samples."""
-        return self.family if len(self.halves) == 2 else f"{self.family}_{min(self.halves)}"
+        """Name of the part in which it is measured: its family, its half of the samples if it is only one, and the
+        round in which it was drawn."""
+        half = "" if len(self.halves) == 2 else f"_{min(self.halves)}"
+        return f"{self.family}{half}" if self.drawn < 0 else f"{self.family}{half}_round_{self.drawn:02d}"
 
 
-def plan(
-    model: nn.Module,
-    ranked: Sequence[SelectedUnits],
-    specs: Sequence[EditSpec],
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    *,
-    repeats: int,
-    controls: int,
-    seed: int,
-) -> list[Variant]:
-    """Every edited network of a study, the selected sets first.
-
-    Controls are whole random rankings: control k of size 2 contains control k of size 1. Rankings with the same tensors
-    and similar norms share their controls. All edits share them, too.
+class Pool:
+    """The null sets of one ranking. They are shared by all its sizes and edits, and by both halves of the samples.
 
     Arguments:
-        ranked: the selected units of each ranking.
-        specs: the edits.
-        tensors: for each edit (by its text), the tensors that it puts in.
+        model: the network.
+        rankings: the tested rankings of one criterion and group: one per half, or one for all samples.
+        number: of the pool.
+        reach: where null sets are drawn from.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self, model: nn.Module, rankings: Sequence[SelectedUnits], *, number: int, reach: Reach, seed: int
+    ) -> None:
+        self.rankings = rankings
+        self.number = number
+        self.reach = reach
+        self._sets = [(ranking, size) for ranking in rankings for size in ranking.units]
+        self._null = NullSets(model, [ranking.units[size] for ranking, size in self._sets], reach=reach, seed=seed)
+        self._norms = relative_norms(model, rankings[0].largest, self._null.tensors)
+
+    @property
+    def n(self) -> int | None:
+        """Number of different null sets; None if they are too many to use each."""
+        return self._null.n
+
+    def log_norm(self, units: Units) -> float:
+        """Logarithm of the relative folded norm of a set of these layers."""
+        return log_norm(self._norms, units)
+
+    def draw(self, control: int) -> Iterator[tuple[SelectedUnits, int | float, Units]]:
+        """One null set for each ranking and size."""
+        for (ranking, size), units in zip(self._sets, self._null.draw(control), strict=True):
+            yield ranking, size, units
+
+
+def pools_of(model: nn.Module, ranked: Sequence[SelectedUnits], *, reach: Reach, seed: int) -> list[Pool]:
+    """The pools of null sets of all tested rankings, one per criterion and group."""
+    together: dict[tuple[str, str | None], list[SelectedUnits]] = {}
+    for ranking in ranked:
+        if ranking.is_tested:
+            together.setdefault((ranking.criterion, ranking.group), []).append(ranking)
+    return [
+        Pool(model, rankings, number=number, reach=reach, seed=seed)
+        for number, rankings in enumerate(together.values())
+    ]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Edits:
+    """The edits of a study, to be made on any units.
+
+    Arguments:
+        specs: kinds and parameters.
+        tensors: for each of them (by its text), the tensors that it puts in.
         repeats: of random edits.
-        controls: number of random rankings per pool.
         seed: of all draws.
     """
-    pools = pools_of(model, ranked, controls, seed) if controls else []
-    pool_of = {ranking: number for number, pool in enumerate(pools) for ranking in pool.place}
+
+    specs: Sequence[EditSpec]
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    repeats: int
+    seed: int
+
+    def on(self, units: Units, spec: EditSpec, *use: object) -> Iterator[tuple[int, Edit]]:
+        """Every repeat of one edit on some units, with its number.
+
+        Arguments:
+            use: what the seed of a random edit depends on, besides the study's seed and the repeat.
+        """
+        for repeat in range(self.repeats if spec.is_random else 1):
+            draw = derived_seed(self.seed, *use, repeat)
+            yield repeat, Edit(spec.kind, units, spec.parameters, self.tensors.get(str(spec), {}), draw)
+
+
+def selected_variants(ranked: Sequence[SelectedUnits], edits: Edits, pools: Sequence[Pool]) -> list[Variant]:
+    """Every selected set with every edit."""
+    pool_of = {id(ranking): pool for pool in pools for ranking in pool.rankings}
     numbers: dict[tuple[str, str | None, int | float, str], int] = {}
-    selected = []
+    found = []
+    for ranking in ranked:
+        pool = pool_of.get(id(ranking))
+        for size, units in ranking.units.items():
+            norm = math.nan if pool is None else pool.log_norm(units)
+            for spec in edits.specs:
+                number = numbers.setdefault((ranking.criterion, ranking.group, size, str(spec)), len(numbers))
+                found += [
+                    Variant(
+                        edit=edit,
+                        family="selected",
+                        selected_set=number,
+                        pool=-1 if pool is None else pool.number,
+                        halves=ranking.measured_halves,
+                        half=ranking.half,
+                        size=size,
+                        repeat=repeat,
+                        log_norm=norm,
+                        criterion=ranking.criterion,
+                        group=ranking.group,
+                        rule=ranking.rule[size],
+                    )
+                    for repeat, edit in edits.on(units, spec, "edit")
+                ]
+    return found
 
-    def edits(units: Units, spec: EditSpec, *use: object) -> Iterator[tuple[int, Edit]]:
-        for repeat in range(repeats if spec.is_random else 1):
-            draw = derived_seed(seed, *use, repeat)
-            yield repeat, Edit(spec.kind, units, spec.parameters, tensors.get(str(spec), {}), draw)
 
-    for place, ranking in enumerate(ranked):
-        for (size, units), spec in product(ranking.units.items(), specs):
-            key = (ranking.criterion, ranking.group, size, str(spec))
-            number = numbers.setdefault(key, len(numbers))
-            pool = pool_of.get(place, -1)
-            ratio = same = math.nan
-            if pool >= 0:
-                matched = pools[pool].matched[size]
-                ratio, same = matched.norm_ratios[pools[pool].place[place]], matched.same_tensor
-            selected += [
-                Variant(
-                    edit=edit,
-                    family="selected",
-                    selected_set=number,
-                    pool=pool,
-                    halves=ranking.measured_halves,
-                    half=ranking.half,
-                    size=size,
-                    repeat=repeat,
-                    norm_ratio=ratio,
-                    same_tensor=same,
-                    criterion=ranking.criterion,
-                    group=ranking.group,
-                    rule=ranking.rule[size],
-                )
-                for repeat, edit in edits(units, spec, "edit")
-            ]
-    matched_to = {(v.pool, v.size, str(v.edit)): v.edit.digest() for v in reversed(selected) if v.pool >= 0}
-    drawn = [
+def null_variants(
+    pool: Pool, edits: Edits, controls: range, matched_to: Mapping[tuple[int, int | float, str], str], drawn: int
+) -> list[Variant]:
+    """The null sets of a pool with these numbers.
+
+    Arguments:
+        controls: their numbers.
+        matched_to: digest of the selected edit, by pool, size and text of the edit.
+        drawn: number of the round.
+    """
+    return [
         Variant(
-            edit=edit.on(edit.units, matched_to=matched_to[number, size, str(spec)]),
+            edit=edit.on(units, matched_to=matched_to[pool.number, size, str(spec)]),
             family="random",
-            pool=number,
-            halves=pool.halves,
+            pool=pool.number,
+            halves=ranking.measured_halves,
+            half=ranking.half,
             size=size,
+            repeat=repeat,
+            control=control,
+            log_norm=pool.log_norm(units),
+            criterion="random",
+            group=None,
+            rule=f"random, of the same {pool.reach}{'' if pool.reach == 'network' else 's'}",
+            drawn=drawn,
+        )
+        for control in controls
+        for ranking, size, units in pool.draw(control)
+        for spec in edits.specs
+        for repeat, edit in edits.on(units, spec, "control", control)
+    ]
+
+
+def matched_to(selected: Sequence[Variant]) -> dict[tuple[int, int | float, str], str]:
+    """Digest of the first selected edit of each pool, size and kind of edit."""
+    return {(v.pool, v.size, str(v.edit)): v.edit.digest() for v in reversed(selected) if v.pool >= 0}
+
+
+def damage_variants(
+    selected: Sequence[Variant],
+    sets: SetsOfManySizes,
+    edits: Edits,
+    controls: range,
+    sizes: tuple[float, float] | None,
+    drawn: int,
+) -> list[Variant]:
+    """Random sets of many sizes that stand beside one selected set.
+
+    Arguments:
+        selected: the variants of the selected set.
+        sets: draws them.
+        controls: their numbers.
+        sizes: smallest and largest size; any size if None.
+        drawn: number of the round.
+    """
+    first = selected[0]
+    (spec,) = (spec for spec in edits.specs if str(spec) == str(first.edit))
+    return [
+        Variant(
+            edit=edit.on(units, matched_to=first.edit.digest()),
+            family="damage",
+            selected_set=first.selected_set,
+            halves=frozenset((0, 1)),
+            size=len(units),
             repeat=repeat,
             control=control,
             criterion="random",
             group=None,
-            rule=f"random, matched, from the {pool.matched[size].reach}",
+            rule="random, of any size, from the same layers",
+            drawn=drawn,
         )
-        for number, pool in enumerate(pools)
-        for (size, sets), spec in product(pool.units.items(), specs)
-        for control, units in enumerate(sets)
-        for repeat, edit in edits(units, spec, "control", control)
+        for control in controls
+        for units in [sets.draw(control, sizes)]
+        for repeat, edit in edits.on(units, spec, "damage", first.selected_set, control)
     ]
-    return selected + drawn
-
-
-def pools_of(model: nn.Module, ranked: Sequence[SelectedUnits], n: int, seed: int) -> list[Pool]:
-    """The controls of all tested rankings."""
-    shared: list[list[int]] = []
-    log_norms = [_log_norms(model, ranking) if ranking.is_tested else np.zeros(0) for ranking in ranked]
-    for place, ranking in enumerate(ranked):
-        if not ranking.is_tested:
-            continue
-        candidates = (members for members in shared if _same_tensors(ranked[members[0]], ranking))
-        near = (m for m in candidates if np.abs(log_norms[m[0]] - log_norms[place]).max() < np.log(SIMILAR))
-        members = next(near, None)
-        if members is None:
-            shared.append([place])
-        else:
-            members.append(place)
-    return [_pool(model, ranked, members, n, seed) for members in shared]
-
-
-def _pool(model: nn.Module, ranked: Sequence[SelectedUnits], members: Sequence[int], n: int, seed: int) -> Pool:
-    first = ranked[members[0]]
-    largest = first.largest
-    matched: dict[int | float, MatchedRankings] = {}
-    units: dict[int | float, Sequence[Units]] = {}
-    is_nested = all(_is_prefix(of_size, largest) for of_size in first.units.values())
-    whole = matched_rankings(model, [ranked[m].largest for m in members], n, seed=seed) if is_nested else None
-    for size, of_size in first.units.items():
-        here = whole or matched_rankings(model, [ranked[m].units[size] for m in members], n, seed=seed)
-        matched[size] = here.first(len(of_size))
-        units[size] = matched[size].rankings
-    halves = frozenset().union(*(ranked[m].measured_halves for m in members))
-    place = {member: position for position, member in enumerate(members)}
-    return Pool(units=units, halves=halves, matched=matched, place=place)
-
-
-def _same_tensors(one: SelectedUnits, other: SelectedUnits) -> bool:
-    """Whether two rankings name the same tensors at each position, for each size."""
-    return one.units.keys() == other.units.keys() and all(
-        len(units) == len(other.units[size]) and _tensors(units) == _tensors(other.units[size])
-        for size, units in one.units.items()
-    )
-
-
-def _tensors(units: Units) -> list[str]:
-    return [units.names[place] for place in units.place]
-
-
-def _log_norms(model: nn.Module, ranking: SelectedUnits) -> NDArray[np.float64]:
-    """Logarithm of the folded norm of each of a ranking's units."""
-    return np.log(norms_of_units(model, ranking.largest) + 1e-12)
 
 
 def variants_frame(variants: Sequence[Variant], *, epoch: int, selected_on: str, precision: str) -> pd.DataFrame:
@@ -247,8 +279,7 @@ def variants_frame(variants: Sequence[Variant], *, epoch: int, selected_on: str,
             "repeat": v.repeat,
             "control": v.control,
             "matched_to": v.edit.matched_to,
-            "norm_ratio": v.norm_ratio,
-            "same_tensor": v.same_tensor,
+            "log_norm": v.log_norm,
             "precision": precision,
         }
         for number, v in enumerate(variants)
@@ -256,19 +287,10 @@ def variants_frame(variants: Sequence[Variant], *, epoch: int, selected_on: str,
     return pd.DataFrame(rows)
 
 
-def _is_prefix(units: Units, longer: Units) -> bool:
-    head = longer.first(len(units))
-    return (
-        units.names == head.names
-        and np.array_equal(units.place, head.place)
-        and np.array_equal(units.index, head.index)
-    )
-
-
 def check_plan(ranked: Sequence[SelectedUnits], specs: Sequence[EditSpec], *, repeats: int, controls: int) -> None:
-    """Check that all edited networks of a plan, which are listed at once, fit into memory.
+    """Check that all edited networks of a plan fit into memory.
 
-    The estimate assumes that all rankings share their controls, so that it refuses nothing that fits.
+    Only the first round of null sets counts, since further ones may not be needed.
 
     Raises:
         UserError: they do not fit.

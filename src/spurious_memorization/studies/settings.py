@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ..controls.null_sets import Reach
 from ..criteria.names import Preset, criterion_name
 from ..errors import UserError
 from ..networks.names import LossName, Precision, UnitKind
@@ -69,7 +70,7 @@ class TraceSettings(Settings):
 
 
 class StudySettings(TraceSettings):
-    """A study: rankings x sizes x edits x repeats on some splits, compared with matched controls, with verdicts."""
+    """A study: rankings x sizes x edits x repeats on some splits, compared with random units, with verdicts."""
 
     size: Words = Field(("1..3",), description="sizes of the selected set: 1..3, 5 or, for weights, 0.1%")
     edit: tuple[str, ...] = Field(
@@ -77,9 +78,20 @@ class StudySettings(TraceSettings):
     )
     split: Words = Field(("train", "test"), description="splits to measure on")
     repeats: int = Field(10, ge=1, le=MAX_COUNT, description="repeats of each random edit, each with its own draws")
-    controls: int = Field(99, ge=0, le=100_000, description="matched random controls per ranking; 0 gives no verdicts")
+    controls: int = Field(
+        999,
+        ge=0,
+        le=100_000,
+        description="null sets per ranking, at most: fewer are drawn where the answer is clear; 0 gives no verdicts",
+    )
+    controls_from: Reach = Field(
+        "layer", description="where null sets are drawn from: layer, stage (in a transformer: block) or network"
+    )
     controls_on: Words = Field(
         (), description="splits on which controls are measured; all splits of --split by default"
+    )
+    every_question: bool = Field(
+        False, description="ask the third question of every set, not only where the first two are answered by yes"
     )
     cross_fit: bool = Field(True, description="select on one half of the samples and test on the other, and vice versa")
     per_group: int | None = Field(

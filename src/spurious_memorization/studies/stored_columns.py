@@ -26,8 +26,7 @@ VARIANTS: Columns = {
     "repeat": "whole",
     "control": "whole",
     "matched_to": "text or none",
-    "norm_ratio": "number",
-    "same_tensor": "number",
+    "log_norm": "number",
     "precision": "text",
 }
 
@@ -42,7 +41,7 @@ RESULTS: Columns = {
     **_CORRECT,
     "became_wrong": "count",
     "became_right": "count",
-    **dict.fromkeys(("loss_before", "loss_after", "margin_before", "margin_after"), "number"),
+    **dict.fromkeys(("loss_before", "loss_after", "margin_before", "margin_after", "margin_change_squares"), "number"),
 }
 
 EFFECTS: Columns = {
@@ -66,11 +65,26 @@ EFFECTS: Columns = {
     "n_controls": "count",
     "n_controls_as_large": "count",
     "controls_on": "text or none",
-    **dict.fromkeys(("p", "p_adjusted", "p_selective"), "share"),
-    **dict.fromkeys(("difference", "contrast", "contrast_low", "contrast_high", "norm_ratio"), "number"),
-    **dict.fromkeys(("influential", "selective", "memorizing"), "flag or none"),
+    **dict.fromkeys(("p", "p_adjusted", "p_beyond_norm", "p_selective", "p_selective_margin"), "share"),
+    **dict.fromkeys(("p_localized", "p_memorizing"), "share"),
+    "n_damage_matched": "count",
+    **dict.fromkeys(("difference", "majority_change", "damage", "damage_ratio", "matched_drop"), "number"),
+    **dict.fromkeys(("contrast", "matched_contrast", "norm_ratio"), "number"),
+    "drawn_from": "text or none",
+    **dict.fromkeys(("influential", "selective", "localized", "memorizing"), "flag or none"),
     "verdict": "text",
     "reason": "text or none",
+}
+
+GROUPS: Columns = {
+    "group": "count",
+    "group_name": "text",
+    "minority": "flag",
+    "n_train": "count",
+    "n_unseen": "count",
+    **dict.fromkeys(("train_accuracy", "unseen_accuracy"), "share"),
+    **dict.fromkeys(("difference", "low", "high"), "number"),
+    "memorized": "flag or none",
 }
 
 OTHER_EPOCHS: Columns = {
@@ -110,6 +124,7 @@ _FRAMES = {
     "variants": VARIANTS,
     "results": RESULTS,
     "effects": EFFECTS,
+    "groups": GROUPS,
     "other_epochs": OTHER_EPOCHS,
     "agreement": AGREEMENT,
     "map": ABLATION_MAP,
@@ -126,4 +141,4 @@ def columns_of(name: str) -> Columns:
 
 def may_be_empty(name: str) -> bool:
     """Whether a frame of this name can have no rows."""
-    return name in ("agreement", "other_epochs")
+    return name in ("agreement", "other_epochs", "groups")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..networks.names import LossName
 from ..runs.run import Run
+from ..statistics.memorized_groups import memorized_groups
 from ..stored_files import StoredFileError, checked_record
 from .ranking_settings import RankingSettings
 from .selected_sets import SelectedSet, control_subset, selected_sets
@@ -128,7 +131,7 @@ class Study:
         return self._frame("results")
 
     def effects(self) -> pd.DataFrame:
-        """Accuracy changes compared with controls, and verdicts: one row per selected set, split and group.
+        """Accuracy changes compared with null sets, and verdicts: one row per selected set, split and group.
 
         Raises:
             UserError: there are none yet, or they are not those of the study's selected sets.
@@ -138,6 +141,13 @@ class Study:
             place = self.path / "effects.parquet" if isinstance(self.store, FolderStore) else "effects"
             raise UserError(f"{place} has other selected sets than variants.parquet: {REMEDY}")
         return found
+
+    def groups(self) -> pd.DataFrame:
+        """Which groups the network memorizes: one row per group with training samples, as `memorized_groups` makes it.
+
+        It has no rows if the study leaves out the train split.
+        """
+        return self._frame("groups")
 
     def other_epochs(self) -> pd.DataFrame | None:
         """The same edits in other epochs: one row per selected set, epoch, split and group; None if not asked for."""
@@ -152,20 +162,16 @@ class Study:
 
         Arguments:
             split: of the samples.
-            part: "selected" or "random"; with "_0" or "_1" what was measured on one half of the samples.
+            part: "selected", "random" or "damage"; with "_0" or "_1" what was measured on one half of the samples.
             variants: numbers of the only variants to read, from all parts, together with the unedited network.
 
         Raises:
             UserError: nothing of this part was measured on the split.
         """
-        parts = (
-            (part,) if variants is None else ("selected", "selected_0", "selected_1", "random", "random_0", "random_1")
-        )
-        names = [
-            name
-            for name in self.store.frame_names("outcomes")
-            if name.rpartition("_")[0] in [f"outcomes/{split}_{one}" for one in parts]
-        ]
+        of_split = rf"outcomes/{split}_"
+        wanted_part = r"(selected|random|damage)(_[01])?" if variants is not None else re.escape(part)
+        name_of_block = re.compile(rf"{of_split}{wanted_part}(_round_\d+)?_\d+")
+        names = [name for name in self.store.frame_names("outcomes") if name_of_block.fullmatch(name)]
         if not names:
             raise UserError(f"study {self.name!r} has no outcomes of {part!r} on {split!r}")
         wanted = None if variants is None else [-1, *variants]
@@ -178,7 +184,7 @@ class Study:
         return selected_sets(self.variants())
 
     def control_changes(self) -> pd.DataFrame:
-        """Accuracy change of every control, as it is compared with each selected set.
+        """Accuracy change of every null set, as it is compared with each selected set.
 
         Returns:
             One row per selected set, control, split and group: selected_set, control, split, group, accuracy_change.
@@ -200,6 +206,18 @@ class Study:
             file = self.path / f"{name}.parquet" if isinstance(self.store, FolderStore) else name
             raise UserError(f"study {self.name!r} has no {file}: run the same study again")
         return frame
+
+
+def groups_of_study(data: Dataset, results: pd.DataFrame) -> pd.DataFrame:
+    """Which groups the network memorizes, from the counts before any edit.
+
+    Arguments:
+        data: labels and groups.
+        results: counts of the study; those of any one set that was measured on all samples are enough.
+    """
+    whole = results[results["subset"] == "all"]
+    n = whole.groupby("variant")["n"].sum()
+    return memorized_groups(data, whole[whole["variant"] == n.idxmax()])
 
 
 def studies_of(run: Run) -> list[Study]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ...edits.edit import Edit
 from ...errors import first_line
 from ...networks.forward import logits
 from ...networks.names import Precision
+from ...networks.units import UnitPlaces
 from ..cpu.kernels import fused_module, kernels_for
 from ..operations import Kernels, call, can_overwrite, operand
 from .compiled import SegmentFunction, compiled_functions
@@ -65,6 +67,11 @@ class SegmentedNetwork:
         ]
         self.row_bytes = [max(largest[start:]) * self.dtype.itemsize for start in range(len(largest))]
 
+    @cached_property
+    def places(self) -> UnitPlaces:
+        """Where its units are."""
+        return UnitPlaces(self.model)
+
     @property
     def dtype(self) -> torch.dtype:
         """Type of the network's values."""
@@ -72,7 +79,8 @@ class SegmentedNetwork:
 
     def prepare(self, edit: Edit) -> PreparedEdit:
         """Prepare an edit for this network."""
-        return prepare_edit(self.program, self.exact_constants, edited_tensors(self.model, edit), self.dtype)
+        tensors = edited_tensors(self.model, edit, self.places)
+        return prepare_edit(self.program, self.exact_constants, tensors, self.dtype)
 
     def in_precision(self, precision: Precision) -> SegmentedNetwork:
         """The same network in another precision, not compiled."""

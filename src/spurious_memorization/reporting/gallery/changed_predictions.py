@@ -198,11 +198,8 @@ def _top_activating(
 
 
 def _first_control(one: SelectedSet) -> int | None:
-    """The variant of the control that was drawn first; None without controls."""
-    pools = one.tested.loc[one.tested["pool"] >= 0, "pool"]
-    if pools.empty:
-        return None
-    drawn = one.controls(pools.iloc[0])
+    """The variant of the null set that was drawn first; None without null sets."""
+    drawn = one.controls()
     first = drawn[(drawn["control"] == 0) & (drawn["repeat"] == 0)]
     return None if first.empty else int(first["variant"].iloc[0])
 

@@ -1,0 +1,100 @@
+"""The tests behind the questions, on what a study has measured so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..datasets.samples import Dataset
+from ..statistics.damage import DamageMatched, damage_matched
+from ..statistics.effects import selectivity_of_sets, set_effects
+from ..statistics.influence import Influence, influence
+from ..statistics.sample_effects import SampleEffects
+from ..statistics.selectivity import Selectivity
+from .selected_sets import SelectedSet, control_subset
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class InfluenceOfFamily:
+    """The first question for sets that differ only in their size.
+
+    Arguments:
+        tables: accuracy changes of each set, compared with its null sets, one row per group.
+        answers: for each set, the p-values of the rows of its table.
+        n: number of null sets.
+    """
+
+    tables: Sequence[pd.DataFrame]
+    answers: Sequence[Influence]
+    n: int
+
+    @property
+    def p_decisive(self) -> NDArray[np.float64]:
+        """Of all tests, [tests]."""
+        return np.concatenate([answer.p_decisive for answer in self.answers])
+
+
+def influence_of_family(family: Sequence[SelectedSet], results: pd.DataFrame, split: str) -> InfluenceOfFamily:
+    """Rank each set among its null sets, on one split.
+
+    Arguments:
+        family: sets that differ only in their size.
+        results: as they are stored.
+        split: of the samples.
+    """
+    counted = results[results["split"] == split]
+    counted = counted[counted["subset"] == control_subset(counted)]
+    tables = [one.tested_changes(counted) for one in family]
+    changes, norms = [], []
+    for one, table in zip(family, tables, strict=True):
+        of_controls = one.control_changes(counted).reindex(columns=table["group"])
+        changes.append(np.vstack([table["accuracy_change"], of_controls.to_numpy(float)]))
+        of_norms = np.array([one.log_norm, *one.control_log_norms().reindex(of_controls.index)])
+        norms.append(np.repeat(of_norms[:, None], len(table), axis=1))
+    n = min(map(len, changes))
+    found = influence(np.hstack([of[:n] for of in changes]), np.hstack([of[:n] for of in norms]))
+    ends = np.cumsum([len(table) for table in tables])[:-1]
+    parts = [np.split(values, ends) for values in (found.p, found.p_adjusted, found.p_beyond_norm)]
+    answers = [Influence(p=p, p_adjusted=a, p_beyond_norm=b) for p, a, b in zip(*parts, strict=True)]
+    return InfluenceOfFamily(tables=tables, answers=answers, n=n - 1)
+
+
+def selectivity_of_family(
+    family: Sequence[SelectedSet], data: Dataset, measured: Mapping[int, SampleEffects], *, seed: int
+) -> list[dict[int, Selectivity]]:
+    """Compare minority and majority samples of the same margin.
+
+    Arguments:
+        family: sets that differ only in their size.
+        data: labels and groups.
+        measured: effect of every selected variant on each sample of one split.
+        seed: of the permutations.
+
+    Returns:
+        For each set, the answer for each minority group.
+    """
+    by_group = selectivity_of_sets(data, [one.sample_effects(measured) for one in family], seed=seed)
+    return [{group: answers[place] for group, answers in by_group.items()} for place in range(len(family))]
+
+
+def damage_of_set(one: SelectedSet, data: Dataset, results: pd.DataFrame, group: int, split: str) -> DamageMatched:
+    """Rank a set among the random sets that match its damage.
+
+    Arguments:
+        one: the set.
+        data: labels and groups.
+        results: as they are stored, of all splits.
+        group: that the question is about.
+        split: of the drop.
+    """
+    counted = results[results["subset"] == control_subset(results)]
+    own = counted.merge(one.tested[["variant", "repeat"]], on="variant").assign(edit=0)
+    random = counted.merge(one.of_any_size()[["variant", "control", "repeat"]], on="variant")
+    return damage_matched(
+        set_effects(own, data, group, split),
+        set_effects(random.rename(columns={"control": "edit"}), data, group, split),
+    )

@@ -1,0 +1,183 @@
+"""Random sets are drawn in rounds, until the answer is clear."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from ..console import log
+from ..controls.null_sets import SetsOfManySizes
+from ..statistics.damage import MIN_MATCHED
+from ..statistics.effects import set_effects
+from ..statistics.sequential import is_decided, looks
+from ..statistics.verdicts import answer_questions
+from .measure import Measured
+from .plan import Edits, Pool, Variant, damage_variants, matched_to, null_variants
+from .question_tests import damage_of_set, influence_of_family, selectivity_of_family
+from .selected_sets import SelectedSet, control_subset, families, selected_sets
+
+FIRST_OF_ANY_SIZE = 50
+"""Number of random sets of any size that are drawn first, to learn which sizes give which damage."""
+NEAREST = 15
+"""The sizes of these sets, those nearest in damage, bound the sizes that are drawn afterwards."""
+PER_ROUND = 50
+ENOUGH_MATCHED = 99
+MAX_OF_ANY_SIZE = 500
+MAX_GENTLE = 150
+"""Draws for a set that is gentler than nearly all random sets: more of them are not nearer."""
+
+
+class Asked(NamedTuple):
+    """Where the third question is asked: of a set that is influential and selective for a group."""
+
+    group: int
+    split: str
+
+
+def first_null_sets(pools: Sequence[Pool], selected: Sequence[Variant], edits: Edits, controls: int) -> list[Variant]:
+    """The null sets of the first round: those that are drawn in any case."""
+    if not pools:
+        return []
+    wanted = looks(controls)[0]
+    digests = matched_to(selected)
+    return [v for pool in pools for v in null_variants(pool, edits, range(_available(pool, wanted)), digests, 0)]
+
+
+def draw_null_sets(measured: Measured, pools: Sequence[Pool], selected: Sequence[Variant], edits: Edits) -> None:
+    """Measure null sets of each pool, until each of its tests is decided or all wanted null sets are drawn.
+
+    Arguments:
+        measured: where they are added.
+        pools: of null sets.
+        selected: the selected variants.
+        edits: of the study.
+    """
+    if not pools:
+        return
+    digests = matched_to(selected)
+    undecided, drawn = list(pools), 0
+    for number, wanted in enumerate(looks(measured.settings.controls)):
+        variants = [
+            variant
+            for pool in undecided
+            for variant in null_variants(pool, edits, range(drawn, _available(pool, wanted)), digests, number)
+        ]
+        if variants:
+            measured.add(variants)
+        drawn = wanted
+        results = measured.results
+        undecided = [
+            pool
+            for pool in undecided
+            if _available(pool, wanted) == wanted and not _all_decided(pool, measured, results)
+        ]
+        if not undecided:
+            break
+        log(f"{wanted} null sets per ranking: {_rankings(len(undecided), len(pools))} not clear yet")
+
+
+def _rankings(n: int, of: int) -> str:
+    return f"{n} of {of} {'ranking is' if n == 1 else 'rankings are'}"
+
+
+def _available(pool: Pool, wanted: int) -> int:
+    return wanted if pool.n is None else min(wanted, pool.n)
+
+
+def _all_decided(pool: Pool, measured: Measured, results: pd.DataFrame) -> bool:
+    """Whether every test of a pool's sets is decided."""
+    sets = [one for one in selected_sets(measured.variants) if one.pool == pool.number]
+    for split in measured.splits:
+        for family in families(sets):
+            found = influence_of_family(family, results, split)
+            if found.n and not is_decided(found.p_decisive, found.n).all():
+                return False
+    return True
+
+
+def draw_damage_matched_sets(measured: Measured, model: nn.Module, selected: Sequence[Variant], edits: Edits) -> None:
+    """Measure random sets of many sizes, for each selected set that is influential and selective for a group.
+
+    First, sets of all sizes show which sizes give about the damage of the selected set. Then sets of these sizes are
+    drawn, until enough of them match its damage and the answer is clear.
+
+    Arguments:
+        measured: where they are added.
+        model: the network.
+        selected: the selected variants.
+        edits: of the study.
+    """
+    for one, asked in questions_left(measured) if measured.settings.controls else []:
+        own = [v for v in selected if v.selected_set == one.number and v.pool >= 0]
+        sets = SetsOfManySizes(model, [v.edit.units for v in own], seed=measured.settings.seed)
+        if not sets.most:
+            continue
+        drawn, number, sizes = 0, 0, None
+        while True:
+            controls = range(drawn, drawn + (PER_ROUND if drawn else FIRST_OF_ANY_SIZE))
+            measured.add(damage_variants(own, sets, edits, controls, sizes, number))
+            drawn, number = controls.stop, number + 1
+            current = SelectedSet(number=one.number, variants=measured.variants)
+            if drawn >= MAX_OF_ANY_SIZE or _is_clear(current, measured, asked, drawn):
+                break
+            sizes = _sizes_of_same_damage(current, measured)
+
+
+def questions_left(measured: Measured) -> list[tuple[SelectedSet, list[Asked]]]:
+    """The sets of which the third question is asked, with the groups and splits: those that are influential and
+    selective for a group, or every tested set where the settings ask for it."""
+    results, asked = measured.results, dict[int, list[Asked]]()
+    sets = selected_sets(measured.variants)
+    for split in measured.splits:
+        for family in families(sets):
+            first = influence_of_family(family, results, split)
+            second = selectivity_of_family(
+                family, measured.data, measured.of_samples[split], seed=measured.settings.seed
+            )
+            for one, table, p, selective in zip(family, first.tables, first.answers, second, strict=True):
+                for place, (group, change) in enumerate(zip(table["group"], table["accuracy_change"], strict=True)):
+                    answers = answer_questions(
+                        change,
+                        float(p.p_decisive[place]),
+                        n_controls=first.n,
+                        selective=selective.get(group),
+                        damage=None,
+                    )
+                    is_asked = group in selective and measured.settings.every_question
+                    if is_asked or (answers.influential and answers.selective):
+                        asked.setdefault(one.number, []).append(Asked(group, split))
+    return [(one, asked[one.number]) for one in sets if one.number in asked]
+
+
+def _is_clear(one: SelectedSet, measured: Measured, asked: Sequence[Asked], drawn: int) -> bool:
+    results = measured.results
+    for group, split in asked:
+        found = damage_of_set(one, measured.data, results, group, split)
+        if found.n < MIN_MATCHED:
+            return False
+        is_gentle = found.damage_ratio > math.sqrt(1.25) and drawn >= MAX_GENTLE
+        p = [found.p_localized, found.p_memorizing]
+        if found.n < ENOUGH_MATCHED and not is_gentle and not is_decided(p, found.n).all():
+            return False
+    return True
+
+
+def _sizes_of_same_damage(one: SelectedSet, measured: Measured) -> tuple[float, float]:
+    """Smallest and largest size of the random sets that are nearest in damage to the selected set."""
+    counted = measured.results
+    counted = counted[counted["subset"] == control_subset(counted)]
+    variants = one.of_any_size()
+    random = counted.merge(variants[["variant", "control", "repeat"]], on="variant").rename(columns={"control": "edit"})
+    own = counted.merge(one.tested[["variant", "repeat"]], on="variant").assign(edit=0)
+    group, split = 0, measured.splits[0]  # the damage depends on neither
+    damage = float(set_effects(own, measured.data, group, split).damage[0])
+    of_random = set_effects(random, measured.data, group, split).damage
+    sizes = variants.groupby("control")["n_units"].first().sort_index().to_numpy(float)
+    distance = np.abs(np.log(np.maximum(of_random, 1e-12) / max(damage, 1e-12)))
+    nearest = sizes[np.argsort(distance, kind="stable")[:NEAREST]]
+    return float(nearest.min()), float(nearest.max())

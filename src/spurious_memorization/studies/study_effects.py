@@ -1,0 +1,104 @@
+"""`effects.parquet`: each selected set compared with its random sets, with its verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import numpy as np
+import pandas as pd
+
+from ..datasets.samples import Dataset
+from ..statistics.effects import compare_with_controls, verdict_columns
+from .measure import EffectsOfSplits
+from .question_tests import damage_of_set, influence_of_family, selectivity_of_family
+from .selected_sets import SelectedSet, control_subset, families, selected_sets
+
+CONTROL_COLUMNS = ("control_low", "control_median", "control_high", "n_controls", "n_controls_as_large")
+
+
+def study_effects(
+    data: Dataset,
+    variants: pd.DataFrame,
+    results: pd.DataFrame,
+    measured: EffectsOfSplits,
+    *,
+    seed: int,
+    unchanged: Collection[int] = (),
+) -> pd.DataFrame:
+    """`effects.parquet`: every selected set on every split and group, compared with its null sets on the same samples.
+
+    The accuracy change is that of the units selected on all samples. If the selection looked at samples, everything
+    from which a verdict follows is measured on each half with the units that were selected on the other half. So the
+    effect on a sample is always that of units selected without it.
+
+    Arguments:
+        data: labels and groups of the samples.
+        variants, results: as they are stored.
+        measured: for each split, the effect of every selected variant on each sample.
+        seed: of the permutations.
+        unchanged: numbers of the sets whose units are as they were before training.
+
+    Returns:
+        One row per selected set, split and group. The columns are: the set (criterion, traced_on, size, kind,
+        parameters, unit, n_units, units), those of `compare_with_controls` (the accuracy change on all samples;
+        `tested_accuracy_change` is the one on the null sets' samples), those of `verdict_columns`, norm_ratio (median
+        norm of the null sets over that of the set) and drawn_from (how null sets were drawn).
+    """
+    sets = selected_sets(variants)
+    splits = list(dict.fromkeys(results["split"]))
+    frames = []
+    for split in splits:
+        of_split = results[results["split"] == split]
+        subset = control_subset(of_split)
+        on_all = of_split[of_split["subset"] == "all"]
+        for family in families(sets):
+            first = influence_of_family(family, results, split)
+            second = selectivity_of_family(family, data, measured[split], seed=seed)
+            for one, table, influence, selective in zip(family, first.tables, first.answers, second, strict=True):
+                damage = {}
+                if len(one.of_any_size()):
+                    damage = {group: damage_of_set(one, data, results, group, split) for group in selective}
+                verdicts = verdict_columns(
+                    data,
+                    table,
+                    influence=influence,
+                    selective=selective,
+                    damage=damage,
+                    n_controls=first.n,
+                    is_unchanged=one.number in unchanged,
+                )
+                frames.append(_effect_rows(one, on_all, table, verdicts).assign(split=split, controls_on=subset))
+    effects = pd.concat(frames, ignore_index=True)
+    effects["group_name"] = [data.groups.names[g] for g in effects["group"]]
+    effects["minority"] = effects["group"].isin(data.minority)
+    in_order = effects["split"].map(splits.index)
+    return effects.iloc[np.lexsort((in_order, effects["selected_set"]))].reset_index(drop=True)
+
+
+def _effect_rows(one: SelectedSet, counted: pd.DataFrame, tested: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `effects.parquet` of a set on one split, one per group."""
+    about = one.about
+    table = compare_with_controls(one.counts(counted), pd.DataFrame()).drop(columns=[*CONTROL_COLUMNS])
+    tested = pd.concat([tested[["group", "accuracy_change", *CONTROL_COLUMNS]], verdicts], axis=1)
+    table = table.merge(tested.rename(columns={"accuracy_change": "tested_accuracy_change"}), on="group", how="left")
+    too_few = table["verdict"].isna()  # a group with one sample has none in one of the halves
+    whole_numbers = ("n_controls", "n_controls_as_large", "n_damage_matched")
+    table.loc[too_few, ["verdict", "reason", *whole_numbers]] = ("no verdict", "too few samples", 0, 0, 0)
+    is_untested = about["pool"] < 0 and one.tested.equals(one.rows)
+    if is_untested and (one.variants["family"] == "random").any():
+        table["reason"] = "units were selected on the samples themselves: verdicts need two halves of the group"
+    controls = one.controls()
+    return table.astype(dict.fromkeys(whole_numbers, np.int64)).assign(
+        selected_set=one.number,
+        criterion=about["criterion"],
+        traced_on=about["group"],
+        size=about["size"],
+        kind=about["kind"],
+        parameters=about["parameters"],
+        unit=about["unit"],
+        n_units=about["n_units"],
+        units=about["units"],
+        norm_ratio=math.exp(controls["log_norm"].median() - one.log_norm) if len(controls) else math.nan,
+        drawn_from=controls["rule"].iloc[0] if len(controls) else None,
+    )
