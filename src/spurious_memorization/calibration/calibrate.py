@@ -21,13 +21,12 @@ from ..processes import without_main_script
 from ..runs.records import check_same_settings
 from ..stored_files import checked_record, is_stored, read_json
 from .networks import FAMILIES, Family
+from .rates import STRONG
 from .settings import CalibrateSettings
-from .trial_records import AnswersRecord, PlantedRecord
-from .trials import Record, run_trial
+from .trial_records import TrialRecord
+from .trials import POINTS, Record, run_trial
 
 MAX_WORKERS = 256
-
-DESCRIPTIVE = ("no_correlation", "permuted_labels", "untrained")
 
 
 class PlannedTrial(NamedTuple):
@@ -52,7 +51,7 @@ def calibrate(
 
     Arguments:
         out: folder for the records.
-        settings: number of networks and controls.
+        settings: number of networks and null sets.
         workers: number of processes, each on one thread; one per core if not given.
 
     Returns:
@@ -71,29 +70,32 @@ def calibrate(
         there = {trial: _read(out, trial) for trial in trials if trial not in missing}
         if missing:
             log(f"{len(missing)} of {len(trials)} trials to run, in {out}: each trains a small network and studies it")
-        for trial, record in _run(missing, settings.controls, workers or os.cpu_count() or 1):
+        for trial, record in _run(missing, settings, workers or os.cpu_count() or 1):
             write_text(out / trial.file, json.dumps(record, indent=1) + "\n")
             there[trial] = _read(out, trial)
-    return pd.DataFrame([{**trial._asdict(), **there[trial]} for trial in trials])
+    columns = ("answers", "accepted", "recall", "verdict", "points", "target")
+    return pd.DataFrame([{**dict.fromkeys(columns), **trial._asdict(), **there[trial]} for trial in trials])
 
 
 def planned_trials(settings: CalibrateSettings) -> list[PlannedTrial]:
-    """Every trial. The longest come first, and the network families take turns."""
+    """Every trial. The families of networks take turns."""
     counts = {
-        "planted": settings.plants,
-        "exact_nulls": settings.networks,
-        **dict.fromkeys(DESCRIPTIVE, settings.described),
+        **{f"memory_{n}": settings.strong_plants if n >= STRONG else settings.weak_plants for n in POINTS},
+        "feature": settings.features,
+        "never_trained": settings.never_trained,
+        "memorizing": settings.memorizing,
+        **dict.fromkeys(("distributed", "polysemantic", "example_tied"), settings.described),
     }
     return [
-        PlannedTrial(kind, FAMILIES[1 - n % 2], settings.seed + n // 2 * 2 + n % 2)
+        PlannedTrial(kind, FAMILIES[1 - n % 2], settings.seed + n)
         for kind, count in counts.items()
         for n in range(count)
     ]
 
 
 def _begin(out: Path, settings: CalibrateSettings) -> None:
-    """Begin the folder, or check that its trials were run with the same number of controls."""
-    stored = {"controls": settings.controls}
+    """Begin the folder, or check that its trials were run with the same settings."""
+    stored = {"controls": settings.controls, "criterion": list(settings.criterion)}
     file = out / "calibration.json"
     if is_stored(file):
         remedy = "delete the folder, or choose another --out"
@@ -102,15 +104,18 @@ def _begin(out: Path, settings: CalibrateSettings) -> None:
         write_text(file, json.dumps(stored) + "\n")
 
 
-def _run(trials: Sequence[PlannedTrial], controls: int, workers: int) -> Iterator[tuple[PlannedTrial, Record]]:
+def _run(
+    trials: Sequence[PlannedTrial], settings: CalibrateSettings, workers: int
+) -> Iterator[tuple[PlannedTrial, Record]]:
+    options = (settings.controls, settings.criterion)
     if workers == 1 or len(trials) < 2:
         for trial in progress(trials, len(trials), "trials"):
-            yield trial, run_trial(*trial, controls)
+            yield trial, run_trial(*trial, *options)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         with without_main_script():
-            running = {pool.submit(run_trial, *trial, controls): trial for trial in trials}
+            running = {pool.submit(run_trial, *trial, *options): trial for trial in trials}
         try:
             for done in progress(as_completed(running), len(trials), "trials"):
                 yield running[done], done.result()
@@ -124,5 +129,5 @@ def _read(out: Path, trial: PlannedTrial) -> dict[str, Any]:
     """The record of a trial that was run."""
     file, remedy = out / trial.file, "delete it and run the same command again"
     record = read_json(file, remedy, may_hold_nan=True)
-    checked_record(file, record, PlantedRecord if trial.kind == "planted" else AnswersRecord, remedy)
+    checked_record(file, record, TrialRecord, remedy)
     return record

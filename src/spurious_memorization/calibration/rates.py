@@ -1,10 +1,10 @@
-"""Rates of false verdicts, and recall of the planted channels, from the records of a calibration."""
+"""Rates of false answers, power, and the leaderboard of criteria, from the records of a calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,28 @@ from scipy import stats
 from ..statistics.sequential import LEVEL
 from .networks import FAMILIES
 
-QUESTIONS = ("influential", "selective", "memorizing")
-CRITERIA = ("ablation", "gradient", "taylor", "weight_norm", "random")
+
+class NullRow(NamedTuple):
+    """A row of the table of false answers: what was asked of which networks."""
+
+    question: str
+    null: str
+
+
+NULL_ROWS: dict[str, NullRow] = {
+    "influential_random": NullRow("influential", "random units of a layer, a family of sizes 1 to 3 and all groups"),
+    "influential_large": NullRow("influential", "ten random units of a layer, all groups"),
+    "influential_loud": NullRow("influential", "three random units of the quarter with the largest norms, all groups"),
+    "selective_like_margins": NullRow(
+        "selective", "part of the majority with the minority's margins; by gradient, and large"
+    ),
+    "memorizing_random": NullRow("memorizing", "three random units of a layer, in networks that memorize"),
+    "never_trained_question": NullRow("memorizing", "layers that were never trained; by gradient, and random"),
+    "never_trained_verdict": NullRow("verdict memorizing", "layers that were never trained, by gradient"),
+    "feature_question": NullRow("memorizing", "channels that hold a feature, in networks that memorize"),
+    "feature_verdict": NullRow("verdict memorizing", "channels that hold a feature, in networks that memorize"),
+}
+"""Questions whose true answer is no. The third question was asked of every set, whatever the first two answers were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,40 +79,110 @@ def false_rate(answers: Sequence[Sequence[bool]]) -> Rate:
     return Rate(value=mean, low=low, high=high, n=n, networks=k, p_above=p_above)
 
 
-def false_rates(records: pd.DataFrame, kind: str = "exact_nulls") -> dict[str, Rate]:
-    """The rate of "yes" to each question in the trials of one kind."""
-    rows = records[records["kind"] == kind]
-    return {question: false_rate(list(rows[question])) for question in QUESTIONS}
+def false_rates(records: pd.DataFrame) -> dict[str, Rate]:
+    """The rate of "yes" in each row of the table of false answers that has answers."""
+    given = [of if isinstance(of, dict) else {} for of in records["answers"]]
+    rates = {row: false_rate([of[row] for of in given if row in of]) for row in NULL_ROWS}
+    return {row: rate for row, rate in rates.items() if rate.networks}
+
+
+def power(records: pd.DataFrame) -> pd.DataFrame:
+    """How often planted memory was found.
+
+    Returns:
+        One row per target and family ("all" for both): target (points of accuracy that the plant was made to cost),
+        family, plants (number of accepted networks), points (their mean measured cost), and the shares with the
+        verdict memorizing (memorizing, low, high: exact 95 % interval; lower_bound: one-sided 95 %), at least critical
+        (critical) and at least influential (influential).
+    """
+    plants = accepted_plants(records)
+    plants = plants[plants["kind"].str.startswith("memory_")]
+    rows = []
+    for target in sorted(plants["target"].unique()):
+        for family in (*FAMILIES, "all"):
+            here = plants[(plants["target"] == target) & ((plants["family"] == family) | (family == "all"))]
+            if len(here):
+                rows.append({"target": int(target), "family": family, **_found(here)})
+    strong = plants[plants["target"] >= STRONG]
+    if len(strong):
+        rows.append({"target": STRONG, "family": "strong", **_found(strong)})
+    return pd.DataFrame(rows)
+
+
+STRONG = 30
+"""Memory plants of this number of points and more must be found."""
+
+
+def _found(plants: pd.DataFrame) -> dict[str, float]:
+    verdicts, n = plants["verdict"], len(plants)
+    k = int((verdicts == "memorizing").sum())
+    interval = stats.binomtest(k, n).proportion_ci(method="exact")
+    bound = stats.binomtest(k, n, alternative="greater").proportion_ci(method="exact")
+    return {
+        "plants": n,
+        "points": float(plants["points"].mean()),
+        "memorizing": k / n,
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "lower_bound": float(bound.low),
+        "critical": float(verdicts.isin(("memorizing", "critical")).mean()),
+        "influential": float(verdicts.isin(("memorizing", "critical", "influential")).mean()),
+    }
 
 
 def recalls(records: pd.DataFrame) -> pd.DataFrame:
-    """Recall of each criterion when it selects as many channels as were planted.
+    """The leaderboard of criteria: share of the known channels among the first units, as many as are known.
 
     Returns:
-        One row per network family and criterion: family ("all" for both), criterion, plants (number of accepted
-        plants), recall (mean over them), and low and high (95 % interval of the mean).
+        One row per criterion, the best one first: criterion, and for the memory plants of each family, for all of them
+        and for the channels that hold a feature: recall (mean over networks), low, high (95 % interval of the mean) and
+        n (networks), with names such as "resnet recall".
+    """
+    plants = accepted_plants(records)
+    memory = plants[plants["kind"].str.startswith("memory_")]
+    columns = {
+        **{family: memory[memory["family"] == family] for family in FAMILIES},
+        "memory": memory,
+        "feature": plants[plants["kind"] == "feature"],
+    }
+    names = dict.fromkeys(name for recall in plants["recall"] for name in recall)
+    rows = []
+    for criterion in names:
+        row: dict[str, Any] = {"criterion": criterion}
+        for column, here in columns.items():
+            values = np.array([recall[criterion] for recall in here["recall"] if criterion in recall])
+            low, high = _interval_of_mean(values)
+            mean = float(values.mean()) if len(values) else np.nan
+            row |= {f"{column} recall": mean, f"{column} low": low, f"{column} high": high, f"{column} n": len(values)}
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values("memory recall", ascending=False, kind="stable", ignore_index=True)
+
+
+def described_verdicts(records: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts on the known channels, for each kind of planted network.
+
+    Returns:
+        One row per kind: kind, made (networks), plants (accepted ones), points (mean measured cost), and the number of
+        each verdict.
     """
     rows = []
-    accepted = accepted_plants(records)
-    for family in (*FAMILIES, "all"):
-        here = accepted if family == "all" else accepted[accepted["family"] == family]
-        for criterion in CRITERIA:
-            values = np.array([recall[criterion] for recall in here["recall"]])
-            low, high = _interval_of_mean(values)
-            rows.append((family, criterion, len(values), values.mean() if len(values) else np.nan, low, high))
-    return pd.DataFrame(rows, columns=["family", "criterion", "plants", "recall", "low", "high"])
+    for kind, here in records[records["accepted"].notna()].groupby("kind", sort=False):
+        accepted = here[here["accepted"].astype(bool)]
+        counts = accepted["verdict"].value_counts()
+        points = float(accepted["points"].mean()) if len(accepted) else np.nan
+        verdicts = {verdict: int(counts.get(verdict, 0)) for verdict in VERDICTS}
+        rows.append({"kind": kind, "made": len(here), "plants": len(accepted), "points": points, **verdicts})
+    return pd.DataFrame(rows)
 
 
-def planted_verdicts(records: pd.DataFrame) -> Mapping[str, int]:
-    """How often each verdict was given on the planted set."""
-    counts = accepted_plants(records)["verdict"].value_counts()
-    return {str(verdict): int(n) for verdict, n in counts.items()}
+VERDICTS = ("memorizing", "critical", "influential", "selective", "none", "no verdict")
 
 
 def accepted_plants(records: pd.DataFrame) -> pd.DataFrame:
     """The records of planted networks in which the known answer holds."""
-    rows = records[records["kind"] == "planted"]
-    return rows[rows["accepted"].astype(bool)] if len(rows) else rows.assign(recall=[], verdict=[])
+    if "accepted" not in records:
+        return records.iloc[:0].assign(recall=[], verdict=[], target=[])
+    return records[records["accepted"].map(lambda value: value is True or value == 1).astype(bool)]
 
 
 def _interval_of_mean(values: np.ndarray[Any, Any]) -> tuple[float, float]:

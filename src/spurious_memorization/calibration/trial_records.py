@@ -4,36 +4,28 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from .rates import CRITERIA
 
-
-class AnswersRecord(BaseModel):
-    """The record of a trial that asked the three questions: every answer to each of them."""
-
-    model_config = ConfigDict(extra="allow")
-
-    influential: list[bool]
-    selective: list[bool]
-    memorizing: list[bool]
-
-
-class PlantedRecord(BaseModel):
-    """The record of a trial with planted channels.
+class TrialRecord(BaseModel):
+    """The record of one trial.
 
     Arguments:
-        accepted: whether the known answer holds in the network.
-        recall: of each criterion; None if the network was not accepted.
-        verdict: on the planted set; None if the network was not accepted.
+        answers: every answer to a question whose truth is "no", by row of the table of false answers.
+        accepted: of a planted network: whether the known answer holds in it; None for other networks.
+        recall: of each criterion; None if nothing was planted or the network was not accepted.
+        verdict: on the planted channels; None likewise.
     """
 
     model_config = ConfigDict(extra="allow")
 
-    accepted: bool
+    answers: dict[str, list[bool]] = {}
+    accepted: bool | None = None
     recall: dict[str, float] | None = None
     verdict: str | None = None
 
     @model_validator(mode="after")
-    def _is_complete(self) -> PlantedRecord:
-        if self.accepted and (self.verdict is None or not set(CRITERIA) <= (self.recall or {}).keys()):
+    def _is_complete(self) -> TrialRecord:
+        if self.accepted and (self.verdict is None or not self.recall):
             raise ValueError("an accepted network needs a verdict and the recall of each criterion")
+        if self.accepted is None and not self.answers:
+            raise ValueError("a trial needs answers")
         return self

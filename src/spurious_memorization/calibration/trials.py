@@ -1,14 +1,13 @@
 """The trials of the calibration: each asks the tool about one network whose answer is known.
 
-A trial is a function of a network family, a seed and a number of controls. It returns a flat record of plain numbers
-and words, so that trials can run in any process and be stored.
+A trial is a function of a network family, a seed and settings. It returns a flat record of plain numbers and words, so
+that trials can run in any process and be stored.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,207 +15,309 @@ import pandas as pd
 import torch
 from torch import nn
 
+from ..controls.norms import relative_norms
+from ..criteria.find import checked_scores, find_criterion
 from ..criteria.gradients import gradient, taylor
 from ..criteria.random_scores import random
-from ..criteria.scores import top
+from ..criteria.scores import Scores, top
+from ..criteria.unseen import activation_difference, attribution_patching
 from ..criteria.weight_norms import weight_norm
-from ..datasets.pseudo_minority import with_pseudo_minority
 from ..datasets.samples import Dataset
 from ..engine.evaluate import engine_for
 from ..engine.protocol import Engine
+from ..networks.selection import Selection
+from ..networks.units import Units, short_name, sites
 from ..studies.ablation import ablation
 from ..studies.pipeline import study_in_memory
 from ..studies.settings import StudySettings
-from .networks import Family, accuracies, trained
-from .plants import plant_channels
-from .striped_images import COUNTS, striped_images
+from .networks import Family
+from .plants import (
+    KnownNetwork,
+    distributed_memory,
+    example_tied,
+    feature_plant,
+    memorizing,
+    memory_plant,
+    never_trained,
+    polysemantic,
+)
+from .pseudo_minority_of_margins import with_minority_of_like_margins
 
 Record = dict[str, Any]
 
-DRAWS = 4
-"""Random rankings per network. Half as many pseudo-minorities are drawn."""
+DRAWS = 3
+"""Random families per network."""
 
-SIZE = 3
 PER_GROUP = 60
-"""Samples per group on which controls are measured."""
+"""Samples per group on which random sets are measured."""
 
-PLANTED_COUNTS = {
-    "resnet": {**COUNTS, "train": (240, 14, 14, 240)},
-    "deit": {**COUNTS, "train": (240, 8, 8, 240)},
-}
-"""Images per group. A channel can memorize only a few images. A channel of a DeiT sees single patches, so it can
-memorize fewer still."""
-
-PLANTED_CHANNELS: dict[Family, tuple[int, ...]] = {"resnet": (1, 2, 3), "deit": (4, 5)}
-"""Numbers of planted channels; seeds take turns."""
+LARGE = 10
+"""Units of a large random set."""
 
 
-def exact_nulls_trial(family: Family, seed: int, controls: int = 99) -> Record:
-    """A trained network, and questions whose answer is no by construction.
+def memorizing_trial(family: Family, seed: int, controls: int) -> Record:
+    """An ordinary network, which memorizes its minorities somewhere, and questions about random units.
 
-    - influential: units are picked at random (criterion `random`). Each ranking, with sizes 1 to 3 and all groups, is
-      one family of tests.
-    - selective: the minority is a random part of the majority, and units are selected by gradient on it.
-    - memorizing: the "training" and "unseen" samples are a random split of samples that the network has never seen.
+    Random units are the same for both halves of the samples.
+
+    - influential_random: a family of sizes 1 to 3 and all groups.
+    - influential_large: sets of ten.
+    - influential_loud: sets of three from the quarter of a layer with the largest norms.
+    - selective_like_margins: the minority is a random part of the majority that has the minority's margins.
+    - memorizing_random: the third question about sets of three.
     """
-    images = striped_images(seed)
-    model = trained(family, images.train, seed)
-    engine = engine_for(model, images.train)
-    influential = []
+    known = memorizing(family, seed)
+    ask = _Asker(known.model, known.data, controls)
+    rng = np.random.default_rng([seed, 0x7A1A15])
+    layers = _layers(known.model)
+    answers: dict[str, list[bool]] = {name: [] for name in MEMORIZING_ROWS}
     for draw in range(DRAWS):
-        found = _study_rows(model, images, engine, ("random",), "1..3", controls, seed=1000 * seed + draw)
-        influential.append(bool(found["influential"].astype(bool).any()))
-    selective, memorizing = [], []
-    for draw in range(DRAWS // 2):
-        drawn = with_pseudo_minority(images, 1000 * seed + draw)
-        found = _study_rows(model, drawn, engine, ("gradient",), str(SIZE), 1, seed=draw)
-        selective += _minority_rows(found)["selective"].dropna().astype(bool).tolist()
-        split = _unseen_split(images, 1000 * seed + draw)
-        found = _study_rows(model, split, engine, ("gradient",), str(SIZE), 1, seed=draw, split=("train", "test"))
-        memorizing += _minority_rows(found)["memorizing"].dropna().astype(bool).tolist()
-    return {
-        "influential": influential,
-        "selective": selective,
-        "memorizing": memorizing,
-        "accuracy": {split: accuracies(model, images.samples(split)) for split in ("train", "test")},
-    }
+        layer, use = str(rng.choice(layers)), 1000 * seed + draw
+        of_random = ask.about_criterion("random", (layer,), "1..3", seed=use)
+        answers["influential_random"].append(_any(of_random, "influential"))
+        of_large = ask.about_criterion("random", (layer,), str(LARGE), seed=use)
+        answers["influential_large"].append(_any(of_large, "influential"))
+        of_loud = ask.about(_loud(known.model, layer, rng), seed=use)
+        answers["influential_loud"].append(_any(of_loud, "influential"))
+        of_three = ask.about(_drawn(known.model, layer, 3, rng), seed=use, every_question=True)
+        answers["memorizing_random"] += _yes(of_three, "memorizing")
+    for draw in range(2):
+        like = with_minority_of_like_margins(known.model, known.data, 1000 * seed + draw)
+        named = _Asker(known.model, like, 19, ask.engine)
+        of_traced = named.about_criterion("gradient", (), "1..3", seed=draw)
+        answers["selective_like_margins"] += _per_family(of_traced, "selective")
+        size = str(int(rng.choice([5, LARGE])))
+        of_damage = named.about_criterion("random", (str(rng.choice(layers)),), size, seed=1000 * seed + draw)
+        answers["selective_like_margins"] += _per_family(of_damage, "selective")
+    return {"answers": answers}
 
 
-def no_correlation_trial(family: Family, seed: int, controls: int = 99) -> Record:
-    """A network trained on data in which label and attribute are independent."""
-    images = striped_images(seed, {**COUNTS, "train": (150, 150, 150, 150)})
-    named = images.with_minority([images.groups.names[g] for g in (1, 2)])
-    return _gradient_record(trained(family, named.train, seed), named, controls)
+MEMORIZING_ROWS = (
+    "influential_random",
+    "influential_large",
+    "influential_loud",
+    "selective_like_margins",
+    "memorizing_random",
+)
 
 
-def permuted_labels_trial(family: Family, seed: int, controls: int = 99) -> Record:
-    """A network trained on permuted labels. It can only memorize, and it memorizes all groups alike."""
-    images = striped_images(seed)
-    y = images.y.copy()
-    here = np.flatnonzero(images.split == "train")
-    y[here] = y[np.random.default_rng([seed, 0x9E43]).permutation(here)]
-    named = replace(images, y=y).with_minority([images.groups.names[g] for g in images.minority])
-    return _gradient_record(trained(family, named.train, seed, epochs=30), named, controls)
+def never_trained_trial(family: Family, seed: int, controls: int) -> Record:
+    """A network whose first layer was never trained, so that its channels hold no samples.
 
-
-def untrained_trial(family: Family, seed: int, controls: int = 99) -> Record:
-    """A network with random weights."""
-    images = striped_images(seed)
-    return _gradient_record(trained(family, images.train, seed, epochs=0), images, controls)
-
-
-def planted_trial(family: Family, seed: int, controls: int = 99) -> Record:
-    """A network with planted channels: the recall of each criterion, and the verdict on the planted set.
-
-    Nothing is asked if the network was not accepted (see `PlantedNetwork.is_accepted`).
+    - never_trained_verdict: three channels by gradient, selected on one half and tested on the other: memorizing?
+    - never_trained_question: the third question about these, and about random sets of three.
     """
-    choices = PLANTED_CHANNELS[family]
-    data = striped_images(seed, PLANTED_COUNTS[family])
-    planted = plant_channels(family, data, seed, choices[seed % len(choices)])
-    record: Record = {
-        "units": str(planted.units),
-        "n_units": len(planted.units),
-        "group": planted.data.groups.names[planted.group],
-        "accepted": planted.is_accepted,
-        "before": planted.before,
-        "after": planted.after,
-        "norm_quantiles": planted.norm_quantiles.round(3).tolist(),
+    known = never_trained(family, seed)
+    ask = _Asker(known.model, known.data, controls)
+    (layer,) = known.units.by_name()
+    traced = ask.about_criterion("gradient", (short_name(layer),), "3", seed=seed, every_question=True)
+    drawn = ask.about_criterion("random", (short_name(layer),), "3", seed=seed, every_question=True)
+    own = _own_rows(traced)
+    return {
+        "answers": {
+            "never_trained_verdict": [bool((own["verdict"] == "memorizing").any())],
+            "never_trained_question": _yes(own, "memorizing") + _yes(drawn, "memorizing"),
+        },
+        "verdicts": own["verdict"].tolist(),
     }
-    if not planted.is_accepted:
+
+
+def feature_trial(family: Family, seed: int, controls: int, *, criterion: Sequence[str] = ()) -> Record:
+    """A network with channels that hold a feature of a minority group, and that memorizes elsewhere.
+
+    - feature_verdict: the planted channels: memorizing?
+    - feature_question: the third question about them.
+    """
+    known = feature_plant(family, seed)
+    record = _planted(known, seed, controls, criterion)
+    if not known.is_accepted:
         return record
-    samples = planted.data.train.of_group(planted.group)
-    known = set(planted.units)
-    rankings: Mapping[str, Callable[[], Any]] = {
-        "ablation": lambda: ablation(planted.model, samples),
-        "gradient": lambda: gradient(planted.model, samples),
-        "taylor": lambda: taylor(planted.model, samples),
-        "weight_norm": lambda: weight_norm(planted.model),
-        "random": lambda: random(planted.model, seed=seed),
+    answers = {"feature_verdict": [record["verdict"] == "memorizing"]}
+    if record["memorizing"] is not None:
+        answers["feature_question"] = [record["memorizing"]]
+    return {**record, "answers": answers}
+
+
+def memory_trial(family: Family, seed: int, controls: int, *, points: int, criterion: Sequence[str] = ()) -> Record:
+    """A network with channels that hold some training samples of a minority group.
+
+    Arguments:
+        points: of accuracy that the group loses without these channels, about.
+        criterion: a user's own criteria for the leaderboard.
+    """
+    return {"target": points, **_planted(memory_plant(family, seed, points), seed, controls, criterion)}
+
+
+def _described(make: Callable[[Family, int], KnownNetwork]) -> Callable[[Family, int, int], Record]:
+    def trial(family: Family, seed: int, controls: int) -> Record:
+        return _planted(make(family, seed), seed, controls, ())
+
+    return trial
+
+
+def _planted(known: KnownNetwork, seed: int, controls: int, criterion: Sequence[str]) -> Record:
+    """What the tool says of the known channels, and how many of them each criterion finds."""
+    record: Record = {
+        "units": str(known.units),
+        "n_units": len(known.units),
+        "group": known.data.groups.names[known.group],
+        "accepted": known.is_accepted,
+        "points": known.points,
     }
-    record["recall"] = {
-        name: len(known & set(top(scores(), len(known)))) / len(known) for name, scores in rankings.items()
-    }
-    settings = StudySettings(units=tuple(str(planted.units).split(",")), controls=controls, seed=seed)
-    engine = engine_for(planted.model, planted.data.train)
-    found = study_in_memory(planted.model, planted.data, settings, engine=engine).effects()
-    (row,) = _minority_rows(found).to_dict(orient="records")
-    names = (
-        "accuracy_change",
+    if not known.is_accepted:
+        return record
+    record["recall"] = recalls_of(known, seed, criterion)
+    found = _Asker(known.model, known.data, controls).about(known.units, seed=seed, every_question=True)
+    (row,) = _own_rows(found).to_dict(orient="records")
+    figures = (
+        "tested_accuracy_change",
         "p_adjusted",
+        "p_beyond_norm",
         "difference",
         "p_selective",
+        "damage",
+        "damage_ratio",
+        "p_localized",
         "contrast",
-        "contrast_low",
+        "matched_contrast",
+        "p_memorizing",
         "norm_ratio",
-        "same_tensor",
     )
-    return {**record, **{name: float(row[name]) for name in names}, "verdict": row["verdict"], "reason": row["reason"]}
+    answers = {name: row[name] for name in ("influential", "selective", "localized", "memorizing", "verdict", "reason")}
+    return {**record, **{name: float(row[name]) for name in figures}, **answers}
 
 
-TRIALS: dict[str, Callable[[Family, int, int], Record]] = {
-    "exact_nulls": exact_nulls_trial,
-    "planted": planted_trial,
-    "no_correlation": no_correlation_trial,
-    "permuted_labels": permuted_labels_trial,
-    "untrained": untrained_trial,
+def recalls_of(known: KnownNetwork, seed: int, own: Sequence[str] = ()) -> dict[str, float]:
+    """For each criterion, the share of the known channels that are among its first, as many as are known.
+
+    Arguments:
+        known: the network.
+        seed: of the random ranking.
+        own: criteria of a user, `module:function`.
+    """
+    model, units = known.model, set(known.units)
+    samples, unseen = (known.data.samples(split).of_group(known.group) for split in ("train", "test"))
+    rankings: dict[str, Callable[[], Scores]] = {
+        "ablation": lambda: ablation(model, samples),
+        "gradient": lambda: gradient(model, samples),
+        "taylor": lambda: taylor(model, samples),
+        "weight_norm": lambda: weight_norm(model),
+        "activation_difference": lambda: activation_difference(model, samples, unseen),
+        "attribution_patching": lambda: attribution_patching(model, samples, unseen),
+        "random": lambda: random(model, seed=seed),
+    }
+    for name in own:
+        rankings[name] = lambda name=name: Scores(  # type: ignore[misc]
+            checked_scores(name, find_criterion(name)(model, samples.batch()), model, Selection()), "channel", True
+        )
+    return {name: len(units & set(top(scores(), len(units)))) / len(units) for name, scores in rankings.items()}
+
+
+POINTS = (10, 20, 30, 60)
+
+TRIALS: Mapping[str, Callable[..., Record]] = {
+    "memorizing": memorizing_trial,
+    "never_trained": never_trained_trial,
+    "feature": feature_trial,
+    **{f"memory_{points}": memory_trial for points in POINTS},
+    "distributed": _described(distributed_memory),
+    "polysemantic": _described(polysemantic),
+    "example_tied": _described(example_tied),
 }
 
 
-def run_trial(kind: str, family: Family, seed: int, controls: int) -> Record:
+def run_trial(kind: str, family: Family, seed: int, controls: int, criterion: Sequence[str] = ()) -> Record:
     """Run one trial, on one thread, since small networks gain nothing from more.
 
     Arguments:
         kind: name of the trial, a key of `TRIALS`.
         family, seed: family and seed of the network.
-        controls: matched controls per selected set.
+        controls: null sets per selected set, at most.
+        criterion: a user's own criteria for the leaderboard.
     """
+    options: dict[str, Any] = {"points": int(kind.removeprefix("memory_"))} if kind.startswith("memory_") else {}
+    if options or kind == "feature":
+        options["criterion"] = tuple(criterion)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings():
             # A user should know that all samples are classified correctly. In these networks it is expected.
             warnings.filterwarnings("ignore", "all .* samples .* are classified correctly")
-            return TRIALS[kind](family, seed, controls)
+            return TRIALS[kind](family, seed, controls, **options)
     finally:
         torch.set_num_threads(before)
 
 
-def _study_rows(
-    model: nn.Module,
-    images: Dataset,
-    engine: Engine,
-    criterion: tuple[str, ...],
-    size: str,
-    controls: int,
-    *,
-    seed: int,
-    split: tuple[str, ...] = ("train",),
-) -> pd.DataFrame:
-    settings = StudySettings(
-        criterion=criterion, size=(size,), controls=controls, split=split, seed=seed, per_group=PER_GROUP
-    )
-    found = study_in_memory(model, images, settings, engine=engine).effects()
-    return found[found["split"] == "train"]
+class _Asker:
+    """Asks the tool about units of one network.
+
+    Arguments:
+        model: the network.
+        data: its samples.
+        controls: null sets per selected set, at most.
+        engine: for the network, if there is one already.
+    """
+
+    def __init__(self, model: nn.Module, data: Dataset, controls: int, engine: Engine | None = None) -> None:
+        self.model, self.data, self.controls = model, data, controls
+        self.engine = engine or engine_for(model, data.train)
+
+    def about(self, units: Units, *, seed: int, every_question: bool = False) -> pd.DataFrame:
+        """The effects of zeroing these units, in training."""
+        return self._effects(units=tuple(str(units).split(",")), seed=seed, every_question=every_question)
+
+    def about_criterion(
+        self, criterion: str, tensors: tuple[str, ...], size: str, *, seed: int, every_question: bool = False
+    ) -> pd.DataFrame:
+        """The effects of zeroing the first units of a criterion, in training."""
+        return self._effects(
+            criterion=(criterion,), tensors=tensors, size=(size,), seed=seed, every_question=every_question
+        )
+
+    def _effects(self, **settings: Any) -> pd.DataFrame:
+        chosen = StudySettings(controls=self.controls, per_group=PER_GROUP, **settings)
+        found = study_in_memory(self.model, self.data, chosen, engine=self.engine).effects()
+        return found[found["split"] == "train"]
 
 
-def _minority_rows(found: pd.DataFrame) -> pd.DataFrame:
-    """The rows of minority groups in training; for units traced on one group, only the row of that group."""
-    rows = found[(found["split"] == "train") & found["minority"]]
+def _layers(model: nn.Module) -> list[str]:
+    """Layers with enough channels for large sets."""
+    return [short_name(name) for name, site in sites(model, Selection()).items() if site.n >= 4 * LARGE]
+
+
+def _drawn(model: nn.Module, layer: str, n: int, rng: np.random.Generator) -> Units:
+    name = f"{layer}.weight"
+    index = rng.choice(len(model.get_parameter(name)), n, replace=False)
+    return Units("channel", (name,), np.zeros(n, np.int64), index)
+
+
+def _loud(model: nn.Module, layer: str, rng: np.random.Generator) -> Units:
+    """Three random channels from the quarter of a layer with the largest folded norms."""
+    name = f"{layer}.weight"
+    norms = relative_norms(model, _drawn(model, layer, 1, rng), [name])[name]
+    loudest = np.argsort(-norms, kind="stable")[: len(norms) // 4]
+    return Units("channel", (name,), np.zeros(3, np.int64), rng.choice(loudest, 3, replace=False))
+
+
+def _any(rows: pd.DataFrame, question: str) -> bool:
+    """Whether any answer of a family is yes."""
+    return bool(rows[question].dropna().astype(bool).any())
+
+
+def _yes(rows: pd.DataFrame, question: str) -> list[bool]:
+    """Every answer about a minority group."""
+    values: list[bool] = rows.loc[rows["minority"], question].dropna().astype(bool).tolist()
+    return values
+
+
+def _own_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of minority groups; for units traced on one group, only the rows of that group."""
+    rows = rows[rows["minority"]]
     return rows[rows["traced_on"].isna() | (rows["traced_on"] == rows["group_name"])]
 
 
-def _gradient_record(model: nn.Module, images: Dataset, controls: int) -> Record:
-    settings = StudySettings(criterion=("gradient",), size=(str(SIZE),), controls=controls, per_group=PER_GROUP)
-    rows = _minority_rows(study_in_memory(model, images, settings, engine=engine_for(model, images.train)).effects())
-    return {
-        **{name: rows[name].dropna().astype(bool).tolist() for name in ("influential", "selective", "memorizing")},
-        "verdicts": rows["verdict"].tolist(),
-    }
-
-
-def _unseen_split(images: Dataset, seed: int) -> Dataset:
-    """A random split of the val and test samples, named "train" and "test"."""
-    kept = np.flatnonzero(images.split != "train")
-    split = np.full(len(images), "val", dtype="<U5")
-    split[kept] = np.where(np.random.default_rng([seed, 0x5EE4]).random(len(kept)) < 0.5, "train", "test")
-    return replace(images, split=split).with_minority([images.groups.names[g] for g in images.minority])
+def _per_family(rows: pd.DataFrame, question: str) -> list[bool]:
+    """Whether any answer is yes, for each ranking: its sizes and groups form one family."""
+    asked = rows[rows["minority"] & rows[question].notna()]
+    return [bool(of_one[question].astype(bool).any()) for _, of_one in asked.groupby("traced_on", dropna=False)]

@@ -25,27 +25,22 @@ def calibrate_command(
         out: folder for the records of the trials; the same command continues a call that was stopped
         workers: number of processes, each with one thread; by default one per core
     """
-    from ..calibration.calibrate import DESCRIPTIVE, calibrate
-    from ..calibration.rates import false_rates, planted_verdicts, recalls
-    from ..reporting.tables.calibration_tables import (
-        false_rate_table,
-        planted_lines,
-        positive_rate_table,
-        recall_table,
-    )
+    from ..calibration.calibrate import calibrate
+    from ..calibration.rates import described_verdicts, false_rates, power, recalls
+    from ..reporting.tables.calibration_tables import false_rate_table, leaderboard, power_table, verdicts_table
 
     records = calibrate(out, settings, workers=workers)
-    rates = {
-        kind: false_rates(records, kind) for kind in ("exact_nulls", *DESCRIPTIVE) if (records["kind"] == kind).any()
-    }
-    text: list[RenderableType] = [false_rate_table(rates["exact_nulls"])]
-    if (records["kind"] == "planted").any():
-        text += [recall_table(recalls(records)), *planted_lines(records)]
-    if len(rates) > 1:
-        text.append(positive_rate_table({kind: rate for kind, rate in rates.items() if kind != "exact_nulls"}))
+    rates, found, known, ranked = (of(records) for of in (false_rates, power, described_verdicts, recalls))
+    text: list[RenderableType] = []
+    text += [false_rate_table(rates)] if rates else []
+    text += [power_table(found)] if len(found) else []
+    text += [verdicts_table(known)] if len(known) else []
+    text += [leaderboard(ranked)] if len(ranked) else []
     facts = {
-        "rates": {kind: {q: asdict(rate) for q, rate in found.items()} for kind, found in rates.items()},
-        "recall": recalls(records).to_dict(orient="records"),
-        "planted_verdicts": planted_verdicts(records),
+        "rates": {row: asdict(rate) for row, rate in rates.items()},
+        **{
+            name: of.to_dict(orient="records")
+            for name, of in (("power", found), ("verdicts", known), ("recall", ranked))
+        },
     }
     return Answer([*text, f"records in {out}"], facts)

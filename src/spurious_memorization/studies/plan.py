@@ -65,10 +65,12 @@ class Variant:
 
     @property
     def part(self) -> str:
-        """Name of the part in which it is measured: its family, its half of the samples if it is only one, and the
-        round in which it was drawn."""
+        """Name of the part in which it is measured: its family, its half of the samples if it is only one, and, for
+        random sets, what they stand beside and the round in which they were drawn."""
         half = "" if len(self.halves) == 2 else f"_{min(self.halves)}"
-        return f"{self.family}{half}" if self.drawn < 0 else f"{self.family}{half}_round_{self.drawn:02d}"
+        beside = f"_set_{self.selected_set}" if self.family == "damage" else ""
+        drawn = "" if self.drawn < 0 else f"_round_{self.drawn:02d}"
+        return f"{self.family}{half}{beside}{drawn}"
 
 
 class Pool:

@@ -170,7 +170,7 @@ class Study:
         """
         of_split = rf"outcomes/{split}_"
         wanted_part = r"(selected|random|damage)(_[01])?" if variants is not None else re.escape(part)
-        name_of_block = re.compile(rf"{of_split}{wanted_part}(_round_\d+)?_\d+")
+        name_of_block = re.compile(rf"{of_split}{wanted_part}(_set_\d+)?(_round_\d+)?_\d+")
         names = [name for name in self.store.frame_names("outcomes") if name_of_block.fullmatch(name)]
         if not names:
             raise UserError(f"study {self.name!r} has no outcomes of {part!r} on {split!r}")

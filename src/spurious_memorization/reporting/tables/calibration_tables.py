@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from ...calibration.rates import Rate
+from ...calibration.networks import FAMILIES
+from ...calibration.rates import NULL_ROWS, VERDICTS, Rate
 from .number_formats import interval
 from .table import Column, Row, Table
 
-_NULLS = {
-    "influential": "units picked at random, a family of 3 sizes x 4 groups each",
-    "selective": "pseudo-minorities, units by gradient on them",
-    "memorizing": '"training" and "unseen" are one random split of unseen samples',
-}
-_NETWORKS = {
-    "no_correlation": "no spurious correlation",
-    "permuted_labels": "permuted labels",
-    "untrained": "untrained weights",
+KINDS = {
+    "memory_10": "memory of 10 points",
+    "memory_20": "memory of 20 points",
+    "memory_30": "memory of 30 points",
+    "memory_60": "memory of 60 points",
+    "feature": "a feature",
+    "distributed": "distributed memory, three of its channels",
+    "polysemantic": "memory and majority in one",
+    "example_tied": "example-tied dropout",
 }
 
 
 def false_rate_table(rates: Mapping[str, Rate]) -> Table:
-    """False answers to each question under exact nulls."""
+    """False answers in each row of hard nulls."""
     rows = pd.DataFrame(
         [
             {
-                "question": question,
-                "null": _NULLS[question],
+                **NULL_ROWS[name]._asdict(),
                 "n": rate.n,
                 "networks": rate.networks,
                 "rate": rate.value,
@@ -36,7 +36,7 @@ def false_rate_table(rates: Mapping[str, Rate]) -> Table:
                 "high": rate.high,
                 "p_above": rate.p_above,
             }
-            for question, rate in rates.items()
+            for name, rate in rates.items()
         ]
     )
     return Table(
@@ -47,86 +47,83 @@ def false_rate_table(rates: Mapping[str, Rate]) -> Table:
             Column(name="null", heading="null"),
             Column(name="n", heading="answers", kind="count"),
             Column(name="networks", heading="networks", kind="count"),
-            Column(name="rate", heading="false (95 % interval)", kind="percent", detail=_rate_interval),
+            Column(name="rate", heading="false (95 % interval)", kind="percent", detail=_interval_of("low", "high")),
             Column(name="p_above", heading="p (rate over 5 %)", kind="p"),
         ),
         caption=(
-            "Intervals and tests treat each network as one cluster. "
-            "The third question is answered by an interval, not by a p-value."
+            "Intervals and tests treat each network as one cluster. The third question (memorizing) was asked of every "
+            "set; a verdict needs all three."
         ),
     )
 
 
-def recall_table(recalls: pd.DataFrame) -> Table:
-    """Recall of each criterion at the planted number of channels."""
-    families = list(dict.fromkeys(recalls["family"]))
-    lines = []
-    for criterion, rows in recalls.groupby("criterion", sort=False):
-        by_family = rows.set_index("family")[["recall", "low", "high"]]
-        lines.append(
-            {
-                "criterion": criterion,
-                **{f"{family} {name}": by_family.loc[family, name] for family in families for name in by_family},
-            }
-        )
-    columns = [Column(name="criterion", heading="criterion")]
-    for family in families:
-        plants = int(recalls.loc[recalls["family"] == family, "plants"].max())
-        columns.append(
-            Column(
-                name=f"{family} recall",
-                heading=f"{family} ({plants} plants)",
-                kind="decimal",
-                detail=lambda row, family=family: interval(row[f"{family} low"], row[f"{family} high"], "decimal"),  # type: ignore[misc]
-            )
-        )
+def power_table(power: pd.DataFrame) -> Table:
+    """How often planted memory is found, by the points of accuracy that it costs."""
+    rows = power.assign(
+        plant=[
+            f"{target} points and more" if family == "strong" else f"{target} points"
+            for target, family in zip(power["target"], power["family"], strict=True)
+        ],
+        family=power["family"].replace("strong", "all"),
+    )
     return Table(
-        title="Planted channels found: recall at the planted number", rows=pd.DataFrame(lines), columns=tuple(columns)
+        title="Planted memory found, by what it costs",
+        rows=rows,
+        columns=(
+            Column(name="plant", heading="made to cost"),
+            Column(name="family", heading="networks"),
+            Column(name="plants", heading="plants", kind="count"),
+            Column(name="points", heading="measured cost", kind="amount"),
+            Column(name="memorizing", heading="memorizing", kind="percent", detail=_interval_of("low", "high")),
+            Column(name="lower_bound", heading="lower bound", kind="percent"),
+            Column(name="critical", heading="at least critical", kind="percent"),
+            Column(name="influential", heading="at least influential", kind="percent"),
+        ),
+        caption="Exact 95 % intervals. The lower bound is one-sided (95 %).",
     )
 
 
-def planted_lines(records: pd.DataFrame) -> list[str]:
-    """In words: how many plants were accepted, and the verdicts on them."""
-    rows = records[records["kind"] == "planted"]
-    accepted = rows[rows["accepted"].astype(bool)]
-    counts = ", ".join(f"{verdict} {n}" for verdict, n in accepted["verdict"].value_counts().items())
-    rejected = len(rows) - len(accepted)
-    left_out = f" The other {rejected} {'is' if rejected == 1 else 'are'} left out." if rejected else ""
-    return [
-        f"{len(accepted)} of {len(rows)} plants were accepted: ablating them costs the planted group its accuracy, and "
-        f"no other group more than one point.{left_out}",
-        f"Verdicts on the planted sets: {counts or 'none'}.",
-    ]
-
-
-def positive_rate_table(rates: Mapping[str, Mapping[str, Rate]]) -> Table:
-    """Positive answers on networks where little should be found; no claim is made about their rate."""
-    questions = ("influential", "selective", "memorizing")
-    lines = [
-        {
-            "network": _NETWORKS[kind],
-            **{f"{question} rate": found[question].value for question in questions},
-            **{f"{question} n": found[question].n for question in questions},
-        }
-        for kind, found in rates.items()
-    ]
+def verdicts_table(verdicts: pd.DataFrame) -> Table:
+    """Verdicts on the known channels of each kind of network."""
     return Table(
-        title="Positive answers to each question: three channels by gradient on each named group",
-        rows=pd.DataFrame(lines),
+        title="Verdicts on known channels",
+        rows=verdicts.assign(kind=verdicts["kind"].map(KINDS)),
         columns=(
-            Column(name="network", heading="network"),
+            Column(name="kind", heading="what the channels hold"),
+            Column(name="made", heading="networks", kind="count"),
+            Column(name="plants", heading="accepted", kind="count"),
+            Column(name="points", heading="measured cost", kind="amount"),
+            *(Column(name=verdict, heading=verdict, kind="count") for verdict in VERDICTS),
+        ),
+        caption="A network is accepted if zeroing the channels costs the group, and no other group, what it should.",
+    )
+
+
+def leaderboard(recalls: pd.DataFrame) -> Table:
+    """Which criterion finds planted memory, and which one takes a feature for it."""
+    headings = {
+        **{family: f"memory, {family}" for family in FAMILIES},
+        "memory": "memory, all",
+        "feature": "a feature (mistaken)",
+    }
+    return Table(
+        title="Leaderboard of criteria: share of the known channels among the first units",
+        rows=recalls,
+        columns=(
+            Column(name="criterion", heading="criterion"),
             *(
                 Column(
-                    name=f"{question} rate",
-                    heading=question,
-                    kind="percent",
-                    detail=lambda row, question=question: f"of {row[f'{question} n']}",  # type: ignore[misc]
+                    name=f"{name} recall",
+                    heading=f"{heading} ({int(recalls[f'{name} n'].max())})",
+                    kind="decimal",
+                    detail=_interval_of(f"{name} low", f"{name} high", "decimal"),
                 )
-                for question in questions
+                for name, heading in headings.items()
             ),
         ),
+        caption=("As many first units are taken as are known. In brackets: numbers of networks, and 95 % intervals."),
     )
 
 
-def _rate_interval(row: Row) -> str:
-    return interval(row["low"], row["high"], "percent")
+def _interval_of(low: str, high: str, kind: str = "percent") -> Callable[[Row], str]:
+    return lambda row: interval(row[low], row[high], kind)
