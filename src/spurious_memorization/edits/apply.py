@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..networks.checked import checked_network, copied_network
 from ..networks.forward import device_of, logits, moved, outside_inference_mode, working_copy
 from ..networks.losses import finite
+from ..networks.outputs import outputs_seen
 from ..networks.selection import Selection
 from ..networks.units import sites, touched
 from ..networks.weights import add_biases
@@ -103,19 +104,12 @@ def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def record(name: str, is_linear: bool) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            channels_last = output if is_linear else output.movedim(1, -1)
-            flat = channels_last.flatten(1, -2).sum(1) if channels_last.ndim > 2 else channels_last
-            sums[name] = sums.get(name, torch.zeros(())) + flat.cpu().double().sum(0)
-            counts[name] = counts.get(name, 0) + channels_last.numel() // channels_last.shape[-1]
+    def record(name: str, output: Tensor) -> None:
+        flat = output.flatten(1, -2).sum(1) if output.ndim > 2 else output
+        sums[name] = sums.get(name, torch.zeros(())) + flat.cpu().double().sum(0)
+        counts[name] = counts.get(name, 0) + output.numel() // output.shape[-1]
 
-        return hook
-
-    for name, module in network.named_modules():
-        if name in layers:
-            module.register_forward_hook(record(name, isinstance(module, nn.Linear)))
-    with torch.no_grad():
+    with torch.no_grad(), outputs_seen(network, layers, record):
         for batch in samples.batches(batch_size):
             output = logits(network, moved(batch.inputs, device))
             finite(output, batch.index, "the network", source=samples.dataset.source)
