@@ -190,7 +190,7 @@ def test_what_cannot_be_compared_is_refused(model, data, criterion):
             criterion(model, data.train, data.test, select=sm.Selection(unit=unit))
     with pytest.raises(sm.UserError, match="outputs of layer inner can't be seen"):
         criterion(Unseen(calls=False), data.train, data.test)
-    with pytest.raises(sm.UserError, match="first axis has length 13 for 18 samples"):
+    with pytest.raises(sm.UserError, match="first axis has length 13 for"):
         criterion(Unseen(calls=True), data.train, data.test)
     with pytest.raises(sm.UserError, match="the samples are a str"):
         criterion(model, data.train, "test")

@@ -35,8 +35,8 @@ def edited_tensors(model: nn.Module, edit: Edit) -> dict[str, Tensor]:
         {parameter name: tensor of the parameter's shape, on its device}.
 
     Raises:
-        UserError: the network lacks a unit; the older checkpoint lacks a tensor or has another shape; a user's own
-            kind fails.
+        UserError: the network lacks a unit; the older checkpoint lacks a tensor or has another shape; an optimized
+            edit was made for other units; a user's own kind fails.
     """
     model = checked_network(model)
     parameters = {name: value.detach() for name, value in model.named_parameters()}
@@ -126,11 +126,23 @@ def _values(edit: Edit, name: str, shape: torch.Size, old: Tensor, generator: to
         case "random_noise":
             return old + _noise(edit, old, generator)
         case "rewind":
-            older = _older(edit, name, shape)
-            rows = where.to(older.device)
-            return (older.flatten()[rows] if edit.units.kind == "weight" else older[rows]).to(old)
+            return _part(edit, _older(edit, name, shape), where).to(old)
+        case "optimized":
+            new = edit.tensors.get(name)
+            values = _part(edit, new, where) if new is not None and new.shape == shape else None
+            if values is None or values.isnan().any():
+                raise UserError(
+                    f"edit optimized was made for other units: it has no values for some of those in {name}"
+                )
+            return values.to(old)
         case _:
             return _users_values(edit, old, generator)
+
+
+def _part(edit: Edit, tensor: Tensor, where: Tensor) -> Tensor:
+    """The part of a whole parameter that belongs to the units."""
+    places = where.to(tensor.device)
+    return tensor.flatten()[places] if edit.units.kind == "weight" else tensor[places]
 
 
 def _noise(edit: Edit, like: Tensor, generator: torch.Generator) -> Tensor:
