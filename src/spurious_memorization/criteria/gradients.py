@@ -9,9 +9,10 @@ from ..datasets.samples import Samples
 from ..datasets.sources import Batch
 from ..datasets.tensors import as_batch
 from ..networks.checked import checked_network
-from ..networks.forward import device_of, logits, moved, outside_inference_mode, working_copy
-from ..networks.losses import LOSSES, finite
+from ..networks.forward import outside_inference_mode, working_copy
+from ..networks.losses import LOSSES
 from ..networks.names import LossName
+from ..networks.outputs import logits_by_batch
 from ..networks.selection import Selection
 from .reduce import l2_norm, reduce_units
 from .scores import Scores
@@ -86,13 +87,11 @@ def taylor(
 def gradients(model: nn.Module, batch: Batch | Samples, loss: LossName = "cross_entropy") -> dict[str, Tensor]:
     """Gradient of the mean loss over the batch with respect to every parameter, in evaluation mode, on the CPU."""
     network, batch = working_copy(model), as_batch(batch)
-    device = device_of(network)
     parameters = {name: value.requires_grad_() for name, value in network.named_parameters()}
     sums = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    n, source = 0, batch.dataset.source if isinstance(batch, Samples) else None
-    for part in batch.batches(200) if isinstance(batch, Samples) else [batch]:
-        output = finite(logits(network, moved(part.inputs, device)), part.index, "the network", source=source)
-        total = LOSSES[loss](output, part.y.to(device)).sum()
+    n = 0
+    for part, output in logits_by_batch(network, batch):
+        total = LOSSES[loss](output, part.y.to(output.device)).sum()
         slopes = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
         for name, slope in zip(parameters, slopes, strict=True):
             if slope is not None:

@@ -1,4 +1,15 @@
 from .apply import channel_means, edited, edited_tensors
 from .edit import mean, random_init, random_noise, rewind, zero
+from .strongest import strongest_edit
 
-__all__ = ["channel_means", "edited", "edited_tensors", "mean", "random_init", "random_noise", "rewind", "zero"]
+__all__ = [
+    "channel_means",
+    "edited",
+    "edited_tensors",
+    "mean",
+    "random_init",
+    "random_noise",
+    "rewind",
+    "strongest_edit",
+    "zero",
+]

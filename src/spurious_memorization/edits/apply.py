@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..networks.checked import checked_network, copied_network
 from ..networks.forward import device_of, logits, moved, outside_inference_mode, working_copy
 from ..networks.losses import finite
+from ..networks.outputs import outputs_seen
 from ..networks.selection import Selection
 from ..networks.units import UnitPlaces, sites
 from ..networks.weights import add_biases
@@ -35,8 +36,8 @@ def edited_tensors(model: nn.Module, edit: Edit, places: UnitPlaces | None = Non
         {parameter name: tensor of the parameter's shape, on its device}.
 
     Raises:
-        UserError: the network lacks a unit; the older checkpoint lacks a tensor or has another shape; a user's own
-            kind fails.
+        UserError: the network lacks a unit; the older checkpoint lacks a tensor or has another shape; an optimized
+            edit was made for other units; a user's own kind fails.
     """
     places = places or UnitPlaces(checked_network(model))
     parameters = places.parameters
@@ -104,19 +105,12 @@ def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def record(name: str, is_linear: bool) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            channels_last = output if is_linear else output.movedim(1, -1)
-            flat = channels_last.flatten(1, -2).sum(1) if channels_last.ndim > 2 else channels_last
-            sums[name] = sums.get(name, torch.zeros(())) + flat.cpu().double().sum(0)
-            counts[name] = counts.get(name, 0) + channels_last.numel() // channels_last.shape[-1]
+    def record(name: str, output: Tensor) -> None:
+        flat = output.flatten(1, -2).sum(1) if output.ndim > 2 else output
+        sums[name] = sums.get(name, torch.zeros(())) + flat.cpu().double().sum(0)
+        counts[name] = counts.get(name, 0) + output.numel() // output.shape[-1]
 
-        return hook
-
-    for name, module in network.named_modules():
-        if name in layers:
-            module.register_forward_hook(record(name, isinstance(module, nn.Linear)))
-    with torch.no_grad():
+    with torch.no_grad(), outputs_seen(network, layers, record):
         for batch in samples.batches(batch_size):
             output = logits(network, moved(batch.inputs, device))
             finite(output, batch.index, "the network", source=samples.dataset.source)
@@ -133,11 +127,23 @@ def _values(edit: Edit, name: str, shape: torch.Size, old: Tensor, generator: to
         case "random_noise":
             return old + _noise(edit, old, generator)
         case "rewind":
-            older = _older(edit, name, shape)
-            rows = where.to(older.device)
-            return (older.flatten()[rows] if edit.units.kind == "weight" else older[rows]).to(old)
+            return _part(edit, _older(edit, name, shape), where).to(old)
+        case "optimized":
+            new = edit.tensors.get(name)
+            values = _part(edit, new, where) if new is not None and new.shape == shape else None
+            if values is None or values.isnan().any():
+                raise UserError(
+                    f"edit optimized was made for other units: it has no values for some of those in {name}"
+                )
+            return values.to(old)
         case _:
             return _users_values(edit, old, generator)
+
+
+def _part(edit: Edit, tensor: Tensor, where: Tensor) -> Tensor:
+    """The part of a whole parameter that belongs to the units."""
+    places = where.to(tensor.device)
+    return tensor.flatten()[places] if edit.units.kind == "weight" else tensor[places]
 
 
 def _noise(edit: Edit, like: Tensor, generator: torch.Generator) -> Tensor:

@@ -22,10 +22,12 @@ class Edit:
     """One change of a network.
 
     Arguments:
-        kind: "zero", "mean", "random_init", "random_noise", "rewind", or a user's own `module:function`.
+        kind: "zero", "mean", "random_init", "random_noise", "rewind", "optimized" (only from `strongest_edit`), or a
+            user's own `module:function`.
         units: what is changed.
         parameters: of the kind, plain numbers and words.
-        tensors: values that the edit puts in: the older parameters for `rewind`, the means for `mean`.
+        tensors: values that the edit puts in: the older parameters for `rewind`, the means for `mean`, the new
+            parameters for `optimized` (NaN outside the units).
         seed: of the noise.
         matched_to: for a control, the digest of the edit with which it is compared.
     """
@@ -67,7 +69,7 @@ def zero(units: Units) -> Edit:
     Arguments:
         units: of any kind.
     """
-    return Edit("zero", _checked_units(units))
+    return Edit("zero", checked_units(units))
 
 
 def mean(units: Units, means: Mapping[str, Tensor]) -> Edit:
@@ -80,7 +82,7 @@ def mean(units: Units, means: Mapping[str, Tensor]) -> Edit:
     Raises:
         UserError: the units are single weights, which have no output of their own.
     """
-    if _checked_units(units).kind == "weight":
+    if checked_units(units).kind == "weight":
         raise UserError("edit mean is for channels and heads: a single weight has no output whose mean it could keep")
     return Edit("mean", units, tensors=_checked_tensors(means, "mean", "{layer name: means}, from channel_means"))
 
@@ -97,7 +99,7 @@ def random_init(units: Units, std: float, *, noise: str = "normal", seed: int = 
     Raises:
         UserError: `std` is negative or the noise unknown.
     """
-    return Edit("random_init", _checked_units(units), _noise_parameters(std, noise), seed=seed)
+    return Edit("random_init", checked_units(units), _noise_parameters(std, noise), seed=seed)
 
 
 def random_noise(units: Units, std: float, *, noise: str = "normal", seed: int = 0) -> Edit:
@@ -112,7 +114,7 @@ def random_noise(units: Units, std: float, *, noise: str = "normal", seed: int =
     Raises:
         UserError: `std` is negative or the noise unknown.
     """
-    return Edit("random_noise", _checked_units(units), _noise_parameters(std, noise), seed=seed)
+    return Edit("random_noise", checked_units(units), _noise_parameters(std, noise), seed=seed)
 
 
 def rewind(units: Units, older: Mapping[str, Tensor] | nn.Module, epochs: int | None = None) -> Edit:
@@ -128,7 +130,7 @@ def rewind(units: Units, older: Mapping[str, Tensor] | nn.Module, epochs: int | 
     """
     older = checked_network(older).state_dict() if isinstance(older, nn.Module) else older
     tensors = _checked_tensors(older, "rewind", "a state dict {parameter name: tensor}")
-    return Edit("rewind", _checked_units(units), {} if epochs is None else {"epochs": epochs}, tensors=tensors)
+    return Edit("rewind", checked_units(units), {} if epochs is None else {"epochs": epochs}, tensors=tensors)
 
 
 def checked_edits(edits: object) -> list[Edit]:
@@ -148,7 +150,12 @@ def checked_edits(edits: object) -> list[Edit]:
     return every
 
 
-def _checked_units(units: object) -> Units:
+def checked_units(units: object) -> Units:
+    """The units of an edit.
+
+    Raises:
+        UserError: they are something else, such as scores.
+    """
     if not isinstance(units, Units):
         raise UserError(f"the units are {_a(units)}: choose some by sm.top(scores, n), or name them by sm.parse_units")
     return units
