@@ -101,11 +101,11 @@ def test_means_over_training_samples_or_over_unseen_ones() -> None:
     settings = sm.StudySettings(units=("0:3",), controls=0, edit=("mean", "mean:over=unseen"))
     found = sm.study_in_memory(model, data, settings)
     assert found.variants()["parameters"].tolist() == ["{}", '{"over": "unseen"}']
-    for position, samples in enumerate((x[split == "train"], x[split != "train"])):
+    after = found.outcomes("test").set_index("variant")["margin"].astype(float)
+    for variant, samples in enumerate((x[split == "train"], x[split != "train"])):
         means = {"0": model[0](samples).mean((0, 2, 3)).detach()}
         expected = sm.evaluate(model, sm.edits.mean(sm.parse_units(model, "0:3"), means), data.test)
-        here = found.outcomes("test").query("variant == @position")
-        np.testing.assert_allclose(here["margin"].astype(float), expected.after.margin[0].astype(float), atol=2e-3)
+        np.testing.assert_allclose(after.loc[variant], expected.after.margin[0].astype(float), atol=2e-3)
     without = sm.from_tensors(x, y, a, "train")
     with pytest.raises(sm.UserError, match="edit mean:over=unseen needs val or test samples: the data set has none"):
         sm.study_in_memory(model, without, settings.model_copy(update={"split": ("train",)}))
