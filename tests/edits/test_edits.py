@@ -497,6 +497,7 @@ def test_flat_positions_of_weights_do_not_depend_on_the_memory_format(layout):
     [
         "zero",
         "mean",
+        "mean:over=unseen",
         "random_init:std=0.02",
         "random_noise:std=0.5,noise=uniform",
         "rewind:epochs=5",
@@ -518,6 +519,8 @@ def test_an_edit_survives_its_text(networks, text):
     [
         ("erase", "unknown edit 'erase': choose among zero, mean"),
         ("zero:std=1", "edit zero has no parameter 'std': it takes no parameters"),
+        ("mean:of=unseen", "edit mean has no parameter 'of': it takes over"),
+        ("mean:over=test", "or over the others by mean:over=unseen"),
         ("random_init", "needs a number std"),
         ("random_noise:std=big", "needs a number std"),
         ("random_noise:std=-1", "must be a number from 0 up"),

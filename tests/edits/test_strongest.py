@@ -128,7 +128,7 @@ def test_the_best_change_is_found_where_it_is_known():
         model[1].bias[1] = 60
     edit = sm.edits.strongest_edit(model, sm.parse_units(model, "0:1"), data.train, norm=0.5)
     along = torch.cat([x.mean(0), torch.ones(1)]) * (model[1].weight[1, 1] - model[1].weight[0, 1])
-    expected = float(0.5 * along.norm())
+    expected = 0.5 * along.norm().item()
     assert mean_loss(model, edit, data) - mean_loss(model, None, data) == pytest.approx(expected, rel=1e-3)
 
 

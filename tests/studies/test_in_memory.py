@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import torch
+from torch import nn
 
 import spurious_memorization as sm
 
@@ -86,3 +89,23 @@ def test_what_needs_a_run_is_an_error(trained: sm.Run) -> None:
         _ = sm.study_in_memory(
             trained.network(3), trained.read_data(), settings.model_copy(update={"other_epochs": ()})
         ).path
+
+
+def test_means_over_training_samples_or_over_unseen_ones() -> None:
+    torch.manual_seed(0)
+    x, y, a = torch.randn(60, 3, 6, 6), np.arange(60) % 2, np.arange(60) // 2 % 3 // 2
+    split = np.array(["train", "val", "test"])[np.arange(60) % 5 // 2]
+    x[split == "train", 1] += 1
+    data = sm.from_tensors(x, y, a, split)
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2))
+    settings = sm.StudySettings(units=("0:3",), controls=0, edit=("mean", "mean:over=unseen"))
+    found = sm.study_in_memory(model, data, settings)
+    assert found.variants()["parameters"].tolist() == ["{}", '{"over": "unseen"}']
+    after = found.outcomes("test").set_index("variant")["margin"].astype(float)
+    for variant, samples in enumerate((x[split == "train"], x[split != "train"])):
+        means = {"0": model[0](samples).mean((0, 2, 3)).detach()}
+        expected = sm.evaluate(model, sm.edits.mean(sm.parse_units(model, "0:3"), means), data.test)
+        np.testing.assert_allclose(after.loc[variant], expected.after.margin[0].astype(float), atol=2e-3)
+    without = sm.from_tensors(x, y, a, "train")
+    with pytest.raises(sm.UserError, match="edit mean:over=unseen needs val or test samples: the data set has none"):
+        sm.study_in_memory(model, without, settings.model_copy(update={"split": ("train",)}))

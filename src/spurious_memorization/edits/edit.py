@@ -172,6 +172,12 @@ def _a(value: object) -> str:
 
 
 RANDOM_KINDS = ("random_init", "random_noise")
+PARAMETERS = {
+    "mean": {"over"},
+    "random_init": {"std", "noise"},
+    "random_noise": {"std", "noise"},
+    "rewind": {"epochs"},
+}
 KINDS = ("zero", "mean", *RANDOM_KINDS, "rewind")
 MAX_DIGITS = 18
 """A longer number is no whole number that an edit could mean."""
@@ -200,7 +206,7 @@ class EditSpec:
 
 
 def parse_edit(text: str) -> EditSpec:
-    """Read an edit such as "zero", "random_noise:std=0.02" or "rewind:epochs=5".
+    """Read an edit such as "zero", "random_noise:std=0.02", "mean:over=unseen" or "rewind:epochs=5".
 
     A user's own kind is written "module:function", with its parameters behind "?": "module:function?name=value,...".
 
@@ -214,7 +220,7 @@ def parse_edit(text: str) -> EditSpec:
         return EditSpec(kind, _pairs(text, options))
     kind, _, options = text.partition(":")
     parameters = _pairs(text, options)
-    allowed = {"random_init": {"std", "noise"}, "random_noise": {"std", "noise"}, "rewind": {"epochs"}}.get(kind, set())
+    allowed = PARAMETERS.get(kind, set())
     if unknown := set(parameters) - allowed:
         takes = ", ".join(sorted(allowed)) or "no parameters"
         raise UserError(f"edit {kind} has no parameter {min(unknown)!r}: it takes {takes}")
@@ -222,6 +228,8 @@ def parse_edit(text: str) -> EditSpec:
         if not isinstance(parameters.get("std"), int | float):
             raise UserError(f"edit {kind} needs a number std, such as {kind}:std=0.02")
         parameters = _noise_parameters(float(parameters["std"]), str(parameters.get("noise", "normal")))
+    if kind == "mean" and parameters.get("over", "unseen") != "unseen":
+        raise UserError("edit mean takes means over the training samples, or over the others by mean:over=unseen")
     if kind == "rewind" and not (isinstance(parameters.get("epochs"), int) and parameters["epochs"] > 0):
         raise UserError("edit rewind needs a whole number of epochs, such as rewind:epochs=5")
     return EditSpec(kind, parameters)

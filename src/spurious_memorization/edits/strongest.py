@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..datasets.samples import Samples
@@ -80,8 +81,7 @@ def strongest_edit(
     generator = torch.Generator().manual_seed(seed)
 
     def drawn() -> Tensor:
-        draws = torch.randn(len(old), generator=generator).to(old)
-        return draws / draws.norm()
+        return F.normalize(torch.randn(len(old), generator=generator), dim=0).to(old)
 
     def loss_and_slope(change: Tensor) -> tuple[float, Tensor]:
         return _loss_and_slope(network, places, old + change, batch, loss)
@@ -106,7 +106,7 @@ def _climbed(
         height, slope = loss_and_slope(change)
         if height > highest:
             best, highest = change, height
-        direction = slope / slope.norm() if slope.any() else drawn()
+        direction = F.normalize(slope / slope.abs().amax(), dim=0) if slope.any() else drawn()
         change = _within(change + FIRST_STEP * (1 - step / steps) * bound * direction, bound)
     return highest, best
 
@@ -158,7 +158,7 @@ def _taken(values: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> Tensor
 
 def _put(values: Mapping[str, Tensor], places: Mapping[str, Tensor], numbers: Tensor) -> dict[str, Tensor]:
     """Copies of the tensors with other numbers in these places."""
-    parts = numbers.split([len(where) for where in places.values()])
+    parts = torch.split(numbers, [len(where) for where in places.values()])
     return {
         name: values[name].flatten().index_copy(0, where, part).reshape(values[name].shape)
         for (name, where), part in zip(places.items(), parts, strict=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 from torch import Tensor, nn
 
-from ..datasets.samples import Dataset
+from ..datasets.samples import Dataset, Samples
 from ..errors import UserError
 from ..networks.names import UnitKind
 from .apply import channel_means
@@ -20,7 +21,9 @@ def tensors_of_edit(
     data: Dataset,
     older: Callable[[int], Mapping[str, Tensor]],
 ) -> Mapping[str, Tensor]:
-    """The tensors of an older checkpoint for `rewind`, the means over the training samples for `mean`, else none.
+    """The tensors of an older checkpoint for `rewind`, the means over some samples for `mean`, else none.
+
+    The means are those over the training samples, or with `over=unseen` those over all val and test samples.
 
     Arguments:
         spec: the edit.
@@ -30,10 +33,19 @@ def tensors_of_edit(
         older: gives the state dict of the network a number of epochs earlier.
 
     Raises:
-        UserError: there is no checkpoint of the older epoch, or the edit is `mean` and the units are single weights.
+        UserError: there is no checkpoint of the older epoch; the edit is `mean` and the units are single weights, or
+            there are no unseen samples.
     """
     if spec.kind == "mean":
         if unit == "weight":
             raise UserError("edit mean is for channels and heads: choose another edit for single weights")
-        return channel_means(model, data.train)
+        return channel_means(model, _unseen(data) if spec.parameters.get("over") == "unseen" else data.train)
     return older(int(spec.parameters["epochs"])) if spec.kind == "rewind" else {}
+
+
+def _unseen(data: Dataset) -> Samples:
+    """The val and test samples."""
+    index = np.flatnonzero(data.split != "train")
+    if not len(index):
+        raise UserError("edit mean:over=unseen needs val or test samples: the data set has none")
+    return Samples(data, index, "val and test")
