@@ -30,7 +30,8 @@ def calibrate_command(
     from ..reporting.tables.calibration_tables import false_rate_table, leaderboard, power_table, verdicts_table
 
     records = calibrate(out, settings, workers=workers)
-    rates, found, known, ranked = (of(records) for of in (false_rates, power, described_verdicts, recalls))
+    rates, found = false_rates(records), power(records)
+    known, ranked = described_verdicts(records), recalls(records)
     text: list[RenderableType] = []
     text += [false_rate_table(rates)] if rates else []
     text += [power_table(found)] if len(found) else []
