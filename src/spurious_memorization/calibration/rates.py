@@ -170,8 +170,8 @@ def described_verdicts(records: pd.DataFrame) -> pd.DataFrame:
         accepted = here[here["accepted"].astype(bool)]
         counts = accepted["verdict"].value_counts()
         points = float(accepted["points"].mean()) if len(accepted) else np.nan
-        verdicts = {verdict: int(counts.get(verdict, 0)) for verdict in VERDICTS}
-        rows.append({"kind": kind, "made": len(here), "plants": len(accepted), "points": points, **verdicts})
+        row: dict[str, Any] = {"kind": kind, "made": len(here), "plants": len(accepted), "points": points}
+        rows.append(row | {verdict: int(counts.get(verdict, 0)) for verdict in VERDICTS})
     return pd.DataFrame(rows)
 
 

@@ -264,7 +264,7 @@ class _Asker:
         self.engine = engine or engine_for(model, data.train)
 
     def about(self, units: Units, *, seed: int, every_question: bool = False) -> pd.DataFrame:
-        """The effects of zeroing these units, in training."""
+        """The effects of zeroing these units, in training. Unseen samples are measured only if each question is asked."""
         return self._effects(units=tuple(str(units).split(",")), seed=seed, every_question=every_question)
 
     def about_criterion(
@@ -276,7 +276,8 @@ class _Asker:
         )
 
     def _effects(self, **settings: Any) -> pd.DataFrame:
-        chosen = StudySettings(controls=self.controls, per_group=PER_GROUP, **settings)
+        split = ("train", "test") if settings["every_question"] else ("train",)
+        chosen = StudySettings(controls=self.controls, per_group=PER_GROUP, split=split, **settings)
         found = study_in_memory(self.model, self.data, chosen, engine=self.engine).effects()
         return found[found["split"] == "train"]
 

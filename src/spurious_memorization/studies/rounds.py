@@ -21,14 +21,14 @@ from .plan import Edits, Pool, Variant, damage_variants, matched_to, null_varian
 from .question_tests import damage_of_set, influence_of_family, selectivity_of_family
 from .selected_sets import SelectedSet, control_subset, families, selected_sets
 
-FIRST_OF_ANY_SIZE = 50
+FIRST_OF_ANY_SIZE = 40
 """Number of random sets of any size that are drawn first, to learn which sizes give which damage."""
 NEAREST = 15
 """The sizes of these sets, those nearest in damage, bound the sizes that are drawn afterwards."""
-PER_ROUND = 50
+PER_ROUND = 40
 ENOUGH_MATCHED = 99
-MAX_OF_ANY_SIZE = 500
-MAX_GENTLE = 150
+MAX_OF_ANY_SIZE = 400
+MAX_GENTLE = 120
 """Draws for a set that is gentler than nearly all random sets: more of them are not nearer."""
 
 
@@ -130,7 +130,7 @@ def draw_damage_matched_sets(measured: Measured, model: nn.Module, selected: Seq
 
 def questions_left(measured: Measured) -> list[tuple[SelectedSet, list[Asked]]]:
     """The sets of which the third question is asked, with the groups and splits: those that are influential and
-    selective for a group, or every tested set where the settings ask for it."""
+    selective for a group, or every tested set about its own group where the settings ask for it."""
     results, asked = measured.results, dict[int, list[Asked]]()
     sets = selected_sets(measured.variants)
     for split in measured.splits:
@@ -148,7 +148,8 @@ def questions_left(measured: Measured) -> list[tuple[SelectedSet, list[Asked]]]:
                         selective=selective.get(group),
                         damage=None,
                     )
-                    is_asked = group in selective and measured.settings.every_question
+                    is_traced = one.about["group"] in (None, measured.data.groups.names[group])
+                    is_asked = measured.settings.every_question and group in selective and is_traced
                     if is_asked or (answers.influential and answers.selective):
                         asked.setdefault(one.number, []).append(Asked(group, split))
     return [(one, asked[one.number]) for one in sets if one.number in asked]

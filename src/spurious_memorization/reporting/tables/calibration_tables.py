@@ -8,7 +8,7 @@ import pandas as pd
 
 from ...calibration.networks import FAMILIES
 from ...calibration.rates import NULL_ROWS, VERDICTS, Rate
-from .number_formats import interval
+from .number_formats import Kind, interval
 from .table import Column, Row, Table
 
 KINDS = {
@@ -101,11 +101,8 @@ def verdicts_table(verdicts: pd.DataFrame) -> Table:
 
 def leaderboard(recalls: pd.DataFrame) -> Table:
     """Which criterion finds planted memory, and which one takes a feature for it."""
-    headings = {
-        **{family: f"memory, {family}" for family in FAMILIES},
-        "memory": "memory, all",
-        "feature": "a feature (mistaken)",
-    }
+    headings: dict[str, str] = {family: f"memory, {family}" for family in FAMILIES}
+    headings |= {"memory": "memory, all", "feature": "a feature (mistaken)"}
     return Table(
         title="Leaderboard of criteria: share of the known channels among the first units",
         rows=recalls,
@@ -125,5 +122,5 @@ def leaderboard(recalls: pd.DataFrame) -> Table:
     )
 
 
-def _interval_of(low: str, high: str, kind: str = "percent") -> Callable[[Row], str]:
+def _interval_of(low: str, high: str, kind: Kind = "percent") -> Callable[[Row], str]:
     return lambda row: interval(row[low], row[high], kind)
