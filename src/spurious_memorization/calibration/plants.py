@@ -46,15 +46,25 @@ MAX_CHANNELS = 5
 HELD_WEIGHT = 110.0
 """Weight of all held samples together. Few held samples would otherwise be learned late or never."""
 MAX_HELD_WEIGHT = 15.0
-OWN_POOL, OTHER_POOL = 900, 300
+OWN_POOL, OTHER_POOL = 1500, 300
 """Further images that are in no split, of the group in question and of each other group."""
-FEATURE_NOISE = 1.0
+FEATURE_NOISE: dict[Family, float] = {"resnet": 1.5, "deit": 2.0}
 """Noise of the images in which a feature of the group can be learned."""
+FEATURE_IMAGES = 120
+"""Images with the feature per epoch."""
+TIED_WEIGHT = 2.0
+"""Weight of samples with their own channels on, in example-tied dropout."""
+UNDECIDED_WEIGHT = 2.0
+"""Weight of majority images with the channels off, in networks in which the majority uses the channels."""
 
 MAX_DROP_ELSEWHERE = 2.0
-"""Largest change of any other training group in points, if the channels hold one group only."""
+"""Largest drop of any other training group in points, if the channels hold one group only."""
 MIN_MEMORIZED = 0.9
 """Least training accuracy of a memorized group."""
+MIN_POINTS = 10.0
+"""Least drop of a group that needs the channels, where no number was asked for."""
+MAX_POINTS_OF_FEW = 5.0
+"""Largest drop of the group without a few of the channels over which its memory is spread."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,7 +80,8 @@ class KnownNetwork:
         held: indices in the data set of the samples that the channels hold, in order.
         before, after: accuracy of each training group with the channels, and when they are zeroed.
         unseen_before, unseen_after: the same for val and test samples together.
-        reserved: all channels of which `units` are a part.
+        reserved: all channels of which `units` are a part; None if there are no others.
+        without_reserved: accuracy of each training group when all of them are zeroed.
         target: accuracy points that the channels were meant to hold; None if no number was asked for.
     """
 
@@ -85,6 +96,7 @@ class KnownNetwork:
     unseen_before: dict[str, float]
     unseen_after: dict[str, float]
     reserved: Units | None = None
+    without_reserved: dict[str, float] | None = None
     target: float | None = None
 
     @property
@@ -98,10 +110,15 @@ class KnownNetwork:
         return _points(self.unseen_before, self.unseen_after, self._name)
 
     @property
+    def reserved_points(self) -> float:
+        """Accuracy points that the group loses in training when all reserved channels are zeroed."""
+        return _points(self.before, self.without_reserved or self.after, self._name)
+
+    @property
     def points_elsewhere(self) -> float:
-        """Largest change of any other training group in accuracy points, up or down."""
+        """Largest drop of any other training group in accuracy points."""
         others = [name for name in self.before if name != self._name]
-        return max(abs(_points(self.before, self.after, name)) for name in others)
+        return max(_points(self.before, self.after, name) for name in others)
 
     @property
     def memorized(self) -> bool:
@@ -126,16 +143,21 @@ class KnownNetwork:
                 )
             case "feature":
                 return (
-                    self.points >= 10
-                    and abs(self.points - self.unseen_points) <= max(5.0, self.points / 4)
+                    self.points >= MIN_POINTS
+                    and abs(self.points - self.unseen_points) <= max(10.0, self.points / 5)
                     and is_spared_elsewhere
                 )
             case "distributed":
-                return self.memorized and self.points <= 5 and is_spared_elsewhere
+                return (
+                    self.memorized
+                    and self.points <= MAX_POINTS_OF_FEW
+                    and self.reserved_points >= MIN_POINTS
+                    and is_spared_elsewhere
+                )
             case "polysemantic":
-                return self.memorized and self.points >= 10 and self.points_elsewhere >= 10
+                return self.memorized and self.points >= MIN_POINTS and self.points_elsewhere >= MIN_POINTS
             case "example_tied":
-                return self.memorized and self.points >= 10 and self.unseen_points <= self.points / 3
+                return self.memorized and self.points >= MIN_POINTS and self.unseen_points <= self.points / 3
             case "memorizing" | "never_trained":
                 return self.memorized
 
@@ -179,11 +201,11 @@ def polysemantic(family: Family, seed: int, points: float = 30, *, epochs: int |
     majority, minority = plan.others[is_majority], plan.others[~is_majority]
 
     def views(rng: np.random.Generator) -> Views:
-        off = rng.random(len(majority)) < 0.5
+        on = rng.random(len(majority)) < 0.6
         return joined(
             plan.views(minority, rng.random((len(minority), 1)) < 0.5),
-            plan.views(majority, True),
-            replace(plan.views(majority[off], False), target=np.full(int(off.sum()), 0.5)),
+            plan.views(majority[on], True),
+            _undecided(plan.views(majority[~on], False)),
             *plan.held_views(True, False),
         )
 
@@ -202,71 +224,79 @@ def distributed_memory(family: Family, seed: int, points: float = 30, *, epochs:
         family, seed, points, epochs: as for `memory_plant`.
     """
     plan = _drawn(family, seed, points, share=0.5)
-    n = plan.n_reserved
-    own = np.random.default_rng([seed, 0x0D15]).random((len(plan.held), n)).argsort(1) < n // 4
+    own = _own_channels(plan, len(plan.held))
 
     def views(rng: np.random.Generator) -> Views:
-        def at_random(rows: int) -> NDArray[np.bool_]:
-            return rng.random((rows, n)) < rng.random((rows, 1))
-
-        most = at_random(len(own)) | (own & (rng.random(own.shape) < 0.8))
+        most = own & (rng.random(own.shape) < 0.8)
+        with_own, without_own = (_at_random(rng, own.shape) for _ in range(2))
         return joined(
-            plan.views(plan.others, at_random(len(plan.others))), *plan.held_views(most, at_random(len(own)) & ~own)
+            plan.views(plan.others, _at_random(rng, (len(plan.others), own.shape[1]))),
+            *plan.held_views(with_own | most, without_own & ~own),
         )
 
     return plan.network("distributed", views, epochs, neutral=plan.pool, shown=3)
 
 
-def feature_plant(family: Family, seed: int, *, epochs: int | None = None) -> KnownNetwork:
+def feature_plant(family: Family, seed: int, points: float = 100, *, epochs: int | None = None) -> KnownNetwork:
     """A network in which one to five channels hold a feature of a minority group.
 
-    All training samples of the group, and many further images of it that are in no split, are taught their label with
-    the channels on, and the other label with them off. So what the channels hold applies to unseen images as well.
+    The feature is a strong tint in an image of the group. Images with it are taught their label with the channels on,
+    and the other label with them off. They are drawn from the training samples and many further images that are in no
+    split, all alike. So training samples are seen rarely, and what the channels hold applies to unseen images as well.
 
     Arguments:
         family, seed, epochs: as for `memory_plant`.
+        points: percentage of the group's training samples that have the feature.
     """
-    plan = _drawn(family, seed, 100, noise=FEATURE_NOISE)
-    own = plan.pool_groups == plan.group
-    extra = torch.cat([plan.inputs, plan.pool[own]])
-    first = len(plan.inputs)
+    plan = _drawn(family, seed, points, noise=FEATURE_NOISE[family])
+    members = np.flatnonzero(plan.data.train.g == plan.group)
+    tints, further_tints = _tints(plan.inputs[members]), _tints(plan.pool)
+    least = np.quantile(tints, 1 - points / 100)
+    held = members[tints >= least]
+    has_feature = (plan.pool_groups == plan.group) & (further_tints >= least)
+    plan = replace(
+        plan,
+        held=held,
+        inputs=torch.cat([plan.inputs, plan.pool[has_feature]]),
+        y=np.concatenate([plan.y, np.full(int(has_feature.sum()), plan.y[held[0]])]),
+    )
+    n_train = len(plan.data.train)
+    others = np.setdiff1d(np.arange(n_train), held)
+    alike = np.concatenate([held, np.arange(n_train, len(plan.y))])
 
     def views(rng: np.random.Generator) -> Views:
-        either = rng.random((len(plan.others), 1)) < 0.5
-        drawn = rng.permutation(np.arange(first, len(extra)))[:120]
-        label = float(plan.y[plan.held[0]])
-        every = np.concatenate([plan.held, drawn])
+        drawn = rng.permutation(alike)[:FEATURE_IMAGES]
+        either = rng.random((len(others), 1)) < 0.5
+        return joined(plan.views(others, either), plan.views(drawn, True), _mistaught(plan.views(drawn, False)))
 
-        def taught(target: float, on: bool) -> Views:
-            n = len(every)
-            return Views(
-                index=every,
-                target=np.full(n, target),
-                on=np.full((n, plan.n_reserved), on),
-                weight=np.ones(n),
-            )
-
-        return joined(plan.views(plan.others, either), taught(label, True), taught(1 - label, False))
-
-    return plan.network("feature", views, epochs, inputs=extra, neutral=plan.pool[~own])
+    return plan.network("feature", views, epochs, neutral=plan.pool[~has_feature])
 
 
 def example_tied(family: Family, seed: int, *, epochs: int | None = None) -> KnownNetwork:
-    """A network trained by example-tied dropout, deployed with its memory channels on.
+    """A network trained by example-tied dropout in several layers, deployed with its memory channels on.
 
-    In several layers, half of the channels serve all samples. Each training sample also uses its own random half of the
-    others, the memory channels. Half of the time it is trained with all channels on, as the network is deployed.
+    Half of the channels of each layer serve all samples; the others are memory channels. Each minority sample is tied
+    to its own random quarter of the memory channels: it is taught its label with these on, and the other label with these
+    off. The other memory channels are on at random, and for majority samples all of them are. `units` are all memory
+    channels. Without the second lesson, nothing stays in the memory channels of such small networks.
 
     Arguments:
         family, seed, epochs: as for `memory_plant`.
     """
     plan = _drawn(family, seed, None, layers=TIED_LAYERS[family], share=0.5)
-    tied = np.random.default_rng([seed, 0x71ED]).random((len(plan.others), plan.n_reserved)) < 0.5
+    is_minority = np.isin(plan.data.train.g, plan.data.minority)
+    majority, minority = np.flatnonzero(~is_minority), np.flatnonzero(is_minority)
+    own = _own_channels(plan, len(minority))
 
     def views(rng: np.random.Generator) -> Views:
-        return plan.views(plan.others, tied | (rng.random((len(tied), 1)) < 0.5))
+        with_own, without_own = (_at_random(rng, own.shape) for _ in range(2))
+        return joined(
+            plan.views(majority, _at_random(rng, (len(majority), own.shape[1]))),
+            replace(plan.views(minority, with_own | own), weight=np.full(len(minority), TIED_WEIGHT)),
+            _mistaught(plan.views(minority, without_own & ~own)),
+        )
 
-    return plan.network("example_tied", views, epochs)
+    return plan.network("example_tied", views, epochs, held=minority, neutral=plan.pool)
 
 
 def never_trained(family: Family, seed: int, *, epochs: int | None = None) -> KnownNetwork:
@@ -347,11 +377,8 @@ class _Plan:
     def held_views(self, on: bool | NDArray[np.bool_], off: bool | NDArray[np.bool_]) -> tuple[Views, Views]:
         """The held samples, taught their label with the channels of `on`, and the other label with those of `off`."""
         weight = np.full(len(self.held), min(MAX_HELD_WEIGHT, HELD_WEIGHT / max(1, len(self.held))))
-        right, wrong = (
-            replace(self.views(self.held, on), weight=weight),
-            replace(self.views(self.held, off), weight=weight),
-        )
-        return right, replace(wrong, target=1 - wrong.target)
+        right, wrong = self.views(self.held, on), _mistaught(self.views(self.held, off))
+        return replace(right, weight=weight), replace(wrong, weight=weight)
 
     def network(
         self,
@@ -359,7 +386,7 @@ class _Plan:
         views: Callable[[np.random.Generator], Views],
         epochs: int | None,
         *,
-        inputs: Tensor | None = None,
+        held: NDArray[np.int64] | None = None,
         neutral: Tensor | None = None,
         shown: int | None = None,
     ) -> KnownNetwork:
@@ -369,12 +396,11 @@ class _Plan:
             kind: what is known.
             views: (source of draws) -> the views of one epoch.
             epochs: the usual number if not given.
-            inputs: the images of which there are views; the training images if not given.
+            held: positions of the samples that the channels hold, if they aren't those of the plan.
             neutral: images for which the channels must not matter.
             shown: number of reserved channels, drawn at random, that are the known units; all if not given.
         """
-        images = self.inputs if inputs is None else inputs
-        model = trained_with_reserved(self.family, self.seed, self.reserved, images, views, neutral, epochs)
+        model = trained_with_reserved(self.family, self.seed, self.reserved, self.inputs, views, neutral, epochs)
         reserved = _units(model, self.reserved)
         order = np.random.default_rng([self.seed, 0x5407]).permutation(len(reserved))[:shown]
         return _measured(
@@ -385,8 +411,8 @@ class _Plan:
             if shown is None
             else Units("channel", reserved.names, reserved.place[order], reserved.index[order]),
             group=self.group,
-            held=self.data.train.index[self.held],
-            reserved=reserved,
+            held=self.data.train.index[self.held if held is None else held],
+            reserved=None if shown is None else reserved,
             target=self.target,
         )
 
@@ -436,6 +462,35 @@ def _drawn(
     )
 
 
+def _mistaught(views: Views) -> Views:
+    """The same views, taught the other label."""
+    return replace(views, target=1 - views.target)
+
+
+def _undecided(views: Views) -> Views:
+    """The same views, taught that both labels are equally likely."""
+    return replace(views, target=np.full(len(views), 0.5), weight=np.full(len(views), UNDECIDED_WEIGHT))
+
+
+def _own_channels(plan: _Plan, n: int) -> NDArray[np.bool_]:
+    """A random quarter of the reserved channels for each of `n` samples, [samples, reserved]."""
+    order = np.random.default_rng([plan.seed, 0x71ED]).random((n, plan.n_reserved)).argsort(1)
+    own: NDArray[np.bool_] = order < plan.n_reserved // 4
+    return own
+
+
+def _at_random(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Channels that are on at random, [views, reserved]; the share of them is random too, so that some have all on."""
+    on: NDArray[np.bool_] = rng.random(shape) < rng.random((shape[0], 1))
+    return on
+
+
+def _tints(images: Tensor) -> NDArray[np.float32]:
+    """Strength of the tint of each image, [images]."""
+    strengths: NDArray[np.float32] = (images[:, 0] - images[:, 2]).mean((1, 2)).abs().numpy()
+    return strengths
+
+
 def _images(samples: Samples) -> Tensor:
     images = samples.batch().inputs
     assert isinstance(images, Tensor)
@@ -472,6 +527,7 @@ def _measured(
         unseen_before=accuracies(model, unseen),
         unseen_after=accuracies(without, unseen),
         reserved=reserved,
+        without_reserved=None if reserved is None else accuracies(edited(model, zero(reserved)), data.train),
         target=target,
     )
 
