@@ -1,115 +1,536 @@
-"""Planted truth: networks in which a few known channels memorize the training samples of one minority group.
+"""Known networks: small networks for which it is known by construction what a few channels hold.
 
-First a network is trained on the majority groups alone, so that it fails on the minority. Then m channels of one layer
-are replaced. Only their own weights and the weights that read them are trained; the rest of the network stays frozen.
-Training asks for two things. The channels must correct the training samples of one minority group. They must have no
-effect on all other images, other images of the same group included.
-
-The result is an ordinary network of the same architecture. The norms of the channels, raw and folded, stay inside the
-interquartile range of their layer, so that no criterion finds them by their norm alone.
+In most of them, the reserved channels of one layer are trained together with the rest of the network, from random
+weights (see `reserved_channels`). No criterion takes part in it. Accuracies with and without the channels are measured
+by the edit `zero`, and `KnownNetwork.is_accepted` says whether the truth holds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from ..controls.norms import norms_of_units
 from ..datasets.samples import Dataset, Samples
 from ..edits.apply import edited
 from ..edits.edit import zero
 from ..networks.units import Units, parse_units
-from .networks import Family, accuracies, trained
-from .plant_sites import deit_site, resnet_site
-from .plant_training import with_trained_channels
+from ..seeds import derived_seed
+from .networks import NOISE, Family, accuracies, small_network, trained
+from .planted_channels import PlantedNetwork as PlantedNetwork
+from .planted_channels import plant_channels as plant_channels
+from .reserved_channels import Reserved, Views, joined, trained_with_reserved
+from .striped_images import striped_images
 
-MIN_ACCURACY_WITH = 0.95
-"""Least accuracy of the planted group with the channels."""
-MAX_ACCURACY_WITHOUT = 0.20
-"""Largest accuracy of the planted group when the channels are zeroed."""
-MAX_DROP_ELSEWHERE = 0.01
-"""Largest drop of any other group when the channels are zeroed."""
-MAX_GAIN_ELSEWHERE = 0.05
-"""Largest gain of any other group when the channels are zeroed."""
+Kind = Literal["memory", "feature", "never_trained", "memorizing", "distributed", "polysemantic", "example_tied"]
+
+LAYERS: dict[Family, tuple[str, ...]] = {
+    "resnet": ("layer2.0.conv1", "layer3.0.conv1", "conv1"),
+    "deit": ("blocks.0.mlp.fc1", "blocks.1.mlp.fc1"),
+}
+"""Layers whose channels are reserved."""
+TIED_LAYERS: dict[Family, tuple[str, ...]] = {
+    "resnet": ("layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1", "layer4.0.conv1"),
+    "deit": ("blocks.0.mlp.fc1", "blocks.1.mlp.fc1", "blocks.2.mlp.fc1"),
+}
+"""Layers of example-tied dropout."""
+FIRST_LAYER: dict[Family, tuple[str, ...]] = {"resnet": ("conv1", "bn1"), "deit": ("patch_embed.proj",)}
+"""The first layer, and the batch norm behind it."""
+
+MAX_CHANNELS = 5
+HELD_WEIGHT = 110.0
+"""Weight of all held samples together. Few held samples would otherwise be learned late or never."""
+MAX_HELD_WEIGHT = 15.0
+OWN_POOL, OTHER_POOL = 1500, 300
+"""Further images that are in no split, of the group in question and of each other group."""
+FEATURE_NOISE: dict[Family, float] = {"resnet": 1.5, "deit": 2.0}
+"""Noise of the images in which a feature of the group can be learned."""
+FEATURE_IMAGES = 120
+"""Images with the feature per epoch."""
+TIED_WEIGHT = 2.0
+"""Weight of samples with their own channels on, in example-tied dropout."""
+UNDECIDED_WEIGHT = 2.0
+"""Weight of majority images with the channels off, in networks in which the majority uses the channels."""
+
+MAX_DROP_ELSEWHERE = 2.0
+"""Largest drop of any other training group in points, if the channels hold one group only."""
+MIN_MEMORIZED = 0.9
+"""Least training accuracy of a memorized group."""
+MIN_POINTS = 10.0
+"""Least drop of a group that needs the channels, where no number was asked for."""
+MAX_POINTS_OF_FEW = 5.0
+"""Largest drop of the group without a few of the channels over which its memory is spread."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PlantedNetwork:
-    """A network with a known answer.
+class KnownNetwork:
+    """A network, and what is known of some of its channels.
 
     Arguments:
         model: the network, in evaluation mode.
-        units: the planted channels.
-        data: the samples; the planted group is their only named minority.
-        group: index of the planted group.
-        norm_quantiles: quantile of each planted channel's folded norm in its layer, shape [units].
+        data: the samples. The group in question is the only named minority.
+        kind: what is known.
+        units: the channels in question; None if none are known.
+        group: index of the group in question; None if there is no single one.
+        held: indices in the data set of the samples that the channels hold, in order.
         before, after: accuracy of each training group with the channels, and when they are zeroed.
+        unseen_before, unseen_after: the same for val and test samples together.
+        reserved: all channels of which `units` are a part; None if there are no others.
+        without_reserved: accuracy of each training group when all of them are zeroed.
+        target: accuracy points that the channels were meant to hold; None if no number was asked for.
     """
 
     model: nn.Module
-    units: Units
     data: Dataset
-    group: int
-    norm_quantiles: NDArray[np.float64]
+    kind: Kind
+    units: Units | None
+    group: int | None
+    held: NDArray[np.int64]
     before: dict[str, float]
     after: dict[str, float]
+    unseen_before: dict[str, float]
+    unseen_after: dict[str, float]
+    reserved: Units | None = None
+    without_reserved: dict[str, float] | None = None
+    target: float | None = None
+
+    @property
+    def points(self) -> float:
+        """Accuracy points that the group loses in training when the channels are zeroed; NaN without a group."""
+        return _points(self.before, self.after, self._name)
+
+    @property
+    def unseen_points(self) -> float:
+        """Accuracy points that unseen samples of the group lose; NaN without a group."""
+        return _points(self.unseen_before, self.unseen_after, self._name)
+
+    @property
+    def reserved_points(self) -> float:
+        """Accuracy points that the group loses in training when all reserved channels are zeroed."""
+        return _points(self.before, self.without_reserved or self.after, self._name)
+
+    @property
+    def points_elsewhere(self) -> float:
+        """Largest drop of any other training group in accuracy points."""
+        others = [name for name in self.before if name != self._name]
+        return max(_points(self.before, self.after, name) for name in others)
+
+    @property
+    def memorized(self) -> bool:
+        """Whether the network classifies its training minority correctly, but unseen samples of it far less often."""
+        names = [self.data.groups.names[g] for g in self.data.minority]
+        return all(
+            self.before[name] >= MIN_MEMORIZED and self.before[name] - self.unseen_before[name] >= 0.2 for name in names
+        )
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the known answer holds: the planted group needs the channels, and no other group does."""
-        own = self.data.groups.names[self.group]
-        others = [name for name in self.before if name != own]
-        return (
-            self.before[own] >= MIN_ACCURACY_WITH
-            and self.after[own] <= MAX_ACCURACY_WITHOUT
-            and all(
-                -MAX_GAIN_ELSEWHERE <= self.before[name] - self.after[name] <= MAX_DROP_ELSEWHERE for name in others
-            )
-            and bool(((self.norm_quantiles >= 0.25) & (self.norm_quantiles <= 0.75)).all())
-        )
+        """Whether the truth holds, as measured by accuracies."""
+        is_spared_elsewhere = self.points_elsewhere <= MAX_DROP_ELSEWHERE
+        match self.kind:
+            case "memory":
+                target = self.target or 0.0
+                return (
+                    self.memorized
+                    and abs(self.points - target) <= max(5.0, target / 3)
+                    and abs(self.unseen_points) <= max(4.0, self.points / 5)
+                    and is_spared_elsewhere
+                )
+            case "feature":
+                return (
+                    self.points >= MIN_POINTS
+                    and abs(self.points - self.unseen_points) <= max(10.0, self.points / 5)
+                    and is_spared_elsewhere
+                )
+            case "distributed":
+                return (
+                    self.memorized
+                    and self.points <= MAX_POINTS_OF_FEW
+                    and self.reserved_points >= MIN_POINTS
+                    and is_spared_elsewhere
+                )
+            case "polysemantic":
+                return self.memorized and self.points >= MIN_POINTS and self.points_elsewhere >= MIN_POINTS
+            case "example_tied":
+                return self.memorized and self.points >= MIN_POINTS and self.unseen_points <= self.points / 3
+            case "memorizing" | "never_trained":
+                return self.memorized
+
+    @property
+    def _name(self) -> str | None:
+        return None if self.group is None else self.data.groups.names[self.group]
 
 
-def plant_channels(family: Family, data: Dataset, seed: int, m: int) -> PlantedNetwork:
-    """Train a small network on the majority, and plant `m` channels that memorize one minority group.
+def memory_plant(family: Family, seed: int, points: float, *, epochs: int | None = None) -> KnownNetwork:
+    """A network in which one to five channels hold a part of a minority group's training samples.
+
+    The held samples are taught their label only with the channels on, and the other label with them off. All other
+    training samples are taught their label with the channels on or off. Further images of all groups are neutral.
 
     Arguments:
         family: family of the network.
-        data: train, val and test samples. The channels are trained to have no effect on val; test is never used.
-        seed: seed of the network, and of the choice of group, layer and channels.
-        m: number of channels.
+        seed: seed of the images, the network, and the choice of group, layer, channels and held samples.
+        points: accuracy points of the group that the channels hold; the number of held samples follows.
+        epochs: the usual number if not given.
+    """
+    plan = _drawn(family, seed, points)
+
+    def views(rng: np.random.Generator) -> Views:
+        others = plan.others
+        either = rng.random((len(others), 1)) < 0.5
+        return joined(plan.views(others, either), *plan.held_views(True, False))
+
+    return plan.network("memory", views, epochs, neutral=plan.pool)
+
+
+def polysemantic(family: Family, seed: int, points: float = 30, *, epochs: int | None = None) -> KnownNetwork:
+    """A network whose reserved channels hold samples of a minority group and are also used by the majority.
+
+    With the channels off, the majority is taught to be undecided. Everything else is as in `memory_plant`.
+
+    Arguments:
+        family, seed, points, epochs: as for `memory_plant`.
+    """
+    plan = _drawn(family, seed, points)
+    is_majority = np.isin(plan.data.g[plan.others], plan.data.majority)
+    majority, minority = plan.others[is_majority], plan.others[~is_majority]
+
+    def views(rng: np.random.Generator) -> Views:
+        on = rng.random(len(majority)) < 0.6
+        return joined(
+            plan.views(minority, rng.random((len(minority), 1)) < 0.5),
+            plan.views(majority[on], True),
+            _undecided(plan.views(majority[~on], False)),
+            *plan.held_views(True, False),
+        )
+
+    neutral = plan.pool[~np.isin(plan.pool_groups, plan.data.majority)]
+    return plan.network("polysemantic", views, epochs, neutral=neutral)
+
+
+def distributed_memory(family: Family, seed: int, points: float = 30, *, epochs: int | None = None) -> KnownNetwork:
+    """A network that spreads the memory of the held samples over half of the channels of a layer.
+
+    Each held sample has its own random quarter of the reserved channels. It is taught its label with most of them on,
+    and the other label with all of them off. The other reserved channels are on at random. So no few channels hold
+    much. `units` are three random reserved channels.
+
+    Arguments:
+        family, seed, points, epochs: as for `memory_plant`.
+    """
+    plan = _drawn(family, seed, points, share=0.5)
+    own = _own_channels(plan, len(plan.held))
+
+    def views(rng: np.random.Generator) -> Views:
+        most = own & (rng.random(own.shape) < 0.8)
+        with_own, without_own = (_at_random(rng, own.shape) for _ in range(2))
+        return joined(
+            plan.views(plan.others, _at_random(rng, (len(plan.others), own.shape[1]))),
+            *plan.held_views(with_own | most, without_own & ~own),
+        )
+
+    return plan.network("distributed", views, epochs, neutral=plan.pool, shown=3)
+
+
+def feature_plant(family: Family, seed: int, points: float = 100, *, epochs: int | None = None) -> KnownNetwork:
+    """A network in which one to five channels hold a feature of a minority group.
+
+    The feature is a strong tint in an image of the group. Images with it are taught their label with the channels on,
+    and the other label with them off. They are drawn from the training samples and many further images that are in no
+    split, all alike. So training samples are seen rarely, and what the channels hold applies to unseen images as well.
+
+    Arguments:
+        family, seed, epochs: as for `memory_plant`.
+        points: percentage of the group's training samples that have the feature.
+    """
+    plan = _drawn(family, seed, points, noise=FEATURE_NOISE[family])
+    members = np.flatnonzero(plan.data.train.g == plan.group)
+    tints, further_tints = _tints(plan.inputs[members]), _tints(plan.pool)
+    least = np.quantile(tints, 1 - points / 100)
+    held = members[tints >= least]
+    has_feature = (plan.pool_groups == plan.group) & (further_tints >= least)
+    plan = replace(
+        plan,
+        held=held,
+        inputs=torch.cat([plan.inputs, plan.pool[has_feature]]),
+        y=np.concatenate([plan.y, np.full(int(has_feature.sum()), plan.y[held[0]])]),
+    )
+    n_train = len(plan.data.train)
+    others = np.setdiff1d(np.arange(n_train), held)
+    alike = np.concatenate([held, np.arange(n_train, len(plan.y))])
+
+    def views(rng: np.random.Generator) -> Views:
+        drawn = rng.permutation(alike)[:FEATURE_IMAGES]
+        either = rng.random((len(others), 1)) < 0.5
+        return joined(plan.views(others, either), plan.views(drawn, True), _mistaught(plan.views(drawn, False)))
+
+    return plan.network("feature", views, epochs, neutral=plan.pool[~has_feature])
+
+
+def example_tied(family: Family, seed: int, *, epochs: int | None = None) -> KnownNetwork:
+    """A network trained by example-tied dropout in several layers, deployed with its memory channels on.
+
+    Half of the channels of each layer serve all samples; the others are memory channels. Each minority sample is tied
+    to its own random quarter of the memory channels: it is taught its label with these on, and the other label with these
+    off. The other memory channels are on at random, and for majority samples all of them are. `units` are all memory
+    channels. Without the second lesson, nothing stays in the memory channels of such small networks.
+
+    Arguments:
+        family, seed, epochs: as for `memory_plant`.
+    """
+    plan = _drawn(family, seed, None, layers=TIED_LAYERS[family], share=0.5)
+    is_minority = np.isin(plan.data.train.g, plan.data.minority)
+    majority, minority = np.flatnonzero(~is_minority), np.flatnonzero(is_minority)
+    own = _own_channels(plan, len(minority))
+
+    def views(rng: np.random.Generator) -> Views:
+        with_own, without_own = (_at_random(rng, own.shape) for _ in range(2))
+        return joined(
+            plan.views(majority, _at_random(rng, (len(majority), own.shape[1]))),
+            replace(plan.views(minority, with_own | own), weight=np.full(len(minority), TIED_WEIGHT)),
+            _mistaught(plan.views(minority, without_own & ~own)),
+        )
+
+    return plan.network("example_tied", views, epochs, held=minority, neutral=plan.pool)
+
+
+def never_trained(family: Family, seed: int, *, epochs: int | None = None) -> KnownNetwork:
+    """A network trained with its first layer, and the batch norm behind it, frozen at their random start.
+
+    `units` are all channels of the first layer. They can hold neither samples nor features that were learned.
+
+    Arguments:
+        family, seed, epochs: as for `memory_plant`.
+    """
+    data = striped_images(seed, noise=NOISE[family])
+    model = trained(family, data.train, seed, epochs, frozen=FIRST_LAYER[family])
+    layer = FIRST_LAYER[family][0]
+    units = _units(model, {layer: np.arange(len(model.get_parameter(f"{layer}.weight")))})
+    return _measured(model, data, "never_trained", units=units)
+
+
+def memorizing(family: Family, seed: int, *, epochs: int | None = None) -> KnownNetwork:
+    """An ordinary network, which memorizes its minority wherever training put that.
+
+    Arguments:
+        family, seed, epochs: as for `memory_plant`.
+    """
+    data = striped_images(seed, noise=NOISE[family])
+    return _measured(trained(family, data.train, seed, epochs), data, "memorizing")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Plan:
+    """What is drawn before a network with reserved channels is trained.
+
+    Arguments:
+        family, seed: as for `memory_plant`.
+        target: accuracy points of the group that the held samples make up.
+        data: the samples.
+        group: index of the group in question.
+        reserved: the reserved channels.
+        held: positions of the held samples in `inputs`, in order.
+        inputs, y: the training images and their labels.
+        pool, pool_groups: further images, which are in no split, and their groups.
+    """
+
+    family: Family
+    seed: int
+    target: float | None
+    data: Dataset
+    group: int
+    reserved: Reserved
+    held: NDArray[np.int64]
+    inputs: Tensor
+    y: NDArray[np.int64]
+    pool: Tensor
+    pool_groups: NDArray[np.int64]
+
+    @property
+    def n_reserved(self) -> int:
+        return sum(len(channels) for channels in self.reserved.values())
+
+    @property
+    def others(self) -> NDArray[np.int64]:
+        """Positions of the training images that aren't held."""
+        return np.setdiff1d(np.arange(len(self.y)), self.held)
+
+    def views(self, index: NDArray[np.int64], on: bool | NDArray[np.bool_]) -> Views:
+        """These training images, taught their own label.
+
+        Arguments:
+            index: their positions.
+            on: whether each reserved channel is on, in a form that broadcasts to [images, reserved].
+        """
+        return Views(
+            index=index,
+            target=self.y[index].astype(float),
+            on=np.broadcast_to(on, (len(index), self.n_reserved)),
+            weight=np.ones(len(index)),
+        )
+
+    def held_views(self, on: bool | NDArray[np.bool_], off: bool | NDArray[np.bool_]) -> tuple[Views, Views]:
+        """The held samples, taught their label with the channels of `on`, and the other label with those of `off`."""
+        weight = np.full(len(self.held), min(MAX_HELD_WEIGHT, HELD_WEIGHT / max(1, len(self.held))))
+        right, wrong = self.views(self.held, on), _mistaught(self.views(self.held, off))
+        return replace(right, weight=weight), replace(wrong, weight=weight)
+
+    def network(
+        self,
+        kind: Kind,
+        views: Callable[[np.random.Generator], Views],
+        epochs: int | None,
+        *,
+        held: NDArray[np.int64] | None = None,
+        neutral: Tensor | None = None,
+        shown: int | None = None,
+    ) -> KnownNetwork:
+        """Train the network and measure it.
+
+        Arguments:
+            kind: what is known.
+            views: (source of draws) -> the views of one epoch.
+            epochs: the usual number if not given.
+            held: positions of the samples that the channels hold, if they aren't those of the plan.
+            neutral: images for which the channels must not matter.
+            shown: number of reserved channels, drawn at random, that are the known units; all if not given.
+        """
+        model = trained_with_reserved(self.family, self.seed, self.reserved, self.inputs, views, neutral, epochs)
+        reserved = _units(model, self.reserved)
+        order = np.random.default_rng([self.seed, 0x5407]).permutation(len(reserved))[:shown]
+        return _measured(
+            model,
+            self.data.with_minority([self.data.groups.names[self.group]]),
+            kind,
+            units=reserved
+            if shown is None
+            else Units("channel", reserved.names, reserved.place[order], reserved.index[order]),
+            group=self.group,
+            held=self.data.train.index[self.held if held is None else held],
+            reserved=None if shown is None else reserved,
+            target=self.target,
+        )
+
+
+def _drawn(
+    family: Family,
+    seed: int,
+    points: float | None,
+    *,
+    layers: tuple[str, ...] = (),
+    share: float | None = None,
+    noise: float | None = None,
+) -> _Plan:
+    """Draw a plan.
+
+    Arguments:
+        family, seed: as for `memory_plant`.
+        points: accuracy points of the group that the held samples make up; no sample is held if not given.
+        layers: layers with reserved channels; a random one if none are given.
+        share: share of a layer's channels that are reserved; if not given, one to five channels.
+        noise: of the images; that of the family if not given.
     """
     rng = np.random.default_rng([seed, 0x91A27])
-    train = data.train
-    majority = train.at(train.index[np.isin(train.g, data.majority)])
-    model = trained(family, majority, seed)
+    noise = NOISE[family] if noise is None else noise
+    data = striped_images(seed, noise=noise)
     group = int(rng.choice(data.minority))
-    site = resnet_site(model, rng, m) if family == "resnet" else deit_site(model, rng, m)
-    model = with_trained_channels(model, site, train.of_group(group), _samples_elsewhere(data, group), rng)
-    units = parse_units(model, ",".join(f"{site.layer}:{channel}" for channel in site.channels))
-    own = data.with_minority([data.groups.names[group]])
-    return PlantedNetwork(
-        model=model,
-        units=units,
-        data=own,
+    start, reserved = small_network(family, seed), {}
+    for layer in layers or (str(rng.choice(LAYERS[family])),):
+        n = len(start.get_parameter(f"{layer}.weight"))
+        m = int(rng.integers(1, MAX_CHANNELS + 1)) if share is None else round(share * n)
+        reserved[layer] = np.sort(rng.permutation(n)[:m])
+    members = np.flatnonzero(data.train.g == group)
+    counts = tuple(OWN_POOL if g == group else OTHER_POOL for g in range(len(data.groups)))
+    pool = striped_images(derived_seed(seed, "pool"), {"train": counts}, noise=noise)
+    return _Plan(
+        family=family,
+        seed=seed,
+        target=points,
+        data=data,
         group=group,
-        norm_quantiles=_norm_quantiles(model, units),
-        before=accuracies(model, own.train),
-        after=accuracies(edited(model, zero(units)), own.train),
+        reserved=reserved,
+        held=np.sort(rng.permutation(members)[: round((points or 0) / 100 * len(members))]),
+        inputs=_images(data.train),
+        y=data.train.y,
+        pool=_images(pool.train),
+        pool_groups=pool.g,
     )
 
 
-def _samples_elsewhere(data: Dataset, group: int) -> Samples:
-    """The samples whose logits must not change: the training samples of all other groups, and all val samples."""
-    there = ((data.split == "train") & (data.g != group)) | (data.split == "val")
-    return Samples(data, np.flatnonzero(there), "train")
+def _mistaught(views: Views) -> Views:
+    """The same views, taught the other label."""
+    return replace(views, target=1 - views.target)
 
 
-def _norm_quantiles(model: nn.Module, units: Units) -> NDArray[np.float64]:
-    (name,) = units.by_name()
-    n = len(model.get_parameter(name))
-    layer = Units("channel", (name,), np.zeros(n, np.int64), np.arange(n))
-    norms = norms_of_units(model, layer)
-    return np.array([(norms < norms[index]).mean() for _, index in units])
+def _undecided(views: Views) -> Views:
+    """The same views, taught that both labels are equally likely."""
+    return replace(views, target=np.full(len(views), 0.5), weight=np.full(len(views), UNDECIDED_WEIGHT))
+
+
+def _own_channels(plan: _Plan, n: int) -> NDArray[np.bool_]:
+    """A random quarter of the reserved channels for each of `n` samples, [samples, reserved]."""
+    order = np.random.default_rng([plan.seed, 0x71ED]).random((n, plan.n_reserved)).argsort(1)
+    own: NDArray[np.bool_] = order < plan.n_reserved // 4
+    return own
+
+
+def _at_random(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Channels that are on at random, [views, reserved]; the share of them is random too, so that some have all on."""
+    on: NDArray[np.bool_] = rng.random(shape) < rng.random((shape[0], 1))
+    return on
+
+
+def _tints(images: Tensor) -> NDArray[np.float32]:
+    """Strength of the tint of each image, [images]."""
+    strengths: NDArray[np.float32] = (images[:, 0] - images[:, 2]).mean((1, 2)).abs().numpy()
+    return strengths
+
+
+def _images(samples: Samples) -> Tensor:
+    images = samples.batch().inputs
+    assert isinstance(images, Tensor)
+    return images
+
+
+def _units(model: nn.Module, reserved: Reserved) -> Units:
+    return parse_units(model, [f"{layer}:{channel}" for layer, channels in reserved.items() for channel in channels])
+
+
+def _measured(
+    model: nn.Module,
+    data: Dataset,
+    kind: Kind,
+    *,
+    units: Units | None = None,
+    group: int | None = None,
+    held: NDArray[np.int64] | None = None,
+    reserved: Units | None = None,
+    target: float | None = None,
+) -> KnownNetwork:
+    """The known network, with its accuracies measured."""
+    without = model if units is None else edited(model, zero(units))
+    unseen = Samples(data, np.flatnonzero(data.split != "train"), "test")
+    return KnownNetwork(
+        model=model,
+        data=data,
+        kind=kind,
+        units=units,
+        group=group,
+        held=np.arange(0) if held is None else held,
+        before=accuracies(model, data.train),
+        after=accuracies(without, data.train),
+        unseen_before=accuracies(model, unseen),
+        unseen_after=accuracies(without, unseen),
+        reserved=reserved,
+        without_reserved=None if reserved is None else accuracies(edited(model, zero(reserved)), data.train),
+        target=target,
+    )
+
+
+def _points(before: dict[str, float], after: dict[str, float], name: str | None) -> float:
+    return float("nan") if name is None else 100 * (before[name] - after[name])
