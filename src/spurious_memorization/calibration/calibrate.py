@@ -78,7 +78,7 @@ def calibrate(
 
 
 def planned_trials(settings: CalibrateSettings) -> list[PlannedTrial]:
-    """Every trial. The families of networks take turns."""
+    """Every trial. The kinds and the families of networks take turns, so that a part of a run shows each of them."""
     counts = {
         **{f"memory_{n}": settings.strong_plants if n >= STRONG else settings.weak_plants for n in POINTS},
         "feature": settings.features,
@@ -86,11 +86,12 @@ def planned_trials(settings: CalibrateSettings) -> list[PlannedTrial]:
         "memorizing": settings.memorizing,
         **dict.fromkeys(("distributed", "polysemantic", "example_tied"), settings.described),
     }
-    return [
-        PlannedTrial(kind, FAMILIES[1 - n % 2], settings.seed + n)
+    planned = [
+        ((n + 1) / count, PlannedTrial(kind, FAMILIES[1 - n % 2], settings.seed + n))
         for kind, count in counts.items()
         for n in range(count)
     ]
+    return [trial for _, trial in sorted(planned, key=lambda one: one[0])]
 
 
 def _begin(out: Path, settings: CalibrateSettings) -> None:

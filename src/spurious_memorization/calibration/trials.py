@@ -32,6 +32,7 @@ from ..studies.pipeline import study_in_memory
 from ..studies.settings import StudySettings
 from .networks import Family
 from .plants import (
+    FIRST_LAYER,
     KnownNetwork,
     distributed_memory,
     example_tied,
@@ -45,11 +46,13 @@ from .pseudo_minority_of_margins import with_minority_of_like_margins
 
 Record = dict[str, Any]
 
-DRAWS = 3
+DRAWS = 2
 """Random families per network."""
 
 PER_GROUP = 60
-"""Samples per group on which random sets are measured."""
+"""Samples per group on which random sets are measured beside planted channels."""
+PER_GROUP_OF_NULLS = 40
+"""The same where there is nothing to find."""
 
 LARGE = 10
 """Units of a large random set."""
@@ -67,7 +70,7 @@ def memorizing_trial(family: Family, seed: int, controls: int) -> Record:
     - memorizing_random: the third question about sets of three.
     """
     known = memorizing(family, seed)
-    ask = _Asker(known.model, known.data, controls)
+    ask = _Asker(known.model, known.data, controls, per_group=PER_GROUP_OF_NULLS)
     rng = np.random.default_rng([seed, 0x7A1A15])
     layers = _layers(known.model)
     answers: dict[str, list[bool]] = {name: [] for name in MEMORIZING_ROWS}
@@ -83,7 +86,7 @@ def memorizing_trial(family: Family, seed: int, controls: int) -> Record:
         answers["memorizing_random"] += _yes(of_three, "memorizing")
     for draw in range(2):
         like = with_minority_of_like_margins(known.model, known.data, 1000 * seed + draw)
-        named = _Asker(known.model, like, 19, ask.engine)
+        named = _Asker(known.model, like, 19, per_group=PER_GROUP_OF_NULLS, engine=ask.engine)
         of_traced = named.about_criterion("gradient", (), "1..3", seed=draw)
         answers["selective_like_margins"] += _per_family(of_traced, "selective")
         size = str(int(rng.choice([5, LARGE])))
@@ -105,18 +108,16 @@ def never_trained_trial(family: Family, seed: int, controls: int) -> Record:
     """A network whose first layer was never trained, so that its channels hold no samples.
 
     - never_trained_verdict: three channels by gradient, selected on one half and tested on the other: memorizing?
-    - never_trained_question: the third question about these, and about random sets of three.
+    - never_trained_question: the third question about these.
     """
     known = never_trained(family, seed)
-    ask = _Asker(known.model, known.data, controls)
-    (layer,) = known.units.by_name()
-    traced = ask.about_criterion("gradient", (short_name(layer),), "3", seed=seed, every_question=True)
-    drawn = ask.about_criterion("random", (short_name(layer),), "3", seed=seed, every_question=True)
-    own = _own_rows(traced)
+    ask = _Asker(known.model, known.data, controls, per_group=PER_GROUP_OF_NULLS)
+    layer = FIRST_LAYER[family][0]
+    own = _own_rows(ask.about_criterion("gradient", (layer,), "3", seed=seed, every_question=True))
     return {
         "answers": {
             "never_trained_verdict": [bool((own["verdict"] == "memorizing").any())],
-            "never_trained_question": _yes(own, "memorizing") + _yes(drawn, "memorizing"),
+            "never_trained_question": _yes(own, "memorizing"),
         },
         "verdicts": own["verdict"].tolist(),
     }
@@ -157,17 +158,20 @@ def _described(make: Callable[[Family, int], KnownNetwork]) -> Callable[[Family,
 
 def _planted(known: KnownNetwork, seed: int, controls: int, criterion: Sequence[str]) -> Record:
     """What the tool says of the known channels, and how many of them each criterion finds."""
+    units, group = known.units, known.group
+    if units is None or group is None:
+        raise ValueError(f"a network of kind {known.kind} has no known channels")
     record: Record = {
-        "units": str(known.units),
-        "n_units": len(known.units),
-        "group": known.data.groups.names[known.group],
+        "units": str(units),
+        "n_units": len(units),
+        "group": known.data.groups.names[group],
         "accepted": known.is_accepted,
         "points": known.points,
     }
     if not known.is_accepted:
         return record
-    record["recall"] = recalls_of(known, seed, criterion)
-    found = _Asker(known.model, known.data, controls).about(known.units, seed=seed, every_question=True)
+    record["recall"] = recalls_of(known.model, known.data, units, group, seed=seed, own=criterion)
+    found = _Asker(known.model, known.data, controls, per_group=PER_GROUP).about(units, seed=seed, every_question=True)
     (row,) = _own_rows(found).to_dict(orient="records")
     figures = (
         "tested_accuracy_change",
@@ -187,16 +191,21 @@ def _planted(known: KnownNetwork, seed: int, controls: int, criterion: Sequence[
     return {**record, **{name: float(row[name]) for name in figures}, **answers}
 
 
-def recalls_of(known: KnownNetwork, seed: int, own: Sequence[str] = ()) -> dict[str, float]:
+def recalls_of(
+    model: nn.Module, data: Dataset, units: Units, group: int, *, seed: int, own: Sequence[str] = ()
+) -> dict[str, float]:
     """For each criterion, the share of the known channels that are among its first, as many as are known.
 
     Arguments:
-        known: the network.
+        model: the network.
+        data: its samples.
+        units: the known channels.
+        group: whose samples the criteria look at.
         seed: of the random ranking.
         own: criteria of a user, `module:function`.
     """
-    model, units = known.model, set(known.units)
-    samples, unseen = (known.data.samples(split).of_group(known.group) for split in ("train", "test"))
+    known = set(units)
+    samples, unseen = (data.samples(split).of_group(group) for split in ("train", "test"))
     rankings: dict[str, Callable[[], Scores]] = {
         "ablation": lambda: ablation(model, samples),
         "gradient": lambda: gradient(model, samples),
@@ -210,7 +219,7 @@ def recalls_of(known: KnownNetwork, seed: int, own: Sequence[str] = ()) -> dict[
         rankings[name] = lambda name=name: Scores(  # type: ignore[misc]
             checked_scores(name, find_criterion(name)(model, samples.batch()), model, Selection()), "channel", True
         )
-    return {name: len(units & set(top(scores(), len(units)))) / len(units) for name, scores in rankings.items()}
+    return {name: len(known & set(top(scores(), len(known)))) / len(known) for name, scores in rankings.items()}
 
 
 POINTS = (10, 20, 30, 60)
@@ -256,11 +265,14 @@ class _Asker:
         model: the network.
         data: its samples.
         controls: null sets per selected set, at most.
+        per_group: samples per group on which random sets are measured.
         engine: for the network, if there is one already.
     """
 
-    def __init__(self, model: nn.Module, data: Dataset, controls: int, engine: Engine | None = None) -> None:
-        self.model, self.data, self.controls = model, data, controls
+    def __init__(
+        self, model: nn.Module, data: Dataset, controls: int, *, per_group: int, engine: Engine | None = None
+    ) -> None:
+        self.model, self.data, self.controls, self.per_group = model, data, controls, per_group
         self.engine = engine or engine_for(model, data.train)
 
     def about(self, units: Units, *, seed: int, every_question: bool = False) -> pd.DataFrame:
@@ -277,7 +289,7 @@ class _Asker:
 
     def _effects(self, **settings: Any) -> pd.DataFrame:
         split = ("train", "test") if settings["every_question"] else ("train",)
-        chosen = StudySettings(controls=self.controls, per_group=PER_GROUP, split=split, **settings)
+        chosen = StudySettings(controls=self.controls, per_group=self.per_group, split=split, **settings)
         found = study_in_memory(self.model, self.data, chosen, engine=self.engine).effects()
         return found[found["split"] == "train"]
 
