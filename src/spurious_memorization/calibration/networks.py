@@ -18,7 +18,7 @@ from .striped_images import SIZE
 Family = Literal["resnet", "deit"]
 FAMILIES: tuple[Family, ...] = ("resnet", "deit")
 
-NOISE: dict[Family, float] = {"resnet": 1.5, "deit": 2.5}
+NOISE: dict[Family, float] = {"resnet": 2.0, "deit": 2.5}
 """Noise of the images with which a network of the family has to memorize its minority."""
 EPOCHS: dict[Family, int] = {"resnet": 10, "deit": 15}
 """Epochs of ordinary training after which the training samples are memorized."""
@@ -58,7 +58,7 @@ def trained(
     optimizer = optimizer_of(model, family)
     for epoch in range(EPOCHS[family] if epochs is None else epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(x))
-        for some in torch.from_numpy(order).split(BATCH):
+        for some in map(torch.from_numpy, np.array_split(order, -(-len(x) // BATCH))):
             loss = F.cross_entropy(model(x[some]), y[some])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -74,7 +74,7 @@ def optimizer_of(model: nn.Module, family: Family) -> torch.optim.Optimizer:
 
 def fast(model: nn.Module) -> nn.Module:
     """The same network with its numbers in the order in which CPUs compute convolutions faster."""
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def fast_inputs(inputs: Any) -> Tensor:
@@ -85,7 +85,7 @@ def fast_inputs(inputs: Any) -> Tensor:
 
 def deployed(model: nn.Module) -> nn.Module:
     """A trained network as it is used: in evaluation mode, no parameter frozen, its numbers in the usual order."""
-    return model.requires_grad_(True).eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
+    return model.requires_grad_(True).eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def accuracies(model: nn.Module, samples: Samples) -> dict[str, float]:

@@ -276,9 +276,9 @@ def example_tied(family: Family, seed: int, *, epochs: int | None = None) -> Kno
     """A network trained by example-tied dropout in several layers, deployed with its memory channels on.
 
     Half of the channels of each layer serve all samples; the others are memory channels. Each minority sample is tied
-    to its own random quarter of the memory channels: it is taught its label with these on, and the other label with these
-    off. The other memory channels are on at random, and for majority samples all of them are. `units` are all memory
-    channels. Without the second lesson, nothing stays in the memory channels of such small networks.
+    to its own random quarter of the memory channels. It is taught its label with these on, and the other label with
+    these off. The other memory channels are on at random; so are all of them for majority samples. `units` are all
+    memory channels. Without the second lesson, nothing stays in the memory channels of such small networks.
 
     Arguments:
         family, seed, epochs: as for `memory_plant`.
@@ -445,8 +445,8 @@ def _drawn(
         m = int(rng.integers(1, MAX_CHANNELS + 1)) if share is None else round(share * n)
         reserved[layer] = np.sort(rng.permutation(n)[:m])
     members = np.flatnonzero(data.train.g == group)
-    counts = tuple(OWN_POOL if g == group else OTHER_POOL for g in range(len(data.groups)))
-    pool = striped_images(derived_seed(seed, "pool"), {"train": counts}, noise=noise)
+    of_0, of_1, of_2, of_3 = (OWN_POOL if g == group else OTHER_POOL for g in range(4))
+    pool = striped_images(derived_seed(seed, "pool"), {"train": (of_0, of_1, of_2, of_3)}, noise=noise)
     return _Plan(
         family=family,
         seed=seed,

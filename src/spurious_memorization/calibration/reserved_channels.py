@@ -116,7 +116,7 @@ def settle_norms(model: nn.Module, inputs: Tensor) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over batches
-    for some in inputs.split(100):
+    for some in torch.split(inputs, 100):
         model(some)
     model.eval()
 

@@ -1,0 +1,154 @@
+"""Known networks: what is said of their channels is true, as measured by the edit `zero`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import spurious_memorization as sm
+from spurious_memorization.calibration.networks import FAMILIES, accuracies, small_network, trained
+from spurious_memorization.calibration.plants import (
+    FIRST_LAYER,
+    LAYERS,
+    TIED_LAYERS,
+    KnownNetwork,
+    distributed_memory,
+    example_tied,
+    feature_plant,
+    memorizing,
+    memory_plant,
+    never_trained,
+    polysemantic,
+)
+from spurious_memorization.calibration.reserved_channels import Views, joined, trained_with_reserved
+from spurious_memorization.calibration.striped_images import striped_images
+
+GENERATORS = {
+    "memory": lambda family, seed, **options: memory_plant(family, seed, 30, **options),
+    "feature": feature_plant,
+    "distributed": distributed_memory,
+    "polysemantic": polysemantic,
+    "example_tied": example_tied,
+    "never_trained": never_trained,
+    "memorizing": memorizing,
+}
+EVERY = [(kind, family) for kind in GENERATORS for family in FAMILIES]
+RESERVED = ("memory", "feature", "distributed", "polysemantic", "example_tied")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def plant(request: pytest.FixtureRequest) -> KnownNetwork:
+    """A finished memory plant."""
+    torch.set_num_threads(1)
+    return memory_plant(request.param, SEEDS["memory", request.param], 30)
+
+
+SEEDS = dict.fromkeys(EVERY, 0)
+"""A seed per kind and family whose network is accepted."""
+
+
+def test_a_memory_plant_holds_the_held_samples_and_nothing_else(plant: KnownNetwork):
+    assert plant.is_accepted
+    without = sm.edits.edited(plant.model, sm.edits.zero(plant.units))
+    assert plant.before == accuracies(plant.model, plant.data.train)
+    assert plant.after == accuracies(without, plant.data.train)
+    name = plant.data.groups.names[plant.group]
+    assert plant.points == pytest.approx(100 * (plant.before[name] - plant.after[name]))
+    assert plant.data.minority == (plant.group,)
+    assert (plant.data.g[plant.held] == plant.group).all()
+    assert len(plant.held) == 18
+    held = plant.data.train.at(plant.held)
+    assert accuracies(plant.model, held)[name] - accuracies(without, held)[name] >= 0.8
+
+
+def test_acceptance_follows_from_the_accuracies(plant: KnownNetwork):
+    name = plant.data.groups.names[plant.group]
+    other = next(group for group in plant.before if group != name)
+    assert not replace(plant, after=plant.before).is_accepted
+    assert not replace(plant, after={**plant.after, other: plant.before[other] - 0.03}).is_accepted
+    assert not replace(plant, unseen_after={**plant.unseen_after, name: plant.unseen_before[name] - 0.2}).is_accepted
+    assert not replace(plant, before={**plant.before, name: 0.5}).is_accepted
+    assert not replace(plant, unseen_before={**plant.unseen_before, name: 0.9}).is_accepted
+
+
+@pytest.mark.parametrize(("kind", "family"), EVERY)
+def test_each_kind_says_what_it_is(kind: str, family):
+    known = GENERATORS[kind](family, 3, epochs=0)
+    assert known.kind == kind
+    assert not known.model.training
+    assert not known.is_accepted
+    if kind == "memorizing":
+        assert known.units is known.group is None
+        assert np.isnan(known.points)
+        return
+    names = {"example_tied": TIED_LAYERS, "never_trained": FIRST_LAYER}.get(kind, LAYERS)[family]
+    assert {name.removesuffix(".weight") for name in known.units.by_name()} <= {*names}
+    if kind in RESERVED:
+        assert known.data.minority == (known.group,)
+        assert (known.data.split[known.held] == "train").all()
+    if kind in ("memory", "feature", "polysemantic"):
+        assert 1 <= len(known.units) <= 5
+    if kind == "distributed":
+        assert len(known.units) == 3
+        assert set(known.units) < set(known.reserved)
+    assert 2 * len(known.reserved or ()) in (0, 128)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_seed_gives_the_same_network(family):
+    one, two, other = (memory_plant(family, seed, 30, epochs=1) for seed in (5, 5, 6))
+    assert str(one.units) == str(two.units)
+    assert (one.held == two.held).all()
+    states = [known.model.state_dict() for known in (one, two, other)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert any(not torch.equal(value, states[2][name]) for name, value in states[0].items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_channel_that_is_off_in_training_is_a_zeroed_channel(family):
+    layer = LAYERS[family][0]
+    reserved = {layer: np.array([2, 7])}
+    seen = {}
+
+    def views(rng: np.random.Generator) -> Views:
+        n = np.arange(8)
+        parts = [Views(index=n, target=n % 2.0, on=np.full((8, 2), on), weight=np.ones(8)) for on in (True, False)]
+        seen["views"] = joined(*parts)
+        return seen["views"]
+
+    x = torch.randn(8, 3, 24, 24)
+    model = trained_with_reserved(family, 0, reserved, x, views, epochs=1)
+    assert len(seen["views"]) == 16
+    units = sm.parse_units(model, f"{layer}:2,{layer}:7")
+    from spurious_memorization.training.objectives.example_tied_dropout import dropped
+
+    kept = torch.ones(8, len(model.get_parameter(f"{layer}.weight")), dtype=torch.bool)
+    kept[:, [2, 7]] = False
+    with torch.no_grad():
+        with dropped(model, (layer,), lambda *_: kept):
+            off = model(x)
+        assert torch.allclose(off, sm.edits.edited(model, sm.edits.zero(units))(x), atol=1e-6)
+        assert not torch.allclose(off, model(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frozen_layers_keep_their_random_start(family):
+    model, start = trained(family, striped_images(1).train, 1, 1, frozen=FIRST_LAYER[family]), small_network(family, 1)
+    for name, value in start.named_parameters():
+        is_first = name.startswith(FIRST_LAYER[family])
+        assert torch.equal(value, model.get_parameter(name)) == is_first
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "family"), EVERY)
+def test_the_truth_holds_in_each_kind(kind: str, family):
+    torch.set_num_threads(1)
+    known = GENERATORS[kind](family, SEEDS[kind, family])
+    assert known.is_accepted
+    if known.units is not None:
+        without = sm.edits.edited(known.model, sm.edits.zero(known.units))
+        assert known.after == accuracies(without, known.data.train)
