@@ -28,6 +28,9 @@ from .trials import POINTS, Record, run_trial
 
 MAX_WORKERS = 256
 
+SEEDS_PER_KIND = 10_000
+"""Networks of different kinds have different seeds."""
+
 
 class PlannedTrial(NamedTuple):
     """One trial: its kind, the family of its network, and the seed."""
@@ -87,8 +90,8 @@ def planned_trials(settings: CalibrateSettings) -> list[PlannedTrial]:
         **dict.fromkeys(("distributed", "polysemantic", "example_tied"), settings.described),
     }
     planned = [
-        ((n + 1) / count, PlannedTrial(kind, FAMILIES[1 - n % 2], settings.seed + n))
-        for kind, count in counts.items()
+        ((n + 1) / count, PlannedTrial(kind, FAMILIES[1 - n % 2], settings.seed + SEEDS_PER_KIND * place + n))
+        for place, (kind, count) in enumerate(counts.items())
         for n in range(count)
     ]
     return [trial for _, trial in sorted(planned, key=lambda one: one[0])]

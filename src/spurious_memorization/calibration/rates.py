@@ -140,11 +140,8 @@ def recalls(records: pd.DataFrame) -> pd.DataFrame:
     """
     plants = accepted_plants(records)
     memory = plants[plants["kind"].str.startswith("memory_")]
-    columns = {
-        **{family: memory[memory["family"] == family] for family in FAMILIES},
-        "memory": memory,
-        "feature": plants[plants["kind"] == "feature"],
-    }
+    columns: dict[str, pd.DataFrame] = {family: memory[memory["family"] == family] for family in FAMILIES}
+    columns |= {"memory": memory, "feature": plants[plants["kind"] == "feature"]}
     names = dict.fromkeys(name for recall in plants["recall"] for name in recall)
     rows = []
     for criterion in names:
@@ -171,7 +168,9 @@ def described_verdicts(records: pd.DataFrame) -> pd.DataFrame:
         counts = accepted["verdict"].value_counts()
         points = float(accepted["points"].mean()) if len(accepted) else np.nan
         row: dict[str, Any] = {"kind": kind, "made": len(here), "plants": len(accepted), "points": points}
-        rows.append(row | {verdict: int(counts.get(verdict, 0)) for verdict in VERDICTS})
+        for verdict in VERDICTS:
+            row[verdict] = int(counts.get(verdict, 0))
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

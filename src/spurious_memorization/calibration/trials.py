@@ -49,10 +49,8 @@ Record = dict[str, Any]
 DRAWS = 2
 """Random families per network."""
 
-PER_GROUP = 60
-"""Samples per group on which random sets are measured beside planted channels."""
-PER_GROUP_OF_NULLS = 40
-"""The same where there is nothing to find."""
+PER_GROUP = 30
+"""Samples per group on which random sets are measured."""
 
 LARGE = 10
 """Units of a large random set."""
@@ -70,7 +68,7 @@ def memorizing_trial(family: Family, seed: int, controls: int) -> Record:
     - memorizing_random: the third question about sets of three.
     """
     known = memorizing(family, seed)
-    ask = _Asker(known.model, known.data, controls, per_group=PER_GROUP_OF_NULLS)
+    ask = _Asker(known.model, known.data, controls)
     rng = np.random.default_rng([seed, 0x7A1A15])
     layers = _layers(known.model)
     answers: dict[str, list[bool]] = {name: [] for name in MEMORIZING_ROWS}
@@ -86,7 +84,7 @@ def memorizing_trial(family: Family, seed: int, controls: int) -> Record:
         answers["memorizing_random"] += _yes(of_three, "memorizing")
     for draw in range(2):
         like = with_minority_of_like_margins(known.model, known.data, 1000 * seed + draw)
-        named = _Asker(known.model, like, 19, per_group=PER_GROUP_OF_NULLS, engine=ask.engine)
+        named = _Asker(known.model, like, 19, engine=ask.engine)
         of_traced = named.about_criterion("gradient", (), "1..3", seed=draw)
         answers["selective_like_margins"] += _per_family(of_traced, "selective")
         size = str(int(rng.choice([5, LARGE])))
@@ -111,7 +109,7 @@ def never_trained_trial(family: Family, seed: int, controls: int) -> Record:
     - never_trained_question: the third question about these.
     """
     known = never_trained(family, seed)
-    ask = _Asker(known.model, known.data, controls, per_group=PER_GROUP_OF_NULLS)
+    ask = _Asker(known.model, known.data, controls)
     layer = FIRST_LAYER[family][0]
     own = _own_rows(ask.about_criterion("gradient", (layer,), "3", seed=seed, every_question=True))
     return {
@@ -171,7 +169,7 @@ def _planted(known: KnownNetwork, seed: int, controls: int, criterion: Sequence[
     if not known.is_accepted:
         return record
     record["recall"] = recalls_of(known.model, known.data, units, group, seed=seed, own=criterion)
-    found = _Asker(known.model, known.data, controls, per_group=PER_GROUP).about(units, seed=seed, every_question=True)
+    found = _Asker(known.model, known.data, controls).about(units, seed=seed, every_question=True)
     (row,) = _own_rows(found).to_dict(orient="records")
     figures = (
         "tested_accuracy_change",
@@ -265,18 +263,15 @@ class _Asker:
         model: the network.
         data: its samples.
         controls: null sets per selected set, at most.
-        per_group: samples per group on which random sets are measured.
         engine: for the network, if there is one already.
     """
 
-    def __init__(
-        self, model: nn.Module, data: Dataset, controls: int, *, per_group: int, engine: Engine | None = None
-    ) -> None:
-        self.model, self.data, self.controls, self.per_group = model, data, controls, per_group
+    def __init__(self, model: nn.Module, data: Dataset, controls: int, *, engine: Engine | None = None) -> None:
+        self.model, self.data, self.controls = model, data, controls
         self.engine = engine or engine_for(model, data.train)
 
     def about(self, units: Units, *, seed: int, every_question: bool = False) -> pd.DataFrame:
-        """The effects of zeroing these units, in training. Unseen samples are measured only if each question is asked."""
+        """The effects of zeroing these units, in training. Unseen samples are measured if every question is asked."""
         return self._effects(units=tuple(str(units).split(",")), seed=seed, every_question=every_question)
 
     def about_criterion(
@@ -289,7 +284,7 @@ class _Asker:
 
     def _effects(self, **settings: Any) -> pd.DataFrame:
         split = ("train", "test") if settings["every_question"] else ("train",)
-        chosen = StudySettings(controls=self.controls, per_group=self.per_group, split=split, **settings)
+        chosen = StudySettings(controls=self.controls, per_group=PER_GROUP, split=split, **settings)
         found = study_in_memory(self.model, self.data, chosen, engine=self.engine).effects()
         return found[found["split"] == "train"]
 

@@ -48,6 +48,7 @@ from .rules import parse_edits, parse_splits, rankings_of, rules_of
 from .selection import select_units
 from .settings import StudySettings, parse_sizes
 from .store import FolderStore, MemoryStore, Store
+from .strongest import strongest_edits
 from .study import Study, groups_of_study
 from .study_effects import study_effects
 
@@ -211,6 +212,9 @@ def _study(
             "other_epochs",
             effects_at_other_epochs(others, selected, settings, loss=rules.loss, store=own, execution=execution),
         )
+    if settings.strongest:
+        searched = strongest_edits(model, data, selected, settings, loss=rules.loss, execution=execution)
+        own.save_frame("strongest", searched)
     if rankings and settings.unit != "weight":
         scores = {ranking: scores_of(ranking) for ranking in rankings}
         own.save_frame("agreement", _agreement(network, settings, scores, own, execution))

@@ -26,8 +26,8 @@ FIRST_OF_ANY_SIZE = 40
 NEAREST = 15
 """The sizes of these sets, those nearest in damage, bound the sizes that are drawn afterwards."""
 PER_ROUND = 40
-ENOUGH_MATCHED = 99
-MAX_OF_ANY_SIZE = 400
+ENOUGH_MATCHED = 59
+MAX_OF_ANY_SIZE = 320
 MAX_GENTLE = 120
 """Draws for a set that is gentler than nearly all random sets: more of them are not nearer."""
 
@@ -82,7 +82,7 @@ def draw_null_sets(measured: Measured, pools: Sequence[Pool], selected: Sequence
 
 
 def _rankings(n: int, of: int) -> str:
-    return f"{n} of {of} {'ranking is' if n == 1 else 'rankings are'}"
+    return f"{n} of {of} rankings {'is' if n == 1 else 'are'}"
 
 
 def _available(pool: Pool, wanted: int) -> int:

@@ -98,6 +98,12 @@ class StudySettings(TraceSettings):
         None, ge=1, le=MAX_COUNT, description="measure controls on this number of samples per group; on all by default"
     )
     other_epochs: Words = Field((), description="apply the same edits to the networks of these epochs: 0, 5, best")
+    strongest: int = Field(
+        0,
+        ge=0,
+        le=MAX_COUNT,
+        description="search the strongest edit of each selected set, and of this number of random sets",
+    )
     agreement_with: tuple[str, ...] = Field(
         (), description="other runs whose rankings are compared, such as those of other seeds"
     )

@@ -96,6 +96,15 @@ OTHER_EPOCHS: Columns = {
     "accuracy_change": "number",
 }
 
+STRONGEST: Columns = {
+    "selected_set": "count",
+    "group": "count",
+    "group_name": "text",
+    "control": "whole",
+    "units": "text",
+    "accuracy_change": "number",
+}
+
 AGREEMENT: Columns = {
     "one": "text",
     "other": "text",
@@ -125,6 +134,7 @@ _FRAMES = {
     "results": RESULTS,
     "effects": EFFECTS,
     "groups": GROUPS,
+    "strongest": STRONGEST,
     "other_epochs": OTHER_EPOCHS,
     "agreement": AGREEMENT,
     "map": ABLATION_MAP,
@@ -141,4 +151,4 @@ def columns_of(name: str) -> Columns:
 
 def may_be_empty(name: str) -> bool:
     """Whether a frame of this name can have no rows."""
-    return name in ("agreement", "other_epochs", "groups")
+    return name in ("agreement", "other_epochs", "groups", "strongest")

@@ -153,6 +153,10 @@ class Study:
         """The same edits in other epochs: one row per selected set, epoch, split and group; None if not asked for."""
         return self.store.frame("other_epochs")
 
+    def strongest(self) -> pd.DataFrame | None:
+        """The strongest edits of selected and random units, as `strongest_edits` makes them; None if not asked for."""
+        return self.store.frame("strongest")
+
     def agreement(self) -> pd.DataFrame | None:
         """How far rankings agree: one row per pair; None for single weights, and if the units were given."""
         return self.store.frame("agreement")
