@@ -21,7 +21,7 @@ from ..training.objectives.example_tied_dropout import dropped
 from .networks import BATCH, LR, Family, deployed, fast, fast_inputs, optimizer_of, small_network
 
 EPOCHS: dict[Family, int] = {"resnet": 16, "deit": 26}
-SETTLED = 6
+SETTLED = 12
 """Number of last epochs in which the statistics of batch norms are fixed. Then training and the deployed network agree
 on what a channel that is switched off is."""
 NEUTRAL = 20
