@@ -56,7 +56,9 @@ def trained(
     x, y = fast_inputs(samples.batch().inputs), torch.from_numpy(samples.y)
     model = fast(model).train()
     optimizer = optimizer_of(model, family)
-    for epoch in range(EPOCHS[family] if epochs is None else epochs):
+    epochs = EPOCHS[family] if epochs is None else epochs
+    for epoch in range(epochs):
+        set_learning_rate(optimizer, family, epoch / epochs)
         order = np.random.default_rng([seed, epoch]).permutation(len(x))
         for some in map(torch.from_numpy, np.array_split(order, -(-len(x) // BATCH))):
             loss = F.cross_entropy(model(x[some]), y[some])
@@ -70,6 +72,12 @@ def optimizer_of(model: nn.Module, family: Family) -> torch.optim.Optimizer:
     """The optimizer of all parameters that aren't frozen."""
     free = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(free, lr=LR[family], weight_decay=WEIGHT_DECAY, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, family: Family, done: float) -> None:
+    """Set the learning rate when a part `done` of the training is done. In the second half it falls to 0."""
+    for group in optimizer.param_groups:
+        group["lr"] = LR[family] * min(1.0, 2 * (1 - done))
 
 
 def fast(model: nn.Module) -> nn.Module:
