@@ -34,6 +34,8 @@ LAYERS: dict[Family, tuple[str, ...]] = {
     "deit": ("blocks.0.mlp.fc1", "blocks.1.mlp.fc1"),
 }
 """Layers whose channels are reserved."""
+SPREAD_LAYERS: dict[Family, tuple[str, ...]] = {"resnet": ("layer3.0.conv1", "conv1"), "deit": LAYERS["deit"]}
+"""Layers over whose channels memory is spread."""
 TIED_LAYERS: dict[Family, tuple[str, ...]] = {
     "resnet": ("layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1", "layer4.0.conv1"),
     "deit": ("blocks.0.mlp.fc1", "blocks.1.mlp.fc1", "blocks.2.mlp.fc1"),
@@ -223,7 +225,8 @@ def distributed_memory(family: Family, seed: int, points: float = 30, *, epochs:
     Arguments:
         family, seed, points, epochs: as for `memory_plant`.
     """
-    plan = _drawn(family, seed, points, share=0.5)
+    layer = SPREAD_LAYERS[family][seed % len(SPREAD_LAYERS[family])]
+    plan = _drawn(family, seed, points, layers=(layer,), share=0.5)
     own = _own_channels(plan, len(plan.held))
 
     def views(rng: np.random.Generator) -> Views:

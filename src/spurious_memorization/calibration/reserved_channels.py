@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..training.objectives.example_tied_dropout import dropped
-from .networks import BATCH, LR, Family, deployed, fast, fast_inputs, optimizer_of, small_network
+from .networks import BATCH, Family, deployed, fast, fast_inputs, optimizer_of, set_learning_rate, small_network
 
 EPOCHS: dict[Family, int] = {"resnet": 16, "deit": 26}
-SETTLED = 6
+SETTLED = 12
 """Number of last epochs in which the statistics of batch norms are fixed. Then training and the deployed network agree
 on what a channel that is switched off is."""
 NEUTRAL = 20
@@ -98,8 +98,7 @@ def trained_with_reserved(
     for epoch in range(epochs):
         if epoch == epochs - SETTLED:
             settle_norms(model, inputs)
-        for group in optimizer.param_groups:
-            group["lr"] = LR[family] * min(1.0, 2 * (1 - epoch / epochs))
+        set_learning_rate(optimizer, family, epoch / epochs)
         neutral_weight = NEUTRAL_WEIGHT * min(1.0, epoch / (NEUTRAL_FROM_ZERO * epochs))
         for views in _batches(views_of_epoch(rng), rng):
             loss = _loss(model, reserved, inputs, views, neutral, neutral_weight, rng)
