@@ -22,8 +22,6 @@ from ..edits.edit import zero
 from ..networks.units import Units, parse_units
 from ..seeds import derived_seed
 from .networks import NOISE, Family, accuracies, small_network, trained
-from .planted_channels import PlantedNetwork as PlantedNetwork
-from .planted_channels import plant_channels as plant_channels
 from .reserved_channels import Reserved, Views, joined, trained_with_reserved
 from .striped_images import striped_images
 

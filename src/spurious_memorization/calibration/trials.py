@@ -105,13 +105,17 @@ MEMORIZING_ROWS = (
 def never_trained_trial(family: Family, seed: int, controls: int) -> Record:
     """A network whose first layer was never trained, so that its channels hold no samples.
 
-    - never_trained_verdict: three channels by gradient, selected on one half and tested on the other: memorizing?
+    - never_trained_verdict: three channels by gradient on one minority group, selected on one half and tested on the
+      other: memorizing?
     - never_trained_question: the third question about these.
     """
     known = never_trained(family, seed)
     ask = _Asker(known.model, known.data, controls)
-    layer = FIRST_LAYER[family][0]
-    own = _own_rows(ask.about_criterion("gradient", (layer,), "3", seed=seed, every_question=True))
+    group = known.data.groups.names[known.data.minority[seed // 2 % len(known.data.minority)]]
+    found = ask.about_criterion(
+        "gradient", (FIRST_LAYER[family][0],), "3", seed=seed, group=(group,), every_question=True
+    )
+    own = _own_rows(found)
     return {
         "answers": {
             "never_trained_verdict": [bool((own["verdict"] == "memorizing").any())],
@@ -275,11 +279,23 @@ class _Asker:
         return self._effects(units=tuple(str(units).split(",")), seed=seed, every_question=every_question)
 
     def about_criterion(
-        self, criterion: str, tensors: tuple[str, ...], size: str, *, seed: int, every_question: bool = False
+        self,
+        criterion: str,
+        tensors: tuple[str, ...],
+        size: str,
+        *,
+        seed: int,
+        group: tuple[str, ...] = (),
+        every_question: bool = False,
     ) -> pd.DataFrame:
-        """The effects of zeroing the first units of a criterion, in training."""
+        """The effects of zeroing the first units of a criterion, in training; on these groups, or on each minority."""
         return self._effects(
-            criterion=(criterion,), tensors=tensors, size=(size,), seed=seed, every_question=every_question
+            criterion=(criterion,),
+            tensors=tensors,
+            size=(size,),
+            seed=seed,
+            group=group,
+            every_question=every_question,
         )
 
     def _effects(self, **settings: Any) -> pd.DataFrame:
