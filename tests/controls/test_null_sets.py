@@ -1,4 +1,4 @@
-"""Null sets: random units of the same layers, exchanged for all sets at once; and folded norms like the engine's own."""
+"""Null sets: random units of the same layers, exchanged for all sets at once. Folded norms like the engine's."""
 
 from __future__ import annotations
 
@@ -118,32 +118,37 @@ def test_all_sets_undergo_the_same_exchange(sets, reach, seed):
 
 
 class Small(nn.Module):
-    """Three layers of few units, two of them in one stage."""
+    """Four layers of few units, two of them in one stage."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.a = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1))
+        self.layer1 = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1))
         self.b = nn.Conv2d(5, 3, 1)
-        self.fc = nn.Linear(3, 2)
+        self.tail = nn.Conv2d(3, 2, 1)
+        self.fc = nn.Linear(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.b(self.a(x)).mean((2, 3)))
+        return self.fc(self.tail(self.b(self.layer1(x))).mean((2, 3)))
 
 
 SMALL = Small()
-LAYERS = {"a.0.weight": 4, "a.1.weight": 5, "b.weight": 3}
+LAYERS = {"layer1.0.weight": 4, "layer1.1.weight": 5, "b.weight": 3, "tail.weight": 2}
 ARRANGEMENTS = {
-    "one unit": [["a.1:2"]],
-    "one set": [["a.1:2", "a.1:0"]],
-    "half of a layer": [["a.0:3", "a.0:1"]],
-    "nested sizes": [["a.1:4"], ["a.1:4", "a.1:0"], ["a.1:4", "a.1:0", "a.1:2", "a.1:3"]],
-    "overlapping halves": [["a.1:0", "a.1:1"], ["a.1:1", "a.1:2"]],
-    "equal halves": [["a.1:0", "a.1:1"], ["a.1:1", "a.1:0"]],
-    "disjoint halves": [["a.1:0", "a.1:1"], ["a.1:2", "a.1:3"]],
-    "several layers": [["a.0:0", "b:2"], ["a.0:0", "a.0:2", "b:1"]],
+    "one unit": [["layer1.1:2"]],
+    "one set": [["layer1.1:2", "layer1.1:0"]],
+    "half of a layer": [["layer1.0:3", "layer1.0:1"]],
+    "nested sizes": [
+        ["layer1.1:4"],
+        ["layer1.1:4", "layer1.1:0"],
+        ["layer1.1:4", "layer1.1:0", "layer1.1:2", "layer1.1:3"],
+    ],
+    "overlapping halves": [["layer1.1:0", "layer1.1:1"], ["layer1.1:1", "layer1.1:2"]],
+    "equal halves": [["layer1.1:0", "layer1.1:1"], ["layer1.1:1", "layer1.1:0"]],
+    "disjoint halves": [["layer1.1:0", "layer1.1:1"], ["layer1.1:2", "layer1.1:3"]],
+    "several layers": [["layer1.0:0", "b:2"], ["layer1.0:0", "layer1.0:2", "b:1"]],
     "a whole layer": [["b:0", "b:1", "b:2"]],
-    "a whole layer and a unit": [["b:0", "b:1", "b:2", "a.0:1"]],
-    "nested halves": [["a.0:0"], ["a.0:0", "a.0:1"], ["a.0:1"], ["a.0:1", "a.0:2"]],
+    "a whole layer and a unit": [["b:0", "b:1", "b:2", "layer1.0:1"]],
+    "nested halves": [["layer1.0:0"], ["layer1.0:0", "layer1.0:1"], ["layer1.0:1"], ["layer1.0:1", "layer1.0:2"]],
 }
 
 
@@ -184,10 +189,10 @@ def test_few_null_sets_are_each_used_once(case):
 
 
 def test_few_null_sets_of_a_stage():
-    sets = [sm.parse_units(SMALL, ["a.0:1"])]
+    sets = [sm.parse_units(SMALL, ["layer1.0:1"])]
     drawn = NullSets(SMALL, sets, reach="stage")
     assert {as_sets(new) for new in many(drawn, 8)} == every_exchange(sets, "stage") - {as_sets(sets)}
-    assert (drawn.n, NullSets(SMALL, sets, reach="network").n, NullSets(SMALL, sets).n) == (8, 11, 3)
+    assert (drawn.n, NullSets(SMALL, sets, reach="network").n, NullSets(SMALL, sets).n) == (8, 13, 3)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +275,7 @@ def test_the_rank_of_any_set_is_exact(seed, levels, size):
     effect = {frozenset(units): rng.integers(0, levels) / levels for units in every}
     answers = []
     for selected in every:
-        drawn = NullSets(SMALL, [sm.parse_units(SMALL, [f"a.1:{i}" for i in selected])])
+        drawn = NullSets(SMALL, [sm.parse_units(SMALL, [f"layer1.1:{i}" for i in selected])])
         rows = [selected, *(new[0].index.tolist() for new in many(drawn, len(every) - 1))]
         changes = -np.array([[effect[frozenset(units)]] for units in rows])
         answers.append(influence(changes).p[0])
@@ -285,7 +290,11 @@ def test_the_rank_of_any_set_is_exact(seed, levels, size):
 def test_the_decisive_p_of_nested_sets_and_halves_is_exact(seed, halves):
     """Two sizes, or two halves that share a unit: drops and norms of every arrangement are arbitrary, and any of them
     may be the selected one."""
-    first = [["a.1:0"], ["a.1:0", "a.1:1"]] if not halves else [["a.1:0", "a.1:1"], ["a.1:1", "a.1:2"]]
+    first = (
+        [["layer1.1:0"], ["layer1.1:0", "layer1.1:1"]]
+        if not halves
+        else [["layer1.1:0", "layer1.1:1"], ["layer1.1:1", "layer1.1:2"]]
+    )
     every = sorted(
         every_exchange([sm.parse_units(SMALL, units) for units in first], "layer"),
         key=lambda t: str([sorted(s) for s in t]),
@@ -311,20 +320,19 @@ def units_in(model: nn.Module, units: frozenset[tuple[str, int]]) -> sm.Units:
     return sm.parse_units(model, [f"{name.removesuffix('.weight')}:{i}" for name, i in sorted(units)])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_drawn_null_sets_are_exact(seed, monkeypatch):
+def test_drawn_null_sets_are_exact(monkeypatch):
     """The same where null sets are drawn, 19 of them: with any of 30 arrangements selected and 20 seeds, p = 0.05 in
     at most 0.05. The bound is the 0.9999 quantile of Binomial(600, 0.05): a rate of 0.12 would be found with
     probability 0.99."""
     monkeypatch.setattr(null_sets_module, "MAX_ENUMERATED", 0)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     every = [(frozenset({a}), frozenset({a, b})) for a, b in itertools.permutations(range(6), 2)]
     drops = dict(zip(every, rng.exponential(size=(len(every), 2)) ** 2, strict=True))
     norms = dict(zip(every, rng.normal(size=(len(every), 2)), strict=True))
     answers: dict[str, list[float]] = {"p": [], "p_adjusted": [], "p_decisive": []}
     for (one, two), number in itertools.product(every, range(20)):
         sets = [sm.parse_units(MODEL, [f"stem:{i}" for i in sorted(units)]) for units in (one, two)]
-        drawn = NullSets(MODEL, sets, seed=100 * seed + number)
+        drawn = NullSets(MODEL, sets, seed=number)
         assert drawn.n is None
         rows = [(one, two), *(tuple(frozenset(u.index.tolist()) for u in new) for new in many(drawn, 19))]
         found = influence(-np.array([drops[row] for row in rows]), np.array([norms[row] for row in rows]))
@@ -335,10 +343,7 @@ def test_drawn_null_sets_are_exact(seed, monkeypatch):
     # 19 draws of 30, of which none is at least as large as the r-th largest
     expected = np.mean([(1 - r / 30) ** 19 for r in range(1, 31)])
     low, high = stats.binom.ppf([0.0001, 0.9999], 600, expected)
-    assert (
-        low <= (np.array(answers["p"]) <= 0.05 + 1e-9).sum() / [1, 1][0] <= high
-        or len({d[0] for d in drops.values()}) < 30
-    )
+    assert low <= (np.array(answers["p"]) <= 0.05 + 1e-9).sum() <= high
 
 
 # edits
@@ -523,14 +528,10 @@ def test_edits_on_sets_of_many_sizes():
     assert (zeroed[0].kind, zeroed[0].matched_to) == ("zero", sm.edits.zero(units).digest())
 
 
-@pytest.mark.parametrize("units", [["b:0", "b:1", "b:2"], ["stem:0"]])
+@pytest.mark.parametrize("units", [["b:0", "b:1", "b:2"], ["tail:0"]])
 def test_a_layer_without_other_units_has_no_sets_of_many_sizes(units):
-    model = SMALL if units[0].startswith("b") else nn.Sequential()
-    if not len(model._modules):
-        model = nn.Sequential()
-        model.stem, model.flat, model.fc = nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(2, 2)
     with pytest.raises(sm.UserError, match=r"sets of many sizes need units that are not selected: \d of \w+.weight"):
-        sm.sets_of_many_sizes(model, sm.parse_units(model, units))
+        sm.sets_of_many_sizes(SMALL, sm.parse_units(SMALL, units))
 
 
 # norms

@@ -119,9 +119,10 @@ class NullSets:
 
     def _enumerated(self) -> list[list[NDArray[np.int64]]] | None:
         """Every different exchange but the one that changes nothing, in random order; None if there are too many."""
-        if any(region.n > MAX_ENUMERATED + 1 and region.n > len(region.selected) for region in self._regions):
-            return None
         alike = [_alike(region, self._sets) for region in self._regions]
+        for region, parts in zip(self._regions, alike, strict=True):
+            if region.n > MAX_ENUMERATED + 1 and not (len(parts) == 1 and len(parts[0]) == region.n):
+                return None  # they are at least as many as the units
         ways = [
             _ways(region.n, [len(part) for part in parts]) for region, parts in zip(self._regions, alike, strict=True)
         ]
