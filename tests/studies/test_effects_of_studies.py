@@ -21,7 +21,7 @@ from study_oracle import (
 import spurious_memorization as sm
 from spurious_memorization.controls.norms import folded_norms
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 
 @pytest.mark.slow
