@@ -164,19 +164,25 @@ def by_hand(study: sm.Study, tables: Tables, selected_set: int, halves: np.ndarr
     return ByHand(effect_of(tested, tables, halves), effect_of(shown, tables, halves), found, norms)
 
 
+def beside_by_hand(
+    study: sm.Study, of_splits: dict[str, Tables], selected_set: int, halves: np.ndarray
+) -> list[dict[str, Effect]]:
+    """For each split, what a selected set does (first), and what each random set of any size beside it does."""
+    variants = study.variants()
+    beside = variants[(variants["family"] == "damage") & (variants["selected_set"] == selected_set)]
+    every = [rows_of(study, selected_set)[0], *(rows for _, rows in beside.groupby("control"))]
+    return [{split: effect_of(rows, tables, halves) for split, tables in of_splits.items()} for rows in every]
+
+
 def damage_by_hand(
-    study: sm.Study, data: sm.Dataset, of_splits: dict[str, Tables], selected_set: int, group: int, split: str
+    data: sm.Dataset, of_splits: dict[str, Tables], every: list[dict[str, Effect]], group: int, split: str
 ) -> DamageMatched | None:
     """The third question, from the damage of each set; None where it was not asked."""
-    halves, variants = data.halves(study.record["settings"]["seed"]), study.variants()
-    beside = variants[(variants["family"] == "damage") & (variants["selected_set"] == selected_set)]
-    if not len(beside):
-        return None
     effects = []
-    for rows in (rows_of(study, selected_set)[0], *(rows for _, rows in beside.groupby("control"))):
+    for of_set in every:
         squares, fell, drops = [], {True: [], False: []}, []
         for name, tables in of_splits.items():
-            of = effect_of(rows, tables, halves)
+            of = of_set[name]
             disturbed = tables.used & (np.isin(tables.samples.g, data.majority) | (name != "train"))
             squares += of.square[disturbed].tolist()
             here = tables.used & (tables.samples.g == group)
@@ -188,7 +194,7 @@ def damage_by_hand(
     own, random = (
         SetEffects(damage=part[:, 0], drop=part[:, 1], contrast=part[:, 2]) for part in np.split(np.array(effects), [1])
     )
-    return damage_matched(own, random)
+    return damage_matched(own, random) if len(every) > 1 else None
 
 
 def selectivity_by_hand(
@@ -218,6 +224,7 @@ def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = 
     """Every column of effects.parquet from the outcomes alone: p by counting, the adjusted one by a plain loop."""
     effects, halves = study.effects(), data.halves(study.record["settings"]["seed"])
     of_splits = tables_of(study, data, per_group)
+    beside = {n: beside_by_hand(study, of_splits, n, halves) for n in effects["selected_set"].unique().tolist()}
     family = ["criterion", "traced_on", "kind", "parameters", "split"]
     for (*_, split), rows in effects.groupby(family, dropna=False):
         tables, numbers = of_splits[split], rows["selected_set"].unique().tolist()
@@ -262,7 +269,7 @@ def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = 
                 else (math.nan,) * 5
             )
             assert recorded == pytest.approx(expected, nan_ok=True)
-            third = damage_by_hand(study, data, of_splits, row.selected_set, row.group, split) if chosen else None
+            third = damage_by_hand(data, of_splits, beside[row.selected_set], row.group, split) if chosen else None
             for column, name in THIRD.items():
                 expected = getattr(third, name) if third else math.nan
                 assert getattr(row, column) == pytest.approx(expected, nan_ok=True, abs=1e-5), column
