@@ -101,7 +101,9 @@ def test_the_site_is_built_without_warnings_and_needs_no_network():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:all .* are classified correctly:UserWarning", "ignore:only .* controls:UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:all .* are classified correctly:UserWarning", "ignore:only .* null sets:UserWarning"
+)
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.name)
 def test_notebooks_run(notebook):
     cells = jupytext.read(notebook).cells

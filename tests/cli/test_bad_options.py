@@ -10,7 +10,7 @@ import tiny
 import spurious_memorization as sm
 from spurious_memorization.cli import main
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 Capture = pytest.CaptureFixture[str]
 

@@ -13,7 +13,7 @@ from report_page import NAMES, Page, in_words
 import spurious_memorization as sm
 from spurious_memorization.reporting.tables.findings import findings
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 
 def test_accuracies_are_those_of_the_history(page: Page, trained: sm.Run) -> None:

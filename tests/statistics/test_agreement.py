@@ -16,7 +16,7 @@ from torch import nn
 import spurious_memorization as sm
 from spurious_memorization.controls.norms import folded_norms
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 MODEL = nn.Sequential(
     nn.Conv2d(3, 30, 3), nn.BatchNorm2d(30), nn.ReLU(), nn.Conv2d(30, 20, 3), nn.Flatten(), nn.Linear(20, 2)

@@ -44,6 +44,12 @@ def test_counts_add_up(case):
     assert whole["correct_after"].tolist() == (after.predicted == samples.y).sum(1).tolist()
     np.testing.assert_allclose(whole["loss_after"], after.loss.sum(1, dtype=float), rtol=1e-6)
     np.testing.assert_allclose(whole["margin_after"], after.margin.sum(1, dtype=float), rtol=1e-5, atol=1e-5)
+    squares = (after.margin.astype(float) - before.margin.astype(float)) ** 2
+    np.testing.assert_allclose(whole["margin_change_squares"], squares.sum(1))
+    np.testing.assert_allclose(
+        table["margin_change_squares"].to_numpy().reshape(-1, 6),
+        np.transpose([squares[:, samples.g == g].sum(1) for g in range(6)]),
+    )
     np.testing.assert_allclose(whole["loss_before"], before.loss.sum(dtype=float), rtol=1e-6)
     halves = [samples.at(samples.index[::2]), samples.at(samples.index[1::2])]
     parts = sum(count(before, after, half).drop(columns=["edit", "group"]) for half in halves)

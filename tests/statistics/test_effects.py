@@ -10,13 +10,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from max_statistic import step_down
 from outcome_cases import by_group, cases
 
 import spurious_memorization as sm
 from spurious_memorization.datasets.pseudo_minority import with_pseudo_minority
 from spurious_memorization.engine.outcomes import Block
-from spurious_memorization.statistics.intervals import difference_of_means, paired_interval
-from spurious_memorization.statistics.permutation import influence, selectivity
+from spurious_memorization.statistics.damage import SetEffects, damage_matched
+from spurious_memorization.statistics.intervals import paired_interval
+from spurious_memorization.statistics.selectivity import GroupEffects, selectivity
 from spurious_memorization.statistics.verdicts import answer_questions
 
 QUICK = settings(max_examples=25, deadline=None)
@@ -27,13 +29,13 @@ def unit(number: int) -> sm.Units:
 
 
 @QUICK
-@given(case=cases(), n_controls=st.integers(0, 3))
-def test_effects_are_differences_of_two_metric_frames(case, n_controls):
+@given(case=cases(), n_null=st.integers(0, 3))
+def test_effects_are_differences_of_two_metric_frames(case, n_null):
     samples, before, after = case
     units = [unit(i) for i in range(len(after.edits))]
     selected = sm.edits.zero(units[0])
     matched = [sm.edits.zero(u) for u in units[1:]]
-    matched = [edit.on(edit.units, matched_to=selected.digest()) for edit in matched[:n_controls]]
+    matched = [edit.on(edit.units, matched_to=selected.digest()) for edit in matched[:n_null]]
     edits = (selected, *matched, *(sm.edits.zero(u) for u in units[1 + len(matched) :]))
     table = sm.effects(
         sm.Outcomes(edits=edits, index=before.index, before=before, after=after, engine="plain"), samples
@@ -86,19 +88,24 @@ def test_effects_by_hand():
     assert (table["low"].iloc[0], table["high"].iloc[0]) == (low, high)
 
 
-def test_nothing_but_controls():
+def test_nothing_but_null_sets():
     data = sm.from_tensors(torch.zeros(4, 3, 8, 8), y=[0, 1, 0, 1], a=[0, 0, 1, 1])
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2)
     )
-    with pytest.raises(sm.UserError, match="all edits are controls"):
+    with pytest.raises(sm.UserError, match="every edit stands beside another one"):
         sm.effects(sm.evaluate(model, [], data.train), data.train)
 
 
-def planted(seed: int, n: int = 400, n_controls: int = 60) -> tuple[sm.Dataset, list[sm.Edit], dict[str, sm.Outcomes]]:
-    """Outcomes of two edits and the controls of each: the first hurts class 1 with attribute 0 in training alone, the
-    second nobody. Groups: 0 and 3 are majorities, 1 and 2 minorities; of class 2, whose attributes are even, group 5
-    has one sample in training and none elsewhere."""
+N_NULL, N_DAMAGE = 60, 60
+FIRST, SECOND = N_NULL, 2 * N_NULL + N_DAMAGE + 1  # positions of two selected sets
+
+
+def planted(seed: int, n: int = 300) -> tuple[sm.Dataset, list[sm.Edit], dict[str, sm.Outcomes]]:
+    """Outcomes of two edits and the null sets of each: the first hurts class 1 with attribute 0 in training alone, the
+    second nobody. Beside the first one there are sets of other sizes, which disturb the network more or less. Groups: 0
+    and 3 are majorities, 1 and 2 minorities; of class 2, whose attributes are even, group 5 has one sample in training
+    and none elsewhere."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, n)
     a = np.where(rng.random(n) < 0.15, 1 - y, y)
@@ -107,22 +114,33 @@ def planted(seed: int, n: int = 400, n_controls: int = 60) -> tuple[sm.Dataset, 
     split = np.append(split, ["train"] * 4 + ["test"] * 4 + ["train"])
     data = sm.from_tensors(torch.zeros(len(y), 1), y, a, split)
     first, second = sm.edits.zero(unit(0)), sm.edits.zero(unit(1))
-    matched = [sm.edits.zero(unit(2 + i)) for i in range(2 * n_controls)]
+    null = [sm.edits.zero(unit(2 + i)) for i in range(2 * N_NULL)]
+    beside = [
+        sm.edits.zero(units_below(2 + i)).on(units_below(2 + i), matched_to=first.digest()) for i in range(N_DAMAGE)
+    ]
     edits = [
-        *(edit.on(edit.units, matched_to=first.digest()) for edit in matched[:n_controls]),
+        *(edit.on(edit.units, matched_to=first.digest()) for edit in null[:N_NULL]),
         first,
-        *(edit.on(edit.units, matched_to=second.digest()) for edit in matched[n_controls:]),
+        *beside,
+        *(edit.on(edit.units, matched_to=second.digest()) for edit in null[N_NULL:]),
         second,
     ]
+    strength = np.full(len(edits), 0.3)
+    strength[FIRST + 1 : FIRST + 1 + N_DAMAGE] = rng.uniform(0.2, 0.45, N_DAMAGE)
     found = {}
     for name in ("train", "test"):
         samples = data.samples(name)
         margin = rng.normal(1, 1, len(samples)).astype(np.float32)
-        after = margin - rng.normal(0, 0.3, (len(edits), len(samples))).astype(np.float32)
+        after = margin - (strength[:, None] * rng.normal(size=(len(edits), len(samples)))).astype(np.float32)
         if name == "train":
-            after[n_controls, samples.g == 2] -= rng.uniform(1, 4, (samples.g == 2).sum())
+            after[FIRST, samples.g == 2] -= rng.uniform(1, 4, (samples.g == 2).sum())
         found[name] = outcomes(edits, samples, margin, after)
     return data, edits, found
+
+
+def units_below(number: int) -> sm.Units:
+    """A set of several units."""
+    return sm.Units("channel", ("a.weight",), np.zeros(number, np.int64), np.arange(number))
 
 
 def outcomes(edits: list[sm.Edit], samples: sm.Samples, margin: np.ndarray, after: np.ndarray) -> sm.Outcomes:
@@ -143,74 +161,118 @@ def outcomes(edits: list[sm.Edit], samples: sm.Samples, margin: np.ndarray, afte
     return sm.Outcomes(edits=tuple(edits), index=samples.index, before=before, after=edited, engine="plain")
 
 
-@pytest.mark.parametrize("seed", range(4))
+def by_hand(data: sm.Dataset, found: dict[str, sm.Outcomes], position: int, group: int) -> tuple[float, float, float]:
+    """Damage, drop in training and contrast of one edit."""
+    squares: list[float] = []
+    fell: dict[str, list[float]] = {"train": [], "test": []}
+    drops = []
+    for name, of in found.items():
+        for k, i in enumerate(of.index):
+            loss = float(of.before.margin[0, k]) - float(of.after.margin[position, k])
+            if name == "test" or data.g[i] in data.majority:
+                squares.append(loss**2)
+            if data.g[i] == group:
+                fell[name].append(loss)
+                if name == "train":
+                    right = [row[k] == data.y[i] for row in (of.before.predicted[0], of.after.predicted[position])]
+                    drops.append(float(right[0]) - float(right[1]))
+    contrast = np.mean(fell["train"]) - np.mean(fell["test"]) if fell["train"] and fell["test"] else np.nan
+    return math.sqrt(np.mean(squares)), float(np.mean(drops)), float(contrast)
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_verdicts_are_what_the_pure_functions_say(seed):
     data, _, found = planted(seed)
     train, test = found["train"], found["test"]
     table = sm.effects(train, data.train, unseen=(test, data.test), seed=seed)
-    assert table["edit"].unique().tolist() == [60, 121]
+    assert table["edit"].unique().tolist() == [FIRST, SECOND]
     samples, names = data.train, list(data.groups.names)
     assert data.minority == (1, 2, 5)
     right = train.after.predicted == samples.y
     changes = right - (train.before.predicted[0] == samples.y).astype(float)
-    margin, lost = train.before.margin[0], train.before.margin[0] - train.after.margin
-    lost_unseen = test.before.margin[0] - test.after.margin
-    for position, controls in ((60, slice(0, 60)), (121, slice(61, 121))):
+    margin, lost = train.before.margin[0].astype(float), train.before.margin[0] - train.after.margin.astype(float)
+    present = [g for g in range(6) if (samples.g == g).any()]
+    for position, null in ((FIRST, slice(0, N_NULL)), (SECOND, slice(FIRST + 1 + N_DAMAGE, SECOND))):
         here = table[table["edit"] == position].set_index("group")
-        present = [g for g in range(6) if (samples.g == g).any()]
         assert list(here.index) == [names[g] for g in present]
-        accuracy_changes = np.array([[change[samples.g == g].mean() for g in present] for change in changes])
-        p, adjusted = influence(accuracy_changes[position], accuracy_changes[controls])
-        np.testing.assert_allclose(here["p"], p)
+        drops = -np.array([[change[samples.g == g].mean() for g in present] for change in changes])
+        adjusted = step_down(drops[position], drops[null])
         np.testing.assert_allclose(here["p_adjusted"], adjusted)
-        np.testing.assert_allclose(here["p"], (1 + here["n_controls_as_large"]) / 61)
-        for g, change, p_one in zip(present, accuracy_changes[position], adjusted, strict=True):
-            row, chosen, member = here.loc[names[g]], None, samples.g == g
-            if g in data.minority:
-                of_label = member | ((samples.y == g // 2) & np.isin(samples.g, data.majority))
-                chosen = selectivity(changes[position][of_label], member[of_label], margin[of_label], seed=seed)
-                recorded = (row["difference"], row["p_selective"], row["overlap"])
-                assert recorded == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
-            else:
-                assert row[["difference", "p_selective", "overlap"]].isna().all()
-            contrast = difference_of_means(lost[position, member], lost_unseen[position, data.test.g == g])
-            bounds = (row["contrast"], row["contrast_low"], row["contrast_high"])
-            assert bounds == pytest.approx((contrast.value, contrast.low, contrast.high), nan_ok=True, rel=1e-5)
-            assert row["n_unseen"] == contrast.n_second == (data.test.g == g).sum()
-            told = answer_questions(
-                change, p_one, n_controls=60, norm_ratio=math.nan, selective=chosen, contrast=contrast
+        np.testing.assert_allclose(here["p_beyond_norm"], adjusted)  # no norms are known
+        np.testing.assert_allclose(here["p"], (1 + here["n_controls_as_large"]) / (1 + N_NULL))
+        compared = []
+        for g in data.minority:
+            of_label = (samples.g == g) | ((samples.y == g // 2) & np.isin(samples.g, data.majority))
+            compared.append(
+                GroupEffects(
+                    is_minority=samples.g[of_label] == g,
+                    half=np.zeros(of_label.sum(), int),
+                    margin_before=margin[of_label],
+                    accuracy_change=changes[[position]][:, of_label],
+                    margin_change=-lost[[position]][:, of_label],
+                )
             )
-            assert (row["influential"], row["selective"], row["memorizing"]) == (
-                told.influential, told.selective, told.memorizing
-            )  # fmt: skip
-            assert row["verdict"] == told.verdict
+        second = dict(zip(data.minority, selectivity(compared, seed=seed), strict=True))
+        for g, drop, p_one in zip(present, drops[position], adjusted, strict=True):
+            row, chosen, third = here.loc[names[g]], None, None
+            if g in data.minority:
+                (chosen,) = second[g]
+                recorded = row[["difference", "p_selective", "p_selective_margin", "majority_change", "overlap"]]
+                expected = (chosen.difference, chosen.p, chosen.p_margin, chosen.majority_change, chosen.overlap)
+                assert recorded.tolist() == pytest.approx(expected, nan_ok=True)
+            else:
+                assert row[["difference", "p_selective", "overlap", "p_localized", "contrast"]].isna().all()
+            if g in data.minority and position == FIRST:
+                own, *beside = (by_hand(data, found, e, g) for e in range(FIRST, FIRST + 1 + N_DAMAGE))
+                third = damage_matched(
+                    *(
+                        SetEffects(**dict(zip(("damage", "drop", "contrast"), np.array(of).T, strict=True)))
+                        for of in ([own], beside)
+                    )
+                )
+                recorded = row[["damage", "damage_ratio", "matched_drop", "contrast", "matched_contrast"]]
+                expected = (third.damage, third.damage_ratio, third.drop, third.contrast, third.contrast_matched)
+                assert recorded.tolist() == pytest.approx(expected, nan_ok=True, abs=1e-6)
+                assert row["n_damage_matched"] == third.n
+                assert row[["p_localized", "p_memorizing"]].tolist() == pytest.approx(
+                    (third.p_localized, third.p_memorizing), nan_ok=True
+                )
+            told = answer_questions(-drop, p_one, n_controls=N_NULL, selective=chosen, damage=third)
+            for word in ("influential", "selective", "localized", "memorizing", "verdict"):
+                assert row[word] == getattr(told, word)
             assert told.reason in row["reason"]
-    first, second = (table[table["edit"] == e].set_index("group") for e in (60, 121))
+    first, second = (table[table["edit"] == e].set_index("group") for e in (FIRST, SECOND))
     assert first.loc[names[2], "verdict"] == "memorizing"
     assert not set(second["verdict"]) & {"memorizing", "critical"}
-    assert "no unseen samples" in first.loc[names[5], "reason"]  # one sample in training, none in test
-    assert first.loc[names[5], "memorizing"] is None
+    assert second["localized"].isna().all()
+    assert first.loc[names[5], "memorizing"] is None  # one sample in training, none in test
 
 
 def test_what_was_not_measured_is_not_told():
     data, edits, found = planted(0)
     table = sm.effects(found["train"], data.train).set_index(["edit", "group"])
-    assert table["memorizing"].isna().all()
-    assert table[["contrast", "contrast_low", "contrast_high"]].isna().all(axis=None)
-    assert (table["n_unseen"] == 0).all()
+    third = ["damage", "damage_ratio", "p_localized", "contrast", "p_memorizing"]
+    assert table[["localized", "memorizing", *third]].isna().all(axis=None)
+    assert (table["n_damage_matched"] == 0).all()
     group = data.groups.names[2]
-    assert table.loc[(60, group), "verdict"] == "critical"
+    assert table.loc[(FIRST, group), "verdict"] == "influential"
     few = sm.effects(
-        part_of(found["train"], edits, slice(50, 61)), data.train
+        part_of(found["train"], edits, slice(FIRST - 10, FIRST + 1)), data.train
     ).set_index("group")  # fmt: skip
     assert (few["n_controls"] == 10).all()
     assert (few["verdict"] == "no verdict").all()
-    assert few["reason"].str.contains("10 controls: at least 19 are needed").all()
+    assert few["reason"].str.contains("10 null sets: at least 19 are needed").all()
     assert few["p"].notna().all()  # told all the same
-    alone = sm.effects(part_of(found["train"], edits, slice(60, 61)), data.train)
+    alone = sm.effects(part_of(found["train"], edits, slice(FIRST, FIRST + 1)), data.train)
     assert alone["p"].isna().all()
     assert (alone["verdict"] == "no verdict").all()
-    assert alone["reason"].str.contains("0 controls").all()
+    assert alone["reason"].str.contains("0 null sets").all()
+    unseen = part_of(found["test"], edits, slice(FIRST - 20, FIRST + 11)), data.test
+    some = sm.effects(part_of(found["train"], edits, slice(FIRST - 20, FIRST + 11)), data.train, unseen=unseen)
+    row = some.set_index("group").loc[group]
+    assert row["influential"] is True
+    assert row["localized"] is None
+    assert "sets with the same damage: at least 19 are needed" in row["reason"]
 
 
 def part_of(whole: sm.Outcomes, edits: list[sm.Edit], rows: slice) -> sm.Outcomes:
@@ -225,16 +287,16 @@ def test_only_some_of_the_samples():
     some = data.train.at(data.train.index[::2])
     table = sm.effects(found["train"], some, unseen=(found["test"], data.test))
     counts = np.bincount(some.g, minlength=6)
-    here = table[table["edit"] == 60]
+    here = table[table["edit"] == FIRST]
     assert dict(zip(here["group"], here["n"], strict=True)) == {
         data.groups.names[g]: counts[g] for g in range(6) if counts[g]
     }
     where = np.isin(found["train"].index, some.index)
-    lost = (found["train"].before.margin[0] - found["train"].after.margin[60])[where]
+    lost = (found["train"].before.margin[0] - found["train"].after.margin[FIRST])[where]
     row = here.set_index("group").loc[data.groups.names[2]]
-    new = found["test"].before.margin[0] - found["test"].after.margin[60]
-    contrast = difference_of_means(lost[some.g == 2], new[data.test.g == 2])
-    assert row["contrast_low"] == pytest.approx(contrast.low, rel=1e-5)
+    new = found["test"].before.margin[0] - found["test"].after.margin[FIRST]
+    assert row["contrast"] == pytest.approx(lost[some.g == 2].mean() - new[data.test.g == 2].mean(), rel=1e-5)
+    assert row["margin_change"] == pytest.approx(-lost[some.g == 2].mean(), rel=1e-5)
 
 
 def test_a_label_without_a_majority_group_is_named():

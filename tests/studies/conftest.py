@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from study_oracle import MEAN, NOISE, REWIND, small
+from study_oracle import MEAN, MINORITY, NOISE, REWIND, small
 
 import spurious_memorization as sm
 
@@ -32,6 +32,7 @@ def wide(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> sm.Run:
 
 @pytest.fixture(scope="session")
 def tested(wide: sm.Run, tmp_path_factory: pytest.TempPathFactory) -> sm.Study:
-    """A study with verdicts. Tests leave it as it is."""
+    """A study with verdicts, and the third question asked of every set. Tests leave it as it is."""
     run = tiny.copied(wide, tmp_path_factory.mktemp("tested") / "run")
-    return sm.study(run, small(controls=29, split=("train", "val", "test"), edit=("zero", NOISE), repeats=2))
+    settings = small(criterion=("gradient",), group=MINORITY[:1], controls=49, edit=(NOISE,), repeats=2)
+    return sm.study(run, settings.model_copy(update={"every_question": True}))

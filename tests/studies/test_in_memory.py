@@ -13,7 +13,7 @@ from torch import nn
 
 import spurious_memorization as sm
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 CASES = {
     "weight_norm": {"criterion": ("weight_norm",)},

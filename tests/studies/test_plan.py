@@ -15,7 +15,7 @@ import spurious_memorization as sm
 from spurious_memorization.engine.prefix import engine as prefix_module
 from spurious_memorization.studies.blocks import duration
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 IMAGES = {"train": 40, "test": 12}
 CONV1, CONV2, HEAD = 16 * 16 * 8 * 3 * 9, 8 * 8 * 12 * 8 * 9, 12 * 2  # multiplications of the small network's layers

@@ -19,7 +19,7 @@ from study_oracle import (
 import spurious_memorization as sm
 from spurious_memorization.datasets.pseudo_minority import with_pseudo_minority
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from torch import nn
 
 import spurious_memorization as sm
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 
 def test_the_plan(whole: sm.Study) -> None:
@@ -38,14 +38,21 @@ def test_the_plan(whole: sm.Study) -> None:
     assert selected["selected_set"].nunique() == 18
     assert len(selected) == 6 + 3 * 12
     assert selected.groupby("selected_set")[["criterion", "size", "kind", "parameters"]].nunique().eq(1).all(axis=None)
-    controls = variants[variants["family"] == "random"]
-    assert set(controls["pool"]) == set(selected["pool"]) - {-1}
-    assert controls.groupby(["pool", "size", "kind"]).size().eq(3).all()
-    assert len(controls) == 18 * controls["pool"].nunique()
-    assert (controls["selected_set"] == -1).all()
+    null = variants[variants["family"] == "random"]
+    with_pool = selected[selected["pool"] >= 0]
+    assert with_pool.groupby("pool")[["criterion", "group"]].nunique().le(1).all(axis=None)  # a ranking has one pool
+    assert set(null["pool"]) == set(selected["pool"]) - {-1}
+    assert null.groupby(["pool", "size", "kind", "fold"]).size().eq(3).all()
+    by_weight_norm = weight_norm["pool"].iloc[0]
+    assert null.groupby("pool")["fold"].unique().map(sorted).to_dict() == {
+        pool: [-1] if pool == by_weight_norm else [0, 1] for pool in range(3)
+    }
+    assert len(null) == 2 * 3 * 3 * (1 + 2 * 2)
+    assert (null["selected_set"] == -1).all()
+    assert set(variants["family"]) == {"selected", "random"}  # no set is influential with 3 null sets
     tested = selected[selected["pool"] >= 0]
-    assert tested[["norm_ratio", "same_tensor"]].notna().all(axis=None)
-    assert variants.drop(tested.index)[["norm_ratio", "same_tensor"]].isna().all(axis=None)
+    assert variants.loc[[*tested.index, *null.index], "log_norm"].notna().all()
+    assert selected.drop(tested.index)["log_norm"].isna().all()
 
 
 def test_units_are_selected_on_one_half(whole: sm.Study, trained: sm.Run, squares: Path) -> None:

@@ -25,7 +25,7 @@ from spurious_memorization.engine.protocol import Engine
 from spurious_memorization.studies import pipeline as study_module
 from spurious_memorization.studies import store as store_module
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 
 def test_the_record(whole: sm.Study, trained: sm.Run) -> None:

@@ -23,7 +23,7 @@ from torch import nn
 
 import spurious_memorization as sm
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 
 def test_several_random_edits_with_repeats(run: sm.Run) -> None:

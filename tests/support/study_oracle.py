@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +15,25 @@ from max_statistic import step_down
 from torch import nn
 
 import spurious_memorization as sm
-from spurious_memorization.statistics.intervals import difference_of_means
-from spurious_memorization.statistics.permutation import selectivity
+from spurious_memorization.statistics.damage import DamageMatched, SetEffects, damage_matched
+from spurious_memorization.statistics.selectivity import GroupEffects, Selectivity, selectivity
 from spurious_memorization.statistics.verdicts import answer_questions
 
 SMALL = {"criterion": ("weight_norm", "gradient"), "size": ("1..2",), "controls": 3, "split": ("train", "test")}
 MEAN, REWIND, NOISE = "mean", "rewind:epochs=2", "random_noise:std=0.5"
 MINORITY = ("class 0 with color 1", "class 1 with color 0")
+
+
+THIRD = {
+    "damage": "damage",
+    "damage_ratio": "damage_ratio",
+    "matched_drop": "drop",
+    "p_localized": "p_localized",
+    "contrast": "contrast",
+    "matched_contrast": "contrast_matched",
+    "p_memorizing": "p_memorizing",
+}
+"""Columns of the third question."""
 
 
 def small(**changes: Any) -> sm.StudySettings:
@@ -54,148 +67,225 @@ def means_by_hand(network: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor
 
 
 def every_outcome(study: sm.Study, split: str) -> pd.DataFrame:
-    """Outcomes of all parts of a split, with the part's name."""
-    files = (study.path / "outcomes").glob(f"{split}_*_00000.parquet")
-    parts = sorted(file.name.removeprefix(f"{split}_").removesuffix("_00000.parquet") for file in files)
-    return pd.concat([study.outcomes(split, part).assign(part=part) for part in parts], ignore_index=True)
+    """Outcomes of all parts of a split, with the part's name, without the round in which it was drawn."""
+    files = [file.name for file in (study.path / "outcomes").glob(f"{split}_*.parquet")]
+    name_of_part = re.compile(rf"{split}_(\w+?)(_set_\d+)?(_round_\d+)?_\d+\.parquet")
+    parts = {match[1] for name in files if (match := name_of_part.fullmatch(name))}
+    return pd.concat([study.outcomes(split, part).assign(part=part) for part in sorted(parts)], ignore_index=True)
 
 
 def measured_halves(variants: pd.DataFrame) -> dict[int, set[int]]:
     """Halves of the samples on which each variant must be measured: selected units on those that they were not
-    selected on, controls where one of the sets that they are compared with is."""
-    selected = variants[variants["family"] == "selected"]
-    own = {row.variant: {0, 1} if row.fold == -1 else {1 - row.fold} for row in selected.itertuples()}
-    of_pool: dict[int, set[int]] = {}
-    for row in selected[selected["pool"] >= 0].itertuples():
-        of_pool.setdefault(row.pool, set()).update(own[row.variant])
-    controls = variants[variants["family"] == "random"]
-    return own | {row.variant: of_pool[row.pool] for row in controls.itertuples()}
+    selected on, null sets where the set for which they stand is, and random sets of any size on both."""
+    return {row.variant: {0, 1} if row.fold == -1 else {1 - row.fold} for row in variants.itertuples()}
+
+
+class Tables(NamedTuple):
+    """Whether each variant (column) is right about each sample of a split (row), and its margin; nan where it was not
+    measured. Variant -1 is the unedited network."""
+
+    samples: sm.Samples
+    right: pd.DataFrame
+    margin: pd.DataFrame
+    used: np.ndarray
+
+
+def tables_of(study: sm.Study, data: sm.Dataset, per_group: int | None) -> dict[str, Tables]:
+    found = {}
+    seed = study.record["settings"]["seed"]
+    for split in study.record["settings"]["split"]:
+        samples = data.samples(split)
+        outcomes = every_outcome(study, split).drop_duplicates(["variant", "sample"])
+        outcomes["right"] = outcomes["predicted"] == data.y[outcomes["sample"]]
+        right, margin = (
+            outcomes.pivot(index="sample", columns="variant", values=name).loc[samples.index].astype(float)
+            for name in ("right", "margin")
+        )
+        used = samples.index if per_group is None else samples.per_group(per_group, seed).index
+        found[split] = Tables(samples, right, margin, np.isin(samples.index, used))
+    return found
+
+
+class Effect(NamedTuple):
+    """What an edit does to each sample: how far accuracy and margin fall, and the square of the latter."""
+
+    drop: np.ndarray
+    margin_drop: np.ndarray
+    square: np.ndarray
+
+
+def effect_of(rows: pd.DataFrame, tables: Tables, halves: np.ndarray) -> Effect:
+    """The mean over the repeats of variants, each on the samples on which its units were not selected."""
+    found = Effect(*np.full((3, len(tables.samples)), np.nan))
+    for fold, repeats in rows.groupby("fold"):
+        here = (halves[tables.samples.index] == 1 - fold) | (fold == -1)
+        variants = [variant for variant in repeats["variant"] if variant in tables.right]
+        if not variants:
+            continue
+        right, margin = (table[here] for table in (tables.right, tables.margin))
+        fell = (margin[[-1]].to_numpy() - margin[variants]).to_numpy()
+        found.drop[here] = right[-1] - right[variants].mean(axis=1)
+        found.margin_drop[here] = fell.mean(axis=1)
+        found.square[here] = (fell**2).mean(axis=1)
+    return found
 
 
 class ByHand(NamedTuple):
-    """What a study's outcomes say about one selected set on one split: drops and margins of samples by units that were
-    selected without them, and the drop of each control on each group."""
+    """What a study's outcomes say about one selected set on one split."""
 
-    drop: np.ndarray
-    margin: np.ndarray
-    margin_drop: np.ndarray
-    shown: np.ndarray
-    controls: dict[int, list[float]]
+    tested: Effect
+    shown: Effect
+    null: dict[int, list[float]]  # drop under each null set, by group
+    log_norms: list[float]  # of the set and of each null set
 
 
-def by_hand(study: sm.Study, data: sm.Dataset, selected_set: int, split: str, used: np.ndarray | None) -> ByHand:
-    """Arguments: `used`: samples on which controls were measured; all if not given."""
-    variants, samples = study.variants(), data.samples(split)
-    halves = data.halves(study.record["settings"]["seed"])
-    outcomes = every_outcome(study, split)
-    outcomes["right"] = outcomes["predicted"] == data.y[outcomes["sample"]]
-    tables = {
-        name: outcomes.drop_duplicates(["variant", "sample"]).pivot(index="sample", columns="variant", values=name)
-        for name in ("right", "margin")
-    }
-    right, margin = (tables[name].loc[samples.index].astype(float) for name in tables)
-    rows = variants[variants["selected_set"] == selected_set]
-    tested = rows[rows["pool"] >= 0] if (rows["pool"] >= 0).any() else rows[rows["fold"] == -1]
-    drop, margin_drop = np.full(len(samples), np.nan), np.full(len(samples), np.nan)
-    for fold, repeats in tested.groupby("fold"):
-        here = (halves[samples.index] == 1 - fold) | (fold == -1)
-        drop[here] = right[-1][here] - right[repeats["variant"]][here].mean(axis=1)
-        margin_drop[here] = margin[-1][here] - margin[repeats["variant"]][here].mean(axis=1)
-    pools = {fold: repeats["pool"].iloc[0] for fold, repeats in tested.groupby("fold")}
-    own = rows.iloc[0]
-    of_pool = {}
-    for fold, pool in pools.items():
-        chosen = variants[(variants["family"] == "random") & (variants["pool"] == pool)]
-        chosen = chosen[(chosen["size"] == own["size"]) & (chosen["kind"] == own["kind"])]
-        chosen = chosen[chosen["parameters"] == own["parameters"]]
-        chosen = chosen[chosen["variant"].isin(right.columns)]
-        of_pool[fold] = {k: repeats["variant"].tolist() for k, repeats in chosen.groupby("control")}
-    complete = set.intersection(*(set(controls) for controls in of_pool.values()))
-    found: dict[int, list[float]] = {g: [] for g in range(len(data.groups))}
-    inside = np.ones(len(samples), bool) if used is None else np.isin(samples.index, used)
-    for k in sorted(complete):
-        of_control = np.full(len(samples), np.nan)
-        for fold in pools:
-            here = ((halves[samples.index] == 1 - fold) | (fold == -1)) & inside
-            of_control[here] = right[-1][here] - right[of_pool[fold][k]][here].mean(axis=1)
+def rows_of(study: sm.Study, selected_set: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Variants of a set: those from which verdicts follow, those that are shown, and its null sets."""
+    variants = study.variants()
+    rows = variants[(variants["selected_set"] == selected_set) & (variants["family"] == "selected")]
+    shown, own = rows[rows["fold"] == -1], rows.iloc[0]
+    tested = rows[rows["pool"] >= 0] if (rows["pool"] >= 0).any() else shown
+    null = variants[(variants["family"] == "random") & (variants["pool"] == tested["pool"].iloc[0])]
+    for name in ("size", "kind", "parameters"):
+        null = null[null[name] == own[name]]
+    return tested, shown, null
+
+
+def by_hand(study: sm.Study, tables: Tables, selected_set: int, halves: np.ndarray, n_groups: int) -> ByHand:
+    tested, shown, null = rows_of(study, selected_set)
+    found: dict[int, list[float]] = {g: [] for g in range(n_groups)}
+    norms = [float(tested["log_norm"].mean())]
+    for _, of_control in null[null["variant"].isin(tables.right.columns)].groupby("control"):
+        drop = effect_of(of_control, tables, halves).drop
         for g, drops in found.items():
-            here = inside & (samples.g == g)
-            drops.append(of_control[here].mean() if here.any() else np.nan)
-    shown = right[-1] - right[rows.loc[rows["fold"] == -1, "variant"]].mean(axis=1)
-    return ByHand(drop, margin[-1].to_numpy(), margin_drop, shown.to_numpy(), found)
+            here = tables.used & (tables.samples.g == g)
+            drops.append(drop[here].mean() if here.any() else np.nan)
+        norms.append(float(of_control["log_norm"].mean()))
+    return ByHand(effect_of(tested, tables, halves), effect_of(shown, tables, halves), found, norms)
+
+
+def beside_by_hand(
+    study: sm.Study, of_splits: dict[str, Tables], selected_set: int, halves: np.ndarray
+) -> list[dict[str, Effect]]:
+    """For each split, what a selected set does (first), and what each random set of any size beside it does."""
+    variants = study.variants()
+    beside = variants[(variants["family"] == "damage") & (variants["selected_set"] == selected_set)]
+    every = [rows_of(study, selected_set)[0], *(rows for _, rows in beside.groupby("control"))]
+    return [{split: effect_of(rows, tables, halves) for split, tables in of_splits.items()} for rows in every]
+
+
+def damage_by_hand(
+    data: sm.Dataset, of_splits: dict[str, Tables], every: list[dict[str, Effect]], group: int, split: str
+) -> DamageMatched | None:
+    """The third question, from the damage of each set; None where it was not asked."""
+    effects = []
+    for of_set in every:
+        squares, fell, drops = [], {True: [], False: []}, []
+        for name, tables in of_splits.items():
+            of = of_set[name]
+            disturbed = tables.used & (np.isin(tables.samples.g, data.majority) | (name != "train"))
+            squares += of.square[disturbed].tolist()
+            here = tables.used & (tables.samples.g == group)
+            fell[name == "train"] += of.margin_drop[here].tolist()
+            if name == split:
+                drops += of.drop[here].tolist()
+        contrast = np.mean(fell[True]) - np.mean(fell[False]) if fell[True] and fell[False] else np.nan
+        effects.append((math.sqrt(np.mean(squares)), np.mean(drops), contrast))
+    own, random = (
+        SetEffects(damage=part[:, 0], drop=part[:, 1], contrast=part[:, 2]) for part in np.split(np.array(effects), [1])
+    )
+    return damage_matched(own, random) if len(every) > 1 else None
+
+
+def selectivity_by_hand(
+    study: sm.Study, data: sm.Dataset, tables: Tables, family: list[int]
+) -> dict[int, list[Selectivity]]:
+    """The second question, for all sets of a family and all minority groups at once."""
+    halves, seed = data.halves(study.record["settings"]["seed"]), study.record["settings"]["seed"]
+    tested = [rows_of(study, number)[0] for number in family]
+    effects = [effect_of(rows, tables, halves) for rows in tested]
+    samples, compared = tables.samples, {}
+    half = halves[samples.index] if (tested[0]["fold"] >= 0).all() else np.zeros(len(samples), int)
+    for group in [g for g in data.minority if (samples.g == g).any()]:
+        label = data.groups.label_of(group)
+        majority = [g for g in data.majority if data.groups.label_of(g) == label]
+        asked = (samples.g == group) | np.isin(samples.g, majority)
+        compared[group] = GroupEffects(
+            is_minority=samples.g[asked] == group,
+            half=half[asked],
+            margin_before=tables.margin[-1].to_numpy()[asked],
+            accuracy_change=np.array([-of.drop[asked] for of in effects]),
+            margin_change=np.array([-of.margin_drop[asked] for of in effects]),
+        )
+    return dict(zip(compared, selectivity(list(compared.values()), seed=seed), strict=True)) if compared else {}
 
 
 def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = None) -> None:
     """Every column of effects.parquet from the outcomes alone: p by counting, the adjusted one by a plain loop."""
-    effects, seed = study.effects(), study.record["settings"]["seed"]
-    halves = data.halves(seed)
-    splits = effects["split"].unique().tolist()
+    effects, halves = study.effects(), data.halves(study.record["settings"]["seed"])
+    of_splits = tables_of(study, data, per_group)
+    beside = {n: beside_by_hand(study, of_splits, n, halves) for n in effects["selected_set"].unique().tolist()}
     family = ["criterion", "traced_on", "kind", "parameters", "split"]
     for (*_, split), rows in effects.groupby(family, dropna=False):
-        samples = data.samples(split)
-        used = samples.index if per_group is None else samples.per_group(per_group, seed).index
-        hand = {number: by_hand(study, data, number, split, used) for number in rows["selected_set"].unique()}
-        drops, nulls = [], []
-        for row in rows.itertuples():
-            own, member = hand[row.selected_set], samples.g == row.group
-            inside = member & np.isin(samples.index, used)
-            drops.append(own.drop[inside].mean() if inside.any() else np.nan)
-            nulls.append(own.controls[row.group])
-        least = min(map(len, nulls))
-        asked = [q for q, drop in enumerate(drops) if not np.isnan([drop, *nulls[q][:least]]).any()]
-        adjusted = np.full(len(rows), np.nan)
-        if least:
-            null_drops = np.array([nulls[q][:least] for q in asked]).T
-            adjusted[asked] = step_down(np.array(drops)[asked], null_drops)
-        for row, drop, null, p_adjusted in zip(rows.itertuples(), drops, nulls, adjusted, strict=True):
-            own, member = hand[row.selected_set], samples.g == row.group
-            assert row.accuracy_change == pytest.approx(-own.shown[member].mean())
+        tables, numbers = of_splits[split], rows["selected_set"].unique().tolist()
+        hand = {number: by_hand(study, tables, number, halves, len(data.groups)) for number in numbers}
+        groups = tables.samples.g
+        inside = [tables.used & (groups == row.group) for row in rows.itertuples()]
+        drops = [
+            hand[row.selected_set].tested.drop[where].mean() if where.any() else np.nan
+            for row, where in zip(rows.itertuples(), inside, strict=True)
+        ]
+        null = [hand[row.selected_set].null[row.group] for row in rows.itertuples()]
+        n = min(map(len, null))
+        values = np.array([[drop, *of[:n]] for drop, of in zip(drops, null, strict=True)]).T
+        norms = np.array([hand[row.selected_set].log_norms[: n + 1] for row in rows.itertuples()]).T
+        asked = [q for q in range(len(rows)) if not np.isnan(values[:, q]).any()]
+        adjusted, beyond = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+        if n and asked:
+            left = [rest_of_line(x, y) for x, y in zip(norms[:, asked].T, values[:, asked].T, strict=True)]
+            adjusted[asked] = step_down(values[0, asked], values[1:, asked])
+            beyond[asked] = step_down(np.array(left)[:, 0], np.array(left)[:, 1:].T)
+        second = selectivity_by_hand(study, data, tables, numbers)
+        for place, row in enumerate(rows.itertuples()):
+            own, member, drop = hand[row.selected_set], groups == row.group, drops[place]
+            assert row.accuracy_change == pytest.approx(-own.shown.drop[member].mean())
+            assert row.margin_change == pytest.approx(-own.shown.margin_drop[member].mean(), abs=1e-5)
             assert row.tested_accuracy_change == pytest.approx(-drop)
             assert row.n == member.sum()
-            assert row.n_controls == len(null)
-            if null:
-                assert (-row.control_high, -row.control_low) == pytest.approx((min(null), max(null)))
-                as_large = sum(value >= drop - 1e-9 for value in null[:least])
-                assert row.n_controls_as_large == sum(value >= drop - 1e-9 for value in null)
-                assert row.p == pytest.approx((1 + as_large) / (1 + least))
-                assert row.p_adjusted == pytest.approx(p_adjusted)
+            assert row.n_controls == len(null[place])
+            if n:
+                assert (-row.control_high, -row.control_low) == pytest.approx((min(null[place]), max(null[place])))
+                as_large = sum(value >= drop - 1e-9 for value in null[place])
+                assert row.n_controls_as_large == as_large
+                assert row.p == pytest.approx((1 + as_large) / (1 + n))
+                assert (row.p_adjusted, row.p_beyond_norm) == pytest.approx((adjusted[place], beyond[place]))
             else:
-                assert math.isnan(row.p)
-                assert math.isnan(row.p_adjusted)
-            chosen = contrast = None
-            if row.group in data.minority:
-                label = data.groups.label_of(row.group)
-                majority = [g for g in data.majority if data.groups.label_of(g) == label]
-                asked = member | np.isin(samples.g, majority)
-                is_halved = (study.variants().query("selected_set == @row.selected_set")["fold"] >= 0).any()
-                half = halves[samples.index][asked] if is_halved else np.zeros(asked.sum(), int)
-                chosen = selectivity(-own.drop[asked], member[asked], own.margin[asked], half, seed=seed)
-                recorded = (row.difference, row.p_selective, row.overlap)
-                assert recorded == pytest.approx((chosen.difference, chosen.p, chosen.overlap), nan_ok=True)
-            if split == "train":
-                new = [
-                    by_hand(study, data, row.selected_set, other, None).margin_drop[data.samples(other).g == row.group]
-                    for other in splits
-                    if other != "train"
-                ]
-                contrast = difference_of_means(own.margin_drop[member], np.concatenate([[], *new]))
-                recorded = (row.contrast, row.contrast_low, row.contrast_high)
-                assert recorded == pytest.approx((contrast.value, contrast.low, contrast.high), nan_ok=True, abs=1e-5)
-                assert row.n_unseen == contrast.n_second
-            else:
-                assert math.isnan(row.contrast)
-            told = answer_questions(
-                -drop,
-                row.p_adjusted,
-                n_controls=row.n_controls,
-                norm_ratio=row.norm_ratio,
-                selective=chosen,
-                contrast=contrast,
+                assert all(math.isnan(p) for p in (row.p, row.p_adjusted, row.p_beyond_norm))
+            chosen = second[row.group][numbers.index(row.selected_set)] if row.group in second else None
+            recorded = (row.difference, row.p_selective, row.p_selective_margin, row.majority_change, row.overlap)
+            expected = (
+                (chosen.difference, chosen.p, chosen.p_margin, chosen.majority_change, chosen.overlap)
+                if chosen
+                else (math.nan,) * 5
             )
-            words = (row.influential, row.selective, row.memorizing, row.verdict)
-            assert words == (told.influential, told.selective, told.memorizing, told.verdict)
+            assert recorded == pytest.approx(expected, nan_ok=True)
+            third = damage_by_hand(data, of_splits, beside[row.selected_set], row.group, split) if chosen else None
+            for column, name in THIRD.items():
+                expected = getattr(third, name) if third else math.nan
+                assert getattr(row, column) == pytest.approx(expected, nan_ok=True, abs=1e-5), column
+            assert row.n_damage_matched == (third.n if third else 0)
+            told = answer_questions(
+                -drop, max(adjusted[place], beyond[place]), n_controls=n, selective=chosen, damage=third
+            )
+            words = (row.influential, row.selective, row.localized, row.memorizing, row.verdict)
+            assert words == (told.influential, told.selective, told.localized, told.memorizing, told.verdict)
             assert told.reason in row.reason or "two halves of the group" in row.reason
             assert row.reason or (row.verdict != "no verdict" and (row.selective is not None or not row.minority))
+
+
+def rest_of_line(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """What a least-squares fit of a straight line leaves."""
+    return y - (np.polyval(np.polyfit(x, y, 1), x) if np.ptp(x) > 1e-4 else y.mean())
 
 
 def same(one: sm.Study, two: sm.Study) -> None:

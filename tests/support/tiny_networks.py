@@ -38,7 +38,7 @@ def wider_convnet(num_classes: int = 2) -> nn.Module:
 
 
 def wide_convnet(num_classes: int = 2) -> nn.Module:
-    """Wide enough for matched controls."""
+    """Wide enough for verdicts."""
     model = small_convnet(num_classes)
     model.conv1, model.bn1 = nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32)
     model.conv2 = nn.Conv2d(32, 40, 3, stride=2, padding=1)

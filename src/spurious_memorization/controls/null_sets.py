@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, count, islice
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..edits.edit import Edit, checked_edits
+from ..errors import UserError
 from ..networks.checked import checked_network
 from ..networks.units import Units, touched
 from ..seeds import derived_seed
@@ -118,9 +119,10 @@ class NullSets:
 
     def _enumerated(self) -> list[list[NDArray[np.int64]]] | None:
         """Every different exchange but the one that changes nothing, in random order; None if there are too many."""
-        if any(region.n > MAX_ENUMERATED + 1 and region.n > len(region.selected) for region in self._regions):
-            return None
         alike = [_alike(region, self._sets) for region in self._regions]
+        for region, parts in zip(self._regions, alike, strict=True):
+            if region.n > MAX_ENUMERATED + 1 and not (len(parts) == 1 and len(parts[0]) == region.n):
+                return None  # they are at least as many as the units
         ways = [
             _ways(region.n, [len(part) for part in parts]) for region, parts in zip(self._regions, alike, strict=True)
         ]
@@ -173,8 +175,8 @@ def null_sets(
 def sets_of_many_sizes(model: nn.Module, edit: Edit | Units, n: int = 199, *, seed: int = 0) -> list[Edit]:
     """The same edit on `n` random sets of other units of the same layers, of sizes from one unit to all units.
 
-    Those of them that disturb the network about as much as `edit` are compared with it by `effects`. They are called
-    damage-matched.
+    None has as many units as `edit`, since such sets count as its null sets. Those that disturb the network about as
+    much as `edit` are compared with it by `effects`. They are called damage-matched.
 
     Arguments:
         model: the network, which stays as it is.
@@ -186,14 +188,19 @@ def sets_of_many_sizes(model: nn.Module, edit: Edit | Units, n: int = 199, *, se
         Edits whose `matched_to` names `edit`.
 
     Raises:
-        UserError: the network lacks a selected unit.
+        UserError: the network lacks a selected unit, or these layers have no set of another size.
     """
     model = checked_network(model)
     (edit,) = checked_edits(Edit("zero", edit) if isinstance(edit, Units) else edit)
     drawn = SetsOfManySizes(model, [edit.units], seed=seed)
+    if drawn.most == 0 or drawn.most == len(edit.units) == 1:
+        layers = ", ".join(drawn.tensors)
+        raise UserError(f"sets of many sizes need units that are not selected: {drawn.most} of {layers} are left")
+    numbered = ((k, drawn.draw(k)) for k in count())
+    others = ((k, units) for k, units in numbered if len(units) != len(edit.units))
     return [
-        edit.on(drawn.draw(k), matched_to=edit.digest(), seed=derived_seed(seed, "damage", k, edit.seed))
-        for k in range(n)
+        edit.on(units, matched_to=edit.digest(), seed=derived_seed(seed, "damage", k, edit.seed))
+        for k, units in islice(others, n)
     ]
 
 

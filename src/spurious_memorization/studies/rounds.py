@@ -76,7 +76,7 @@ def draw_null_sets(measured: Measured, pools: Sequence[Pool], selected: Sequence
             for pool in undecided
             if _available(pool, wanted) == wanted and not _all_decided(pool, measured, results)
         ]
-        if not undecided:
+        if not undecided or wanted == measured.settings.controls:
             break
         log(f"{wanted} null sets per ranking: {_rankings(len(undecided), len(pools))} not clear yet")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -25,36 +26,40 @@ class SelectedSet:
     number: int
     variants: pd.DataFrame
 
-    @property
+    @cached_property
     def rows(self) -> pd.DataFrame:
         """Its variants: units selected on all samples (fold -1) and, for verdicts, on each half; one row per repeat."""
         return self.variants[(self.variants["family"] == "selected") & (self.variants["selected_set"] == self.number)]
 
-    @property
+    @cached_property
     def on_all_samples(self) -> pd.DataFrame:
         """Its variants whose units were selected on all samples; one row per repeat."""
         rows = self.rows
         return rows[rows["fold"] == -1]
 
-    @property
+    @cached_property
     def about(self) -> pd.Series:
         """The first of them: criterion, group, size, kind, parameters, units and so on."""
         return self.on_all_samples.iloc[0]
 
-    @property
+    @cached_property
     def tested(self) -> pd.DataFrame:
         """The variants from which the verdicts follow. Without null sets these are the ones that are shown."""
         rows = self.rows
         with_controls = rows[rows["pool"] >= 0]
         return with_controls if len(with_controls) else self.on_all_samples
 
-    @property
+    @cached_property
     def pool(self) -> int:
         """Number of its pool of null sets; -1 for none."""
         return int(self.tested["pool"].max())
 
     def controls(self) -> pd.DataFrame:
         """The variants that are its null sets; one row per null set, half and repeat."""
+        return self._controls
+
+    @cached_property
+    def _controls(self) -> pd.DataFrame:
         about, variants = self.about, self.variants
         return variants[
             (variants["family"] == "random")
@@ -75,7 +80,7 @@ class SelectedSet:
 
     def control_log_norms(self) -> pd.Series:
         """The same of each null set, by its number."""
-        return self.controls().groupby("control")["log_norm"].mean()
+        return self._controls.groupby("control")["log_norm"].mean()
 
     def counts(self, counted: pd.DataFrame) -> pd.DataFrame:
         """Counts of the units selected on all samples, one row per repeat and group, from rows of `results.parquet`."""
@@ -88,7 +93,7 @@ class SelectedSet:
         Arguments:
             counted: rows of `results.parquet`, of one split and of the null sets' samples.
         """
-        measured = counted.merge(self.controls()[["variant", "control", "repeat"]], on="variant")
+        measured = counted.merge(self._controls[["variant", "control", "repeat"]], on="variant")
         return changes_per_control(measured.rename(columns={"control": "edit"}))
 
     def tested_changes(self, counted: pd.DataFrame) -> pd.DataFrame:
