@@ -19,7 +19,7 @@ from spurious_memorization.datasets.sources import Images
 from spurious_memorization.reporting.gallery import top_activating as top_activating_module
 from spurious_memorization.reporting.gallery.top_activating import top_activating
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 
 def test_changed_images_are_those_of_the_outcomes(page: Page, studied: sm.Study, squares: Path) -> None:

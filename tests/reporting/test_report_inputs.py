@@ -13,7 +13,7 @@ from report_page import NAMES, Page
 
 import spurious_memorization as sm
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 
 Capture = pytest.CaptureFixture[str]

@@ -12,7 +12,7 @@ from report_page import Page
 import spurious_memorization as sm
 from spurious_memorization.reporting.figures.figure import CHOOSERS
 
-pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* controls")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 
 def test_the_pages_choosers_are_those_of_the_command(page: Page) -> None:
