@@ -51,10 +51,12 @@ def main() -> None:
     print(effects[[*columns, "p_memorizing", "verdict"]].round(3).T.to_string(header=False))
     by_size = {(row.criterion, row.size): row.selected_set for row in effects.itertuples()}
     sets = {one.number: one for one in study.selected_sets()}
-    few, many = sets[by_size["gradient", "3"]], sets[by_size["weight_norm", "10"]]
+    few, more, many = (sets[by_size[key]] for key in (("gradient", "3"), ("gradient", "10"), ("weight_norm", "10")))
     _save("memorized", memorized(study))
     _save("influential", influential(study, effects, {few.number: few, many.number: many}))
-    _save("selective", selective(study, few, data))
+    for one in (few, many):
+        selective(study, one, data)  # prints its numbers
+    _save("selective", selective(study, more, data))
     _save("memorizing", memorizing(study, few, data))
 
 
@@ -96,7 +98,7 @@ def influential(study: Study, effects: pd.DataFrame, sets: dict[int, SelectedSet
             alt.Chart(rows)
             .mark_bar(color=MUTED)
             .encode(
-                x=alt.X("drop:Q", bin=alt.Bin(maxbins=25), title="drop of the accuracy", axis=drop),
+                x=alt.X("drop:Q", bin=alt.Bin(step=0.05), title="drop of the accuracy", axis=drop),
                 y=alt.Y("count()", title="null sets"),
             )
         )
@@ -105,7 +107,7 @@ def influential(study: Study, effects: pd.DataFrame, sets: dict[int, SelectedSet
         line = alt.Chart(pd.DataFrame({"norm": ends, "drop": start + slope * ends})).mark_line(color=BLUE)
         dot = alt.Chart(chosen).mark_point(color=ORANGE, filled=True, shape="diamond", size=130, opacity=1)
         place = {
-            "x": alt.X("norm:Q", title="logarithm of the norm", scale=alt.Scale(zero=False)),
+            "x": alt.X("norm:Q", title="logarithm of the norm", scale=alt.Scale(zero=False), axis=_FEW_TICKS),
             "y": alt.Y("drop:Q", title="drop of the accuracy", axis=drop),
         }
         left = (bars + mark).properties(width=270, height=170, title=title)
@@ -141,7 +143,8 @@ def selective(study: Study, one: SelectedSet, data: Dataset) -> alt.TopLevelMixi
         ("nearest", kinds == "majority, nearest in margin"),
     ]
     for name, chosen in loss:
-        print(f"{name}: n={chosen.sum()}, loses {frame.loc[chosen, 'lost'].mean():.3f}")
+        lost = frame.loc[chosen, "lost"].mean()
+        print(f"{one.about['criterion']} {one.about['size']}, {name}: n={chosen.sum()}, loses {lost:.3f}")
     order = ["minority", "majority, nearest in margin", "majority, not compared"]
     color = alt.Color(
         "kind:N", title=None, sort=order, scale=alt.Scale(domain=order, range=[ORANGE, BLUE, MUTED]), legend=_LEGEND
@@ -150,12 +153,12 @@ def selective(study: Study, one: SelectedSet, data: Dataset) -> alt.TopLevelMixi
         _chart(frame)
         .mark_point(filled=True, size=28, opacity=0.8)
         .encode(
-            x=alt.X("before:Q", title="margin before the edit"),
+            x=alt.X("before:Q", title="margin before the edit", scale=alt.Scale(zero=False), axis=_FEW_TICKS),
             y=alt.Y("drop:Q", title="drop of the margin"),
             color=color,
         )
     )
-    flips = pd.DataFrame({"before": [0.0, frame["before"].max()], "drop": [0.0, frame["before"].max()]})
+    flips = pd.DataFrame({name: [frame["before"].min(), frame["before"].max()] for name in ("before", "drop")})
     line = alt.Chart(flips).mark_line(color=MUTED, strokeDash=[4, 4]).encode(x="before:Q", y="drop:Q")
     return (line + points).properties(width=520, height=280)
 
@@ -186,7 +189,7 @@ def memorizing(study: Study, one: SelectedSet, data: Dataset) -> alt.TopLevelMix
         _chart(rows)
         .mark_point(filled=True, opacity=0.9)
         .encode(
-            x=alt.X("damage:Q", title="damage: margin change of majority and unseen samples"),
+            x=alt.X("damage:Q", title="damage: margin change of majority and unseen samples", axis=_FEW_TICKS),
             y=alt.Y("contrast:Q", title="contrast: training - unseen"),
             color=color,
             shape=alt.Shape("kind:N", sort=order, scale=alt.Scale(domain=order, range=["diamond", "circle", "circle"])),
@@ -196,6 +199,7 @@ def memorizing(study: Study, one: SelectedSet, data: Dataset) -> alt.TopLevelMix
     return (band.encode(x="from:Q", x2="to:Q") + points).properties(width=520, height=280)
 
 
+_FEW_TICKS = alt.Axis(tickCount=6)
 _LEGEND = alt.Legend(orient="top", symbolOpacity=1)
 
 
