@@ -192,7 +192,7 @@ def grid(bench: Bench) -> None:
 
 
 def verdict(bench: Bench) -> None:
-    """Measure one selected set of three channels and 99 controls, on at most 500 images per group.
+    """Measure one selected set of three channels and 99 null sets, on at most 500 images per group.
 
     It uses the faster precision. If the plan exceeds `VERDICT_MINUTES`, fewer images are used, and the table says so.
     """
@@ -200,7 +200,7 @@ def verdict(bench: Bench) -> None:
     group = train.dataset.minority[0]
     units = sm.top(sm.criteria.gradient(model, sm.hardest_samples(model, train, group)), 3)
     edit = sm.edits.zero(units)
-    controls = sm.matched_controls(model, edit, 99)
+    nulls = sm.null_sets(model, edit, 99)
     engines = {precision: engine_for(model, train, precision=precision) for precision in PRECISIONS}
     a_pass, precision = min((engine.seconds_per_pass(train), precision) for precision, engine in engines.items())
     engine = engines[precision]
@@ -208,7 +208,7 @@ def verdict(bench: Bench) -> None:
     def planned(parts: list[Part]) -> float:
         return a_pass * sum(passes_needed(engine, edits, len(samples)) for _, edits, samples, _ in parts)
 
-    parts = [Part("selected", [edit], train), Part("controls", controls, train.per_group(500, seed=0))]
+    parts = [Part("selected", [edit], train), Part("null sets", nulls, train.per_group(500, seed=0))]
     whole = planned(parts)
     table.add(
         f"a verdict on {units}, 4795 and {len(parts[1].samples)} images, {precision}", f"planned {whole / 60:.1f} min"

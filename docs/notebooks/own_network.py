@@ -101,13 +101,12 @@ scores
 # %% [markdown]
 # ## What happens to every group without the first three channels?
 #
-# The effect is compared with 99 controls: the same edit on random channels of the same layers with about the same
-# norm.
+# The effect is compared with 99 null sets: the same edit on as many random channels of the same layers.
 
 # %%
 units = sm.top(scores, 3)
 edit = sm.edits.zero(units)
-result = sm.evaluate(model, [edit, *sm.matched_controls(model, edit, n=99)], data.train)
+result = sm.evaluate(model, [edit, *sm.null_sets(model, edit, n=99)], data.train)
 found = sm.effects(result, data.train)
 found[
     ["group", "n", "accuracy_before", "accuracy_after", "accuracy_change", "control_low", "control_high", "p_adjusted"]
@@ -115,7 +114,7 @@ found[
 
 # %% [markdown]
 # These p-values favor the criterion, because the channels were selected on the same samples. A whole study selects on
-# one half and tests on the other. Here the controls are measured on at most 50 images per group, which is faster.
+# one half and tests on the other. Here the null sets are measured on at most 50 images per group, which is faster.
 
 # %%
 study = sm.study_in_memory(model, data, sm.StudySettings(criterion=("gradient",), size=("3",), per_group=50))

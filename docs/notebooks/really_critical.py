@@ -52,12 +52,13 @@ print("and without them        ", planted.after)
 # %% [markdown]
 # ## The known channels
 #
-# `sm.study_in_memory` zeroes the set and compares it with 99 controls: random channels of the same layer with about
-# the same norm. Three answers make the verdict:
+# `sm.study_in_memory` zeroes the set and compares it with null sets: as many random channels of the same layer.
+# Four answers make the verdict:
 #
-# - *influential*: does the group lose more than with the controls?
+# - *influential*: does the group lose more than with the null sets?
 # - *selective*: does it lose more than majority samples of the same label and margin?
-# - *memorizing*: do its training samples lose more margin than unseen ones?
+# - *localized*: does it lose more than with random sets that disturb the network as much?
+# - *memorizing*: do the margins of its training samples fall further below those of unseen ones than with these sets?
 
 # %%
 COLUMNS = [
@@ -69,7 +70,11 @@ COLUMNS = [
     "p_adjusted",
     "difference",
     "p_selective",
-    "contrast_low",
+    "matched_drop",
+    "p_localized",
+    "contrast",
+    "matched_contrast",
+    "p_memorizing",
     "verdict",
 ]
 
@@ -86,7 +91,7 @@ known[COLUMNS]
 # %% [markdown]
 # ## Random channels
 #
-# The controls are the reference: a random set has about the same effect as they have.
+# The null sets are the reference: a random set has about the same effect as they have.
 
 # %%
 random_sets = verdicts(sm.StudySettings(criterion=("random",), size=("2",), seed=3))
@@ -94,7 +99,7 @@ random_sets[["size", *COLUMNS]]
 
 # %% [markdown]
 # None of these is critical. If one of them had cost the group a sample or two, its accuracy change alone would look
-# like a finding. Compared with the range of the controls, it doesn't.
+# like a finding. Compared with the range of the null sets, it doesn't.
 
 # %%
 assert not random_sets["verdict"].isin(["critical", "memorizing"]).any()
@@ -120,7 +125,7 @@ by_taylor[["size", *COLUMNS]]
 # %% [markdown]
 # ## Summary
 #
-# An accuracy change is a finding only if it is compared with controls. Test your own channel with
+# An accuracy change is a finding only if it is compared with null sets. Test your own channel with
 # `sm.study_in_memory` (or `spurmem study`): `sm.StudySettings(units=("layer3.0.conv2:17",))`.
 
 # %%

@@ -97,11 +97,11 @@ def test_drawn_controls_are_those_of_the_results(page: Page, studied: sm.Study) 
             by_control.setdefault(control, []).append(-counts["wrong"] / counts["n"])
         expected = Counter(round(float(np.mean(values)), 9) for values in by_control.values())
         rows = drawn_of[split, about["edit"], about["criterion"], about["size"], group]
-        there = rows[rows["kind"].str.startswith("matched")]
+        there = rows[rows["kind"].str.startswith("null sets")]
         assert (
             Counter(dict(zip(there["accuracy_change"].round(9), there["count"].astype(int), strict=True))) == expected
         )
-        (diamond,) = rows.loc[rows["kind"].str.contains("controls'"), "accuracy_change"]
+        (diamond,) = rows.loc[rows["kind"].str.contains("null sets' samples"), "accuracy_change"]
         (whole,) = rows.loc[rows["kind"].str.contains("all samples"), "accuracy_change"]
         assert (diamond, whole) == (about["tested_accuracy_change"], about["accuracy_change"])
         seen += 1
@@ -114,10 +114,28 @@ def test_verdicts_are_those_of_the_effects(page: Page, studied: sm.Study) -> Non
     for row in page.tables["verdicts"]:
         of = stored.loc[tuple(row[key] for key in ("split", "edit", "criterion", "size", "group"))]
         assert row["verdict"] == of["verdict"]
-        for name in ("p_adjusted", "difference", "p_selective", "contrast", "contrast_low", "contrast_high"):
+        for name in (
+            "p_adjusted", "p_beyond_norm", "difference", "p_selective", "p_selective_margin", "majority_change",
+            "overlap", "damage", "n_damage_matched", "damage_ratio", "matched_drop", "p_localized", "contrast",
+            "matched_contrast", "p_memorizing",
+        ):  # fmt: skip
             assert row[name] == ("-" if pd.isna(of[name]) else of[name])
-        for name in ("influential", "selective", "memorizing"):
+        for name in ("influential", "selective", "localized", "memorizing"):
             assert row[name] == ("-" if of[name] is None else of[name])
+
+
+def test_groups_are_those_of_the_study(page: Page, studied: sm.Study) -> None:
+    stored = studied.groups()
+    assert len(page.tables["groups"]) == len(stored) == 4
+    for row, shown, of in zip(
+        page.tables["groups"], page.shown["groups"], stored.to_dict(orient="records"), strict=True
+    ):
+        assert row["group"].removesuffix(" (minority)") == of["group_name"]
+        assert row["group"].endswith(" (minority)") == of["minority"]
+        for name in ("n_train", "train_accuracy", "n_unseen", "unseen_accuracy", "difference"):
+            assert row[name] == of[name]
+        assert (row["difference_low"], row["difference_high"]) == (of["low"], of["high"])
+        assert shown["memorized"] == ("yes" if of["memorized"] else "no")
 
 
 def test_the_map_of_layers_counts_the_selected_units(page: Page, studied: sm.Study) -> None:
@@ -144,8 +162,8 @@ def test_the_ablation_map(page: Page, studied: sm.Study) -> None:
 
 
 def test_the_finding_stands_first(page: Page, studied: sm.Study) -> None:
-    sentences = findings(studied.effects())
-    assert len(sentences) == 2
+    sentences = findings(studied.effects(), studied.groups())
+    assert len(sentences) == 3
     places = [page.text.index(sentence) for sentence in sentences]
     assert places == sorted(places)
     assert places[-1] < page.text.index("Right in training, wrong in test?")

@@ -36,7 +36,7 @@ def demo_command(
     if verbose:
         more = [accuracy_table(history, last, record.groups, record.minority), *all_study_tables(made.study)]
     text: list[RenderableType] = [
-        *findings(effects),
+        *findings(effects, made.study.groups()),
         summary_table(effects),
         *more,
         f"report {made.report}: open it in a browser",
@@ -47,6 +47,7 @@ def demo_command(
         "run": str(made.run.path),
         "study": str(made.study.path),
         "accuracy": history.query("epoch == @last").to_dict(orient="records"),
+        "groups": made.study.groups().to_dict(orient="records"),
         "effects": effects.to_dict(orient="records"),
         "figures": [str(file) for file in made.figures],
         "report": str(made.report),

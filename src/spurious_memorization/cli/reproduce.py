@@ -52,15 +52,17 @@ def reproduce_command(
 def _text(made: Reproduction) -> list[RenderableType]:
     from ..reporting.tables.paper_tables import drops_tables, mixed_table
     from ..reporting.tables.run_tables import accuracy_table
-    from ..reporting.tables.study_tables import verdict_table
+    from ..reporting.tables.study_tables import groups_table, verdict_table
 
     record, history = made.run.record.data, made.run.history()
     text: list[RenderableType] = [made.grid.about, accuracy_table(history, made.epoch, record.groups, record.minority)]
     if len(made.rows):
         text += drops_tables(made.rows)
     for study in made.studies:
-        effects = study.effects()
+        effects, groups = study.effects(), study.groups()
         splits = effects.loc[effects["n_controls"] > 0, "split"].unique()
+        if len(splits) and len(groups):
+            text.append(groups_table(groups))
         text += [verdict_table(effects, split) for split in splits]
     if made.mixed is not None:
         text.append(mixed_table(made.mixed))

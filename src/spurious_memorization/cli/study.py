@@ -26,7 +26,7 @@ def study_command(
     settings: Annotated[StudySettings | None, Parameter(name="*")] = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Edit a run's network in many ways and compare each edit with matched controls, group by group.
+    """Edit a run's network in many ways and compare each edit with random units, group by group.
 
     Arguments:
         run: the run whose network is studied
@@ -41,7 +41,7 @@ def study_command(
 
     result = study(Run(run), settings, name=name, data_folder=data, execution=execution)
     effects = result.effects()
-    found = findings(effects)
+    found = findings(effects, result.groups())
     more = all_study_tables(result) if verbose else []
     hint = [] if verbose else [f"more: the same command with --verbose prints every table; spurmem report {run}"]
     text: list[RenderableType] = [*found, summary_table(effects), *more, f"stored in {result.path}", *hint]
@@ -52,6 +52,7 @@ def _facts(result: Study, found: list[str]) -> dict[str, Any]:
     effects, agreement, epochs = result.effects(), result.agreement(), result.other_epochs()
     return {
         "study": str(result.path),
+        "groups": result.groups().to_dict(orient="records"),
         "effects": effects.to_dict(orient="records"),
         "agreement": [] if agreement is None else agreement.to_dict(orient="records"),
         "other_epochs": [] if epochs is None else epochs.to_dict(orient="records"),

@@ -42,8 +42,8 @@ class Demo:
 def run_demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo:
     """Run every step on generated images: draw them, train a ResNet-18, study it, and write the report.
 
-    The study ranks the channels of the network, edits the first ones, and compares them with matched random channels.
-    The same call continues a demo that was stopped.
+    The study ranks the channels of the network, edits the first ones, and compares them with random ones of the same
+    layers. The same call continues a demo that was stopped.
 
     Arguments:
         out: folder for data, run and figures.
@@ -61,7 +61,7 @@ def run_demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> 
     log("2/4 training a ResNet-18 on these images")
     training = TrainSettings(model="resnet18", epochs=settings.epochs, augment=False, seed=settings.seed)
     run = train(out / "birds", out / "run", training, resume=True)
-    log("3/4 editing the first channels of each ranking, and matched random channels as controls")
+    log("3/4 editing the first channels of each ranking, and random channels of the same layers")
     plan = StudySettings(
         criterion=("weight_norm", "gradient"),
         size=("1", "3"),

@@ -16,7 +16,7 @@ class DemoSettings(Settings):
     test: int = Field(600, ge=20, le=MAX_COUNT, description="test images")
     image_size: int = Field(48, ge=32, le=512, description="side of the images, in pixels")
     epochs: int = Field(8, ge=1, le=MAX_EPOCHS, description="epochs of training")
-    controls: int = Field(99, ge=1, le=100_000, description="number of matched controls for each ranking")
+    controls: int = Field(99, ge=1, le=100_000, description="null sets per ranking, at most")
     per_group: int = Field(
-        40, ge=1, le=MAX_COUNT, description="training samples per group on which controls are measured"
+        40, ge=1, le=MAX_COUNT, description="training samples per group on which null sets are measured"
     )

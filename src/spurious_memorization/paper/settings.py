@@ -19,9 +19,7 @@ class ReproduceSettings(Settings):
     scale: ScaleName = Field("full", description="full; or small or tiny, on generated images")
     mode: Words = Field((), description="only these edits: zero, random_init, random_noise, rewind; all if not given")
     split: Words = Field((), description="only these splits: train, test; both if not given")
-    controls: int = Field(
-        0, ge=0, le=100_000, description="matched random controls per ranking, for verdicts; the paper has no controls"
-    )
+    controls: int = Field(0, ge=0, le=100_000, description="null sets per ranking, for verdicts; the paper has none")
     compare_across_splits: bool = Field(
         False, description="also show the wrong comparison: accuracy before on train with accuracy after on test"
     )

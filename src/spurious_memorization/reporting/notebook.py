@@ -67,11 +67,11 @@ def scores_html(scores: Scores) -> str:
 
 
 def study_html(study: Study) -> str:
-    """The finding in two sentences, and the verdict on each selected set and minority group."""
+    """The finding in sentences, and the verdict on each selected set and minority group."""
     if not study.is_complete:
         return _html(f"Study {study.name}", None, ["not finished: the same command continues it"])
     effects = study.effects()
-    return _html(f"Study {study.name}", summary_table(effects), findings(effects))
+    return _html(f"Study {study.name}", summary_table(effects), findings(effects, study.groups()))
 
 
 def _html(title: str, table: Table | None, lines: Sequence[str] = ()) -> str:

@@ -28,3 +28,27 @@ def with_names(effects: pd.DataFrame) -> pd.DataFrame:
 def group_title(name: str, is_minority: bool) -> str:
     """The name of a group above its panel."""
     return f"{name} (minority)" if is_minority else name
+
+
+def null_sets_text(drawn_from: object) -> str:
+    """What null sets are: "random units of the same layers", or of what else, with the flag that says so.
+
+    Arguments:
+        drawn_from: as in effects: "random, of the same layers"; None without null sets.
+    """
+    if is_usual_source(drawn_from):
+        return "random units of the same layers"
+    place = str(drawn_from).removeprefix("random, of the same ")
+    return f"random units of the same {place} ({source_flag(drawn_from)})"
+
+
+def source_flag(drawn_from: object) -> str:
+    """The flag of a study whose null sets are not drawn from the same layers; "" for other studies."""
+    if is_usual_source(drawn_from):
+        return ""
+    return f"--controls-from {str(drawn_from).removeprefix('random, of the same ').removesuffix('s')}"
+
+
+def is_usual_source(drawn_from: object) -> bool:
+    """Whether null sets are drawn from the same layers, as they are if nothing else is asked for."""
+    return not isinstance(drawn_from, str) or drawn_from.endswith("the same layers")

@@ -63,9 +63,9 @@ def memorized_groups(data: Dataset, counted: pd.DataFrame, groups: Sequence[int]
         accuracies = [(of["correct_before"] / of["n"]).to_numpy() for of in (train, unseen)]
     return pd.DataFrame(
         {
-            "group": chosen,
-            "group_name": [data.groups.names[g] for g in chosen],
-            "minority": [g in data.minority for g in chosen],
+            "group": np.array(chosen, np.int64),
+            "group_name": pd.Series([data.groups.names[g] for g in chosen], dtype=object),
+            "minority": np.array([g in data.minority for g in chosen], bool),
             "n_train": train["n"].to_numpy(np.int64),
             "train_accuracy": accuracies[0],
             "n_unseen": unseen["n"].to_numpy(np.int64),

@@ -82,7 +82,7 @@ def draw_null_sets(measured: Measured, pools: Sequence[Pool], selected: Sequence
 
 
 def _rankings(n: int, of: int) -> str:
-    return f"{n} of {of} rankings {'is' if n == 1 else 'are'}"
+    return f"{n} of {of} {'ranking' if of == 1 else 'rankings'} {'is' if n == 1 else 'are'}"
 
 
 def _available(pool: Pool, wanted: int) -> int:

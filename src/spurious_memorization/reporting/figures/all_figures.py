@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from .accuracy import accuracy, comparison
-from .accuracy_changes import accuracy_changes, verdicts
+from .accuracy_changes import accuracy_changes, groups, verdicts
 from .group_counts import counts
 from .layers import ablation, layers
 
 FIGURES = {
     "accuracy": accuracy,
+    "groups": groups,
     "accuracy_changes": accuracy_changes,
     "verdicts": verdicts,
     "layers": layers,

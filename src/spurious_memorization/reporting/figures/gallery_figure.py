@@ -44,14 +44,14 @@ class ImageEntry(NamedTuple):
 
 
 def image_entries(item: GalleryItem, n: int) -> Iterator[ImageEntry]:
-    """Every image of a gallery item: changed predictions of the set and of its control, then top-activating images.
+    """Every image of a gallery item: changed predictions of the set and of its null set, then top-activating images.
 
     Arguments:
         item: of the gallery.
         n: the maximum number of changed samples of each group.
     """
     classes = item.data.groups.classes
-    for title, changed in (("Selected", item.selected), ("Control", item.control)):
+    for title, changed in (("Selected", item.selected), ("Null set", item.control)):
         if changed is None:
             continue
         heading = f"{title}: {', '.join(changed.units)}: {changed_text(changed, item.split)}"
@@ -106,7 +106,7 @@ def gallery_figure(found: Sequence[GalleryItem], choice: Mapping[str, str | None
     return Figure(
         name="images",
         alt="Images whose prediction changes when the selected units are edited, and the top-activating images of each "
-        "channel, with those of a matched control.",
+        "channel, with those of a null set.",
         chart=specification(_chart(line)),
         rows=pd.DataFrame(rows),
         table=table_of(

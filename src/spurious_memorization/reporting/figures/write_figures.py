@@ -15,6 +15,7 @@ from .figure import ENDINGS, Figure
 from .gallery_figure import gallery_figure
 
 MISSING = {
+    "groups": "no finished study measured training samples: `spurmem study RUN --split train,test` makes one",
     "ablation": "no ablation map is stored: `spurmem trace RUN --criterion ablation` measures one",
     "layers": "no finished study lists its units: `spurmem study RUN` makes one",
 }

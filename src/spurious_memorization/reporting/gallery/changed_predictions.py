@@ -1,6 +1,6 @@
 """The gallery of each selected set: images whose prediction changes with the edit, and top-activating images.
 
-Each selected set is shown with one of its matched controls."""
+Each selected set is shown with one of its null sets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ChangedPredictions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GalleryItem:
-    """A selected set and one of its matched controls.
+    """A selected set and one of its null sets.
 
     Arguments:
         place: the columns by which a reader chooses it: run, study, edit, criterion, size.
@@ -54,8 +54,8 @@ class GalleryItem:
         split: of the samples.
         data: the data set of the samples, with the study's groups.
         selected: predictions that the set changes, on all samples.
-        control: the same of the control that was drawn first, so that nobody picked it; None without controls.
-        n_changed_on_control_samples: predictions that the set changes on the control's samples.
+        control: the same of the null set that was drawn first, so that nobody picked it; None without null sets.
+        n_changed_on_control_samples: predictions that the set changes on the null set's samples.
         top_activating: for each channel of both, samples and activations, the largest activation first.
         n_searched: training images that were searched for them.
     """

@@ -135,11 +135,11 @@ def _policy(*scripts: str) -> str:
 
 
 def _findings(inputs: ReportInputs) -> list[tuple[Mapping[str, str], list[str]]]:
-    """For each study its place and its two sentences; one sentence for a run without a study."""
+    """For each study its place and its sentences; one sentence for a run without a study."""
     found: list[tuple[Mapping[str, str], list[str]]] = []
     for run in inputs.runs:
         here = [study for study in inputs.studies if study.run is run]
-        found += [(study.place, findings(study.study.effects())) for study in here]
+        found += [(study.place, findings(study.study.effects(), study.study.groups())) for study in here]
         if not here:
             none = f"This network has no finished study yet: `spurmem study {run.path}` measures edits of it."
             found.append(({"run": str(run.path)}, [none]))

@@ -1,4 +1,4 @@
-"""What a study found, in two plain sentences."""
+"""What a study found, in plain sentences: which groups are memorized, and where in the network."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from ..wording import edit_text, selected_by
-from .number_formats import format_value, interval, p_text
+from ..wording import edit_text, is_usual_source, null_sets_text, selected_by
+from .number_formats import format_value, interval, is_missing, p_text
 
 FOUND = ("critical", "memorizing")
+
+VERDICTS = ("memorizing", "critical", "influential", "selective", "none")
+"""From the strongest to the weakest."""
 
 
 def tested_split(effects: pd.DataFrame) -> str:
@@ -18,87 +21,152 @@ def tested_split(effects: pd.DataFrame) -> str:
     return "train" if (effects["split"] == "train").any() else str(effects["split"].iloc[0])
 
 
-def findings(effects: pd.DataFrame) -> list[str]:
-    """Two sentences made from the verdicts: what was found, and what was not. One if there was nothing to test.
+def p_influential(effects: pd.DataFrame) -> pd.Series:
+    """The p-value that decides the first question: the larger one of `p_adjusted` and `p_beyond_norm`."""
+    return effects[["p_adjusted", "p_beyond_norm"]].max(axis=1, skipna=False)
+
+
+def findings(effects: pd.DataFrame, groups: pd.DataFrame | None = None) -> list[str]:
+    """What was found about each minority group, and at last how the tests ended.
+
+    For each group, the first sentence says whether it is memorized and whether the memory is localized. If it is, a
+    second one gives the figures of the strongest set.
 
     Arguments:
         effects: of a study.
+        groups: its groups, as `Study.groups` gives them; without their rows nothing is said about memorization.
     """
     tests = effects[(effects["split"] == tested_split(effects)) & effects["minority"]]
     if tests.empty:
         return ["No minority group was measured, so there is no verdict."]
+    tests = tests.assign(p_influential=p_influential(tests))
+    about = {} if groups is None else {row["group_name"]: row for row in groups.to_dict(orient="records")}
+    found = []
+    for name, of_group in tests.sort_values("group", kind="stable").groupby("group_name", sort=False):
+        found += _of_group(str(name), of_group, about.get(name))
+    return [*found, _how_tests_ended(tests)]
+
+
+def _of_group(name: str, tests: pd.DataFrame, about: Mapping[str, Any] | None) -> list[str]:
+    """The sentences on one group: the answer and, if there is a critical set, its figures."""
+    memorized, head = _is_memorized(name, about)
     decided = tests[tests["verdict"] != "no verdict"]
-    found = decided[decided["verdict"].isin(FOUND)]
-    undecided = tests[tests["verdict"] == "no verdict"]
-    if found.empty:
-        return [_none_found(decided), _why_none(decided, undecided)]
-    return [_strongest(found), _how_many(found, decided, undecided)]
+    chosen = decided[decided["verdict"].isin(FOUND)]
+    if chosen.empty:
+        if decided.empty:
+            return [f"{head}: no test on it could be decided."]
+        missing = "no evidence that it is localized" if memorized else "no critical set was found for it"
+        return [f"{head}{',' if memorized else ':'} {missing}{_nearest(decided)}."]
+    first = _strongest(chosen)
+    more = f", the strongest of {len(chosen)} such sets" if len(chosen) > 1 else ""
+    if memorized:
+        answer = f"localized in {_named_units(first)}, selected by {selected_by(first)}{more}"
+    else:
+        verb = "is" if first["n_units"] == 1 else "are"
+        answer = f"{_named_units(first)}, selected by {selected_by(first)}, {verb} critical for it{more}"
+    return [f"{head}: {answer}.", _figures(first)]
 
 
-def _none_found(decided: pd.DataFrame) -> str:
-    if decided.empty:
-        return "No test could be decided, so nothing was found."
-    if len(decided) == 1:
-        return "The only test was not both influential and selective."
-    return f"None of the {len(decided)} tests was both influential and selective."
+def _is_memorized(name: str, about: Mapping[str, Any] | None) -> tuple[bool, str]:
+    """Whether a group is memorized, and the beginning of the sentence that says so."""
+    if about is None:
+        return False, f"It is not known whether {name} is memorized, since training samples were not measured"
+    if is_missing(about["memorized"]):
+        missing = "unseen" if about["n_train"] else "training"
+        return False, f"It is not known whether {name} is memorized, since no {missing} samples of it were measured"
+    figures = (
+        f"({_percent(about['train_accuracy'])} in training, {_percent(about['unseen_accuracy'])} on unseen samples, "
+        f"difference {100 * about['difference']:.0f} points, {100 * about['low']:.0f} to {100 * about['high']:.0f})"
+    )
+    if about["memorized"]:
+        return True, f"{name} is memorized {figures}"
+    return False, f"{name} is not memorized, as far as these samples show {figures}"
 
 
-def _why_none(decided: pd.DataFrame, undecided: pd.DataFrame) -> str:
-    counts = decided["verdict"].value_counts()
-    parts = [
-        f"{counts[verdict]} {_was(counts[verdict])} {verdict} but not {other}"
-        for verdict, other in (("influential", "selective"), ("selective", "influential"))
-        if counts.get(verdict, 0)
-    ]
-    if not parts and len(decided):
-        parts.append("for every group, random units of the same layers change accuracy about as much")
-    return _sentence([*parts, *_undecided(undecided)])
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
-def _strongest(found: pd.DataFrame) -> str:
-    first: Mapping[str, Any] = found.loc[found["difference"].idxmax()].to_dict()
-    controls = interval(first["control_low"], first["control_high"], "points").strip("()")
+def _strongest(chosen: pd.DataFrame) -> Mapping[str, Any]:
+    """The memorizing set, otherwise the critical one, that hits the minority hardest compared with the majority."""
+    best = chosen[chosen["verdict"] == "memorizing"] if (chosen["verdict"] == "memorizing").any() else chosen
+    first: Mapping[str, Any] = best.loc[best["difference"].idxmax()].to_dict()
+    return first
+
+
+def _figures(first: Mapping[str, Any]) -> str:
+    nulls = interval(first["control_low"], first["control_high"], "points").strip("()")
+    further = -first["tested_accuracy_change"] - first["matched_drop"]
+    text = (
+        f"{edit_text(first)} changes its accuracy by {format_value(first['tested_accuracy_change'], 'points')} points "
+        f"({null_sets_text(first['drawn_from'])}: {nulls}, {p_text(first['p_influential'])}); it loses "
+        f"{100 * first['difference']:.1f} points more than majority samples of the same margin "
+        f"({p_text(first['p_selective'])}), and {100 * further:.1f} points more than with sets of the same damage "
+        f"({p_text(first['p_localized'])})"
+    )
+    contrast = (
+        f"the margins of its training samples fall {format_value(first['contrast'], 'signed')} further than those of "
+        f"unseen ones, and {format_value(first['matched_contrast'], 'signed')} further with sets of the same damage "
+        f"({p_text(first['p_memorizing'])})"
+    )
+    if first["verdict"] == "memorizing":
+        return _sentence([text, f"it holds training samples: {contrast}"])
+    if is_missing(first["p_memorizing"]):
+        return _sentence([text, "it is not known whether it holds training samples or a feature of the group"])
+    return _sentence([text, f"it may hold a feature of the group: {contrast}"])
+
+
+def _nearest(decided: pd.DataFrame) -> str:
+    """What stands in the way: the best verdict, and the answer that is missing."""
+    influential = decided[decided["verdict"] == "influential"]
+    if influential.empty:
+        return f" (smallest p of {len(decided)} {_tests(len(decided))}: {_smallest(decided['p_influential'])})"
+    both = influential[[not is_missing(answer) and bool(answer) for answer in influential["selective"]]]
+    if influential["selective"].isna().all():
+        return "; there are too few majority samples of the same margin to compare it with"
+    if both.empty:
+        return "; sets that lower its accuracy lower that of majority samples of the same margin as well"
+    if both["localized"].isna().all():
+        return "; too few random sets disturb the network as much as the sets that are influential and selective"
     return (
-        f"{edit_text(first)} on {_named_units(first)}, selected by {selected_by(first)}, is critical for "
-        f"{first['group_name']}: its accuracy changes by {format_value(first['tested_accuracy_change'], 'points')} "
-        f"points (matched controls {controls}, {p_text(first['p_adjusted'])}), and it loses "
-        f"{100 * first['difference']:.1f} points more than similar majority samples ({p_text(first['p_selective'])})."
+        "; random sets that disturb the network as much lower its accuracy as far "
+        f"(smallest p: {_smallest(both['p_localized'])})"
     )
 
 
-def _how_many(found: pd.DataFrame, decided: pd.DataFrame, undecided: pd.DataFrame) -> str:
-    memorizing = int((found["verdict"] == "memorizing").sum())
-    first = found.loc[found["difference"].idxmax()]
-    spread = interval(first["contrast_low"], first["contrast_high"], "signed")
-    contrast = f"{format_value(first['contrast'], 'signed')} {spread}"
-    parts = [f"{len(found)} of {len(decided)} tests {_was(len(found))} critical"]
-    if memorizing:
-        parts.append(f"{memorizing} of them {_was(memorizing)} also memorizing")
-    else:
-        parts.append("memorization was not shown for any of them")
-    if not pd.isna(first["contrast"]):
-        parts.append(f"in the strongest one, training margins fell more than unseen ones by {contrast}")
-    others = [name for name in decided["group_name"].unique() if name not in set(found["group_name"])]
-    if others:
-        parts.append(f"nothing was critical for {', '.join(others)}")
-    return _sentence([*parts, *_undecided(undecided)])
+def _smallest(p: pd.Series) -> str:
+    return format_value(p.min(), "p")
 
 
-def _undecided(undecided: pd.DataFrame) -> list[str]:
-    if undecided.empty:
-        return []
-    n = len(undecided)
-    return [f"{n} {'test has' if n == 1 else 'tests have'} no verdict ({undecided['reason'].iloc[0]})"]
+def _how_tests_ended(tests: pd.DataFrame) -> str:
+    counts = tests["verdict"].value_counts()
+    decided = int(counts.drop("no verdict", errors="ignore").sum())
+    parts = []
+    if decided:
+        ended = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts.get(verdict, 0)]
+        parts.append(f"verdicts of {decided} {_tests(decided)}: {', '.join(ended)}")
+    undecided = tests[tests["verdict"] == "no verdict"]
+    if len(undecided):
+        reason = undecided["reason"].iloc[0]
+        n = len(undecided)
+        parts.append(f"{n} {'test has' if n == 1 else 'tests have'} no verdict{f' ({reason})' if reason else ''}")
+    sources = [source for source in tests["drawn_from"].unique() if not is_usual_source(source)]
+    parts += [f"they hold for {null_sets_text(source)}" for source in sources]
+    return _sentence(parts)
+
+
+def _tests(n: int) -> str:
+    return "test" if n == 1 else "tests"
 
 
 def _named_units(row: Mapping[str, Any]) -> str:
-    """ "3 channels (conv1:56,conv1:1,conv1:2)"; a large set is only counted."""
+    """ "3 channels of conv1 (conv1:56,conv1:1,conv1:2)"; a large set is only counted."""
     counted = f"{row['n_units']} {row['unit']}{'s' if row['n_units'] != 1 else ''}"
-    return f"{counted} ({row['units']})" if isinstance(row["units"], str) else counted
-
-
-def _was(n: int) -> str:
-    return "was" if n == 1 else "were"
+    if not isinstance(row["units"], str):
+        return counted
+    layers = dict.fromkeys(unit.rpartition(":")[0] for unit in row["units"].split(","))
+    named = f" of {' and '.join(layers)}" if len(layers) < 3 else f" of {len(layers)} layers"
+    return f"{counted}{named} ({row['units']})"
 
 
 def _sentence(parts: list[str]) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pandas as pd
 
 from ...studies.study import Study
-from ..wording import with_names
-from .findings import FOUND, tested_split
-from .number_formats import MISSING, format_value, interval, p_text
+from ..wording import is_usual_source, null_sets_text, source_flag, with_names
+from .findings import FOUND, p_influential, tested_split
+from .number_formats import MISSING, Kind, format_value, interval, is_missing, p_text
 from .table import Column, Row, Table
 
 MAX_SUMMARY_ROWS = 24
@@ -22,11 +22,50 @@ _SET = (
 )
 """Columns that name a selected set."""
 
+_VERDICT = Column(
+    name="verdict",
+    heading="verdict",
+    strong="found",
+    detail=lambda row: "" if is_usual_source(row["drawn_from"]) else f"({source_flag(row['drawn_from'])})",
+)
+"""A verdict against other null sets than those of the same layers names the flag."""
+
+
+def groups_table(groups: pd.DataFrame) -> Table:
+    """Question 0: which groups the network memorizes.
+
+    Arguments:
+        groups: as `Study.groups` gives them.
+    """
+    rows = groups.assign(found=[not is_missing(value) and bool(value) for value in groups["memorized"]])
+    return Table(
+        title="Which groups are memorized",
+        rows=rows,
+        columns=(
+            Column(name="group_name", heading="group", detail=lambda row: "*" if row["minority"] else ""),
+            Column(name="train_accuracy", heading="in training", kind="percent", detail=_n("n_train")),
+            Column(name="unseen_accuracy", heading="unseen", kind="percent", detail=_n("n_unseen")),
+            Column(
+                name="difference",
+                heading="difference",
+                kind="points",
+                detail=lambda row: interval(row["low"], row["high"], "points"),
+            ),
+            Column(name="memorized", heading="memorized", kind="yes_no", strong="found"),
+        ),
+        caption="Accuracy before any edit. * minority group. Unseen: samples of val or test, as far as they were "
+        "measured. A group is memorized if the 95 % interval of the difference is above 0.",
+    )
+
+
+def _n(name: str) -> Callable[[Row], str]:
+    return lambda row: f"(n={row[name]})"
+
 
 def summary_table(effects: pd.DataFrame) -> Table:
     """A study's answer: one row per selected set and minority group.
 
-    Each row has the accuracy change, the range of its controls, the p-value and the verdict.
+    Each row has the accuracy change, the range of its null sets, the p-value and the verdict.
 
     Arguments:
         effects: of a study.
@@ -35,27 +74,26 @@ def summary_table(effects: pd.DataFrame) -> Table:
     here = effects[effects["split"] == split]
     tests = with_names(here[here["minority"]] if here["minority"].any() else here)
     n_tests, edits = len(tests), tests["edit"].nunique()
-    controlled = (tests["n_controls"] > 0).any()
     tests["change"] = tests["tested_accuracy_change"].where(tests["n_controls"] > 0, tests["accuracy_change"])
-    tests["controls_range"] = [_controls_range(row) for row in tests.to_dict(orient="records")]
+    tests["null_range"] = [_null_range(row) for row in tests.to_dict(orient="records")]
+    tests["p_influential"] = p_influential(tests)
     tests["found"] = tests["verdict"].isin(FOUND)
     if n_tests > MAX_SUMMARY_ROWS:
-        first = tests.sort_values(["found", "p_adjusted"], ascending=[False, True], kind="stable")
+        first = tests.sort_values(["found", "p_influential"], ascending=[False, True], kind="stable")
         tests = first.head(MAX_SUMMARY_ROWS).sort_index()
     columns = [column for column in _SET if column.name != "edit" or edits > 1]
     columns += [
         Column(name="group_name", heading="group"),
         Column(name="change", heading="accuracy change", kind="points"),
-        Column(name="controls_range", heading="controls"),
-        Column(name="p_adjusted", heading="p", kind="p"),
-        Column(name="verdict", heading="verdict", strong="found"),
+        Column(name="null_range", heading="null sets"),
+        Column(name="p_influential", heading="p", kind="p"),
+        _VERDICT,
     ]
     caption = ["Changes are in points of accuracy."]
-    if controlled:
-        n_controls = int(tests["n_controls"].max())
+    if (tests["n_controls"] > 0).any():
         caption += [
             "They are measured on samples that did not select the units.",
-            f"Controls: the range of {n_controls} matched random sets. p: adjusted over sizes and groups.",
+            f"Null sets: the range of {_null_sets(tests)}. p: adjusted over sizes and groups, and for the norm.",
         ]
     if n_tests > len(tests):
         caption.append(f"{len(tests)} of {n_tests} tests are shown, those with the smallest p.")
@@ -69,14 +107,23 @@ def summary_table(effects: pd.DataFrame) -> Table:
     )
 
 
-def _controls_range(row: Row) -> str:
+def _null_range(row: Row) -> str:
     return interval(row["control_low"], row["control_high"], "points").strip("()") or MISSING
 
 
+def _null_sets(effects: pd.DataFrame) -> str:
+    """ "19 to 999 sets of random units of the same layers"."""
+    there = effects[effects["n_controls"] > 0]
+    least, most = int(there["n_controls"].min()), int(there["n_controls"].max())
+    numbers = f"{least} to {most}" if least < most else str(least)
+    return f"{numbers} sets of {' or '.join(map(null_sets_text, there['drawn_from'].unique()))}"
+
+
 def accuracy_change_table(effects: pd.DataFrame, split: str) -> Table:
-    """Accuracy change of each selected set (rows) on each group (columns), with its controls' range, on one split."""
+    """Accuracy change of each selected set (rows) on each group (columns), with the range of its null sets, on one
+    split."""
     here = with_names(effects[effects["split"] == split])
-    n_controls = int(here["n_controls"].max()) if len(here) else 0
+    has_null_sets = bool((here["n_controls"] > 0).any())
     names = list(dict.fromkeys(here.sort_values("group")["group_name"]))
     minority = set(here.loc[here["minority"], "group_name"])
     wanted = ["accuracy_change", "tested_accuracy_change", "control_low", "control_high", "n_controls", "controls_on"]
@@ -99,7 +146,7 @@ def accuracy_change_table(effects: pd.DataFrame, split: str) -> Table:
             name=f"accuracy_change: {name}",
             heading=f"{name} *" if name in minority else name,
             kind="points",
-            detail=_beside_controls(name),
+            detail=_null_sets_below(name),
             is_detail_below=True,
             strong=f"beyond: {name}",
             strong_sign="▼",
@@ -107,20 +154,20 @@ def accuracy_change_table(effects: pd.DataFrame, split: str) -> Table:
         for name in names
     ]
     caption = "* minority group."
-    if n_controls:
+    if has_null_sets:
         on_subset = (here["controls_on"] != "all").any()
-        below = "the change on the controls' samples | the controls' range" if on_subset else "the controls' range"
-        caption += f" Below each change: {below}. ▼: the group loses more than with any control."
-    controls = f", compared with {n_controls} matched controls" if n_controls else ""
+        below = "the change on the null sets' samples | the null sets' range" if on_subset else "the null sets' range"
+        caption += f" Below each change: {below}. Null sets: {_null_sets(here)}. ▼: the group loses more than with any."
+    compared = ", compared with null sets" if has_null_sets else ""
     return Table(
-        title=f"Accuracy change in {split}, in points{controls}",
+        title=f"Accuracy change in {split}, in points{compared}",
         rows=pd.DataFrame(rows),
         columns=(*_SET, *groups),
         caption=caption,
     )
 
 
-def _beside_controls(name: str) -> Callable[[Row], str]:
+def _null_sets_below(name: str) -> Callable[[Row], str]:
     def detail(row: Row) -> str:
         if not row[f"n_controls: {name}"]:
             return ""
@@ -134,41 +181,39 @@ def _beside_controls(name: str) -> Callable[[Row], str]:
 
 
 def verdict_table(effects: pd.DataFrame, split: str) -> Table:
-    """The three answers about each selected set and minority group on one split, with the numbers behind them."""
+    """The answers about each selected set and minority group on one split, with the figures behind them."""
     rows = with_names(effects[(effects["split"] == split) & effects["minority"]])
     rows["found"] = rows["verdict"].isin(FOUND)
+    rows["p_influential"] = p_influential(rows)
+    rows["further_drop"] = -rows["tested_accuracy_change"] - rows["matched_drop"]
+    rows["further_contrast"] = rows["contrast"] - rows["matched_contrast"]
+    figures: dict[str, tuple[str, Kind, str]] = {
+        "tested_accuracy_change": ("1 accuracy change", "points", "p_influential"),
+        "difference": ("2 extra drop vs. majority", "points", "p_selective"),
+        "further_drop": ("3 vs. same damage: extra drop", "points", "p_localized"),
+        "further_contrast": ("extra contrast", "signed", "p_memorizing"),
+    }
+    columns = tuple(
+        Column(name=name, heading=f"{heading} (p)", kind=kind, detail=_with_p(name, p), is_detail_below=True)
+        for name, (heading, kind, p) in figures.items()
+    )
+    caption = [
+        "Accuracy is in points, on samples that did not select the units. The level of each test is 5 %.",
+        f"1: p among {_null_sets(rows)}." if (rows["n_controls"] > 0).any() else "",
+        "2: compared with majority samples of the same label and margin.",
+        "3: compared with the median of random sets that disturb the network as much. Contrast: how much further the "
+        "margins of training samples fall than those of unseen samples. -: not asked, or without an answer.",
+    ]
     return Table(
         title=f"Verdicts on minority groups in {split}",
         rows=rows,
-        columns=(
-            *_SET,
-            Column(name="group_name", heading="group"),
-            Column(
-                name="tested_accuracy_change",
-                heading="accuracy change (adjusted p)",
-                kind="points",
-                detail=_with_p("tested_accuracy_change", "p_adjusted"),
-            ),
-            Column(
-                name="difference",
-                heading="extra drop vs. majority (p)",
-                kind="points",
-                detail=_with_p("difference", "p_selective"),
-            ),
-            Column(
-                name="contrast",
-                heading="margin drop: training - unseen",
-                kind="signed",
-                detail=lambda row: interval(row["contrast_low"], row["contrast_high"], "signed"),
-            ),
-            Column(name="verdict", heading="verdict", strong="found"),
-        ),
-        caption="In points of accuracy, on samples that did not select the units. The level of the tests is 5 %.",
+        columns=(*_SET, Column(name="group_name", heading="group"), *columns, _VERDICT),
+        caption=" ".join(filter(None, caption)),
     )
 
 
 def _with_p(value: str, p: str) -> Callable[[Row], str]:
-    return lambda row: "" if pd.isna(row[value]) else f"({p_text(row[p])})"
+    return lambda row: "" if is_missing(row[value]) else f"({p_text(row[p])})"
 
 
 def agreement_table(pairs: pd.DataFrame) -> Table:
@@ -210,11 +255,13 @@ def other_epochs_table(rows: pd.DataFrame, effects: pd.DataFrame, split: str) ->
 
 
 def all_study_tables(study: Study) -> list[Table]:
-    """Every table of a finished study except its summary: accuracy changes, verdicts, other epochs, agreement."""
+    """Every table of a finished study but its summary: groups, accuracy changes, verdicts, other epochs, agreement."""
     effects, agreement, epochs = study.effects(), study.agreement(), study.other_epochs()
+    groups = study.groups()
     splits = list(dict.fromkeys(effects["split"]))
     controlled = set(effects.loc[effects["n_controls"] > 0, "split"])
-    tables = [accuracy_change_table(effects, split) for split in splits]
+    tables = [groups_table(groups)] if len(groups) else []
+    tables += [accuracy_change_table(effects, split) for split in splits]
     tables += [verdict_table(effects, split) for split in splits if split in controlled]
     if epochs is not None:
         tables += [other_epochs_table(epochs, effects, split) for split in splits]

@@ -218,9 +218,9 @@
       `${item.edit} on ${selected.units.length} ${item.unit}${selected.units.length === 1 ? "" : "s"} ` +
       `selected by ${item.criterion}: among the sets chosen above, this one changes the most minority predictions. * minority group`;
     const predictions = (one) => `${one.before} → ${one.after}`;
-    const more = control ? [`On the control's samples: ${item.changed_on_control_samples} of ${sum(control.measured)}, all groups together.`] : [];
+    const more = control ? [`On the null set's samples: ${item.changed_on_control_samples} of ${sum(control.measured)}, all groups together.`] : [];
     const sides = [side("selected", `Selected: ${selected.units.join(", ")}`, [counted(selected), ...more], imageList(item, selected.images, predictions))];
-    if (control) sides.push(side("control", `Control: ${control.units.join(", ")}`, [counted(control)], imageList(item, control.images, predictions)));
+    if (control) sides.push(side("control", `Null set: ${control.units.join(", ")}`, [counted(control)], imageList(item, control.images, predictions)));
     place.replaceChildren(...sides);
     if (Object.keys(item.top_activating).length) {
       form.hidden = false;
@@ -238,7 +238,7 @@
     const unit = document.getElementById("choose-channel").value;
     const ofControl = item.control?.units[item.selected.units.indexOf(unit)];
     const label = (one) => one.activation.toFixed(2);
-    const sides = [["selected", "Selected", unit], ["control", "Control", ofControl]]
+    const sides = [["selected", "Selected", unit], ["control", "Null set", ofControl]]
       .filter(([, , name]) => name && item.top_activating[name])
       .map(([kind, title, name]) => {
         const images = item.top_activating[name];
