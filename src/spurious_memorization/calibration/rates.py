@@ -24,7 +24,9 @@ class NullRow(NamedTuple):
 NULL_ROWS: dict[str, NullRow] = {
     "influential_random": NullRow("influential", "random units of a layer, a family of sizes 1 to 3 and all groups"),
     "influential_large": NullRow("influential", "ten random units of a layer, all groups"),
-    "influential_loud": NullRow("influential", "three random units of the quarter with the largest norms, all groups"),
+    "influential_large_norms": NullRow(
+        "influential", "three random units of the quarter with the largest norms, all groups"
+    ),
     "selective_like_margins": NullRow(
         "selective", "part of the majority with the minority's margins; by gradient, and large"
     ),

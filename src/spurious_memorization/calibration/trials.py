@@ -63,7 +63,7 @@ def memorizing_trial(family: Family, seed: int, controls: int) -> Record:
 
     - influential_random: a family of sizes 1 to 3 and all groups.
     - influential_large: sets of ten.
-    - influential_loud: sets of three from the quarter of a layer with the largest norms.
+    - influential_large_norms: sets of three from the quarter of a layer with the largest norms.
     - selective_like_margins: the minority is a random part of the majority that has the minority's margins.
     - memorizing_random: the third question about sets of three.
     """
@@ -78,8 +78,8 @@ def memorizing_trial(family: Family, seed: int, controls: int) -> Record:
         answers["influential_random"].append(_any(of_random, "influential"))
         of_large = ask.about_criterion("random", (layer,), str(LARGE), seed=use)
         answers["influential_large"].append(_any(of_large, "influential"))
-        of_loud = ask.about(_loud(known.model, layer, rng), seed=use)
-        answers["influential_loud"].append(_any(of_loud, "influential"))
+        of_large_norms = ask.about(_of_large_norms(known.model, layer, rng), seed=use)
+        answers["influential_large_norms"].append(_any(of_large_norms, "influential"))
         of_three = ask.about(_drawn(known.model, layer, 3, rng), seed=use, every_question=True)
         answers["memorizing_random"] += _yes(of_three, "memorizing")
     for draw in range(2):
@@ -96,7 +96,7 @@ def memorizing_trial(family: Family, seed: int, controls: int) -> Record:
 MEMORIZING_ROWS = (
     "influential_random",
     "influential_large",
-    "influential_loud",
+    "influential_large_norms",
     "selective_like_margins",
     "memorizing_random",
 )
@@ -316,12 +316,12 @@ def _drawn(model: nn.Module, layer: str, n: int, rng: np.random.Generator) -> Un
     return Units("channel", (name,), np.zeros(n, np.int64), index)
 
 
-def _loud(model: nn.Module, layer: str, rng: np.random.Generator) -> Units:
+def _of_large_norms(model: nn.Module, layer: str, rng: np.random.Generator) -> Units:
     """Three random channels from the quarter of a layer with the largest folded norms."""
     name = f"{layer}.weight"
     norms = relative_norms(model, _drawn(model, layer, 1, rng), [name])[name]
-    loudest = np.argsort(-norms, kind="stable")[: len(norms) // 4]
-    return Units("channel", (name,), np.zeros(3, np.int64), rng.choice(loudest, 3, replace=False))
+    quarter = np.argsort(-norms, kind="stable")[: len(norms) // 4]
+    return Units("channel", (name,), np.zeros(3, np.int64), rng.choice(quarter, 3, replace=False))
 
 
 def _any(rows: pd.DataFrame, question: str) -> bool:

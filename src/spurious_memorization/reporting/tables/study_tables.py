@@ -193,14 +193,15 @@ def verdict_table(effects: pd.DataFrame, split: str) -> Table:
         "further_drop": ("3 vs. same damage: extra drop", "points", "p_localized"),
         "further_contrast": ("extra contrast", "signed", "p_memorizing"),
     }
-    columns = tuple(
+    columns = [
         Column(name=name, heading=f"{heading} (p)", kind=kind, detail=_with_p(name, p), is_detail_below=True)
         for name, (heading, kind, p) in figures.items()
-    )
+    ]
+    columns.insert(2, Column(name="majority_change", heading="majority change", kind="points"))
     caption = [
         "Accuracy is in points, on samples that did not select the units. The level of each test is 5 %.",
         f"1: p among {_null_sets(rows)}." if (rows["n_controls"] > 0).any() else "",
-        "2: compared with majority samples of the same label and margin.",
+        "2: compared with majority samples of the same label and margin, whose own change stands beside it.",
         "3: compared with the median of random sets that disturb the network as much. Contrast: how much further the "
         "margins of training samples fall than those of unseen samples. -: not asked, or without an answer.",
     ]
@@ -254,9 +255,56 @@ def other_epochs_table(rows: pd.DataFrame, effects: pd.DataFrame, split: str) ->
     )
 
 
+def strongest_table(searched: pd.DataFrame, effects: pd.DataFrame) -> Table:
+    """The strongest edit of each selected set, beside the strongest edits of random sets with the same norm.
+
+    Arguments:
+        searched: as `Study.strongest` gives it.
+        effects: of the study.
+    """
+    about = with_names(effects.drop_duplicates("selected_set")).set_index("selected_set")
+    lines = []
+    for (number, group), rows in searched.groupby(["selected_set", "group_name"], sort=False):
+        own = rows.loc[rows["control"] == -1, "accuracy_change"].iloc[0]
+        random = rows.loc[rows["control"] >= 0, "accuracy_change"]
+        lines.append(
+            {
+                **about.loc[number, ["selected_by", "edit", "size"]].to_dict(),
+                "group_name": group,
+                "own": own,
+                "median": random.median(),
+                "low": random.min(),
+                "high": random.max(),
+                "as_strong": int((random <= own + 1e-12).sum()),
+                "n": len(random),
+            }
+        )
+    return Table(
+        title="The strongest edit of the same norm: accuracy change in train, in points",
+        rows=pd.DataFrame(lines),
+        columns=(
+            *_SET,
+            Column(name="group_name", heading="group"),
+            Column(name="own", heading="selected units", kind="points"),
+            Column(
+                name="median",
+                heading="random units (range)",
+                kind="points",
+                detail=lambda row: interval(row["low"], row["high"], "points"),
+            ),
+            Column(name="as_strong", heading="as strong", kind="count", detail=lambda row: f"of {row['n']}"),
+        ),
+        caption=(
+            "Edits are searched on one half of the group's training samples and measured on the other. If random units "
+            "do as much harm, success of an edit is no evidence that something is stored in the selected units."
+        ),
+    )
+
+
 def all_study_tables(study: Study) -> list[Table]:
-    """Every table of a finished study but its summary: groups, accuracy changes, verdicts, other epochs, agreement."""
+    """Every table of a finished study but its summary: groups, accuracy changes, verdicts and options."""
     effects, agreement, epochs = study.effects(), study.agreement(), study.other_epochs()
+    searched = study.strongest()
     groups = study.groups()
     splits = list(dict.fromkeys(effects["split"]))
     controlled = set(effects.loc[effects["n_controls"] > 0, "split"])
@@ -265,6 +313,8 @@ def all_study_tables(study: Study) -> list[Table]:
     tables += [verdict_table(effects, split) for split in splits if split in controlled]
     if epochs is not None:
         tables += [other_epochs_table(epochs, effects, split) for split in splits]
+    if searched is not None and len(searched):
+        tables.append(strongest_table(searched, effects))
     if agreement is not None and len(agreement):
         tables.append(agreement_table(agreement))
     return tables
