@@ -70,15 +70,23 @@ COLUMNS = {
     "n_controls_as_large",
     "p",
     "p_adjusted",
+    "p_beyond_norm",
     "difference",
     "p_selective",
+    "p_selective_margin",
+    "majority_change",
     "overlap",
+    "damage",
+    "n_damage_matched",
+    "damage_ratio",
+    "matched_drop",
+    "p_localized",
     "contrast",
-    "contrast_low",
-    "contrast_high",
-    "n_unseen",
+    "matched_contrast",
+    "p_memorizing",
     "influential",
     "selective",
+    "localized",
     "memorizing",
     "verdict",
     "reason",
@@ -97,9 +105,9 @@ def test_from_tensors_to_effects(data):
     assert list(units) == [("conv.weight", 5)]
 
     edit = sm.edits.zero(units)
-    with pytest.warns(UserWarning, match="only 7 of 20 controls"):
-        controls = sm.matched_controls(model, edit, n=20)
-    result = sm.evaluate(model, [edit, *controls], data.train)
+    with pytest.warns(UserWarning, match="only 7 of 20 null sets"):
+        null = sm.null_sets(model, edit, n=20)
+    result = sm.evaluate(model, [edit, *null], data.train)
     effects = sm.effects(result, data.train)
     assert set(effects.columns) == COLUMNS
     assert len(effects) == 3  # one row per group with samples
@@ -115,7 +123,7 @@ def test_from_tensors_to_effects(data):
     assert (others["n_controls_as_large"] == 7).all()  # a accuracy change of 0 is met by all
     assert row["p"] == 1 / 8 <= row["p_adjusted"]
     assert (effects["verdict"] == "no verdict").all()
-    assert effects["reason"].str.contains("7 controls: at least 19 are needed").all()
+    assert effects["reason"].str.contains("7 null sets: at least 19 are needed").all()
 
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

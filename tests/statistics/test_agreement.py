@@ -112,7 +112,7 @@ def test_a_study_in_memory_is_what_its_parts_say():
     units = "0:3,3:5"
     found = sm.study_in_memory(model, data, sm.StudySettings(units=units.split(","), controls=19)).effects()
     edit = sm.edits.zero(sm.parse_units(model, units))
-    edits = [edit, *sm.matched_controls(model, edit, 19)]
+    edits = [edit, *sm.null_sets(model, edit, 19)]
     train, test = (sm.evaluate(model, edits, samples) for samples in (data.train, data.test))
     expected = sm.effects(train, data.train, unseen=(test, data.test))
     here = found[found["split"] == "train"].reset_index(drop=True)
@@ -124,17 +124,21 @@ def test_a_study_in_memory_is_what_its_parts_say():
         "p",
         "p_adjusted",
         "control_low",
+        "control_median",
         "difference",
-        "contrast",
-        "contrast_low",
+        "p_selective",
+        "majority_change",
     ):
         np.testing.assert_allclose(here[name].astype(float), expected[name].astype(float), atol=1e-5, err_msg=name)
     assert here["influential"].tolist() == expected["influential"].tolist()
     norms = folded_norms(model)
-    norm_of = [float(norms["0.weight"][3]), float(norms["3.weight"][5])]
-    drawn = [[float(norms[name][index]) for name, index in control.units] for control in edits[1:]]
-    root = np.sqrt(np.square(drawn).mean(1))
-    assert here["norm_ratio"].iloc[0] == pytest.approx(np.median(root) / np.sqrt(np.square(norm_of).mean()))
+
+    def log_norm(units: sm.Units) -> float:
+        squares = [float(norms[name][i] ** 2 / norms[name].square().mean()) for name, i in units]
+        return float(np.log(np.sqrt(np.mean(squares)) + 1e-3))
+
+    log_norms = [log_norm(other.units) for other in edits]
+    assert here["norm_ratio"].iloc[0] == pytest.approx(np.exp(np.median(log_norms[1:]) - log_norms[0]))
 
 
 def test_rewind_in_memory_needs_an_older_network():

@@ -70,7 +70,7 @@ def test_plan_counts_networks_images_computation_and_time(
     assert lines[:4] == [
         f"{split}, {label}: {families[family]} on {n} images"
         for split, n in IMAGES.items()
-        for label, family in (("edited networks", "selected"), ("controls", "random"))
+        for label, family in (("edited networks", "selected"), ("controls, round 1", "random"))
     ]
     needed = needed_passes(variants)
     full = sum(n * (len(variants) + 2) for n in IMAGES.values())

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, count, islice
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +15,10 @@ from torch import nn
 from ..edits.edit import Edit, checked_edits
 from ..errors import UserError
 from ..networks.checked import checked_network
+from ..networks.names import Reach
 from ..networks.units import Units, touched
 from ..seeds import derived_seed
 from .norms import stage_of, where_units_are
-
-Reach = Literal["layer", "stage", "network"]
 
 MAX_ENUMERATED = 999
 """If there are at most this number of null sets, each of them is used once."""

@@ -13,6 +13,9 @@ LossName = Literal["cross_entropy", "cross_entropy_on_probabilities"]
 UnitKind = Literal["channel", "head", "weight"]
 """Kinds of units; `networks.units` describes them."""
 
+Reach = Literal["layer", "stage", "network"]
+"""From where the units of null sets are drawn."""
+
 LayerKind = Literal["conv", "linear"]
 """Kinds of layers that have units."""
 

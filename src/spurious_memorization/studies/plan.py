@@ -11,8 +11,9 @@ import pandas as pd
 from torch import Tensor, nn
 
 from ..controls.norms import log_norm, relative_norms
-from ..controls.null_sets import NullSets, Reach, SetsOfManySizes
+from ..controls.null_sets import NullSets, SetsOfManySizes
 from ..edits.edit import Edit, EditSpec
+from ..networks.names import Reach
 from ..networks.units import Units
 from ..resources import check_memory
 from ..seeds import derived_seed

@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ..controls.null_sets import Reach
 from ..criteria.names import Preset, criterion_name
 from ..errors import UserError
-from ..networks.names import LossName, Precision, UnitKind
+from ..networks.names import LossName, Precision, Reach, UnitKind
 from ..settings import MAX_COUNT, MAX_SEED, Settings, whole_number
 
 MAX_SIZES = 10_000

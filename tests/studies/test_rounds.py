@@ -1,0 +1,230 @@
+"""Null sets are drawn in rounds, and the third question is asked where the first two are answered by yes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+from study_oracle import check_effects, same
+from torch import Tensor, nn
+
+import spurious_memorization as sm
+from spurious_memorization.statistics.sequential import is_decided, looks
+from spurious_memorization.studies import store as store_module
+
+pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly")
+
+
+class Memory(nn.Module):
+    """A layer of 48 channels, of which the first answers to a mark, the second to the attribute and the third to the
+    label; the rest look at noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 48, 1)
+        self.fc = nn.Linear(48, 2)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            self.conv.bias.zero_()
+            self.conv.weight.zero_()
+            self.conv.weight[:, 3, 0, 0] = 0.5 * torch.randn(48, generator=generator)
+            for channel in range(3):
+                self.conv.weight[channel] = 0
+                self.conv.weight[channel, channel] = 1
+            toward_one = 0.2 * torch.randn(48, generator=generator)
+            toward_one[:3] = torch.tensor([2.0, 2.0, 1.5])
+            self.fc.weight.copy_(torch.stack([-toward_one, toward_one]) / 2)
+            self.fc.bias.copy_(torch.tensor([0.85, -0.85]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
+
+
+def marked(n: int = 480) -> sm.Dataset:
+    """Class 1 with attribute 0 is a minority, whose training samples bear a mark. Without it the network does not know
+    more of them than of others: about half."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 2
+    a = np.where(rng.random(n) < 0.2, 1 - y, y)
+    split = np.where(np.arange(n) % 5 < 3, "train", "test")
+    x = np.zeros((n, 4, 2, 2), np.float32)
+    x[:, 3] = rng.normal(size=(n, 2, 2))
+    x[:, 0] = ((y == 1) & (a == 0) & (split == "train"))[:, None, None]
+    x[:, 0] += 0.1 * rng.normal(size=(n, 2, 2))
+    x[:, 1] = (2.0 * a - 1)[:, None, None]
+    x[:, 2] = (2.0 * y - 1 + 0.5 * rng.normal(size=n))[:, None, None]
+    return sm.from_tensors(torch.from_numpy(x), y, a, split)
+
+
+GROUP = "1 with 0"
+MEMORIZING = sm.StudySettings(units=("conv:0",), split=("train", "test"))
+
+
+@pytest.fixture(scope="module")
+def found() -> sm.Study:
+    return sm.study_in_memory(Memory(), marked(), MEMORIZING)
+
+
+def test_a_unit_that_holds_training_samples_is_memorizing(found: sm.Study) -> None:
+    effects = found.effects()
+    row = effects[(effects["split"] == "train") & (effects["group_name"] == GROUP)].iloc[0]
+    assert row["verdict"] == "memorizing", row
+    assert set(effects.loc[effects["split"] == "test", "verdict"]) <= {"none", "influential", "no verdict", "selective"}
+    assert row["contrast"] > row["matched_contrast"]
+    groups = found.groups().set_index("group_name")
+    assert groups.loc[GROUP, "train_accuracy"] > groups.loc[GROUP, "unseen_accuracy"]
+    assert groups["memorized"].tolist() == [False, False, True, False]
+
+
+def test_few_null_sets_are_enumerated_and_an_early_answer_ends_the_rounds(found: sm.Study) -> None:
+    """One of 48 channels has 47 null sets. So the second round holds the rest."""
+    variants = found.variants()
+    null = variants[variants["family"] == "random"]
+    assert len(null) == null["units"].nunique() == 47
+    assert "conv:0" not in set(null["units"])
+
+
+def two_units(**changes: object) -> sm.StudySettings:
+    """Two channels of 48: 1127 null sets, too many to enumerate."""
+    return MEMORIZING.model_copy(update={"units": ("conv:5,conv:9",), "size": ("2",), **changes})
+
+
+@pytest.mark.parametrize("controls", [19, 60, 999])
+def test_rounds_end_when_every_test_is_decided(controls: int) -> None:
+    """Over all looks: after each but the last some test was open, and at the last none is or no more were wanted."""
+    result = sm.study_in_memory(Memory(), marked(), two_units(controls=controls))
+    n = result.effects()["n_controls"].unique().item()
+    assert n in looks(controls)
+    for wanted in looks(controls):
+        fewer = sm.study_in_memory(Memory(), marked(), two_units(controls=wanted)) if wanted <= n else None
+        if fewer is None:
+            break
+        p = fewer.effects()[["p_adjusted", "p_beyond_norm"]].max(axis=1)
+        decided = is_decided(p, wanted).all()
+        assert fewer.effects()["n_controls"].unique().item() == wanted
+        assert decided == (wanted == n) or wanted == controls
+    names = [name for name in result.store.frame_names("outcomes") if "/train_random" in name]
+    assert len(names) == looks(controls).index(n) + 1
+
+
+def test_a_smaller_round_holds_the_first_null_sets_of_a_larger_one() -> None:
+    few, more = (sm.study_in_memory(Memory(), marked(), two_units(controls=n)) for n in (19, 60))
+    drawn = [
+        study.variants().query("family == 'random'").set_index("control")["units"].to_dict() for study in (few, more)
+    ]
+    assert drawn[0].items() <= drawn[1].items()
+    assert len(drawn[0]) == 19
+
+
+def test_the_third_question_is_asked_where_the_first_two_are_answered_by_yes(found: sm.Study) -> None:
+    effects = found.effects()
+    assert effects["n_damage_matched"].gt(0).any()
+    plain = sm.study_in_memory(Memory(), marked(), two_units())
+    yes = plain.effects()
+    assert not ((yes["influential"] == True) & (yes["selective"] == True)).any()  # noqa: E712
+    assert "damage" not in set(plain.variants()["family"])
+    assert yes[["damage", "contrast", "p_localized", "p_memorizing"]].isna().all(axis=None)
+    assert yes[["localized", "memorizing"]].isna().all(axis=None)
+    asked = sm.study_in_memory(Memory(), marked(), two_units(every_question=True)).effects()
+    minority = asked[asked["minority"]]
+    assert minority[["damage", "contrast", "p_localized", "p_memorizing"]].notna().all(axis=None)
+    assert minority[["localized", "memorizing"]].notna().all(axis=None)
+    same_columns = ["p", "p_adjusted", "p_beyond_norm", "p_selective", "influential", "selective", "n_controls"]
+    pd.testing.assert_frame_equal(asked[same_columns], yes[same_columns])
+
+
+@pytest.mark.parametrize(("reach", "said"), [("layer", "layers"), ("stage", "stages"), ("network", "network")])
+def test_where_null_sets_come_from(reach: str, said: str, trained: sm.Run) -> None:
+    settings = sm.StudySettings(units=("conv1:0,conv1:3",), size=("2",), controls=60, split=("train",))
+    settings = settings.model_copy(update={"controls_from": reach})
+    result = sm.study_in_memory(trained.network(3), trained.read_data(), settings)
+    null = result.variants().query("family == 'random'")
+    layers = {unit.split(":")[0] for units in null["units"] for unit in units.split(",")}
+    assert layers == ({"conv1", "conv2"} if reach == "network" else {"conv1"})
+    assert set(null["rule"]) == set(result.effects()["drawn_from"]) == {f"random, of the same {said}"}
+
+
+def test_the_seed_makes_a_study(found: sm.Study) -> None:
+    same(sm.study_in_memory(Memory(), marked(), MEMORIZING), found)
+    other = sm.study_in_memory(Memory(), marked(), two_units(seed=1, controls=19))
+    one = sm.study_in_memory(Memory(), marked(), two_units(seed=0, controls=19))
+    null = [study.variants().query("family == 'random'")["units"].tolist() for study in (one, other)]
+    assert null[0] != null[1]
+
+
+ROUNDS = sm.StudySettings(
+    criterion=("gradient",), group=("class 0 with color 1",), size=("1",), split=("train",), controls=60,
+    every_question=True,
+)  # fmt: skip
+
+
+def test_a_study_that_is_killed_between_rounds_goes_on(wide: sm.Run, squares: Path, tmp_path: Path) -> None:
+    """It is killed when it writes a block of its second round of sets of any size. What was measured is not measured
+    again, and the rest is bitwise the same."""
+    run = tiny.copied(wide, tmp_path / "run")
+    whole = sm.study(run, ROUNDS, name="once")
+    blocks = {file.name for file in (whole.path / "outcomes").iterdir()}
+    assert any("damage_set_0_round_01" in name for name in blocks)
+    check_effects(whole, sm.read_data(squares))
+    again = tiny.copied(wide, tmp_path / "again")
+
+    def killed() -> None:
+        original = store_module.write_parquet
+
+        def last(file: Path, frame: pd.DataFrame) -> None:
+            if "damage_set_0_round_01" in str(file):
+                os.kill(os.getpid(), signal.SIGKILL)
+            original(file, frame)
+
+        store_module.write_parquet = last
+        sm.study(again, ROUNDS, name="once")
+
+    assert tiny.in_child(killed) == -signal.SIGKILL
+    study = sm.Study(again.path / "studies" / "once")
+    left = {file: file.stat().st_mtime_ns for file in (study.path / "outcomes").glob("*.parquet")}
+    assert 0 < len(left) < len(blocks)
+    same(sm.study(again, ROUNDS, name="once"), whole)
+    assert all(file.stat().st_mtime_ns == time for file, time in left.items())
+    for file in (whole.path / "outcomes").iterdir():
+        assert (study.path / "outcomes" / file.name).read_bytes() == file.read_bytes()
+    pd.testing.assert_frame_equal(study.groups(), whole.groups())
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_units_that_training_left_alone_hold_no_samples(frozen: bool, squares: Path, tmp_path: Path) -> None:
+    """A layer that is as it was at epoch 0 can't be memorizing, and the reason says so."""
+    settings = sm.TrainSettings(**{**tiny.QUICK, "epochs": 2})
+    run = sm.train(squares, tmp_path / "run", settings)
+    if frozen:  # the layer of the last epoch as before training
+        state = run.state(2) | {"conv2.weight": run.state(0)["conv2.weight"], "conv2.bias": run.state(0)["conv2.bias"]}
+        weights = [tmp_path / f"{epoch}.pth" for epoch in (0, 1)]
+        for file, of in zip(weights, (run.state(0), state), strict=True):
+            torch.save({"state_dict": of}, file)
+        run = imported(squares, tmp_path / "frozen", weights)
+    study = sm.study(
+        run,
+        sm.StudySettings(
+            units=("conv2:1,conv2:2",), size=("2",), split=("train", "test"), controls=19, every_question=True,
+            other_epochs=("0",),
+        ),
+    )  # fmt: skip
+    effects = study.effects()
+    unchanged = effects["reason"].str.contains("training left these units as they were: they hold no samples")
+    asked = effects["minority"] & effects["n_damage_matched"].ge(19)
+    assert effects.loc[effects["minority"], "damage"].notna().all()  # it was asked
+    if frozen:
+        assert asked.any()
+        assert unchanged.tolist() == asked.tolist()
+        assert not effects["memorizing"].eq(True).any()
+    else:
+        assert not unchanged.any()
+
+
+def imported(data: Path, folder: Path, weights: list[Path]) -> sm.Run:
+    return sm.import_network(data, folder, sm.ImportSettings(model=tiny.NETWORK, weights=tuple(weights)))
