@@ -7,6 +7,7 @@ by the edit `zero`, and `KnownNetwork.is_accepted` says whether the truth holds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from ..datasets.samples import Dataset, Samples
 from ..edits.apply import edited
 from ..edits.edit import zero
+from ..networks.losses import margin
 from ..networks.units import Units, parse_units
 from ..seeds import derived_seed
 from .networks import NOISE, Family, accuracies, small_network, trained
@@ -82,6 +84,8 @@ class KnownNetwork:
         unseen_before, unseen_after: the same for val and test samples together.
         reserved: all channels of which `units` are a part; None if there are no others.
         without_reserved: accuracy of each training group when all of them are zeroed.
+        margins: median margin of the held samples, and of the other training samples of their group; nan if there are
+            none.
         target: accuracy points that the channels were meant to hold; None if no number was asked for.
     """
 
@@ -95,6 +99,7 @@ class KnownNetwork:
     after: dict[str, float]
     unseen_before: dict[str, float]
     unseen_after: dict[str, float]
+    margins: tuple[float, float]
     reserved: Units | None = None
     without_reserved: dict[str, float] | None = None
     target: float | None = None
@@ -135,8 +140,10 @@ class KnownNetwork:
         match self.kind:
             case "memory":
                 target = self.target or 0.0
+                of_held, of_others = self.margins
                 return (
                     self.memorized
+                    and of_held >= of_others / 2  # barely held samples are no memory like that of other samples
                     and abs(self.points - target) <= max(5.0, target / 3)
                     and abs(self.unseen_points) <= max(4.0, self.points / 5)
                     and is_spared_elsewhere
@@ -527,10 +534,26 @@ def _measured(
         after=accuracies(without, data.train),
         unseen_before=accuracies(model, unseen),
         unseen_after=accuracies(without, unseen),
+        margins=_median_margins(model, data, group, held),
         reserved=reserved,
         without_reserved=None if reserved is None else accuracies(edited(model, zero(reserved)), data.train),
         target=target,
     )
+
+
+@torch.no_grad()
+def _median_margins(
+    model: nn.Module, data: Dataset, group: int | None, held: NDArray[np.int64] | None
+) -> tuple[float, float]:
+    """Median margin of the held samples, and of the other training samples of the group."""
+    if group is None or held is None:
+        return math.nan, math.nan
+    samples = data.train.of_group(group)
+    batch = samples.batch()
+    margins = margin(model(batch.inputs), batch.y).numpy()
+    is_held = np.isin(samples.index, held)
+    of_held, of_others = (float(np.median(of)) if len(of) else math.nan for of in (margins[is_held], margins[~is_held]))
+    return of_held, of_others
 
 
 def _points(before: dict[str, float], after: dict[str, float], name: str | None) -> float:

@@ -15,7 +15,7 @@ class CalibrateSettings(Settings):
     never_trained: int = Field(94, ge=0, le=100_000, description="networks whose first layer was never trained")
     features: int = Field(30, ge=0, le=100_000, description="networks with channels that hold a feature")
     strong_plants: int = Field(
-        48, ge=0, le=100_000, description="networks with memory plants of 30 points, and as many of 60 points"
+        60, ge=0, le=100_000, description="networks with memory plants of 30 points, and as many of 60 points"
     )
     weak_plants: int = Field(
         12, ge=0, le=100_000, description="networks with memory plants of 10 points, and as many of 20 points"

@@ -23,8 +23,8 @@ FACTOR = 1.25
 MIN_MATCHED = 19
 """With fewer damage-matched sets no p-value can reach 0.05."""
 
-GENTLEST = 49
-"""Number of random sets that stand beside a set which is gentler than nearly all of them."""
+FROM_ABOVE = 49
+"""Number of random sets that stand beside a set if too few match its damage."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,8 +50,8 @@ class DamageMatched:
     Arguments:
         n: number of damage-matched sets.
         damage: of the selected set.
-        damage_ratio: median damage of the damage-matched sets over that of the selected set. It is above 1.25 if even
-            the gentlest random sets disturb the network more.
+        damage_ratio: median damage of the damage-matched sets over that of the selected set. It is above 1.25 if most
+            of them disturb the network more.
         p_localized: rank of the group's drop.
         drop: median drop of the damage-matched sets.
         p_memorizing: rank of the contrast; nan if there are no unseen samples of the group.
@@ -95,17 +95,26 @@ def damage_matched(selected: SetEffects, random: SetEffects) -> DamageMatched:
 def matching(damage: float, of_random: ArrayLike) -> NDArray[np.bool_]:
     """Which random sets are compared with a set of this damage, [sets].
 
-    They are those within a factor of 1.25. A set can be gentler than nearly all random sets, so that fewer than 19 are
-    within this factor. Then the gentlest of those that disturb the network more take part, up to 49 in all. These are
-    expected to have larger drops and contrasts, so that the comparison stays on the safe side.
+    They are those within a factor of 1.25. If fewer than 19 are, the nearest of those that disturb the network more
+    take part, up to 49 in all. These are expected to have larger drops and contrasts, so that the comparison stays on
+    the safe side.
     """
     of_random = np.asarray(of_random, float)
     chosen = (of_random <= damage * FACTOR) & (of_random >= damage / FACTOR)
-    is_gentle = (of_random < damage / FACTOR).mean() < 0.05 if len(of_random) else False
-    if chosen.sum() < MIN_MATCHED and is_gentle:
+    if chosen.sum() < MIN_MATCHED:
         above = np.flatnonzero(of_random > damage * FACTOR)
-        chosen[above[np.argsort(of_random[above], kind="stable")][: GENTLEST - int(chosen.sum())]] = True
+        chosen[above[np.argsort(of_random[above], kind="stable")][: FROM_ABOVE - int(chosen.sum())]] = True
     return chosen
+
+
+def gentle(selected: SetEffects, null: SetEffects) -> bool:
+    """Whether a set disturbs the network no more than most of its null sets do.
+
+    Arguments:
+        selected: effects of the one selected set.
+        null: effects of its null sets, on the same samples.
+    """
+    return bool(len(null.damage) and selected.damage[0] <= np.median(null.damage))
 
 
 def _rank(value: float, null: Array) -> float:

@@ -32,6 +32,8 @@ class Answers:
         localized: the group drops more than under random sets that disturb the network as much.
         memorizing: the margins of its training samples fall further below those of unseen samples than under these
             sets.
+        is_gentle: the set disturbs the network no more than most random sets of its size do. Their drops then come from
+            their damage and say little about the set. So a verdict rests on the sets of the same damage.
         reason: why an answer is None, in words.
     """
 
@@ -39,6 +41,7 @@ class Answers:
     selective: bool | None
     localized: bool | None
     memorizing: bool | None
+    is_gentle: bool = False
     reason: str = ""
 
     @property
@@ -46,11 +49,16 @@ class Answers:
         """The strongest verdict that the answers allow."""
         if self.influential is None:
             return "no verdict"
-        if self.influential and self.selective and self.localized:
+        if self.is_worth_asking and self.localized:
             return "memorizing" if self.memorizing else "critical"
         if self.influential:
             return "influential"
         return "selective" if self.selective else "none"
+
+    @property
+    def is_worth_asking(self) -> bool:
+        """Whether the third question is asked: of sets that are selective, and influential or gentle."""
+        return bool(self.selective and (self.influential or (self.is_gentle and self.influential is not None)))
 
 
 def answer_questions(
@@ -60,6 +68,7 @@ def answer_questions(
     n_controls: int,
     selective: Selectivity | None,
     damage: DamageMatched | None,
+    is_gentle: bool = False,
     is_unchanged: bool = False,
 ) -> Answers:
     """Answer the questions from the results of the tests.
@@ -70,6 +79,7 @@ def answer_questions(
         n_controls: number of null sets.
         selective: result of the second question; None for a group that is no minority.
         damage: result of the third question; None where it is not asked.
+        is_gentle: the set disturbs the network no more than most of its null sets do.
         is_unchanged: training left the units as they were, so that they can't hold training samples.
     """
     reasons = []
@@ -101,5 +111,6 @@ def answer_questions(
         selective=is_selective,
         localized=is_localized,
         memorizing=is_memorizing,
+        is_gentle=is_gentle,
         reason="; ".join(reasons),
     )

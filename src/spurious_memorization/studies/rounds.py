@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,13 +11,13 @@ from torch import nn
 
 from ..console import log
 from ..controls.null_sets import SetsOfManySizes
-from ..statistics.damage import MIN_MATCHED
+from ..statistics.damage import FACTOR, MIN_MATCHED
 from ..statistics.effects import set_effects
 from ..statistics.sequential import is_decided, looks
 from ..statistics.verdicts import answer_questions
 from .measure import Measured
 from .plan import Edits, Pool, Variant, damage_variants, matched_to, null_variants
-from .question_tests import damage_of_set, influence_of_family, selectivity_of_family
+from .question_tests import damage_of_set, influence_of_family, is_gentle, selectivity_of_family
 from .selected_sets import SelectedSet, control_subset, families, selected_sets
 
 FIRST_OF_ANY_SIZE = 40
@@ -28,8 +27,8 @@ NEAREST = 15
 PER_ROUND = 40
 ENOUGH_MATCHED = 59
 MAX_OF_ANY_SIZE = 320
-MAX_GENTLE = 120
-"""Draws for a set that is gentler than nearly all random sets: more of them are not nearer."""
+MAX_FROM_ABOVE = 120
+"""Draws for a set which too few random sets match, so that those with a larger damage take part."""
 
 
 class Asked(NamedTuple):
@@ -140,6 +139,7 @@ def questions_left(measured: Measured) -> list[tuple[SelectedSet, list[Asked]]]:
                 family, measured.data, measured.of_samples[split], seed=measured.settings.seed
             )
             for one, table, p, selective in zip(family, first.tables, first.answers, second, strict=True):
+                one_is_gentle = is_gentle(one, measured.data, results)
                 for place, (group, change) in enumerate(zip(table["group"], table["accuracy_change"], strict=True)):
                     answers = answer_questions(
                         change,
@@ -147,10 +147,11 @@ def questions_left(measured: Measured) -> list[tuple[SelectedSet, list[Asked]]]:
                         n_controls=first.n,
                         selective=selective.get(group),
                         damage=None,
+                        is_gentle=one_is_gentle,
                     )
                     is_traced = one.about["group"] in (None, measured.data.groups.names[group])
                     is_asked = measured.settings.every_question and group in selective and is_traced
-                    if is_asked or (answers.influential and answers.selective):
+                    if is_asked or answers.is_worth_asking:
                         asked.setdefault(one.number, []).append(Asked(group, split))
     return [(one, asked[one.number]) for one in sets if one.number in asked]
 
@@ -161,9 +162,9 @@ def _is_clear(one: SelectedSet, measured: Measured, asked: Sequence[Asked], draw
         found = damage_of_set(one, measured.data, results, group, split)
         if found.n < MIN_MATCHED:
             return False
-        is_gentle = found.damage_ratio > math.sqrt(1.25) and drawn >= MAX_GENTLE
+        is_from_above = found.damage_ratio > FACTOR and drawn >= MAX_FROM_ABOVE
         p = [found.p_localized, found.p_memorizing]
-        if found.n < ENOUGH_MATCHED and not is_gentle and not is_decided(p, found.n).all():
+        if found.n < ENOUGH_MATCHED and not is_from_above and not is_decided(p, found.n).all():
             return False
     return True
 
