@@ -16,7 +16,7 @@ from scipy import stats
 import spurious_memorization as sm
 from spurious_memorization.engine.outcomes import Block
 from spurious_memorization.statistics.counts import count
-from spurious_memorization.statistics.damage import SetEffects, damage_matched, matching
+from spurious_memorization.statistics.damage import SetEffects, damage_matched, gentle, matching
 from spurious_memorization.statistics.effects import set_effects
 
 QUICK = settings(max_examples=60, deadline=None)
@@ -25,8 +25,7 @@ SEEDS = st.integers(0, 2**32)
 
 def matched_by_hand(damage: float, others: Sequence[float]) -> set[int]:
     inside = [i for i, other in enumerate(others) if damage / 1.25 <= other <= damage * 1.25]
-    below = [i for i, other in enumerate(others) if other < damage / 1.25]
-    if len(inside) < 19 and len(below) < 0.05 * len(others):
+    if len(inside) < 19:
         above = sorted((other, i) for i, other in enumerate(others) if other > damage * 1.25)
         inside += [i for _, i in above[: 49 - len(inside)]]
     return set(inside)
@@ -47,11 +46,22 @@ def test_matching_by_hand():
     # with some of the same damage, 49 in all
     assert matching(1.0, np.append(np.ones(18), np.arange(2.0, 102.0))).sum() == 49
     assert matching(1.0, np.append(np.ones(19), np.arange(2.0, 102.0))).sum() == 19
-    # gentler ones exist: nothing is taken from above
-    assert matching(1.0, np.append(np.full(6, 0.5), np.arange(2.0, 102.0))).sum() == 0
+    # gentler ones never take part
+    gentler_too = matching(1.0, np.append(np.full(6, 0.5), np.arange(2.0, 102.0)))
+    assert np.flatnonzero(gentler_too).tolist() == list(range(6, 55))
     # harsher than all: nothing from below
     assert matching(1000.0, np.arange(2.0, 102.0)).sum() == 0
     assert matching(1.0, []).tolist() == []
+
+
+def test_a_set_is_gentle_if_most_null_sets_disturb_more():
+    def effects(*damage: float) -> SetEffects:
+        return SetEffects(damage=np.array(damage), drop=np.zeros(len(damage)), contrast=np.zeros(len(damage)))
+
+    assert gentle(effects(1.0), effects(0.5, 2.0, 3.0))
+    assert gentle(effects(2.0), effects(0.5, 2.0, 3.0))
+    assert not gentle(effects(2.1), effects(0.5, 2.0, 3.0))
+    assert not gentle(effects(1.0), effects())
 
 
 def some_effects(rng: np.random.Generator, n: int) -> SetEffects:
