@@ -40,7 +40,8 @@ def test_sets_match_within_a_factor_or_from_above(seed, n, damage):
 
 
 def test_matching_by_hand():
-    assert matching(1.0, [0.79, 0.8, 1.0, 1.25, 1.26]).tolist() == [False, True, True, True, False]
+    assert matching(1.0, [0.79, 0.8, 1.0, 1.25, 1.26]).tolist() == [False, True, True, True, True]
+    assert matching(1.0, [0.79, 0.8, *[1.0] * 17, 1.25, 1.26]).tolist() == [False, *[True] * 19, False]
     # gentler than all: the 49 gentlest
     assert np.flatnonzero(matching(1.0, np.arange(2.0, 102.0)[::-1])).tolist() == list(range(51, 100))
     # with some of the same damage, 49 in all
