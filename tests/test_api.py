@@ -89,6 +89,7 @@ COLUMNS = {
     "localized",
     "memorizing",
     "verdict",
+    "gentle",
     "reason",
 }
 

@@ -16,7 +16,7 @@ from scipy import stats
 import spurious_memorization as sm
 from spurious_memorization.engine.outcomes import Block
 from spurious_memorization.statistics.counts import count
-from spurious_memorization.statistics.damage import SetEffects, damage_matched, matching
+from spurious_memorization.statistics.damage import SetEffects, damage_matched, gentle, matching
 from spurious_memorization.statistics.effects import set_effects
 
 QUICK = settings(max_examples=60, deadline=None)
@@ -25,8 +25,7 @@ SEEDS = st.integers(0, 2**32)
 
 def matched_by_hand(damage: float, others: Sequence[float]) -> set[int]:
     inside = [i for i, other in enumerate(others) if damage / 1.25 <= other <= damage * 1.25]
-    below = [i for i, other in enumerate(others) if other < damage / 1.25]
-    if len(inside) < 19 and len(below) < 0.05 * len(others):
+    if len(inside) < 19:
         above = sorted((other, i) for i, other in enumerate(others) if other > damage * 1.25)
         inside += [i for _, i in above[: 49 - len(inside)]]
     return set(inside)
@@ -41,17 +40,29 @@ def test_sets_match_within_a_factor_or_from_above(seed, n, damage):
 
 
 def test_matching_by_hand():
-    assert matching(1.0, [0.79, 0.8, 1.0, 1.25, 1.26]).tolist() == [False, True, True, True, False]
+    assert matching(1.0, [0.79, 0.8, 1.0, 1.25, *[1.1] * 19, 1.26]).tolist() == [False, *[True] * 22, False]
+    assert matching(1.0, [0.79, 0.8, 1.0, 1.25, 1.26]).tolist() == [False, True, True, True, True]
     # gentler than all: the 49 gentlest
     assert np.flatnonzero(matching(1.0, np.arange(2.0, 102.0)[::-1])).tolist() == list(range(51, 100))
     # with some of the same damage, 49 in all
     assert matching(1.0, np.append(np.ones(18), np.arange(2.0, 102.0))).sum() == 49
     assert matching(1.0, np.append(np.ones(19), np.arange(2.0, 102.0))).sum() == 19
-    # gentler ones exist: nothing is taken from above
-    assert matching(1.0, np.append(np.full(6, 0.5), np.arange(2.0, 102.0))).sum() == 0
+    # gentler ones are left out
+    chosen = matching(1.0, np.append(np.full(6, 0.5), np.arange(2.0, 102.0)))
+    assert not chosen[:6].any()
+    assert chosen.sum() == 49
     # harsher than all: nothing from below
     assert matching(1000.0, np.arange(2.0, 102.0)).sum() == 0
     assert matching(1.0, []).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("own", "null", "expected"),
+    [(1.0, [0.5, 1.0, 2.0], True), (1.01, [0.5, 1.0, 2.0], False), (1.5, [1.0, 2.0], True), (1.0, [], False)],
+)
+def test_a_set_is_gentle_if_its_damage_is_at_most_the_median(own, null, expected):
+    effects = (SetEffects(damage=np.array(d), drop=np.zeros(len(d)), contrast=np.zeros(len(d))) for d in ([own], null))
+    assert gentle(*effects) is expected
 
 
 def some_effects(rng: np.random.Generator, n: int) -> SetEffects:

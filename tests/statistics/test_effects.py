@@ -200,6 +200,8 @@ def test_verdicts_are_what_the_pure_functions_say(seed):
         np.testing.assert_allclose(here["p_adjusted"], adjusted)
         np.testing.assert_allclose(here["p_beyond_norm"], adjusted)  # no norms are known
         np.testing.assert_allclose(here["p"], (1 + here["n_controls_as_large"]) / (1 + N_NULL))
+        damages = [by_hand(data, found, e, 2)[0] for e in [position, *range(null.start, null.stop)]]
+        is_gentle = damages[0] <= np.median(damages[1:])
         compared = []
         for g in data.minority:
             of_label = (samples.g == g) | ((samples.y == g // 2) & np.isin(samples.g, data.majority))
@@ -237,7 +239,10 @@ def test_verdicts_are_what_the_pure_functions_say(seed):
                 assert row[["p_localized", "p_memorizing"]].tolist() == pytest.approx(
                     (third.p_localized, third.p_memorizing), nan_ok=True
                 )
-            told = answer_questions(-drop, p_one, n_controls=N_NULL, selective=chosen, damage=third)
+            told = answer_questions(
+                -drop, p_one, n_controls=N_NULL, selective=chosen, damage=third, is_gentle=is_gentle
+            )
+            assert row["gentle"] == is_gentle
             for word in ("influential", "selective", "localized", "memorizing", "verdict"):
                 assert row[word] == getattr(told, word)
             assert told.reason in row["reason"]

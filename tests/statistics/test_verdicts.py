@@ -75,6 +75,29 @@ CASES = [
         "training left these units as they were",
     ),
     ({"is_unchanged": True, **NOT_ASKED}, (True, True, None, None), "influential", ""),
+    # a gentle set is judged by the sets of its damage
+    ({"is_gentle": True}, (True, True, True, True), "memorizing", ""),
+    ({"is_gentle": True, "p_influential": 0.3}, (False, True, True, True), "memorizing", ""),
+    (
+        {"is_gentle": True, "p_influential": 0.3, **matched(p_memorizing=0.3)},
+        (False, True, True, False),
+        "critical",
+        "",
+    ),
+    (
+        {"is_gentle": True, "p_influential": 0.3, **matched(p_localized=0.3)},
+        (False, True, False, True),
+        "selective",
+        "",
+    ),
+    ({"is_gentle": True, "p_influential": 0.3, **NOT_ASKED}, (False, True, None, None), "selective", ""),
+    ({"is_gentle": True, "p_influential": 0.3, **selective(p=0.06)}, (False, False, True, True), "none", ""),
+    (
+        {"is_gentle": True, "n_controls": 18},
+        (None, True, True, True),
+        "no verdict",
+        "18 null sets: at least 19 are needed",
+    ),
     ({"selective": None}, (True, None, True, True), "influential", ""),
     (selective(p=0.06), (True, False, True, True), "influential", ""),
     (selective(p=0.05), (True, True, True, True), "memorizing", ""),
@@ -139,12 +162,17 @@ def test_several_reasons_are_all_given():
 
 @pytest.mark.parametrize(("influential", "selective"), [*itertools.product([True, False, None], repeat=2)])
 @pytest.mark.parametrize(("localized", "memorizing"), [*itertools.product([True, False, None], repeat=2)])
-def test_the_verdict_is_the_strongest_word(influential, selective, localized, memorizing):
-    found = Answers(influential=influential, selective=selective, localized=localized, memorizing=memorizing)
+@pytest.mark.parametrize("is_gentle", [True, False])
+def test_the_verdict_is_the_strongest_word(influential, selective, localized, memorizing, is_gentle):
+    found = Answers(
+        influential=influential, selective=selective, localized=localized, memorizing=memorizing, is_gentle=is_gentle
+    )
     verdict = found.verdict
+    is_asked = bool(selective) and (influential is True or (is_gentle and influential is False))
+    assert found.is_worth_asking is is_asked
     assert (verdict == "no verdict") == (influential is None)
-    assert (verdict in ("critical", "memorizing")) == bool(influential and selective and localized)
-    assert (verdict == "memorizing") == bool(influential and selective and localized and memorizing)
-    assert (verdict == "influential") == (influential is True and not (selective and localized))
-    assert (verdict == "selective") == (influential is False and selective is True)
+    assert (verdict in ("critical", "memorizing")) == bool(is_asked and localized)
+    assert (verdict == "memorizing") == bool(is_asked and localized and memorizing)
+    assert (verdict == "influential") == (influential is True and not (is_asked and localized))
+    assert (verdict == "selective") == (influential is False and selective is True and not (is_asked and localized))
     assert (verdict == "none") == (influential is False and not selective)
