@@ -96,26 +96,18 @@ CASES = [
         "only 0% of the group have majority samples",
     ),
     ({"p_influential": 0.05}, (True, True, True, True), "memorizing", ""),
-    ({"p_influential": 0.0501}, (False, True, True, True), "selective", ""),
-    ({"p_influential": 0.3, "is_gentle": True}, (False, True, True, True), "memorizing", ""),
-    (
-        {"p_influential": 0.3, "is_gentle": True, **matched(p_memorizing=0.2)},
-        (False, True, True, False),
-        "critical",
-        "",
-    ),
-    (
-        {"p_influential": 0.3, "is_gentle": True, **matched(p_localized=0.2)},
-        (False, True, False, True),
-        "selective",
-        "",
-    ),
-    ({"p_influential": 0.3, "is_gentle": True, "selective": None}, (False, None, True, True), "none", ""),
-    ({"p_influential": 0.3, "selective": None}, (False, None, True, True), "none", ""),
+    # beyond sets of the same damage is influential, too
+    ({"p_influential": 0.0501}, (True, True, True, True), "memorizing", ""),
+    ({"p_influential": 0.3, **matched(p_memorizing=0.2)}, (True, True, True, False), "critical", ""),
+    ({"p_influential": 0.3, "selective": None}, (True, None, True, True), "influential", ""),
+    ({"p_influential": 0.05, **matched(p_localized=0.2)}, (True, True, False, True), "influential", ""),
+    ({"p_influential": 0.0501, **matched(p_localized=0.2)}, (False, True, False, True), "selective", ""),
+    ({"p_influential": 0.3, **NOT_ASKED}, (False, True, None, None), "selective", ""),
+    ({"p_influential": 0.3, "selective": None, **NOT_ASKED}, (False, None, None, None), "none", ""),
     ({"p_influential": 0.3, **selective(difference=0, p=1), **NOT_ASKED}, (False, False, None, None), "none", ""),
     # null sets that gain don't make it influential
-    ({"accuracy_change": -0.0}, (False, True, True, True), "selective", ""),
-    ({"accuracy_change": 0.2, "selective": None}, (False, None, True, True), "none", ""),
+    ({"accuracy_change": -0.0}, (False, True, False, True), "selective", ""),
+    ({"accuracy_change": 0.2, "selective": None}, (False, None, False, True), "none", ""),
     (
         {"p_influential": math.nan},
         (None, True, True, True),
@@ -153,20 +145,13 @@ def test_several_reasons_are_all_given():
 
 @pytest.mark.parametrize(("influential", "selective"), [*itertools.product([True, False, None], repeat=2)])
 @pytest.mark.parametrize(("localized", "memorizing"), [*itertools.product([True, False, None], repeat=2)])
-@pytest.mark.parametrize("is_gentle", [False, True])
-def test_the_verdict_is_the_strongest_word(influential, selective, localized, memorizing, is_gentle):
-    found = Answers(
-        influential=influential,
-        selective=selective,
-        localized=localized,
-        memorizing=memorizing,
-        is_gentle=is_gentle,
-    )
+def test_the_verdict_is_the_strongest_word(influential, selective, localized, memorizing):
+    found = Answers(influential=influential, selective=selective, localized=localized, memorizing=memorizing)
     verdict = found.verdict
-    is_critical = bool((influential or (is_gentle and influential is False)) and selective and localized)
+    is_critical = bool(influential and selective and localized)
     assert (verdict == "no verdict") == (influential is None)
     assert (verdict in ("critical", "memorizing")) == is_critical
     assert (verdict == "memorizing") == (is_critical and bool(memorizing))
     assert (verdict == "influential") == (influential is True and not is_critical)
-    assert (verdict == "selective") == (influential is False and selective is True and not is_critical)
+    assert (verdict == "selective") == (influential is False and selective is True)
     assert (verdict == "none") == (influential is False and not selective)

@@ -174,23 +174,31 @@ def beside_by_hand(
     return [{split: effect_of(rows, tables, halves) for split, tables in of_splits.items()} for rows in every]
 
 
+def disturbance(data: sm.Dataset, of_splits: dict[str, Tables], of_set: dict[str, Effect]) -> float:
+    """Root mean square of the margin change on majority and unseen samples."""
+    squares = []
+    for name, of in of_set.items():
+        tables = of_splits[name]
+        disturbed = tables.used & (np.isin(tables.samples.g, data.majority) | (name != "train"))
+        squares += of.square[disturbed].tolist()
+    return math.sqrt(np.mean(squares))
+
+
 def damage_by_hand(
     data: sm.Dataset, of_splits: dict[str, Tables], every: list[dict[str, Effect]], group: int, split: str
 ) -> DamageMatched | None:
     """The third question, from the damage of each set; None where it was not asked."""
     effects = []
     for of_set in every:
-        squares, fell, drops = [], {True: [], False: []}, []
+        fell, drops = {True: [], False: []}, []
         for name, tables in of_splits.items():
             of = of_set[name]
-            disturbed = tables.used & (np.isin(tables.samples.g, data.majority) | (name != "train"))
-            squares += of.square[disturbed].tolist()
             here = tables.used & (tables.samples.g == group)
             fell[name == "train"] += of.margin_drop[here].tolist()
             if name == split:
                 drops += of.drop[here].tolist()
         contrast = np.mean(fell[True]) - np.mean(fell[False]) if fell[True] and fell[False] else np.nan
-        effects.append((math.sqrt(np.mean(squares)), np.mean(drops), contrast))
+        effects.append((disturbance(data, of_splits, of_set), np.mean(drops), contrast))
     own, random = (
         SetEffects(damage=part[:, 0], drop=part[:, 1], contrast=part[:, 2]) for part in np.split(np.array(effects), [1])
     )
@@ -275,7 +283,11 @@ def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = 
                 assert getattr(row, column) == pytest.approx(expected, nan_ok=True, abs=1e-5), column
             assert row.n_damage_matched == (third.n if third else 0)
             told = answer_questions(
-                -drop, max(adjusted[place], beyond[place]), n_controls=n, selective=chosen, damage=third
+                -drop,
+                max(adjusted[place], beyond[place]),
+                n_controls=n,
+                selective=chosen,
+                damage=third,
             )
             words = (row.influential, row.selective, row.localized, row.memorizing, row.verdict)
             assert words == (told.influential, told.selective, told.localized, told.memorizing, told.verdict)

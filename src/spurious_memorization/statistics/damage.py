@@ -49,6 +49,7 @@ class DamageMatched:
 
     Arguments:
         n: number of damage-matched sets.
+        n_near: number of them within the factor; the others have a larger damage.
         damage: of the selected set.
         damage_ratio: median damage of the damage-matched sets over that of the selected set. It is above 1.25 if most
             of them disturb the network more.
@@ -60,6 +61,7 @@ class DamageMatched:
     """
 
     n: int
+    n_near: int
     damage: float
     damage_ratio: float
     p_localized: float
@@ -82,6 +84,7 @@ def damage_matched(selected: SetEffects, random: SetEffects) -> DamageMatched:
     some = n > 0
     return DamageMatched(
         n=n,
+        n_near=int(_is_near(damage, random.damage).sum()),
         damage=damage,
         damage_ratio=float(np.median(random.damage[chosen])) / damage if some and damage > 0 else math.nan,
         p_localized=_rank(float(selected.drop[0]), random.drop[chosen]),
@@ -100,21 +103,16 @@ def matching(damage: float, of_random: ArrayLike) -> NDArray[np.bool_]:
     the safe side.
     """
     of_random = np.asarray(of_random, float)
-    chosen = (of_random <= damage * FACTOR) & (of_random >= damage / FACTOR)
+    chosen = _is_near(damage, of_random)
     if chosen.sum() < MIN_MATCHED:
         above = np.flatnonzero(of_random > damage * FACTOR)
         chosen[above[np.argsort(of_random[above], kind="stable")][: FROM_ABOVE - int(chosen.sum())]] = True
     return chosen
 
 
-def gentle(selected: SetEffects, null: SetEffects) -> bool:
-    """Whether a set disturbs the network no more than most of its null sets do.
-
-    Arguments:
-        selected: effects of the one selected set.
-        null: effects of its null sets, on the same samples.
-    """
-    return bool(len(null.damage) and selected.damage[0] <= np.median(null.damage))
+def _is_near(damage: float, of_random: Array) -> NDArray[np.bool_]:
+    near: NDArray[np.bool_] = (of_random <= damage * FACTOR) & (of_random >= damage / FACTOR)
+    return near
 
 
 def _rank(value: float, null: Array) -> float:

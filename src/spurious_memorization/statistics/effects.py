@@ -14,7 +14,7 @@ from ..edits.edit import Edit
 from ..engine.outcomes import Outcomes
 from ..errors import UserError
 from .counts import COUNTS, count
-from .damage import DamageMatched, SetEffects, damage_matched, gentle
+from .damage import DamageMatched, SetEffects, damage_matched
 from .influence import Influence, influence
 from .intervals import paired_interval
 from .sample_effects import SampleEffects, sample_effects
@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 
 NO_DAMAGE = DamageMatched(
     n=0,
+    n_near=0,
     damage=math.nan,
     damage_ratio=math.nan,
     p_localized=math.nan,
@@ -97,10 +98,6 @@ def effects(
             selective={group: answers[0] for group, answers in selective.items()},
             damage=damage,
             n_controls=len(alike),
-            is_gentle=gentle(
-                set_effects(counted[counted["edit"] == position], data, 0, "train"),
-                set_effects(counted[counted["edit"].isin(alike)], data, 0, "train"),
-            ),
         )
         frames.append(
             pd.concat([table, verdicts], axis=1).assign(edit=position, kind=str(edit), n_units=len(edit.units))
@@ -280,7 +277,6 @@ def verdict_columns(
     selective: Mapping[int, Selectivity],
     damage: Mapping[int, DamageMatched],
     n_controls: int,
-    is_gentle: bool = False,
     is_unchanged: bool = False,
 ) -> pd.DataFrame:
     """The answers about one selected set, with the figures from which they follow.
@@ -293,14 +289,13 @@ def verdict_columns(
         selective: answers to the second question, by group.
         damage: answers to the third question, by group; groups for which it was not asked are missing.
         n_controls: number of null sets.
-        is_gentle: the set disturbs the network no more than most of its null sets do.
         is_unchanged: training left the units as they were.
 
     Returns:
         One row per group: p, p_adjusted, p_beyond_norm; difference, p_selective, p_selective_margin, majority_change,
         overlap (minority groups only); damage, n_damage_matched, damage_ratio, matched_drop, p_localized, contrast,
         matched_contrast, p_memorizing; influential, selective, localized, memorizing (None: not asked, or without an
-        answer), verdict, gentle, reason.
+        answer), verdict, reason.
     """
     rows = []
     for place, (group, change) in enumerate(zip(table["group"], table["accuracy_change"], strict=True)):
@@ -311,7 +306,6 @@ def verdict_columns(
             n_controls=n_controls,
             selective=second,
             damage=third,
-            is_gentle=is_gentle,
             is_unchanged=is_unchanged,
         )
         reason = answers.reason
@@ -342,7 +336,6 @@ def verdict_columns(
                 "localized": answers.localized,
                 "memorizing": answers.memorizing,
                 "verdict": answers.verdict,
-                "gentle": is_gentle,
                 "reason": reason,
             }
         )

@@ -26,14 +26,13 @@ class Answers:
     """The answers about one selected set and one group. None: the question was not asked, or can't be answered here.
 
     Arguments:
-        influential: the group drops more than under random units of the same layers.
+        influential: the group drops more than under random units of the same layers: as many of them, or so many that
+            they disturb the network as much.
         selective: the group also drops more than majority samples of the same label and margin; None if the group is
             no minority.
         localized: the group drops more than under random sets that disturb the network as much.
         memorizing: the margins of its training samples fall further below those of unseen samples than under these
             sets.
-        is_gentle: the set disturbs the network no more than most random sets of its size do. Their drops then come from
-            their damage and say little about the set. So a verdict rests on the sets of the same damage.
         reason: why an answer is None, in words.
     """
 
@@ -41,7 +40,6 @@ class Answers:
     selective: bool | None
     localized: bool | None
     memorizing: bool | None
-    is_gentle: bool = False
     reason: str = ""
 
     @property
@@ -49,16 +47,11 @@ class Answers:
         """The strongest verdict that the answers allow."""
         if self.influential is None:
             return "no verdict"
-        if self.is_worth_asking and self.localized:
+        if self.influential and self.selective and self.localized:
             return "memorizing" if self.memorizing else "critical"
         if self.influential:
             return "influential"
         return "selective" if self.selective else "none"
-
-    @property
-    def is_worth_asking(self) -> bool:
-        """Whether the third question is asked: of sets that are selective, and influential or gentle."""
-        return bool(self.selective and (self.influential or (self.is_gentle and self.influential is not None)))
 
 
 def answer_questions(
@@ -68,7 +61,6 @@ def answer_questions(
     n_controls: int,
     selective: Selectivity | None,
     damage: DamageMatched | None,
-    is_gentle: bool = False,
     is_unchanged: bool = False,
 ) -> Answers:
     """Answer the questions from the results of the tests.
@@ -79,38 +71,36 @@ def answer_questions(
         n_controls: number of null sets.
         selective: result of the second question; None for a group that is no minority.
         damage: result of the third question; None where it is not asked.
-        is_gentle: the set disturbs the network no more than most of its null sets do.
         is_unchanged: training left the units as they were, so that they can't hold training samples.
     """
     reasons = []
+    is_localized: bool | None = None
+    is_memorizing: bool | None = None
+    if damage is not None and damage.n < MIN_MATCHED:
+        reasons.append(f"{damage.n} sets with the same damage: at least {MIN_MATCHED} are needed")
+    elif damage is not None:
+        is_localized = damage.p_localized <= LEVEL and accuracy_change < 0
+        if not math.isnan(damage.p_memorizing):
+            is_memorizing = damage.p_memorizing <= LEVEL and not is_unchanged
+        if is_unchanged:
+            reasons.append("training left these units as they were: they hold no samples")
     influential: bool | None = None
     if n_controls < MIN_CONTROLS:
         reasons.append(f"{n_controls} null sets: at least {MIN_CONTROLS} are needed")
     elif math.isnan(p_influential):
         reasons.append("the null sets were measured on no sample of this group")
     else:
-        influential = p_influential <= LEVEL and accuracy_change < 0
+        influential = bool(is_localized) or (p_influential <= LEVEL and accuracy_change < 0)
     is_selective: bool | None = None
     if selective is not None:
         if selective.overlap < MIN_OVERLAP:
             reasons.append(f"only {selective.overlap:.0%} of the group have majority samples of their label and margin")
         else:
             is_selective = selective.p <= LEVEL and selective.difference >= MIN_DIFFERENCE - TIE
-    is_localized: bool | None = None
-    is_memorizing: bool | None = None
-    if damage is not None and damage.n < MIN_MATCHED:
-        reasons.append(f"{damage.n} sets with the same damage: at least {MIN_MATCHED} are needed")
-    elif damage is not None:
-        is_localized = damage.p_localized <= LEVEL
-        if not math.isnan(damage.p_memorizing):
-            is_memorizing = damage.p_memorizing <= LEVEL and not is_unchanged
-        if is_unchanged:
-            reasons.append("training left these units as they were: they hold no samples")
     return Answers(
         influential=influential,
         selective=is_selective,
         localized=is_localized,
         memorizing=is_memorizing,
-        is_gentle=is_gentle,
         reason="; ".join(reasons),
     )

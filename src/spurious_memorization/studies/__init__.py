@@ -1,1 +1,1 @@
-"""A study: rankings x sizes x edits x repeats, compared with matched controls and counted per group."""
+"""A study: rankings x sizes x edits x repeats, compared with random units and counted per group."""

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..datasets.samples import Dataset
-from ..statistics.damage import DamageMatched, damage_matched, gentle
+from ..statistics.damage import DamageMatched, damage_matched
 from ..statistics.effects import selectivity_of_sets, set_effects
 from ..statistics.influence import Influence, influence
 from ..statistics.sample_effects import SampleEffects
@@ -79,26 +79,6 @@ def selectivity_of_family(
     """
     by_group = selectivity_of_sets(data, [one.sample_effects(measured) for one in family], seed=seed)
     return [{group: answers[place] for group, answers in by_group.items()} for place in range(len(family))]
-
-
-def is_gentle(one: SelectedSet, data: Dataset, results: pd.DataFrame) -> bool:
-    """Whether a set disturbs the network no more than most of its null sets do, on the samples of the null sets.
-
-    Arguments:
-        one: the set.
-        data: labels and groups.
-        results: as they are stored, of all splits.
-    """
-    counted = results[results["subset"] == control_subset(results)]
-    null = counted.merge(one.controls()[["variant", "control", "repeat"]], on="variant")
-    if null.empty:
-        return False
-    own = counted[counted["split"].isin(null["split"].unique())].merge(one.tested[["variant", "repeat"]], on="variant")
-    group, split = 0, str(null["split"].iloc[0])  # the damage depends on neither
-    return gentle(
-        set_effects(own.assign(edit=0), data, group, split),
-        set_effects(null.rename(columns={"control": "edit"}), data, group, split),
-    )
 
 
 def damage_of_set(one: SelectedSet, data: Dataset, results: pd.DataFrame, group: int, split: str) -> DamageMatched:

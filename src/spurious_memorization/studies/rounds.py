@@ -11,13 +11,13 @@ from torch import nn
 
 from ..console import log
 from ..controls.null_sets import SetsOfManySizes
-from ..statistics.damage import FACTOR, MIN_MATCHED
+from ..statistics.damage import MIN_MATCHED
 from ..statistics.effects import set_effects
 from ..statistics.sequential import is_decided, looks
 from ..statistics.verdicts import answer_questions
 from .measure import Measured
 from .plan import Edits, Pool, Variant, damage_variants, matched_to, null_variants
-from .question_tests import damage_of_set, influence_of_family, is_gentle, selectivity_of_family
+from .question_tests import damage_of_set, influence_of_family, selectivity_of_family
 from .selected_sets import SelectedSet, control_subset, families, selected_sets
 
 FIRST_OF_ANY_SIZE = 40
@@ -32,7 +32,7 @@ MAX_FROM_ABOVE = 120
 
 
 class Asked(NamedTuple):
-    """Where the third question is asked: of a set that is influential and selective for a group."""
+    """Where the third question is asked: of a set that is selective for a group."""
 
     group: int
     split: str
@@ -100,7 +100,7 @@ def _all_decided(pool: Pool, measured: Measured, results: pd.DataFrame) -> bool:
 
 
 def draw_damage_matched_sets(measured: Measured, model: nn.Module, selected: Sequence[Variant], edits: Edits) -> None:
-    """Measure random sets of many sizes, for each selected set that is influential and selective for a group.
+    """Measure random sets of many sizes, for each selected set that is selective for a group.
 
     First, sets of all sizes show which sizes give about the damage of the selected set. Then sets of these sizes are
     drawn, until enough of them match its damage and the answer is clear.
@@ -128,8 +128,8 @@ def draw_damage_matched_sets(measured: Measured, model: nn.Module, selected: Seq
 
 
 def questions_left(measured: Measured) -> list[tuple[SelectedSet, list[Asked]]]:
-    """The sets of which the third question is asked, with the groups and splits: those that are influential and
-    selective for a group, or every tested set about its own group where the settings ask for it."""
+    """The sets of which the third question is asked, with the groups and splits: those that are selective for a group,
+    or every tested set about its own group where the settings ask for it."""
     results, asked = measured.results, dict[int, list[Asked]]()
     sets = selected_sets(measured.variants)
     for split in measured.splits:
@@ -139,7 +139,6 @@ def questions_left(measured: Measured) -> list[tuple[SelectedSet, list[Asked]]]:
                 family, measured.data, measured.of_samples[split], seed=measured.settings.seed
             )
             for one, table, p, selective in zip(family, first.tables, first.answers, second, strict=True):
-                one_is_gentle = is_gentle(one, measured.data, results)
                 for place, (group, change) in enumerate(zip(table["group"], table["accuracy_change"], strict=True)):
                     answers = answer_questions(
                         change,
@@ -147,11 +146,10 @@ def questions_left(measured: Measured) -> list[tuple[SelectedSet, list[Asked]]]:
                         n_controls=first.n,
                         selective=selective.get(group),
                         damage=None,
-                        is_gentle=one_is_gentle,
                     )
                     is_traced = one.about["group"] in (None, measured.data.groups.names[group])
                     is_asked = measured.settings.every_question and group in selective and is_traced
-                    if is_asked or answers.is_worth_asking:
+                    if is_asked or (answers.selective and answers.influential is not None):
                         asked.setdefault(one.number, []).append(Asked(group, split))
     return [(one, asked[one.number]) for one in sets if one.number in asked]
 
@@ -160,11 +158,10 @@ def _is_clear(one: SelectedSet, measured: Measured, asked: Sequence[Asked], draw
     results = measured.results
     for group, split in asked:
         found = damage_of_set(one, measured.data, results, group, split)
-        if found.n < MIN_MATCHED:
-            return False
-        is_from_above = found.damage_ratio > FACTOR and drawn >= MAX_FROM_ABOVE
-        p = [found.p_localized, found.p_memorizing]
-        if found.n < ENOUGH_MATCHED and not is_from_above and not is_decided(p, found.n).all():
+        if found.n_near < MIN_MATCHED:
+            if found.n < MIN_MATCHED or drawn < MAX_FROM_ABOVE:
+                return False
+        elif found.n < ENOUGH_MATCHED and not is_decided([found.p_localized, found.p_memorizing], found.n).all():
             return False
     return True
 

@@ -89,9 +89,7 @@ class StudySettings(TraceSettings):
     controls_on: Words = Field(
         (), description="splits on which controls are measured; all splits of --split by default"
     )
-    every_question: bool = Field(
-        False, description="ask the third question of every set, not only where the first two are answered by yes"
-    )
+    every_question: bool = Field(False, description="ask the third question of every set, not only of selective ones")
     cross_fit: bool = Field(True, description="select on one half of the samples and test on the other, and vice versa")
     per_group: int | None = Field(
         None, ge=1, le=MAX_COUNT, description="measure controls on this number of samples per group; on all by default"

@@ -71,7 +71,7 @@ EFFECTS: Columns = {
     **dict.fromkeys(("difference", "majority_change", "damage", "damage_ratio", "matched_drop"), "number"),
     **dict.fromkeys(("contrast", "matched_contrast", "norm_ratio"), "number"),
     "drawn_from": "text or none",
-    **dict.fromkeys(("influential", "selective", "localized", "memorizing", "gentle"), "flag or none"),
+    **dict.fromkeys(("influential", "selective", "localized", "memorizing"), "flag or none"),
     "verdict": "text",
     "reason": "text or none",
 }

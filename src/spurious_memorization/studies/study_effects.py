@@ -11,7 +11,7 @@ import pandas as pd
 from ..datasets.samples import Dataset
 from ..statistics.effects import compare_with_controls, verdict_columns
 from .measure import EffectsOfSplits
-from .question_tests import damage_of_set, influence_of_family, is_gentle, selectivity_of_family
+from .question_tests import damage_of_set, influence_of_family, selectivity_of_family
 from .selected_sets import SelectedSet, control_subset, families, selected_sets
 
 CONTROL_COLUMNS = ("control_low", "control_median", "control_high", "n_controls", "n_controls_as_large")
@@ -66,7 +66,6 @@ def study_effects(
                     selective=selective,
                     damage=damage,
                     n_controls=first.n,
-                    is_gentle=is_gentle(one, data, results),
                     is_unchanged=one.number in unchanged,
                 )
                 frames.append(_effect_rows(one, on_all, table, verdicts).assign(split=split, controls_on=subset))
