@@ -15,6 +15,7 @@ from spurious_memorization.statistics.verdicts import Answers, answer_questions
 YES = Selectivity(difference=0.4, p=0.001, p_margin=0.3, majority_change=0.0, overlap=1.0, n_minority=20, n_majority=80)
 MATCHED = DamageMatched(
     n=99,
+    n_near=99,
     damage=1.0,
     damage_ratio=1.0,
     p_localized=0.01,
