@@ -159,18 +159,20 @@ def test_the_seed_makes_a_study(found: sm.Study) -> None:
 
 
 ROUNDS = sm.StudySettings(
-    criterion=("gradient",), group=("class 0 with color 1",), size=("1",), split=("train",), controls=60,
+    criterion=("gradient",), group=("class 0 with color 1",), size=("4", "8"), split=("train",), controls=60,
+    edit=("random_noise:std=2",), repeats=2,
     every_question=True,
 )  # fmt: skip
 
 
 def test_a_study_that_is_killed_between_rounds_goes_on(wide: sm.Run, squares: Path, tmp_path: Path) -> None:
-    """It is killed when it writes a block of its second round of sets of any size. What was measured is not measured
-    again, and the rest is bitwise the same."""
+    """It is killed when it writes the first random sets of any size of its second set. What was measured is not
+    measured again, and the rest is bitwise the same."""
     run = tiny.copied(wide, tmp_path / "run")
     whole = sm.study(run, ROUNDS, name="once")
     blocks = {file.name for file in (whole.path / "outcomes").iterdir()}
-    assert any("damage_set_0_round_01" in name for name in blocks)
+    assert any("damage_set_1_round_00" in name for name in blocks)
+    assert any("random_0_round_01" in name for name in blocks)
     check_effects(whole, sm.read_data(squares))
     again = tiny.copied(wide, tmp_path / "again")
 
@@ -178,7 +180,7 @@ def test_a_study_that_is_killed_between_rounds_goes_on(wide: sm.Run, squares: Pa
         original = store_module.write_parquet
 
         def last(file: Path, frame: pd.DataFrame) -> None:
-            if "damage_set_0_round_01" in str(file):
+            if "damage_set_1_round_00" in str(file):
                 os.kill(os.getpid(), signal.SIGKILL)
             original(file, frame)
 
