@@ -38,6 +38,7 @@ RETIRED = {
     r"sm\.examine|\bexamine\(": "study_in_memory",
     r"a row a (?!time)|one row a |\ba file a |\ba line a ": "per: one row per unit",
     r"beside (?:its |their |the |matched |99 )?controls?\b": "compared with controls",
+    r"matched.controls?\b": "null sets",
     r"every so many|so many-th|as far as the same|there are none of|\bis told\b": "plain words",
 }
 

@@ -40,14 +40,14 @@ def test_minority_groups_with_too_few_samples() -> None:
         ["cat on grass", "cat on snow", "dog on grass", "dog on snow"],
         n_classes=2,
         train=[5, 2, 1, 40],
-        unseen=[9, 9, 1, 9],
+        unseen=[9, 9, 0, 9],
         minority=["cat on snow", "dog on grass"],
         majority=["cat on grass", "dog on snow"],
     )
     assert [str(group) for group in found] == [
-        "cat on snow: 2 in train, 'critical' needs at least 3",
-        "dog on grass: 1 in train, 'critical' needs at least 2",
-        "dog on grass: 1 in val and test, 'memorizing' needs at least 2",
+        "cat on snow: 2 in train, 'critical' needs at least 5",
+        "dog on grass: 1 in train, 'critical' needs at least 3",
+        "dog on grass: 0 in val and test, 'memorizing' needs at least 1",
     ]
     (found,) = groups_too_small(["a", "b"], n_classes=1, train=[2, 9], unseen=[9, 9], minority=["b"], majority=["a"])
     assert str(found) == "b: 2 majority samples of its label are too few for 'critical'"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from study_oracle import MEAN, MINORITY, NOISE, REWIND, small
+from study_oracle import MEAN, MINORITY, REWIND, small
 
 import spurious_memorization as sm
 
@@ -34,5 +34,5 @@ def wide(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> sm.Run:
 def tested(wide: sm.Run, tmp_path_factory: pytest.TempPathFactory) -> sm.Study:
     """A study with verdicts, and the third question asked of every set. Tests leave it as it is."""
     run = tiny.copied(wide, tmp_path_factory.mktemp("tested") / "run")
-    settings = small(criterion=("gradient",), group=MINORITY[:1], controls=49, edit=(NOISE,), repeats=2)
-    return sm.study(run, settings.model_copy(update={"every_question": True}))
+    settings = small(criterion=("gradient",), group=MINORITY[:1], controls=60, edit=("random_noise:std=2",), repeats=2)
+    return sm.study(run, settings.model_copy(update={"size": ("4", "8"), "every_question": True}))

@@ -159,18 +159,20 @@ def test_the_seed_makes_a_study(found: sm.Study) -> None:
 
 
 ROUNDS = sm.StudySettings(
-    criterion=("gradient",), group=("class 0 with color 1",), size=("1",), split=("train",), controls=60,
+    criterion=("gradient",), group=("class 0 with color 1",), size=("4", "8"), split=("train",), controls=60,
+    edit=("random_noise:std=2",), repeats=2,
     every_question=True,
 )  # fmt: skip
 
 
 def test_a_study_that_is_killed_between_rounds_goes_on(wide: sm.Run, squares: Path, tmp_path: Path) -> None:
-    """It is killed when it writes a block of its second round of sets of any size. What was measured is not measured
-    again, and the rest is bitwise the same."""
+    """It is killed when it writes the first random sets of any size of its second set. What was measured is not
+    measured again, and the rest is bitwise the same."""
     run = tiny.copied(wide, tmp_path / "run")
     whole = sm.study(run, ROUNDS, name="once")
     blocks = {file.name for file in (whole.path / "outcomes").iterdir()}
-    assert any("damage_set_0_round_01" in name for name in blocks)
+    assert any("damage_set_1_round_00" in name for name in blocks)
+    assert any("random_0_round_01" in name for name in blocks)
     check_effects(whole, sm.read_data(squares))
     again = tiny.copied(wide, tmp_path / "again")
 
@@ -178,7 +180,7 @@ def test_a_study_that_is_killed_between_rounds_goes_on(wide: sm.Run, squares: Pa
         original = store_module.write_parquet
 
         def last(file: Path, frame: pd.DataFrame) -> None:
-            if "damage_set_0_round_01" in str(file):
+            if "damage_set_1_round_00" in str(file):
                 os.kill(os.getpid(), signal.SIGKILL)
             original(file, frame)
 
@@ -228,3 +230,32 @@ def test_units_that_training_left_alone_hold_no_samples(frozen: bool, squares: P
 
 def imported(data: Path, folder: Path, weights: list[Path]) -> sm.Run:
     return sm.import_network(data, folder, sm.ImportSettings(model=tiny.NETWORK, weights=tuple(weights)))
+
+
+def test_the_strongest_edits_of_selected_and_random_units() -> None:
+    """Each has the norm of the selected weights, is searched on one half of the group and measured on the other."""
+    model, data = Memory(), marked()
+    settings = MEMORIZING.model_copy(
+        update={"units": ("conv:5,conv:0",), "size": ("2",), "controls": 0, "strongest": 3}
+    )
+    found = sm.study_in_memory(model, data, settings).strongest()
+    assert found is not None
+    assert found["group_name"].unique().tolist() == ["0 with 1", "1 with 0"]
+    assert found.groupby("group")["control"].unique().map(list).tolist() == [[-1, 0, 1, 2]] * 2
+    own = found[found["control"] == -1]
+    assert own["units"].tolist() == ["conv:5,conv:0"] * 2
+    assert found.groupby("control")["units"].nunique().eq(1).all()
+    assert found["units"].nunique() == 4
+    held = torch.cat([model.conv.weight[[5, 0]].flatten(), model.conv.bias[[5, 0]]])
+    for row in found.itertuples():
+        samples = data.train.of_group(row.group_name)
+        searched, measured = (samples.of_half(half, 0) for half in (0, 1))
+        units = sm.parse_units(model, row.units)
+        edit = sm.edits.strongest_edit(model, units, searched, norm=float(held.norm().detach()))
+        batch = measured.batch()
+        with torch.no_grad():
+            right = [
+                (of(batch.inputs).argmax(1) == batch.y).float().mean() for of in (model, sm.edits.edited(model, edit))
+            ]
+        assert row.accuracy_change == pytest.approx(float(right[1] - right[0]))
+    assert sm.study_in_memory(model, data, MEMORIZING.model_copy(update={"controls": 0})).strongest() is None
