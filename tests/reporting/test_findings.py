@@ -21,7 +21,7 @@ TEST = {
     "group_name": "b on water", "minority": True, "accuracy_change": -0.3, "tested_accuracy_change": -0.25,
     "control_low": -0.02, "control_median": 0.0, "control_high": 0.01, "n_controls": 99, "p_adjusted": 0.0001,
     "p_beyond_norm": 0.003, "drawn_from": "random, of the same layers", "controls_on": "all",
-    "difference": 0.2, "p_selective": 0.002, "p_localized": 0.02, "matched_drop": 0.05, "contrast": 0.5,
+    "difference": 0.2, "p_selective": 0.002, "p_localized": 0.02, "matched_drop": 0.05, "majority_change": -0.05, "contrast": 0.5,
     "matched_contrast": 0.4, "p_memorizing": 0.3, "influential": True, "selective": True, "localized": True,
     "memorizing": False, "verdict": "none", "reason": "",
 }  # fmt: skip
@@ -164,9 +164,10 @@ def test_the_verdict_table_has_the_figures_of_each_question() -> None:
     unasked = {"matched_drop": None, "p_localized": None, "contrast": None, "matched_contrast": None}
     text = verdict_table(effects({"verdict": "critical"}, unasked), "train").text()
     assert text.iloc[0, 3:].tolist() == [
-        "b on water", "-25.0 (p = 0.003)", "+20.0 (p = 0.002)", "+20.0 (p = 0.020)", "+0.10 (p = 0.300)", "critical",
+        "b on water", "-25.0 (p = 0.003)", "+20.0 (p = 0.002)", "-5.0", "+20.0 (p = 0.020)", "+0.10 (p = 0.300)",
+        "critical",
     ]  # fmt: skip
-    assert text.iloc[1, 6:8].tolist() == ["-", "-"]
+    assert text.iloc[1, 7:9].tolist() == ["-", "-"]
 
 
 def test_the_summary_has_one_row_per_set_and_minority_group(studied: sm.Study) -> None:
