@@ -21,7 +21,8 @@ TEST = {
     "group_name": "b on water", "minority": True, "accuracy_change": -0.3, "tested_accuracy_change": -0.25,
     "control_low": -0.02, "control_median": 0.0, "control_high": 0.01, "n_controls": 99, "p_adjusted": 0.0001,
     "p_beyond_norm": 0.003, "drawn_from": "random, of the same layers", "controls_on": "all",
-    "difference": 0.2, "p_selective": 0.002, "p_localized": 0.02, "matched_drop": 0.05, "majority_change": -0.05, "contrast": 0.5,
+    "difference": 0.2, "p_selective": 0.002, "p_localized": 0.02, "matched_drop": 0.05, "contrast": 0.5,
+    "majority_change": -0.05,
     "matched_contrast": 0.4, "p_memorizing": 0.3, "influential": True, "selective": True, "localized": True,
     "memorizing": False, "verdict": "none", "reason": "",
 }  # fmt: skip

@@ -249,8 +249,8 @@ def feature_plant(family: Family, seed: int, points: float = 100, *, epochs: int
     """A network in which one to five channels hold a feature of a minority group.
 
     The feature is a strong tint in an image of the group. Images with it are taught their label with the channels on,
-    and the other label with them off. They are drawn from the training samples and many further images that are in no
-    split, all alike. So training samples are seen rarely, and what the channels hold applies to unseen images as well.
+    and the other label with them off. They are many further images that are in no split. The training samples with the
+    feature take no part in training. So they are exchangeable with unseen images: the channels can't hold them.
 
     Arguments:
         family, seed, epochs: as for `memory_plant`.
@@ -270,10 +270,10 @@ def feature_plant(family: Family, seed: int, points: float = 100, *, epochs: int
     )
     n_train = len(plan.data.train)
     others = np.setdiff1d(np.arange(n_train), held)
-    alike = np.concatenate([held, np.arange(n_train, len(plan.y))])
+    further = np.arange(n_train, len(plan.y))
 
     def views(rng: np.random.Generator) -> Views:
-        drawn = rng.permutation(alike)[:FEATURE_IMAGES]
+        drawn = rng.permutation(further)[:FEATURE_IMAGES]
         either = rng.random((len(others), 1)) < 0.5
         return joined(plan.views(others, either), plan.views(drawn, True), _mistaught(plan.views(drawn, False)))
 
