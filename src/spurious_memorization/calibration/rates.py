@@ -31,7 +31,7 @@ NULL_ROWS: dict[str, NullRow] = {
         "selective", "part of the majority with the minority's margins; by gradient, and large"
     ),
     "memorizing_random": NullRow("memorizing", "three random units of a layer, in networks that memorize"),
-    "never_trained_question": NullRow("memorizing", "layers that were never trained; by gradient, and random"),
+    "never_trained_question": NullRow("memorizing", "layers that were never trained, by gradient"),
     "never_trained_verdict": NullRow("verdict memorizing", "layers that were never trained, by gradient"),
     "feature_question": NullRow("memorizing", "channels that hold a feature, in networks that memorize"),
     "feature_verdict": NullRow("verdict memorizing", "channels that hold a feature, in networks that memorize"),
@@ -165,7 +165,7 @@ def described_verdicts(records: pd.DataFrame) -> pd.DataFrame:
         each verdict.
     """
     rows = []
-    for kind, here in records[records["accepted"].notna()].groupby("kind", sort=False):
+    for kind, here in records[records["accepted"].notna()].groupby("kind"):
         accepted = here[here["accepted"].astype(bool)]
         counts = accepted["verdict"].value_counts()
         points = float(accepted["points"].mean()) if len(accepted) else np.nan
