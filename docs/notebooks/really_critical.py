@@ -23,29 +23,26 @@
 # %%
 # %load_ext spurious_memorization
 import spurious_memorization as sm
-from spurious_memorization.calibration.plants import plant_channels
-from spurious_memorization.calibration.striped_images import striped_images
-from spurious_memorization.calibration.trials import PLANTED_COUNTS
+from spurious_memorization.calibration.plants import memory_plant
 
 # %% [markdown]
 # ## A network with a known answer
 #
-# The images are noisy stripes. Their direction is the label, their tint is the spurious attribute. A small ResNet is
-# trained on the majority alone, so it fails on the minority. Then two channels of one layer are trained to fix the
-# predictions on the training images of one minority group, and to leave all other images unchanged. `spurmem
-# calibrate` does this with many networks.
+# The images are noisy stripes. Their direction is the label, their tint is the spurious attribute. A few channels of a
+# small ResNet are reserved before training. Some training images of one minority group are taught their label while
+# these channels are on, and the other label while they are off. `spurmem calibrate` does this with many networks.
 
 # %%
-planted = plant_channels("resnet", striped_images(1, PLANTED_COUNTS["resnet"]), seed=1, m=2)
+planted = memory_plant("resnet", seed=30003, points=60)
 model, data = planted.model, planted.data
 group = data.groups.names[planted.group]
 data
 
 # %% [markdown]
-# These channels hold the group. The accuracies show what happens to every group without them:
+# These channels hold part of the group. The accuracies show what happens to every group without them:
 
 # %%
-print(f"{planted.units} hold {group!r}")
+print(f"{planted.units} hold a part of {group!r}")
 print("training accuracy before", planted.before)
 print("and without them        ", planted.after)
 
@@ -85,7 +82,7 @@ def verdicts(settings: sm.StudySettings):
     return effects[(effects["split"] == "train") & (effects["group_name"] == group)]
 
 
-known = verdicts(sm.StudySettings(units=tuple(str(planted.units).split(","))))
+known = verdicts(sm.StudySettings(units=tuple(str(planted.units).split(",")), controls=99))
 known[COLUMNS]
 
 # %% [markdown]
@@ -94,7 +91,7 @@ known[COLUMNS]
 # The null sets are the reference: a random set has about the same effect as they have.
 
 # %%
-random_sets = verdicts(sm.StudySettings(criterion=("random",), size=("2",), seed=3))
+random_sets = verdicts(sm.StudySettings(criterion=("random",), size=("3",), seed=3, controls=99))
 random_sets[["size", *COLUMNS]]
 
 # %% [markdown]
@@ -119,7 +116,7 @@ scores
 # were selected with it. The accuracy change is that of the channels selected on all samples.
 
 # %%
-by_taylor = verdicts(sm.StudySettings(criterion=("taylor",), group=(group,), size=("2",)))
+by_taylor = verdicts(sm.StudySettings(criterion=("taylor",), group=(group,), size=("3",), controls=99))
 by_taylor[["size", *COLUMNS]]
 
 # %% [markdown]
