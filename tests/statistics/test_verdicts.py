@@ -97,10 +97,11 @@ CASES = [
         "only 0% of the group have majority samples",
     ),
     ({"p_influential": 0.05}, (True, True, True, True), "memorizing", ""),
-    # beyond sets of the same damage is influential, too
-    ({"p_influential": 0.0501}, (True, True, True, True), "memorizing", ""),
-    ({"p_influential": 0.3, **matched(p_memorizing=0.2)}, (True, True, True, False), "critical", ""),
-    ({"p_influential": 0.3, "selective": None}, (True, None, True, True), "influential", ""),
+    # a critical set need not be influential
+    ({"p_influential": 0.0501}, (False, True, True, True), "memorizing", ""),
+    ({"p_influential": 0.3, **matched(p_memorizing=0.2)}, (False, True, True, False), "critical", ""),
+    ({"p_influential": 0.3, "selective": None}, (False, None, True, True), "none", ""),
+    ({"p_influential": 0.3, **selective(p=0.06)}, (False, False, True, True), "none", ""),
     ({"p_influential": 0.05, **matched(p_localized=0.2)}, (True, True, False, True), "influential", ""),
     ({"p_influential": 0.0501, **matched(p_localized=0.2)}, (False, True, False, True), "selective", ""),
     ({"p_influential": 0.3, **NOT_ASKED}, (False, True, None, None), "selective", ""),
@@ -149,10 +150,10 @@ def test_several_reasons_are_all_given():
 def test_the_verdict_is_the_strongest_word(influential, selective, localized, memorizing):
     found = Answers(influential=influential, selective=selective, localized=localized, memorizing=memorizing)
     verdict = found.verdict
-    is_critical = bool(influential and selective and localized)
+    is_critical = bool(influential is not None and selective and localized)
     assert (verdict == "no verdict") == (influential is None)
     assert (verdict in ("critical", "memorizing")) == is_critical
     assert (verdict == "memorizing") == (is_critical and bool(memorizing))
     assert (verdict == "influential") == (influential is True and not is_critical)
-    assert (verdict == "selective") == (influential is False and selective is True)
+    assert (verdict == "selective") == (influential is False and selective is True and not is_critical)
     assert (verdict == "none") == (influential is False and not selective)

@@ -26,8 +26,7 @@ class Answers:
     """The answers about one selected set and one group. None: the question was not asked, or can't be answered here.
 
     Arguments:
-        influential: the group drops more than under random units of the same layers: as many of them, or so many that
-            they disturb the network as much.
+        influential: the group drops more than under as many random units of the same layers.
         selective: the group also drops more than majority samples of the same label and margin; None if the group is
             no minority.
         localized: the group drops more than under random sets that disturb the network as much.
@@ -44,10 +43,14 @@ class Answers:
 
     @property
     def verdict(self) -> Verdict:
-        """The strongest verdict that the answers allow."""
+        """The strongest verdict that the answers allow.
+
+        A critical set need not be influential. Random units of a sensitive layer cost every group accuracy, because
+        they disturb everything. A set that disturbs the network less is compared with sets of its own damage.
+        """
         if self.influential is None:
             return "no verdict"
-        if self.influential and self.selective and self.localized:
+        if self.selective and self.localized:
             return "memorizing" if self.memorizing else "critical"
         if self.influential:
             return "influential"
@@ -90,7 +93,7 @@ def answer_questions(
     elif math.isnan(p_influential):
         reasons.append("the null sets were measured on no sample of this group")
     else:
-        influential = bool(is_localized) or (p_influential <= LEVEL and accuracy_change < 0)
+        influential = p_influential <= LEVEL and accuracy_change < 0
     is_selective: bool | None = None
     if selective is not None:
         if selective.overlap < MIN_OVERLAP:
