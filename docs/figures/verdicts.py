@@ -186,7 +186,7 @@ def memorizing(study: Study, one: SelectedSet, data: Dataset) -> alt.TopLevelMix
     counted = study.results()
     counted = counted[counted["subset"] == "all"]
     own = counted.merge(one.tested[["variant", "repeat"]], on="variant").assign(edit=0)
-    random = counted.merge(one.of_any_size()[["variant", "control", "repeat"]], on="variant")
+    random = counted.merge(one.of_any_size[["variant", "control", "repeat"]], on="variant")
     selected = set_effects(own, data, group, "train")
     others = set_effects(random.rename(columns={"control": "edit"}), data, group, "train")
     damage = float(selected.damage[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ LARGE = 10
 """Units of a large random set."""
 
 
-def memorizing_trial(family: Family, seed: int, controls: int) -> Record:
+def memorizing_trial(family: Family, seed: int, controls: int, _criterion: Sequence[str] = ()) -> Record:
     """An ordinary network, which memorizes its minorities somewhere, and questions about random units.
 
     Random units are the same for both halves of the samples.
@@ -102,7 +103,7 @@ MEMORIZING_ROWS = (
 )
 
 
-def never_trained_trial(family: Family, seed: int, controls: int) -> Record:
+def never_trained_trial(family: Family, seed: int, controls: int, _criterion: Sequence[str] = ()) -> Record:
     """A network whose first layer was never trained, so that its channels hold no samples.
 
     - never_trained_verdict: three channels by gradient on one minority group, selected on one half and tested on the
@@ -125,7 +126,7 @@ def never_trained_trial(family: Family, seed: int, controls: int) -> Record:
     }
 
 
-def feature_trial(family: Family, seed: int, controls: int, *, criterion: Sequence[str] = ()) -> Record:
+def feature_trial(family: Family, seed: int, controls: int, criterion: Sequence[str] = ()) -> Record:
     """A network with channels that hold a feature of a minority group, and that memorizes elsewhere.
 
     - feature_verdict: the planted channels: memorizing?
@@ -141,7 +142,7 @@ def feature_trial(family: Family, seed: int, controls: int, *, criterion: Sequen
     return {**record, "answers": answers}
 
 
-def memory_trial(family: Family, seed: int, controls: int, *, points: int, criterion: Sequence[str] = ()) -> Record:
+def memory_trial(family: Family, seed: int, controls: int, criterion: Sequence[str] = (), *, points: int) -> Record:
     """A network with channels that hold some training samples of a minority group.
 
     Arguments:
@@ -151,11 +152,20 @@ def memory_trial(family: Family, seed: int, controls: int, *, points: int, crite
     return {"target": points, **_planted(memory_plant(family, seed, points), seed, controls, criterion)}
 
 
-def _described(make: Callable[[Family, int], KnownNetwork]) -> Callable[[Family, int, int], Record]:
-    def trial(family: Family, seed: int, controls: int) -> Record:
-        return _planted(make(family, seed), seed, controls, ())
+def described_trial(
+    family: Family,
+    seed: int,
+    controls: int,
+    criterion: Sequence[str] = (),
+    *,
+    make: Callable[[Family, int], KnownNetwork],
+) -> Record:
+    """A network whose verdict is only described.
 
-    return trial
+    Arguments:
+        make: (family, seed) -> the network.
+    """
+    return _planted(make(family, seed), seed, controls, criterion)
 
 
 def _planted(known: KnownNetwork, seed: int, controls: int, criterion: Sequence[str]) -> Record:
@@ -230,10 +240,10 @@ TRIALS: Mapping[str, Callable[..., Record]] = {
     "memorizing": memorizing_trial,
     "never_trained": never_trained_trial,
     "feature": feature_trial,
-    **{f"memory_{points}": memory_trial for points in POINTS},
-    "distributed": _described(distributed_memory),
-    "polysemantic": _described(polysemantic),
-    "example_tied": _described(example_tied),
+    **{f"memory_{points}": partial(memory_trial, points=points) for points in POINTS},
+    "distributed": partial(described_trial, make=distributed_memory),
+    "polysemantic": partial(described_trial, make=polysemantic),
+    "example_tied": partial(described_trial, make=example_tied),
 }
 
 
@@ -246,16 +256,13 @@ def run_trial(kind: str, family: Family, seed: int, controls: int, criterion: Se
         controls: null sets per selected set, at most.
         criterion: a user's own criteria for the leaderboard.
     """
-    options: dict[str, Any] = {"points": int(kind.removeprefix("memory_"))} if kind.startswith("memory_") else {}
-    if options or kind == "feature":
-        options["criterion"] = tuple(criterion)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings():
             # A user should know that all samples are classified correctly. In these networks it is expected.
             warnings.filterwarnings("ignore", "all .* samples .* are classified correctly")
-            return TRIALS[kind](family, seed, controls, **options)
+            return TRIALS[kind](family, seed, controls, criterion)
     finally:
         torch.set_num_threads(before)
 

@@ -41,6 +41,7 @@ from .network import (
 )
 from .other_epochs import effects_at_other_epochs
 from .plan import Edits, Variant, check_plan, pools_of, selected_variants
+from .question_tests import tests_of_families
 from .ranking_settings import RankingSettings
 from .rankings import ranking_scores
 from .rounds import draw_damage_matched_sets, draw_null_sets, first_null_sets
@@ -199,7 +200,8 @@ def _study(
     measured = Measured(engine, data, settings, splits, network.epoch, own)
     measured.add(selected)
     draw_null_sets(measured, pools, selected, edits)
-    draw_damage_matched_sets(measured, model, selected, edits)
+    tests = tests_of_families(data, measured.variants, measured.results, measured.of_samples, seed=settings.seed)
+    draw_damage_matched_sets(measured, model, selected, edits, tests)
     variants, results = measured.variants, measured.results
     own.save_record("study", {**record, "engine": engine.description})  # it may have fallen back
     own.save_frame("variants", variants)
@@ -219,7 +221,7 @@ def _study(
         scores = {ranking: scores_of(ranking) for ranking in rankings}
         own.save_frame("agreement", _agreement(network, settings, scores, own, execution))
     own.save_frame("groups", groups_of_study(data, results))
-    effects = study_effects(data, variants, results, measured.of_samples, seed=settings.seed, unchanged=unchanged)
+    effects = study_effects(data, variants, results, tests, unchanged=unchanged)
     own.save_frame("effects", effects)
     return result
 

@@ -10,12 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..datasets.samples import Dataset
-from ..statistics.damage import DamageMatched, damage_matched
+from ..statistics.damage import SetEffects
 from ..statistics.effects import selectivity_of_sets, set_effects
 from ..statistics.influence import Influence, influence
 from ..statistics.sample_effects import SampleEffects
 from ..statistics.selectivity import Selectivity
-from .selected_sets import SelectedSet, control_subset
+from .measure import EffectsOfSplits
+from .selected_sets import SelectedSet, control_subset, families, selected_sets
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -81,20 +82,62 @@ def selectivity_of_family(
     return [{group: answers[place] for group, answers in by_group.items()} for place in range(len(family))]
 
 
-def damage_of_set(one: SelectedSet, data: Dataset, results: pd.DataFrame, group: int, split: str) -> DamageMatched:
-    """Rank a set among the random sets that match its damage.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FamilyTests:
+    """The first two questions for sets that differ only in their size, on one split.
+
+    Arguments:
+        split: of the samples.
+        family: the sets.
+        influence: answers to the first question.
+        selectivity: answers to the second one: for each set, one per minority group.
+    """
+
+    split: str
+    family: Sequence[SelectedSet]
+    influence: InfluenceOfFamily
+    selectivity: Sequence[Mapping[int, Selectivity]]
+
+
+def tests_of_families(
+    data: Dataset, variants: pd.DataFrame, results: pd.DataFrame, measured: EffectsOfSplits, *, seed: int
+) -> list[FamilyTests]:
+    """The first two questions for all selected sets, on every split.
+
+    Arguments:
+        data: labels and groups.
+        variants, results: as they are stored; null sets must have been measured.
+        measured: for each split, the effect of every selected variant on each sample.
+        seed: of the permutations.
+    """
+    return [
+        FamilyTests(
+            split=split,
+            family=family,
+            influence=influence_of_family(family, results, split),
+            selectivity=selectivity_of_family(family, data, measured[split], seed=seed),
+        )
+        for split in dict.fromkeys(results["split"])
+        for family in families(selected_sets(variants))
+    ]
+
+
+def effects_beside_random(
+    one: SelectedSet, data: Dataset, results: pd.DataFrame, group: int, split: str
+) -> tuple[SetEffects, SetEffects]:
+    """What a set does, and what the random sets of any size beside it do, on the same samples.
 
     Arguments:
         one: the set.
         data: labels and groups.
         results: as they are stored, of all splits.
-        group: that the question is about.
+        group: whose drop and contrast are wanted.
         split: of the drop.
     """
     counted = results[results["subset"] == control_subset(results)]
     own = counted.merge(one.tested[["variant", "repeat"]], on="variant").assign(edit=0)
-    random = counted.merge(one.of_any_size()[["variant", "control", "repeat"]], on="variant")
-    return damage_matched(
+    random = counted.merge(one.of_any_size[["variant", "control", "repeat"]], on="variant")
+    return (
         set_effects(own, data, group, split),
         set_effects(random.rename(columns={"control": "edit"}), data, group, split),
     )

@@ -11,14 +11,14 @@ from torch import nn
 
 from ..console import log
 from ..controls.null_sets import SetsOfManySizes
-from ..statistics.damage import MIN_MATCHED
-from ..statistics.effects import set_effects
+from ..datasets.samples import Dataset
+from ..statistics.damage import MIN_MATCHED, damage_matched
 from ..statistics.sequential import is_decided, looks
 from ..statistics.verdicts import answer_questions
 from .measure import Measured
 from .plan import Edits, Pool, Variant, damage_variants, matched_to, null_variants
-from .question_tests import damage_of_set, influence_of_family, selectivity_of_family
-from .selected_sets import SelectedSet, control_subset, families, selected_sets
+from .question_tests import FamilyTests, effects_beside_random, influence_of_family
+from .selected_sets import SelectedSet, families, selected_sets
 
 FIRST_OF_ANY_SIZE = 40
 """Number of random sets of any size that are drawn first, to learn which sizes give which damage."""
@@ -99,7 +99,9 @@ def _all_decided(pool: Pool, measured: Measured, results: pd.DataFrame) -> bool:
     return True
 
 
-def draw_damage_matched_sets(measured: Measured, model: nn.Module, selected: Sequence[Variant], edits: Edits) -> None:
+def draw_damage_matched_sets(
+    measured: Measured, model: nn.Module, selected: Sequence[Variant], edits: Edits, tests: Sequence[FamilyTests]
+) -> None:
     """Measure random sets of many sizes, for each selected set that is selective for a group.
 
     First, sets of all sizes show which sizes give about the damage of the selected set. Then sets of these sizes are
@@ -110,9 +112,10 @@ def draw_damage_matched_sets(measured: Measured, model: nn.Module, selected: Seq
         model: the network.
         selected: the selected variants.
         edits: of the study.
+        tests: the first two questions.
     """
-    for one, asked in questions_left(measured) if measured.settings.controls else []:
-        own = [v for v in selected if v.selected_set == one.number and v.pool >= 0]
+    for one, asked in _questions_left(tests, measured):
+        own = [v for v in selected if v.selected_set == one and v.pool >= 0]
         sets = SetsOfManySizes(model, [v.edit.units for v in own], seed=measured.settings.seed)
         if not sets.most:
             continue
@@ -121,43 +124,35 @@ def draw_damage_matched_sets(measured: Measured, model: nn.Module, selected: Seq
             controls = range(drawn, drawn + (PER_ROUND if drawn else FIRST_OF_ANY_SIZE))
             measured.add(damage_variants(own, sets, edits, controls, sizes, number))
             drawn, number = controls.stop, number + 1
-            current = SelectedSet(number=one.number, variants=measured.variants)
-            if drawn >= MAX_OF_ANY_SIZE or _is_clear(current, measured, asked, drawn):
+            current, results = SelectedSet(number=one, variants=measured.variants), measured.results
+            if drawn >= MAX_OF_ANY_SIZE or _is_clear(current, measured.data, results, asked, drawn):
                 break
-            sizes = _sizes_of_same_damage(current, measured)
+            sizes = _sizes_of_same_damage(current, measured.data, results, *asked[0])
 
 
-def questions_left(measured: Measured) -> list[tuple[SelectedSet, list[Asked]]]:
-    """The sets of which the third question is asked, with the groups and splits: those that are selective for a group,
-    or every tested set about its own group where the settings ask for it."""
-    results, asked = measured.results, dict[int, list[Asked]]()
-    sets = selected_sets(measured.variants)
-    for split in measured.splits:
-        for family in families(sets):
-            first = influence_of_family(family, results, split)
-            second = selectivity_of_family(
-                family, measured.data, measured.of_samples[split], seed=measured.settings.seed
-            )
-            for one, table, p, selective in zip(family, first.tables, first.answers, second, strict=True):
-                for place, (group, change) in enumerate(zip(table["group"], table["accuracy_change"], strict=True)):
-                    answers = answer_questions(
-                        change,
-                        float(p.p_decisive[place]),
-                        n_controls=first.n,
-                        selective=selective.get(group),
-                        damage=None,
-                    )
-                    is_traced = one.about["group"] in (None, measured.data.groups.names[group])
-                    is_asked = measured.settings.every_question and group in selective and is_traced
-                    if is_asked or (answers.selective and answers.influential is not None):
-                        asked.setdefault(one.number, []).append(Asked(group, split))
-    return [(one, asked[one.number]) for one in sets if one.number in asked]
+def _questions_left(tests: Sequence[FamilyTests], measured: Measured) -> list[tuple[int, list[Asked]]]:
+    """The numbers of the sets of which the third question is asked, with the groups and splits: those that are
+    selective for a group, or every tested set about its own group where the settings ask for it."""
+    asked: dict[int, list[Asked]] = {}
+    names = measured.data.groups.names
+    for of in tests:
+        for one, table, first, selective in zip(
+            of.family, of.influence.tables, of.influence.answers, of.selectivity, strict=True
+        ):
+            for group, change, p in zip(table["group"], table["accuracy_change"], first.p_decisive, strict=True):
+                answers = answer_questions(
+                    change, float(p), n_controls=of.influence.n, selective=selective.get(group), damage=None
+                )
+                is_traced = one.about["group"] in (None, names[group])
+                is_asked = measured.settings.every_question and group in selective and is_traced
+                if one.pool >= 0 and (is_asked or (answers.selective and answers.influential is not None)):
+                    asked.setdefault(one.number, []).append(Asked(group, of.split))
+    return sorted(asked.items())
 
 
-def _is_clear(one: SelectedSet, measured: Measured, asked: Sequence[Asked], drawn: int) -> bool:
-    results = measured.results
+def _is_clear(one: SelectedSet, data: Dataset, results: pd.DataFrame, asked: Sequence[Asked], drawn: int) -> bool:
     for group, split in asked:
-        found = damage_of_set(one, measured.data, results, group, split)
+        found = damage_matched(*effects_beside_random(one, data, results, group, split))
         if found.n_near < MIN_MATCHED:
             if found.n < MIN_MATCHED or drawn < MAX_FROM_ABOVE:
                 return False
@@ -166,17 +161,15 @@ def _is_clear(one: SelectedSet, measured: Measured, asked: Sequence[Asked], draw
     return True
 
 
-def _sizes_of_same_damage(one: SelectedSet, measured: Measured) -> tuple[float, float]:
-    """Smallest and largest size of the random sets that are nearest in damage to the selected set."""
-    counted = measured.results
-    counted = counted[counted["subset"] == control_subset(counted)]
-    variants = one.of_any_size()
-    random = counted.merge(variants[["variant", "control", "repeat"]], on="variant").rename(columns={"control": "edit"})
-    own = counted.merge(one.tested[["variant", "repeat"]], on="variant").assign(edit=0)
-    group, split = 0, measured.splits[0]  # the damage depends on neither
-    damage = float(set_effects(own, measured.data, group, split).damage[0])
-    of_random = set_effects(random, measured.data, group, split).damage
-    sizes = variants.groupby("control")["n_units"].first().sort_index().to_numpy(float)
-    distance = np.abs(np.log(np.maximum(of_random, 1e-12) / max(damage, 1e-12)))
+def _sizes_of_same_damage(
+    one: SelectedSet, data: Dataset, results: pd.DataFrame, group: int, split: str
+) -> tuple[float, float]:
+    """Smallest and largest size of the random sets that are nearest in damage to the selected set.
+
+    The damage is the same for every group and split.
+    """
+    own, random = effects_beside_random(one, data, results, group, split)
+    sizes = one.of_any_size.groupby("control")["n_units"].first().sort_index().to_numpy(float)
+    distance = np.abs(np.log(np.maximum(random.damage, 1e-12) / max(float(own.damage[0]), 1e-12)))
     nearest = sizes[np.argsort(distance, kind="stable")[:NEAREST]]
     return float(nearest.min()), float(nearest.max())

@@ -54,12 +54,9 @@ class SelectedSet:
         """Number of its pool of null sets; -1 for none."""
         return int(self.tested["pool"].max())
 
+    @cached_property
     def controls(self) -> pd.DataFrame:
         """The variants that are its null sets; one row per null set, half and repeat."""
-        return self._controls
-
-    @cached_property
-    def _controls(self) -> pd.DataFrame:
         about, variants = self.about, self.variants
         return variants[
             (variants["family"] == "random")
@@ -69,6 +66,7 @@ class SelectedSet:
             & (variants["parameters"] == about["parameters"])
         ]
 
+    @cached_property
     def of_any_size(self) -> pd.DataFrame:
         """The variants that are random sets of many sizes beside it; one row per set and repeat."""
         return self.variants[(self.variants["family"] == "damage") & (self.variants["selected_set"] == self.number)]
@@ -80,7 +78,7 @@ class SelectedSet:
 
     def control_log_norms(self) -> pd.Series:
         """The same of each null set, by its number."""
-        return self._controls.groupby("control")["log_norm"].mean()
+        return self.controls.groupby("control")["log_norm"].mean()
 
     def counts(self, counted: pd.DataFrame) -> pd.DataFrame:
         """Counts of the units selected on all samples, one row per repeat and group, from rows of `results.parquet`."""
@@ -93,7 +91,7 @@ class SelectedSet:
         Arguments:
             counted: rows of `results.parquet`, of one split and of the null sets' samples.
         """
-        measured = counted.merge(self._controls[["variant", "control", "repeat"]], on="variant")
+        measured = counted.merge(self.controls[["variant", "control", "repeat"]], on="variant")
         return changes_per_control(measured.rename(columns={"control": "edit"}))
 
     def tested_changes(self, counted: pd.DataFrame) -> pd.DataFrame:

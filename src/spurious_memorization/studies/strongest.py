@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-import torch
 from torch import nn
 
 from ..console import progress
@@ -14,7 +13,7 @@ from ..datasets.samples import Dataset
 from ..edits.strongest import strongest_edit
 from ..engine.evaluate import evaluate
 from ..networks.names import LossName
-from ..networks.units import UnitPlaces, Units
+from ..networks.units import Units
 from ..settings import Execution
 from .plan import Variant
 from .settings import StudySettings
@@ -54,16 +53,20 @@ def strongest_edits(
         searched, measured = (samples.of_half(half, settings.seed) for half in (0, 1))
         if not len(searched) or not len(measured):
             continue
-        sets = [one.edit.units, *_random_sets(model, one.edit.units, settings)]
-        norm = _norm(model, one.edit.units)
-        edits = [strongest_edit(model, units, searched, norm=norm, seed=settings.seed, loss=loss) for units in sets]
+        own = strongest_edit(model, one.edit.units, searched, seed=settings.seed, loss=loss)
+        norm = float(own.parameters["norm"])
+        random = [
+            strongest_edit(model, units, searched, norm=norm, seed=settings.seed, loss=loss)
+            for units in _random_sets(model, one.edit.units, settings)
+        ]
+        edits = [own, *random]
         outcomes = evaluate(model, edits, measured, loss=loss, precision=settings.precision, execution=execution)
         right = outcomes.after.predicted == measured.y
         changes = right.mean(1) - (outcomes.before.predicted == measured.y).mean()
         about = {"selected_set": one.selected_set, "group": group, "group_name": data.groups.names[group]}
         rows += [
-            {**about, "control": place - 1, "units": str(units), "accuracy_change": float(change)}
-            for place, (units, change) in enumerate(zip(sets, changes, strict=True))
+            {**about, "control": place - 1, "units": str(edit.units), "accuracy_change": float(change)}
+            for place, (edit, change) in enumerate(zip(edits, changes, strict=True))
         ]
     return pd.DataFrame(rows, columns=["selected_set", "group", "group_name", "control", "units", "accuracy_change"])
 
@@ -84,14 +87,3 @@ def _random_sets(model: nn.Module, units: Units, settings: StudySettings) -> lis
     null = NullSets(model, [units], reach=settings.controls_from, seed=settings.seed)
     n = settings.strongest if null.n is None else min(null.n, settings.strongest)
     return [null.draw(control)[0] for control in range(n)]
-
-
-def _norm(model: nn.Module, units: Units) -> float:
-    """Norm of the change that `zero` makes."""
-    places = UnitPlaces(model)
-    held = places.of(units)
-    squares = [
-        (places.parameters[name].flatten() if units.kind == "weight" else places.parameters[name])[rows].square().sum()
-        for name, rows in held.items()
-    ]
-    return float(torch.stack([value.double().cpu() for value in squares]).sum().sqrt())

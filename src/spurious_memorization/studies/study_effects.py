@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
 from ..datasets.samples import Dataset
+from ..statistics.damage import damage_matched
 from ..statistics.effects import compare_with_controls, verdict_columns
-from .measure import EffectsOfSplits
-from .question_tests import damage_of_set, influence_of_family, selectivity_of_family
-from .selected_sets import SelectedSet, control_subset, families, selected_sets
+from .question_tests import FamilyTests, effects_beside_random
+from .selected_sets import SelectedSet, control_subset, selected_sets
 
 CONTROL_COLUMNS = ("control_low", "control_median", "control_high", "n_controls", "n_controls_as_large")
 
@@ -21,9 +21,8 @@ def study_effects(
     data: Dataset,
     variants: pd.DataFrame,
     results: pd.DataFrame,
-    measured: EffectsOfSplits,
+    tests: Sequence[FamilyTests],
     *,
-    seed: int,
     unchanged: Collection[int] = (),
 ) -> pd.DataFrame:
     """`effects.parquet`: every selected set on every split and group, compared with its null sets on the same samples.
@@ -35,8 +34,7 @@ def study_effects(
     Arguments:
         data: labels and groups of the samples.
         variants, results: as they are stored.
-        measured: for each split, the effect of every selected variant on each sample.
-        seed: of the permutations.
+        tests: the first two questions.
         unchanged: numbers of the sets whose units are as they were before training.
 
     Returns:
@@ -45,30 +43,32 @@ def study_effects(
         `tested_accuracy_change` is the one on the null sets' samples), those of `verdict_columns`, norm_ratio (median
         norm of the null sets over that of the set) and drawn_from (how null sets were drawn).
     """
-    sets = selected_sets(variants)
     splits = list(dict.fromkeys(results["split"]))
+    on_all = dict(iter(results[results["subset"] == "all"].groupby("split")))
+    subsets = {split: control_subset(of_split) for split, of_split in results.groupby("split")}
+    complete = {one.number: one for one in selected_sets(variants)}
     frames = []
-    for split in splits:
-        of_split = results[results["split"] == split]
-        subset = control_subset(of_split)
-        on_all = of_split[of_split["subset"] == "all"]
-        for family in families(sets):
-            first = influence_of_family(family, results, split)
-            second = selectivity_of_family(family, data, measured[split], seed=seed)
-            for one, table, influence, selective in zip(family, first.tables, first.answers, second, strict=True):
-                damage = {}
-                if len(one.of_any_size()):
-                    damage = {group: damage_of_set(one, data, results, group, split) for group in selective}
-                verdicts = verdict_columns(
-                    data,
-                    table,
-                    influence=influence,
-                    selective=selective,
-                    damage=damage,
-                    n_controls=first.n,
-                    is_unchanged=one.number in unchanged,
-                )
-                frames.append(_effect_rows(one, on_all, table, verdicts).assign(split=split, controls_on=subset))
+    for of in tests:
+        first = of.influence
+        for tested, table, influence, selective in zip(
+            of.family, first.tables, first.answers, of.selectivity, strict=True
+        ):
+            one = complete[tested.number]
+            damage = {}
+            if len(one.of_any_size):
+                beside = {group: effects_beside_random(one, data, results, group, of.split) for group in selective}
+                damage = {group: damage_matched(*both) for group, both in beside.items()}
+            verdicts = verdict_columns(
+                data,
+                table,
+                influence=influence,
+                selective=selective,
+                damage=damage,
+                n_controls=first.n,
+                is_unchanged=one.number in unchanged,
+            )
+            rows = _effect_rows(one, on_all[of.split], table, verdicts)
+            frames.append(rows.assign(split=of.split, controls_on=subsets[of.split]))
     effects = pd.concat(frames, ignore_index=True)
     effects["group_name"] = [data.groups.names[g] for g in effects["group"]]
     effects["minority"] = effects["group"].isin(data.minority)
@@ -88,7 +88,7 @@ def _effect_rows(one: SelectedSet, counted: pd.DataFrame, tested: pd.DataFrame, 
     is_untested = about["pool"] < 0 and one.tested.equals(one.rows)
     if is_untested and (one.variants["family"] == "random").any():
         table["reason"] = "units were selected on the samples themselves: verdicts need two halves of the group"
-    controls = one.controls()
+    controls = one.controls
     return table.astype(dict.fromkeys(whole_numbers, np.int64)).assign(
         selected_set=one.number,
         criterion=about["criterion"],

@@ -199,7 +199,7 @@ def _top_activating(
 
 def _first_control(one: SelectedSet) -> int | None:
     """The variant of the null set that was drawn first; None without null sets."""
-    drawn = one.controls()
+    drawn = one.controls
     first = drawn[(drawn["control"] == 0) & (drawn["repeat"] == 0)]
     return None if first.empty else int(first["variant"].iloc[0])
 
