@@ -52,7 +52,7 @@ def false_rate_table(rates: Mapping[str, Rate]) -> Table:
         ),
         caption=(
             "Intervals and tests treat each network as one cluster. The third question (memorizing) was asked of every "
-            "set; a verdict needs all three."
+            "set; a verdict also needs the second one."
         ),
     )
 
