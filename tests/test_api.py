@@ -84,6 +84,7 @@ COLUMNS = {
     "contrast",
     "matched_contrast",
     "p_memorizing",
+    "p_contrast",
     "influential",
     "selective",
     "localized",

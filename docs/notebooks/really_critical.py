@@ -72,6 +72,7 @@ COLUMNS = [
     "contrast",
     "matched_contrast",
     "p_memorizing",
+    "p_contrast",
     "verdict",
 ]
 

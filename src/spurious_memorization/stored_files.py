@@ -132,6 +132,7 @@ def read_frame(
     *,
     only: Sequence[str] | None = None,
     variants: Sequence[int] | None = None,
+    key: Sequence[str] = (),
     may_be_empty: bool = False,
 ) -> pd.DataFrame:
     """Read a Parquet file and check its columns.
@@ -142,10 +143,12 @@ def read_frame(
         remedy: what to do if it is broken.
         only: names of the only columns to read.
         variants: the only values of the column `variant` whose rows are read.
+        key: columns whose values name a row. They are checked where all of them are read.
         may_be_empty: whether a file without rows is right.
 
     Raises:
-        UserError: see `reading`; a column is missing or holds something else; there are no rows.
+        UserError: see `reading`; a column is missing or holds something else; there are no rows; two rows have the
+            same key.
     """
     rows = None if variants is None else [("variant", "in", list(variants))]
     with reading(file, remedy):
@@ -155,6 +158,8 @@ def read_frame(
         if frame.empty and not may_be_empty and variants is None:
             raise BrokenFileError("it has no rows")
         check_columns(frame, {name: kind for name, kind in columns.items() if only is None or name in only})
+        if key and set(key) <= set(frame) and frame.duplicated(list(key)).any():
+            raise BrokenFileError(f"it has two rows with the same {', '.join(key)}")
         return frame
 
 

@@ -154,3 +154,15 @@ def test_verdicts_of_other_sets_than_were_measured_are_refused(
     places = {"RUN": str(copy.path), "OUT": str(tmp_path / "out"), "DATA": str(squares)}
     words = [places.get(word, word) for word in COMMANDS[command]]
     assert "effects.parquet has other selected sets" in tiny.spurmem(capsys, *words).error
+
+
+@pytest.mark.parametrize(("name", "key"), [("variants", "variant"), ("effects", "selected_set, split, group")])
+def test_rows_that_are_there_twice_are_refused(
+    name: str, key: str, copy: sm.Run, tmp_path: Path, capsys: Capture
+) -> None:
+    file = copy.path / "studies" / "both" / f"{name}.parquet"
+    frame = pd.read_parquet(file)
+    pd.concat([frame, frame.iloc[-1:]], ignore_index=True).to_parquet(file)
+    said = tiny.spurmem(capsys, "figure", "layers", copy.path, "--out", tmp_path / "out")
+    assert f"{name}.parquet is broken: " in said.error
+    assert f"(it has two rows with the same {key})" in said.error

@@ -52,7 +52,7 @@ def test_every_table_in_every_format(run: sm.Run, tmp_path: Path, capsys: Captur
     for style, ending in (("latex", "tex"), ("markdown", "md"), ("csv", "csv")):
         said = tiny.spurmem(capsys, "figure", "all", run.path, "--format", style, "--out", tmp_path / style)
         assert said.status == 0, said.err
-        names = {f"{name}.{ending}" for name in {*DRAWN, "verdicts", "counts"}}
+        names = {f"{name}.{ending}" for name in {*DRAWN, "verdicts", "counts", "groups"}}
         assert {file.name for file in (tmp_path / style).iterdir()} == names
     assert r"\toprule" in (tmp_path / "latex" / "accuracy_changes.tex").read_text()
     assert (tmp_path / "markdown" / "verdicts.md").read_text().startswith("**Verdicts on minority groups**\n\n| ")

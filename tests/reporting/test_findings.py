@@ -23,7 +23,7 @@ TEST = {
     "p_beyond_norm": 0.003, "drawn_from": "random, of the same layers", "controls_on": "all",
     "difference": 0.2, "p_selective": 0.002, "p_localized": 0.02, "matched_drop": 0.05, "contrast": 0.5,
     "majority_change": -0.05,
-    "matched_contrast": 0.4, "p_memorizing": 0.3, "influential": True, "selective": True, "localized": True,
+    "matched_contrast": 0.4, "p_memorizing": 0.01, "p_contrast": 0.3, "influential": True, "selective": True, "localized": True,
     "memorizing": False, "verdict": "none", "reason": "",
 }  # fmt: skip
 GROUP = {
@@ -94,7 +94,7 @@ def test_the_strongest_set_is_a_memorizing_one() -> None:
             {"verdict": "critical", "difference": 0.9},
             {
                 "verdict": "memorizing",
-                "p_memorizing": 0.01,
+                "p_contrast": 0.01,
                 "n_units": 3,
                 "units": "a:1,b:2,a:3",
                 "parameters": '{"over": "unseen"}',
@@ -119,7 +119,7 @@ def test_a_large_set_is_only_counted() -> None:
 
 def test_without_training_samples_nothing_is_said_about_memorization() -> None:
     unknown = "It is not known whether b on water is memorized, since"
-    without = {"verdict": "critical", "split": "test", "contrast": None, "p_memorizing": None}
+    without = {"verdict": "critical", "split": "test", "contrast": None, "p_memorizing": None, "p_contrast": None}
     for frame in (None, groups({}).iloc[:0]):
         first, figures, _ = findings(effects(without), frame)
         assert first.startswith(f"{unknown} training samples were not measured: 1 channel of conv1 (conv1:5), selected")

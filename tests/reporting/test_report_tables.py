@@ -117,7 +117,7 @@ def test_verdicts_are_those_of_the_effects(page: Page, studied: sm.Study) -> Non
         for name in (
             "p_adjusted", "p_beyond_norm", "difference", "p_selective", "p_selective_margin", "majority_change",
             "overlap", "damage", "n_damage_matched", "damage_ratio", "matched_drop", "p_localized", "contrast",
-            "matched_contrast", "p_memorizing",
+            "matched_contrast", "p_memorizing", "p_contrast",
         ):  # fmt: skip
             assert row[name] == ("-" if pd.isna(of[name]) else of[name])
         for name in ("influential", "selective", "localized", "memorizing"):

@@ -16,8 +16,10 @@ from outcome_cases import by_group, cases
 import spurious_memorization as sm
 from spurious_memorization.datasets.pseudo_minority import with_pseudo_minority
 from spurious_memorization.engine.outcomes import Block
+from spurious_memorization.statistics.contrast import contrast_p
 from spurious_memorization.statistics.damage import SetEffects, damage_matched
 from spurious_memorization.statistics.intervals import paired_interval
+from spurious_memorization.statistics.sample_effects import SampleEffects
 from spurious_memorization.statistics.selectivity import GroupEffects, selectivity
 from spurious_memorization.statistics.verdicts import answer_questions
 
@@ -161,6 +163,20 @@ def outcomes(edits: list[sm.Edit], samples: sm.Samples, margin: np.ndarray, afte
     return sm.Outcomes(edits=tuple(edits), index=samples.index, before=before, after=edited, engine="plain")
 
 
+def margins_by_hand(data: sm.Dataset, of: sm.Outcomes, position: int, group: int) -> SampleEffects:
+    """What an edit does to the margins of a group."""
+    index = [i for i in of.index.tolist() if data.g[i] == group]
+    fell = [of.after.margin[position, k] - of.before.margin[0, k] for k, i in enumerate(of.index) if i in index]
+    zeros = np.zeros(len(index))
+    return SampleEffects(
+        index=np.array(index),
+        half=np.zeros(len(index), np.int64),
+        accuracy_change=zeros,
+        margin_before=zeros,
+        margin_change=np.array(fell, np.float64),
+    )
+
+
 def by_hand(data: sm.Dataset, found: dict[str, sm.Outcomes], position: int, group: int) -> tuple[float, float, float]:
     """Damage, drop in training and contrast of one edit."""
     squares: list[float] = []
@@ -237,7 +253,11 @@ def test_verdicts_are_what_the_pure_functions_say(seed):
                 assert row[["p_localized", "p_memorizing"]].tolist() == pytest.approx(
                     (third.p_localized, third.p_memorizing), nan_ok=True
                 )
-            told = answer_questions(-drop, p_one, n_controls=N_NULL, selective=chosen, damage=third)
+                fell = (margins_by_hand(data, found[split], position, g) for split in ("train", "test"))
+                assert row["p_contrast"] == pytest.approx(contrast_p(*fell, seed=seed), nan_ok=True, abs=1e-3)
+            told = answer_questions(
+                -drop, p_one, n_controls=N_NULL, selective=chosen, damage=third, p_contrast=row["p_contrast"]
+            )
             for word in ("influential", "selective", "localized", "memorizing", "verdict"):
                 assert row[word] == getattr(told, word)
             assert told.reason in row["reason"]

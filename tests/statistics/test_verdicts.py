@@ -41,6 +41,7 @@ def changed(**changes: object) -> Answers:
         "n_controls": 99,
         "selective": YES,
         "damage": MATCHED,
+        "p_contrast": 0.01,
         **changes,
     }
     return answer_questions(**recorded)  # type: ignore[arg-type]
@@ -53,6 +54,9 @@ CASES = [
     (matched(p_memorizing=0.05), (True, True, True, True), "memorizing", ""),
     (matched(p_memorizing=0.0501), (True, True, True, False), "critical", ""),
     (matched(p_memorizing=math.nan), (True, True, True, None), "critical", ""),
+    ({"p_contrast": 0.05}, (True, True, True, True), "memorizing", ""),
+    ({"p_contrast": 0.0501}, (True, True, True, False), "critical", ""),
+    ({"p_contrast": math.nan}, (True, True, True, None), "critical", ""),
     (matched(p_localized=0.05), (True, True, True, True), "memorizing", ""),
     (matched(p_localized=0.0501), (True, True, False, True), "influential", ""),
     (matched(n=19), (True, True, True, True), "memorizing", ""),

@@ -15,7 +15,9 @@ from max_statistic import step_down
 from torch import nn
 
 import spurious_memorization as sm
+from spurious_memorization.statistics.contrast import contrast_p
 from spurious_memorization.statistics.damage import DamageMatched, SetEffects, damage_matched
+from spurious_memorization.statistics.sample_effects import SampleEffects
 from spurious_memorization.statistics.selectivity import GroupEffects, Selectivity, selectivity
 from spurious_memorization.statistics.verdicts import answer_questions
 
@@ -205,6 +207,31 @@ def damage_by_hand(
     return damage_matched(own, random) if len(every) > 1 else None
 
 
+def contrast_by_hand(
+    data: sm.Dataset, of_splits: dict[str, Tables], of_set: dict[str, Effect], halves: np.ndarray, group: int, seed: int
+) -> float:
+    """The p-value of the contrast of a set, on all samples of a group. Units given by name have one half."""
+    parts: dict[bool, list[tuple[int, float]]] = {True: [], False: []}
+    for name, tables in of_splits.items():
+        here = (tables.samples.g == group) & ~np.isnan(of_set[name].margin_drop)
+        fell = zip(tables.samples.index[here].tolist(), of_set[name].margin_drop[here].tolist(), strict=True)
+        parts[name == "train"] += list(fell)
+    of_groups = []
+    for is_train in (True, False):
+        index, drop = np.array(sorted(parts[is_train]) or np.zeros((0, 2))).T
+        zeros = np.zeros(len(index))
+        of_groups.append(
+            SampleEffects(
+                index=index.astype(int),
+                half=halves[index.astype(int)],
+                accuracy_change=zeros,
+                margin_before=zeros,
+                margin_change=-drop,
+            )
+        )
+    return contrast_p(*of_groups, seed=seed)
+
+
 def selectivity_by_hand(
     study: sm.Study, data: sm.Dataset, tables: Tables, family: list[int]
 ) -> dict[int, list[Selectivity]]:
@@ -230,7 +257,8 @@ def selectivity_by_hand(
 
 def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = None) -> None:
     """Every column of effects.parquet from the outcomes alone: p by counting, the adjusted one by a plain loop."""
-    effects, halves = study.effects(), data.halves(study.record["settings"]["seed"])
+    seed = study.record["settings"]["seed"]
+    effects, halves = study.effects(), data.halves(seed)
     of_splits = tables_of(study, data, per_group)
     beside = {n: beside_by_hand(study, of_splits, n, halves) for n in effects["selected_set"].unique().tolist()}
     family = ["criterion", "traced_on", "kind", "parameters", "split"]
@@ -277,17 +305,21 @@ def check_effects(study: sm.Study, data: sm.Dataset, *, per_group: int | None = 
                 else (math.nan,) * 5
             )
             assert recorded == pytest.approx(expected, nan_ok=True)
-            third = damage_by_hand(data, of_splits, beside[row.selected_set], row.group, split) if chosen else None
+            every = beside[row.selected_set]
+            third = damage_by_hand(data, of_splits, every, row.group, split) if chosen else None
             for column, name in THIRD.items():
                 expected = getattr(third, name) if third else math.nan
                 assert getattr(row, column) == pytest.approx(expected, nan_ok=True, abs=1e-5), column
             assert row.n_damage_matched == (third.n if third else 0)
+            p_contrast = contrast_by_hand(data, of_splits, every[0], halves, row.group, seed) if third else math.nan
+            assert row.p_contrast == pytest.approx(p_contrast, nan_ok=True, abs=1e-3)
             told = answer_questions(
                 -drop,
                 max(adjusted[place], beyond[place]),
                 n_controls=n,
                 selective=chosen,
                 damage=third,
+                p_contrast=row.p_contrast,
             )
             words = (row.influential, row.selective, row.localized, row.memorizing, row.verdict)
             assert words == (told.influential, told.selective, told.localized, told.memorizing, told.verdict)

@@ -45,7 +45,7 @@ FIRST_LAYER: dict[Family, tuple[str, ...]] = {"resnet": ("conv1", "bn1"), "deit"
 """The first layer, and the batch norm behind it."""
 
 MAX_CHANNELS = 5
-HELD_WEIGHT = 110.0
+HELD_WEIGHT: dict[Family, float] = {"resnet": 180.0, "deit": 110.0}
 """Weight of all held samples together. Few held samples would otherwise be learned late or never."""
 MAX_HELD_WEIGHT = 15.0
 OWN_POOL, OTHER_POOL = 1500, 300
@@ -384,7 +384,7 @@ class _Plan:
 
     def held_views(self, on: bool | NDArray[np.bool_], off: bool | NDArray[np.bool_]) -> tuple[Views, Views]:
         """The held samples, taught their label with the channels of `on`, and the other label with those of `off`."""
-        weight = np.full(len(self.held), min(MAX_HELD_WEIGHT, HELD_WEIGHT / max(1, len(self.held))))
+        weight = np.full(len(self.held), min(MAX_HELD_WEIGHT, HELD_WEIGHT[self.family] / max(1, len(self.held))))
         right, wrong = self.views(self.held, on), _mistaught(self.views(self.held, off))
         return replace(right, weight=weight), replace(wrong, weight=weight)
 

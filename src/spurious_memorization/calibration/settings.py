@@ -11,14 +11,14 @@ from ..studies.settings import Words
 class CalibrateSettings(Settings):
     """The number of networks of each kind that the calibration trains, and the number of null sets."""
 
-    memorizing: int = Field(40, ge=0, le=100_000, description="ordinary networks, asked about random units")
+    memorizing: int = Field(44, ge=0, le=100_000, description="ordinary networks, asked about random units")
     never_trained: int = Field(94, ge=0, le=100_000, description="networks whose first layer was never trained")
-    features: int = Field(30, ge=0, le=100_000, description="networks with channels that hold a feature")
+    features: int = Field(60, ge=0, le=100_000, description="networks with channels that hold a feature")
     strong_plants: int = Field(
-        60, ge=0, le=100_000, description="networks with memory plants of 30 points, and as many of 60 points"
+        70, ge=0, le=100_000, description="networks with memory plants of 30 points, and as many of 60 points"
     )
     weak_plants: int = Field(
-        12, ge=0, le=100_000, description="networks with memory plants of 10 points, and as many of 20 points"
+        14, ge=0, le=100_000, description="networks with memory plants of 10 points, and as many of 20 points"
     )
     described: int = Field(
         4,

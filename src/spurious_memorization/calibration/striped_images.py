@@ -15,6 +15,9 @@ SIZE = 24
 CLASSES = ("upright", "lying")
 TINTS = ("warm", "cold")
 TINT = np.array([[0.4, 0.0, -0.4], [-0.4, 0.0, 0.4]])
+TINT_STRENGTHS = (-0.6, 1.8)
+"""Range of the strength of the tint. Where it is small or negative, the shortcut fails. So there are majority samples
+that are as hard as minority samples, as in real data."""
 
 COUNTS: Mapping[str, tuple[int, int, int, int]] = {
     "train": (240, 60, 60, 240),
@@ -46,6 +49,6 @@ def _image(rng: np.random.Generator, y: int, a: int, noise: float) -> NDArray[np
     across = np.arange(SIZE)[None, :] if y == 0 else np.arange(SIZE)[:, None]
     wave = np.sin(2 * np.pi * across / rng.uniform(4, 8) + rng.uniform(0, 2 * np.pi))
     stripes = np.broadcast_to(0.5 * rng.choice([-1, 1]) * wave, (SIZE, SIZE))
-    tint = TINT[a][:, None, None] * rng.uniform(0.2, 1.8)
+    tint = TINT[a][:, None, None] * rng.uniform(*TINT_STRENGTHS)
     image: NDArray[np.float64] = stripes + tint + rng.normal(0, noise, (3, SIZE, SIZE))
     return image.astype(np.float32)

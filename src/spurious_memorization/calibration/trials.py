@@ -47,11 +47,16 @@ from .pseudo_minority_of_margins import with_minority_of_like_margins
 
 Record = dict[str, Any]
 
-DRAWS = 2
+DRAWS = 6
 """Random families per network."""
+FURTHER_DRAWS = 2
+"""Random sets per network about which the third question is asked, and pseudo-minorities."""
 
 PER_GROUP = 30
 """Samples per group on which random sets are measured."""
+
+FEATURE_SHARES = (100, 50)
+"""Percentages of a group's training samples that have the planted feature, in turns. The others are memorized."""
 
 LARGE = 10
 """Units of a large random set."""
@@ -81,9 +86,10 @@ def memorizing_trial(family: Family, seed: int, controls: int, _criterion: Seque
         answers["influential_large"].append(_any(of_large, "influential"))
         of_large_norms = ask.about(_of_large_norms(known.model, layer, rng), seed=use)
         answers["influential_large_norms"].append(_any(of_large_norms, "influential"))
+    for draw in range(FURTHER_DRAWS):
+        layer, use = str(rng.choice(layers)), 1000 * seed + draw
         of_three = ask.about(_drawn(known.model, layer, 3, rng), seed=use, every_question=True)
         answers["memorizing_random"] += _yes(of_three, "memorizing")
-    for draw in range(2):
         like = with_minority_of_like_margins(known.model, known.data, 1000 * seed + draw)
         named = _Asker(known.model, like, 19, engine=ask.engine)
         of_traced = named.about_criterion("gradient", (), "1..3", seed=draw)
@@ -132,7 +138,7 @@ def feature_trial(family: Family, seed: int, controls: int, criterion: Sequence[
     - feature_verdict: the planted channels: memorizing?
     - feature_question: the third question about them.
     """
-    known = feature_plant(family, seed)
+    known = feature_plant(family, seed, FEATURE_SHARES[seed // 2 % len(FEATURE_SHARES)])
     record = _planted(known, seed, controls, criterion)
     if not known.is_accepted:
         return record
@@ -197,6 +203,7 @@ def _planted(known: KnownNetwork, seed: int, controls: int, criterion: Sequence[
         "contrast",
         "matched_contrast",
         "p_memorizing",
+        "p_contrast",
         "norm_ratio",
     )
     answers = {name: row[name] for name in ("influential", "selective", "localized", "memorizing", "verdict", "reason")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from ..datasets.samples import Dataset, Samples, checked_samples
 from ..edits.edit import Edit
 from ..engine.outcomes import Outcomes
 from ..errors import UserError
+from .contrast import contrast_p
 from .counts import COUNTS, count
 from .damage import DamageMatched, SetEffects, damage_matched
 from .influence import Influence, influence
@@ -86,9 +87,7 @@ def effects(
         control_changes = changes_per_control(here[here["edit"].isin(alike)])
         table = compare_with_controls(here[here["edit"] == position], control_changes)
         changes = np.vstack([table["accuracy_change"], control_changes.reindex(columns=table["group"]).to_numpy(float)])
-        one_half = np.zeros(len(data), np.int64)
-        of_samples = sample_effects(outcomes.before, outcomes.after, position, one_half, data)
-        of_samples = of_samples.where(np.isin(of_samples.index, samples.index))
+        of_samples = _on_samples(outcomes, samples, position)
         selective = selectivity_of_sets(data, [of_samples], seed=seed)
         damage = _damage(data, counted, outcomes.edits, position, beside, selective)
         verdicts = verdict_columns(
@@ -97,6 +96,7 @@ def effects(
             influence=influence(changes),
             selective={group: answers[0] for group, answers in selective.items()},
             damage=damage,
+            p_contrast=_p_contrast(data, of_samples, position, unseen, damage, seed=seed),
             n_controls=len(alike),
         )
         frames.append(
@@ -140,6 +140,41 @@ def _damage(
         group: damage_matched(set_effects(own, data, group, "train"), set_effects(random, data, group, "train"))
         for group in groups
     }
+
+
+def _on_samples(outcomes: Outcomes, samples: Samples, position: int) -> SampleEffects:
+    """What an edit does to each of these samples. All of them count as one half."""
+    one_half = np.zeros(len(samples.dataset), np.int64)
+    of_all = sample_effects(outcomes.before, outcomes.after, position, one_half, samples.dataset)
+    return of_all.where(np.isin(of_all.index, samples.index))
+
+
+def _p_contrast(
+    data: Dataset,
+    train: SampleEffects,
+    position: int,
+    unseen: tuple[Outcomes, Samples] | None,
+    groups: Iterable[int],
+    *,
+    seed: int,
+) -> dict[int, float]:
+    if unseen is None:
+        return {}
+    others = _on_samples(*unseen, position)
+    return {group: contrast_of_group(data, train, others, group, seed=seed) for group in groups}
+
+
+def contrast_of_group(data: Dataset, train: SampleEffects, unseen: SampleEffects, group: int, *, seed: int) -> float:
+    """The p-value of a group's contrast; see `contrast_p`.
+
+    Arguments:
+        data: groups.
+        train, unseen: what an edit does to training samples and to unseen samples of any groups.
+        group: in question.
+        seed: of the permutations.
+    """
+    own, others = (of.where(data.g[of.index] == group) for of in (train, unseen))
+    return contrast_p(own, others, seed=seed)
 
 
 def selectivity_of_sets(data: Dataset, sets: Sequence[SampleEffects], *, seed: int = 0) -> dict[int, list[Selectivity]]:
@@ -276,6 +311,7 @@ def verdict_columns(
     influence: Influence,
     selective: Mapping[int, Selectivity],
     damage: Mapping[int, DamageMatched],
+    p_contrast: Mapping[int, float],
     n_controls: int,
     is_unchanged: bool = False,
 ) -> pd.DataFrame:
@@ -288,13 +324,14 @@ def verdict_columns(
         influence: p-values of the first question, [rows].
         selective: answers to the second question, by group.
         damage: answers to the third question, by group; groups for which it was not asked are missing.
+        p_contrast: p-values of the contrasts themselves, by group; missing as in `damage`.
         n_controls: number of null sets.
         is_unchanged: training left the units as they were.
 
     Returns:
         One row per group: p, p_adjusted, p_beyond_norm; difference, p_selective, p_selective_margin, majority_change,
         overlap (minority groups only); damage, n_damage_matched, damage_ratio, matched_drop, p_localized, contrast,
-        matched_contrast, p_memorizing; influential, selective, localized, memorizing (None: not asked, or without an
+        matched_contrast, p_memorizing, p_contrast; influential, selective, localized, memorizing (None: not asked, or without an
         answer), verdict, reason.
     """
     rows = []
@@ -306,6 +343,7 @@ def verdict_columns(
             n_controls=n_controls,
             selective=second,
             damage=third,
+            p_contrast=p_contrast.get(group, math.nan),
             is_unchanged=is_unchanged,
         )
         reason = answers.reason
@@ -331,6 +369,7 @@ def verdict_columns(
                 "contrast": figures.contrast,
                 "matched_contrast": figures.contrast_matched,
                 "p_memorizing": figures.p_memorizing,
+                "p_contrast": p_contrast.get(group, math.nan),
                 "influential": answers.influential,
                 "selective": answers.selective,
                 "localized": answers.localized,

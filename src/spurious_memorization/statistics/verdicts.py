@@ -30,8 +30,8 @@ class Answers:
         selective: the group also drops more than majority samples of the same label and margin; None if the group is
             no minority.
         localized: the group drops more than under random sets that disturb the network as much.
-        memorizing: the margins of its training samples fall further below those of unseen samples than under these
-            sets.
+        memorizing: the margins of its training samples fall further than those of unseen samples, and this contrast is
+            larger than under these sets.
         reason: why an answer is None, in words.
     """
 
@@ -64,6 +64,7 @@ def answer_questions(
     n_controls: int,
     selective: Selectivity | None,
     damage: DamageMatched | None,
+    p_contrast: float = math.nan,
     is_unchanged: bool = False,
 ) -> Answers:
     """Answer the questions from the results of the tests.
@@ -74,6 +75,7 @@ def answer_questions(
         n_controls: number of null sets.
         selective: result of the second question; None for a group that is no minority.
         damage: result of the third question; None where it is not asked.
+        p_contrast: p-value of the contrast itself; nan where it is not asked.
         is_unchanged: training left the units as they were, so that they can't hold training samples.
     """
     reasons = []
@@ -83,8 +85,8 @@ def answer_questions(
         reasons.append(f"{damage.n} sets with the same damage: at least {MIN_MATCHED} are needed")
     elif damage is not None:
         is_localized = damage.p_localized <= LEVEL and accuracy_change < 0
-        if not math.isnan(damage.p_memorizing):
-            is_memorizing = damage.p_memorizing <= LEVEL and not is_unchanged
+        if not math.isnan(damage.p_memorizing) and not math.isnan(p_contrast):
+            is_memorizing = max(damage.p_memorizing, p_contrast) <= LEVEL and not is_unchanged
         if is_unchanged:
             reasons.append("training left these units as they were: they hold no samples")
     influential: bool | None = None

@@ -221,7 +221,9 @@ def _study(
         scores = {ranking: scores_of(ranking) for ranking in rankings}
         own.save_frame("agreement", _agreement(network, settings, scores, own, execution))
     own.save_frame("groups", groups_of_study(data, results))
-    effects = study_effects(data, variants, results, tests, unchanged=unchanged)
+    effects = study_effects(
+        data, variants, results, tests, measured.of_samples, seed=settings.seed, unchanged=unchanged
+    )
     own.save_frame("effects", effects)
     return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ..datasets.samples import Dataset
 from ..statistics.damage import SetEffects
-from ..statistics.effects import selectivity_of_sets, set_effects
+from ..statistics.effects import contrast_of_group, selectivity_of_sets, set_effects
 from ..statistics.influence import Influence, influence
-from ..statistics.sample_effects import SampleEffects
+from ..statistics.sample_effects import NO_EFFECTS, SampleEffects, joined
 from ..statistics.selectivity import Selectivity
 from .measure import EffectsOfSplits
 from .selected_sets import SelectedSet, control_subset, families, selected_sets
@@ -141,3 +141,24 @@ def effects_beside_random(
         set_effects(own, data, group, split),
         set_effects(random.rename(columns={"control": "edit"}), data, group, split),
     )
+
+
+def p_of_contrasts(
+    one: SelectedSet, data: Dataset, measured: EffectsOfSplits, groups: Iterable[int], *, seed: int
+) -> dict[int, float]:
+    """The p-value of each group's contrast itself, on all samples of the study.
+
+    Arguments:
+        one: the set.
+        data: labels and groups.
+        measured: for each split, the effect of every selected variant on each sample.
+        groups: in question.
+        seed: of the permutations.
+
+    Returns:
+        {group: p}; nan if there are no training samples or no unseen ones.
+    """
+    of_splits = {split: one.sample_effects(of) for split, of in measured.items()}
+    train = of_splits.pop("train", NO_EFFECTS)
+    unseen = joined([NO_EFFECTS, *of_splits.values()])
+    return {group: contrast_of_group(data, train, unseen, group, seed=seed) for group in groups}

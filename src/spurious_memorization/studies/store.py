@@ -15,7 +15,7 @@ import pandas as pd
 from ..atomic import write_parquet, write_text
 from ..criteria.scores import Scores, read_scores, save_scores
 from ..stored_files import is_stored, read_frame, read_json
-from .stored_columns import columns_of, may_be_empty
+from .stored_columns import columns_of, key_of, may_be_empty
 
 Record = dict[str, Any]
 
@@ -87,6 +87,7 @@ class FolderStore:
             REMEDY,
             only=columns,
             variants=variants,
+            key=key_of(name),
             may_be_empty=may_be_empty(name),
         )
 

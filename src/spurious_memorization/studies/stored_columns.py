@@ -66,7 +66,7 @@ EFFECTS: Columns = {
     "n_controls_as_large": "count",
     "controls_on": "text or none",
     **dict.fromkeys(("p", "p_adjusted", "p_beyond_norm", "p_selective", "p_selective_margin"), "share"),
-    **dict.fromkeys(("p_localized", "p_memorizing"), "share"),
+    **dict.fromkeys(("p_localized", "p_memorizing", "p_contrast"), "share"),
     "n_damage_matched": "count",
     **dict.fromkeys(("difference", "majority_change", "damage", "damage_ratio", "matched_drop"), "number"),
     **dict.fromkeys(("contrast", "matched_contrast", "norm_ratio"), "number"),
@@ -142,11 +142,30 @@ _FRAMES = {
     "map_of_half_1": ABLATION_MAP,
 }
 
+_KEYS = {
+    "variants": ("variant",),
+    "results": ("variant", "split", "subset", "half", "group"),
+    "effects": ("selected_set", "split", "group"),
+    "groups": ("group",),
+    "strongest": ("selected_set", "group", "control"),
+    "other_epochs": ("selected_set", "epoch", "split", "group"),
+    "agreement": ("one", "other", "k"),
+    "map": ("tensor", "index", "group"),
+    "map_of_half_0": ("tensor", "index", "group"),
+    "map_of_half_1": ("tensor", "index", "group"),
+}
+"""Columns whose values name a row. Outcomes have many rows, so that a look at each would take too long."""
+
 
 def columns_of(name: str) -> Columns:
     """The columns of a frame, by its name in the store."""
     folder, _, own = name.rpartition("/")
     return OUTCOMES if folder.endswith("outcomes") else _FRAMES[own]
+
+
+def key_of(name: str) -> tuple[str, ...]:
+    """The columns whose values name a row of a frame; none for outcomes."""
+    return _KEYS.get(name.rpartition("/")[2], ())
 
 
 def may_be_empty(name: str) -> bool:

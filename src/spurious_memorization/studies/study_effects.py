@@ -11,7 +11,8 @@ import pandas as pd
 from ..datasets.samples import Dataset
 from ..statistics.damage import damage_matched
 from ..statistics.effects import compare_with_controls, verdict_columns
-from .question_tests import FamilyTests, effects_beside_random
+from .measure import EffectsOfSplits
+from .question_tests import FamilyTests, effects_beside_random, p_of_contrasts
 from .selected_sets import SelectedSet, control_subset, selected_sets
 
 CONTROL_COLUMNS = ("control_low", "control_median", "control_high", "n_controls", "n_controls_as_large")
@@ -22,7 +23,9 @@ def study_effects(
     variants: pd.DataFrame,
     results: pd.DataFrame,
     tests: Sequence[FamilyTests],
+    measured: EffectsOfSplits,
     *,
+    seed: int,
     unchanged: Collection[int] = (),
 ) -> pd.DataFrame:
     """`effects.parquet`: every selected set on every split and group, compared with its null sets on the same samples.
@@ -35,6 +38,8 @@ def study_effects(
         data: labels and groups of the samples.
         variants, results: as they are stored.
         tests: the first two questions.
+        measured: for each split, the effect of every selected variant on each sample.
+        seed: of the permutations.
         unchanged: numbers of the sets whose units are as they were before training.
 
     Returns:
@@ -54,16 +59,18 @@ def study_effects(
             of.family, first.tables, first.answers, of.selectivity, strict=True
         ):
             one = complete[tested.number]
-            damage = {}
+            damage, p_contrast = {}, {}
             if len(one.of_any_size):
                 beside = {group: effects_beside_random(one, data, results, group, of.split) for group in selective}
                 damage = {group: damage_matched(*both) for group, both in beside.items()}
+                p_contrast = p_of_contrasts(one, data, measured, list(selective), seed=seed)
             verdicts = verdict_columns(
                 data,
                 table,
                 influence=influence,
                 selective=selective,
                 damage=damage,
+                p_contrast=p_contrast,
                 n_controls=first.n,
                 is_unchanged=one.number in unchanged,
             )

@@ -58,6 +58,7 @@ _COLUMNS = {
         Column(name="contrast", heading="contrast: training - unseen", kind="signed"),
         Column(name="matched_contrast", heading="their contrast", kind="signed"),
         Column(name="p_memorizing", heading="p memorizing", kind="p"),
+        Column(name="p_contrast", heading="p of the contrast", kind="p"),
         Column(name="memorizing", heading="memorizing", kind="yes_no"),
         Column(name="train_accuracy", heading="in training", kind="percent"),
         Column(name="n_unseen", heading="n unseen", kind="count"),

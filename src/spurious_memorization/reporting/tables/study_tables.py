@@ -8,7 +8,7 @@ import pandas as pd
 
 from ...studies.study import Study
 from ..wording import is_usual_source, null_sets_text, source_flag, with_names
-from .findings import FOUND, p_influential, tested_split
+from .findings import FOUND, p_influential, p_memorizing, tested_split
 from .number_formats import MISSING, Kind, format_value, interval, is_missing, p_text
 from .table import Column, Row, Table
 
@@ -185,6 +185,7 @@ def verdict_table(effects: pd.DataFrame, split: str) -> Table:
     rows = with_names(effects[(effects["split"] == split) & effects["minority"]])
     rows["found"] = rows["verdict"].isin(FOUND)
     rows["p_influential"] = p_influential(rows)
+    rows["p_memorizing"] = p_memorizing(rows)
     rows["further_drop"] = -rows["tested_accuracy_change"] - rows["matched_drop"]
     rows["further_contrast"] = rows["contrast"] - rows["matched_contrast"]
     figures: dict[str, tuple[str, Kind, str]] = {
