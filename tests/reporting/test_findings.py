@@ -23,8 +23,8 @@ TEST = {
     "p_beyond_norm": 0.003, "drawn_from": "random, of the same layers", "controls_on": "all",
     "difference": 0.2, "p_selective": 0.002, "p_localized": 0.02, "matched_drop": 0.05, "contrast": 0.5,
     "majority_change": -0.05,
-    "matched_contrast": 0.4, "p_memorizing": 0.01, "p_contrast": 0.3, "influential": True, "selective": True, "localized": True,
-    "memorizing": False, "verdict": "none", "reason": "",
+    "matched_contrast": 0.4, "p_memorizing": 0.01, "p_contrast": 0.3, "influential": True, "selective": True,
+    "localized": True, "memorizing": False, "verdict": "none", "reason": "",
 }  # fmt: skip
 GROUP = {
     "group": 1, "group_name": "b on water", "minority": True, "n_train": 50, "train_accuracy": 1.0, "n_unseen": 90,

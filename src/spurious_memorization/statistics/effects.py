@@ -331,8 +331,8 @@ def verdict_columns(
     Returns:
         One row per group: p, p_adjusted, p_beyond_norm; difference, p_selective, p_selective_margin, majority_change,
         overlap (minority groups only); damage, n_damage_matched, damage_ratio, matched_drop, p_localized, contrast,
-        matched_contrast, p_memorizing, p_contrast; influential, selective, localized, memorizing (None: not asked, or without an
-        answer), verdict, reason.
+        matched_contrast, p_memorizing, p_contrast; influential, selective, localized, memorizing (None: not asked, or
+        without an answer), verdict, reason.
     """
     rows = []
     for place, (group, change) in enumerate(zip(table["group"], table["accuracy_change"], strict=True)):
