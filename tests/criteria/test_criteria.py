@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spurious_memorization as sm
-from spurious_memorization.criteria.find import find_criterion
+from spurious_memorization.criteria.find import checked_scores, find_criterion
 from spurious_memorization.criteria.gradients import gradients
 from spurious_memorization.criteria.scores import read_scores, save_scores
 
@@ -194,6 +194,16 @@ def test_users_own_criterion(model, data, tmp_path, monkeypatch):
             find_criterion(name)
     with pytest.raises(sm.UserError, match="choose among weight_norm, gradient, taylor, ablation, random"):
         find_criterion("size")
+
+
+def test_a_users_criterion_is_kept_to_the_chosen_tensors(model):
+    everything = {name: of + 1 for name, of in sm.criteria.weight_norm(model).items()}
+    first = next(iter(everything))
+    kept = checked_scores("mine:all", everything, model, sm.Selection(tensors=(first,)))
+    assert list(kept) == [first]
+    assert list(checked_scores("mine:all", everything, model, sm.Selection(exclude=(first,)))) == list(everything)[1:]
+    with pytest.raises(sm.UserError, match="gives no scores for the chosen channels"):
+        checked_scores("mine:all", {first: everything[first]}, model, sm.Selection(exclude=(first,)))
 
 
 def test_scores_survive_their_file(model, tmp_path: Path):

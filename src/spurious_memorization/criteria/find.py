@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, first_line
 from ..networks.selection import Selection
-from ..networks.units import unit_shapes
+from ..networks.units import sites, unit_shapes
 from ..user_functions import load_user_function
 from .gradients import gradient, taylor
 from .names import CRITERION_NAMES, criterion_name
@@ -52,10 +53,13 @@ def checked_scores(criterion: str, values: object, model: nn.Module, select: Sel
         criterion: its name.
         values: {tensor name: scores}, as tensors, arrays or lists.
         model: the network.
-        select: names the kind of unit.
+        select: the units that are considered.
+
+    Returns:
+        The scores of the tensors that are selected.
 
     Raises:
-        UserError: they are something else, of another tensor or shape, or not a number.
+        UserError: they are something else, of another tensor or shape, or not a number; or none are selected.
     """
     if not isinstance(values, Mapping) or not values:
         what = "an empty mapping" if isinstance(values, Mapping) else f"a {type(values).__name__}"
@@ -63,9 +67,8 @@ def checked_scores(criterion: str, values: object, model: nn.Module, select: Sel
     shapes, scores = unit_shapes(model, select.unit), {}
     for name, of_units in values.items():
         if name not in shapes:
-            there = ", ".join(list(shapes)[:3])
             no_units = f"gives scores for {name!r}, which has no {select.unit}s"
-            raise UserError(f"criterion {criterion} {no_units}: it may name {there}, ...")
+            raise UserError(f"criterion {criterion} {no_units}: it may name {_first_few(shapes)}")
         try:
             scores[name] = torch.as_tensor(of_units).detach().float()
         except (TypeError, ValueError, RuntimeError) as error:
@@ -75,4 +78,14 @@ def checked_scores(criterion: str, values: object, model: nn.Module, select: Sel
             raise UserError(f"criterion {criterion} gives scores of shape {given} for {name}, not {wanted}")
         if scores[name].isnan().any():
             raise UserError(f"criterion {criterion} gives NaN for {name}: each unit needs a number")
-    return scores
+    chosen = sites(model, select)
+    kept = {name: of_units for name, of_units in scores.items() if name in chosen}
+    if not kept:
+        raise UserError(
+            f"criterion {criterion} gives no scores for the chosen {select.unit}s: those of {_first_few(chosen)}"
+        )
+    return kept
+
+
+def _first_few(names: Iterable[str]) -> str:
+    return ", ".join(islice(names, 3)) + ", ..."
