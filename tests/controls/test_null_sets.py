@@ -510,6 +510,19 @@ def test_sizes_are_log_uniform_and_layers_have_their_share():
         assert stats.chisquare(here).pvalue > 1e-6
 
 
+def test_sets_of_many_sizes_from_the_whole_network():
+    chosen = [("layer2.2.weight", 3), ("layer2.2.weight", 5)]
+    drawn = SetsOfManySizes(MODEL, [units_of(chosen)], reach="network", seed=0)
+    free = set(EVERY) - set(chosen)
+    assert (set(drawn.draw(0, (len(free), len(free)))), drawn.most) == (free, len(free))
+    assert drawn.place == "the whole network"
+    single = Counter(unit for k in range(3000) for unit in drawn.draw(k, (1, 1)))
+    assert stats.chisquare([single[unit] for unit in sorted(free)]).pvalue > 1e-6  # any unit is equally likely
+    of_stage = SetsOfManySizes(MODEL, [units_of(chosen)], reach="stage", seed=0)
+    assert {name.split(".")[0] for name in of_stage.tensors} == {"layer2"}
+    assert all(len(set(of_stage.draw(k))) == len(of_stage.draw(k)) for k in range(50))
+
+
 def test_edits_on_sets_of_many_sizes():
     units = sm.parse_units(MODEL, "layer2.2:0,layer2.2:1")
     edit = sm.edits.random_noise(units, 0.02, seed=5)

@@ -15,6 +15,8 @@ from study_oracle import check_effects, same
 from torch import Tensor, nn
 
 import spurious_memorization as sm
+from spurious_memorization.reporting.tables.findings import findings
+from spurious_memorization.reporting.tables.study_tables import verdict_table
 from spurious_memorization.statistics.sequential import is_decided, looks
 from spurious_memorization.studies import store as store_module
 
@@ -137,6 +139,46 @@ def test_the_third_question_is_asked_where_the_first_two_are_answered_by_yes(fou
     assert minority[["localized", "memorizing"]].notna().all(axis=None)
     same_columns = ["p", "p_adjusted", "p_beyond_norm", "p_selective", "influential", "selective", "n_controls"]
     pd.testing.assert_frame_equal(asked[same_columns], yes[same_columns])
+
+
+class MemoryAside(Memory):
+    """The same, but the channel that answers to the mark is in a layer of its own, whose other channels do nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aside = nn.Conv2d(4, 24, 1)
+        self.fc = nn.Linear(72, 2)
+        with torch.no_grad():
+            self.aside.weight.zero_()
+            self.aside.bias.zero_()
+            self.aside.weight[0], self.conv.weight[0] = self.conv.weight[0].clone(), torch.zeros(4, 1, 1)
+            old = Memory().fc
+            self.fc.weight.zero_()
+            self.fc.weight[:, :48], self.fc.weight[:, 48] = old.weight, old.weight[:, 0]
+            self.fc.bias.copy_(old.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.cat([torch.relu(layer(x)).mean((2, 3)) for layer in (self.conv, self.aside)], 1))
+
+
+def test_damage_matched_sets_come_from_the_network_if_no_others_disturb_it_as_much() -> None:
+    settings = sm.StudySettings(units=("aside:0",), split=("train", "test"))
+    result = sm.study_in_memory(MemoryAside(), marked(), settings)
+    beside = result.variants().query("family == 'damage'")
+    place = beside["rule"].str.removeprefix("random, of any size, of ")
+    assert list(dict.fromkeys(place)) == ["the same layers", "the whole network"]
+    assert (place == "the same layers").sum() == 80
+    for of, layers in (("the same layers", {"aside"}), ("the whole network", {"aside", "conv"})):
+        assert {unit.split(":")[0] for units in beside.loc[place == of, "units"] for unit in units.split(",")} == layers
+    assert "aside:0" not in {unit for units in beside["units"] for unit in units.split(",")}
+    assert beside["control"].tolist() == list(range(len(beside)))
+    row = result.effects().query("split == 'train' and group_name == @GROUP").iloc[0]
+    assert (row["verdict"], row["matched_from"]) == ("memorizing", "random, of any size, of the whole network")
+    assert row["n_damage_matched"] >= 19
+    _, figures, _ = findings(result.effects())
+    assert "points more than with sets of the same damage (of the whole network) (p = " in figures
+    caption = verdict_table(result.effects(), "train").caption
+    assert "(of the whole network where no sets of the same layers do so)" in caption
 
 
 @pytest.mark.parametrize(("reach", "said"), [("layer", "layers"), ("stage", "stages"), ("network", "network")])

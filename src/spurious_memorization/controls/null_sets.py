@@ -170,7 +170,9 @@ def null_sets(
     ]
 
 
-def sets_of_many_sizes(model: nn.Module, edit: Edit | Units, n: int = 199, *, seed: int = 0) -> list[Edit]:
+def sets_of_many_sizes(
+    model: nn.Module, edit: Edit | Units, n: int = 199, *, reach: Reach = "layer", seed: int = 0
+) -> list[Edit]:
     """The same edit on `n` random sets of other units of the same layers, of sizes from one unit to all units.
 
     None has as many units as `edit`, since such sets count as its null sets. Those that disturb the network about as
@@ -180,6 +182,7 @@ def sets_of_many_sizes(model: nn.Module, edit: Edit | Units, n: int = 199, *, se
         model: the network, which stays as it is.
         edit: the edit on the selected units; units without an edit are zeroed.
         n: number of sets.
+        reach: where units are drawn from: "layer", "stage" (in a transformer: the block) or "network".
         seed: of the draws.
 
     Returns:
@@ -190,7 +193,7 @@ def sets_of_many_sizes(model: nn.Module, edit: Edit | Units, n: int = 199, *, se
     """
     model = checked_network(model)
     (edit,) = checked_edits(Edit("zero", edit) if isinstance(edit, Units) else edit)
-    drawn = SetsOfManySizes(model, [edit.units], seed=seed)
+    drawn = SetsOfManySizes(model, [edit.units], reach=reach, seed=seed)
     if drawn.most == 0 or drawn.most == len(edit.units) == 1:
         layers = ", ".join(drawn.tensors)
         raise UserError(f"sets of many sizes need units that are not selected: {drawn.most} of {layers} are left")
@@ -203,36 +206,49 @@ def sets_of_many_sizes(model: nn.Module, edit: Edit | Units, n: int = 199, *, se
 
 
 class SetsOfManySizes:
-    """Random sets of any size from the layers of selected sets, without the selected units.
+    """Random sets of any size from the layers of selected sets, or from further away, without the selected units.
 
-    Each layer gets the share of units that it has in the selected sets.
+    Each layer, or each stage, gets the share of units that it has in the selected sets.
 
     Arguments:
         model: the network.
         sets: the selected sets, of one kind of unit.
+        reach: where units are drawn from, as for `NullSets`.
         seed: of the draws.
 
     Raises:
         UserError: the network lacks a selected unit.
     """
 
-    def __init__(self, model: nn.Module, sets: Sequence[Units], *, seed: int = 0) -> None:
+    def __init__(self, model: nn.Module, sets: Sequence[Units], *, reach: Reach = "layer", seed: int = 0) -> None:
         for units in sets:
             touched(model, units)
         joined = _joined(sets)
-        there = where_units_are(model, joined)
         self._like = joined
-        self._seed = seed
-        self._names = tuple(joined.by_name())
-        self._selected = [np.unique(index) for index in joined.by_name().values()]
-        self._free = np.array([there[name].n for name in self._names]) - [len(index) for index in self._selected]
-        counts = np.array([len(index) for index in joined.by_name().values()])
-        self._share = counts / counts.sum()
+        self._reach, self._seed = reach, seed
+        selected = joined.by_name()
+        regions = _regions({name: site.n for name, site in where_units_are(model, joined).items()}, sets, reach)
+        self._names = tuple(name for region in regions for name in region.tensors)
+        self._selected = [np.unique(selected.get(name, np.zeros(0, np.int64))) for name in self._names]
+        n = np.concatenate([np.diff(region.start) for region in regions])
+        self._free = n - [len(index) for index in self._selected]
+        parts = []
+        for region in regions:
+            free = self._free[[self._names.index(name) for name in region.tensors]]
+            chosen = sum(len(selected[name]) for name in region.tensors if name in selected)
+            parts.append(chosen / len(joined) * free / max(1, free.sum()))
+        share = np.concatenate(parts)
+        self._share = share / share.sum() if share.any() else share
 
     @property
     def tensors(self) -> tuple[str, ...]:
         """Names of all tensors from which units are drawn."""
         return self._names
+
+    @property
+    def place(self) -> str:
+        """Where units are drawn from, in words."""
+        return {"layer": "the same layers", "stage": "the same stages", "network": "the whole network"}[self._reach]
 
     @property
     def most(self) -> int:

@@ -42,6 +42,16 @@ def null_sets_text(drawn_from: object) -> str:
     return f"random units of the same {place} ({source_flag(drawn_from)})"
 
 
+def damage_matched_text(matched_from: object) -> str:
+    """What damage-matched sets are: "sets of the same damage", or also from the whole network.
+
+    Arguments:
+        matched_from: as in effects; None without damage-matched sets.
+    """
+    is_wide = isinstance(matched_from, str) and matched_from.endswith("the whole network")
+    return "sets of the same damage (of the whole network)" if is_wide else "sets of the same damage"
+
+
 def source_flag(drawn_from: object) -> str:
     """The flag of a study whose null sets are not drawn from the same layers; "" for other studies."""
     if is_usual_source(drawn_from):

@@ -248,7 +248,7 @@ def damage_variants(
             control=control,
             criterion="random",
             group=None,
-            rule="random, of any size, from the same layers",
+            rule=f"random, of any size, of {sets.place}",
             drawn=drawn,
         )
         for control in controls

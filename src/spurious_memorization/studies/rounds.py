@@ -11,7 +11,7 @@ from torch import nn
 
 from ..console import log
 from ..controls.null_sets import SetsOfManySizes
-from ..datasets.samples import Dataset
+from ..networks.names import Reach
 from ..statistics.damage import MIN_MATCHED, damage_matched
 from ..statistics.sequential import is_decided, looks
 from ..statistics.verdicts import answer_questions
@@ -20,15 +20,18 @@ from .plan import Edits, Pool, Variant, damage_variants, matched_to, null_varian
 from .question_tests import FamilyTests, effects_beside_random, influence_of_family
 from .selected_sets import SelectedSet, families, selected_sets
 
-FIRST_OF_ANY_SIZE = 40
-"""Number of random sets of any size that are drawn first, to learn which sizes give which damage."""
+PER_ROUND = 40
+"""Random sets of any size per round. Those of the first round show which sizes give which damage."""
 NEAREST = 15
 """The sizes of these sets, those nearest in damage, bound the sizes that are drawn afterwards."""
-PER_ROUND = 40
 ENOUGH_MATCHED = 59
 MAX_OF_ANY_SIZE = 320
-MAX_FROM_ABOVE = 120
+MAX_FROM_ABOVE = 200
 """Draws for a set which too few random sets match, so that those with a larger damage take part."""
+MAX_UNANSWERED = 80
+"""Draws from one place in which there aren't enough sets with at least the damage of the selected set."""
+REACHES: tuple[Reach, ...] = ("layer", "network")
+"""Where they are drawn from: further away only if there are too few."""
 
 
 class Asked(NamedTuple):
@@ -104,8 +107,8 @@ def draw_damage_matched_sets(
 ) -> None:
     """Measure random sets of many sizes, for each selected set that is selective for a group.
 
-    First, sets of all sizes show which sizes give about the damage of the selected set. Then sets of these sizes are
-    drawn, until enough of them match its damage and the answer is clear.
+    They come from the same layers. If no sets of these can match the damage of the selected set, which may be most of
+    what its layers do, they come from the whole network.
 
     Arguments:
         measured: where they are added.
@@ -116,18 +119,46 @@ def draw_damage_matched_sets(
     """
     for one, asked in _questions_left(tests, measured):
         own = [v for v in selected if v.selected_set == one and v.pool >= 0]
-        sets = SetsOfManySizes(model, [v.edit.units for v in own], seed=measured.settings.seed)
-        if not sets.most:
-            continue
-        drawn, number, sizes = 0, 0, None
-        while True:
-            controls = range(drawn, drawn + (PER_ROUND if drawn else FIRST_OF_ANY_SIZE))
-            measured.add(damage_variants(own, sets, edits, controls, sizes, number))
-            drawn, number = controls.stop, number + 1
-            current, results = SelectedSet(number=one, variants=measured.variants), measured.results
-            if drawn >= MAX_OF_ANY_SIZE or _is_clear(current, measured.data, results, asked, drawn):
+        drawn = 0
+        for reach in REACHES:
+            sets = SetsOfManySizes(model, [v.edit.units for v in own], reach=reach, seed=measured.settings.seed)
+            if not sets.most:
+                continue
+            drawn = _draw_sets(measured, own, sets, edits, asked, first=drawn)
+            if _is_answered(SelectedSet(number=one, variants=measured.variants), measured, asked):
                 break
-            sizes = _sizes_of_same_damage(current, measured.data, results, *asked[0])
+
+
+def _draw_sets(
+    measured: Measured, own: Sequence[Variant], sets: SetsOfManySizes, edits: Edits, asked: Sequence[Asked], first: int
+) -> int:
+    """Measure random sets beside one selected set.
+
+    First, sets of all sizes show which sizes give about its damage. Then sets of these sizes are drawn, until enough of
+    them match the damage and the answer is clear.
+
+    Arguments:
+        measured: where they are added.
+        own: the variants of the selected set.
+        sets: draws them.
+        edits: of the study.
+        asked: where the third question is asked.
+        first: number of random sets that stand beside it already.
+
+    Returns:
+        The number of random sets beside it.
+    """
+    drawn, sizes = first, None
+    while True:
+        controls = range(drawn, drawn + PER_ROUND)
+        measured.add(damage_variants(own, sets, edits, controls, sizes, drawn // PER_ROUND))
+        drawn = controls.stop
+        current = SelectedSet(number=own[0].selected_set, variants=measured.variants)
+        if drawn - first >= MAX_OF_ANY_SIZE or _is_clear(current, measured, asked, drawn - first):
+            return drawn
+        if drawn - first >= MAX_UNANSWERED and not _is_answered(current, measured, asked):
+            return drawn
+        sizes = _sizes_of_same_damage(current, measured, asked[0], first)
 
 
 def _questions_left(tests: Sequence[FamilyTests], measured: Measured) -> list[tuple[int, list[Asked]]]:
@@ -150,9 +181,17 @@ def _questions_left(tests: Sequence[FamilyTests], measured: Measured) -> list[tu
     return sorted(asked.items())
 
 
-def _is_clear(one: SelectedSet, data: Dataset, results: pd.DataFrame, asked: Sequence[Asked], drawn: int) -> bool:
+def _is_clear(one: SelectedSet, measured: Measured, asked: Sequence[Asked], drawn: int) -> bool:
+    """Whether enough sets match the damage, and the answers would not change with more of them.
+
+    Arguments:
+        one: the selected set, with the random sets beside it.
+        measured: what was measured.
+        asked: where the third question is asked.
+        drawn: number of random sets that were drawn from this place.
+    """
     for group, split in asked:
-        found = damage_matched(*effects_beside_random(one, data, results, group, split))
+        found = damage_matched(*effects_beside_random(one, measured.data, measured.results, group, split))
         if found.n_near < MIN_MATCHED:
             if found.n < MIN_MATCHED or drawn < MAX_FROM_ABOVE:
                 return False
@@ -161,15 +200,24 @@ def _is_clear(one: SelectedSet, data: Dataset, results: pd.DataFrame, asked: Seq
     return True
 
 
-def _sizes_of_same_damage(
-    one: SelectedSet, data: Dataset, results: pd.DataFrame, group: int, split: str
-) -> tuple[float, float]:
+def _is_answered(one: SelectedSet, measured: Measured, asked: Sequence[Asked]) -> bool:
+    """Whether enough sets match the damage for an answer. The damage is the same for every group and split."""
+    group, split = asked[0]
+    both = effects_beside_random(one, measured.data, measured.results, group, split)
+    return damage_matched(*both).n >= MIN_MATCHED
+
+
+def _sizes_of_same_damage(one: SelectedSet, measured: Measured, asked: Asked, first: int) -> tuple[float, float]:
     """Smallest and largest size of the random sets that are nearest in damage to the selected set.
 
-    The damage is the same for every group and split.
+    Arguments:
+        one: the selected set, with the random sets beside it.
+        measured: what was measured.
+        asked: one group and split; the damage is the same for all.
+        first: number of the first random set that counts.
     """
-    own, random = effects_beside_random(one, data, results, group, split)
-    sizes = one.of_any_size.groupby("control")["n_units"].first().sort_index().to_numpy(float)
-    distance = np.abs(np.log(np.maximum(random.damage, 1e-12) / max(float(own.damage[0]), 1e-12)))
+    own, random = effects_beside_random(one, measured.data, measured.results, asked.group, asked.split)
+    sizes = one.of_any_size.groupby("control")["n_units"].first().sort_index().to_numpy(float)[first:]
+    distance = np.abs(np.log(np.maximum(random.damage[first:], 1e-12) / max(float(own.damage[0]), 1e-12)))
     nearest = sizes[np.argsort(distance, kind="stable")[:NEAREST]]
     return float(nearest.min()), float(nearest.max())

@@ -70,7 +70,7 @@ EFFECTS: Columns = {
     "n_damage_matched": "count",
     **dict.fromkeys(("difference", "majority_change", "damage", "damage_ratio", "matched_drop"), "number"),
     **dict.fromkeys(("contrast", "matched_contrast", "norm_ratio"), "number"),
-    "drawn_from": "text or none",
+    **dict.fromkeys(("drawn_from", "matched_from"), "text or none"),
     **dict.fromkeys(("influential", "selective", "localized", "memorizing"), "flag or none"),
     "verdict": "text",
     "reason": "text or none",

@@ -46,7 +46,8 @@ def study_effects(
         One row per selected set, split and group. The columns are: the set (criterion, traced_on, size, kind,
         parameters, unit, n_units, units), those of `compare_with_controls` (the accuracy change on all samples;
         `tested_accuracy_change` is the one on the null sets' samples), those of `verdict_columns`, norm_ratio (median
-        norm of the null sets over that of the set) and drawn_from (how null sets were drawn).
+        norm of the null sets over that of the set) drawn_from (how null sets
+        were drawn) and matched_from (how damage-matched sets were drawn).
     """
     splits = list(dict.fromkeys(results["split"]))
     on_all = dict(iter(results[results["subset"] == "all"].groupby("split")))
@@ -108,4 +109,5 @@ def _effect_rows(one: SelectedSet, counted: pd.DataFrame, tested: pd.DataFrame, 
         units=about["units"],
         norm_ratio=math.exp(controls["log_norm"].median() - one.log_norm) if len(controls) else math.nan,
         drawn_from=controls["rule"].iloc[0] if len(controls) else None,
+        matched_from=one.of_any_size["rule"].iloc[-1] if len(one.of_any_size) else None,
     )

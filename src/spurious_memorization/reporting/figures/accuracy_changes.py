@@ -141,17 +141,9 @@ def verdicts(inputs: ReportInputs) -> Figure | None:
         tests[name] = [None if pd.isna(value) else bool(value) for value in tests[name]]
     columns = ["verdict", "tested_accuracy_change", "p_adjusted", "p_beyond_norm", "influential"]
     columns += ["difference", "p_selective", "selective", "p_selective_margin", "majority_change", "overlap"]
-    columns += ["damage", "n_damage_matched", "damage_ratio", "matched_drop", "p_localized", "localized"]
-    columns += [
-        "contrast",
-        "matched_contrast",
-        "p_memorizing",
-        "p_contrast",
-        "memorizing",
-        "drawn_from",
-        "reason",
-        "found",
-    ]
+    columns += ["damage", "n_damage_matched", "matched_from", "damage_ratio", "matched_drop"]
+    columns += ["p_localized", "localized", "contrast", "matched_contrast", "p_memorizing", "p_contrast"]
+    columns += ["memorizing", "drawn_from", "reason", "found"]
     return Figure(
         name="verdicts",
         alt="A table of the answers about each selected set and minority group.",

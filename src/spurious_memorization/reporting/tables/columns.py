@@ -51,6 +51,7 @@ _COLUMNS = {
         Column(name="selective", heading="selective", kind="yes_no"),
         Column(name="damage", heading="damage", kind="decimal"),
         Column(name="n_damage_matched", heading="damage-matched sets", kind="count"),
+        Column(name="matched_from", heading="they are"),
         Column(name="damage_ratio", heading="their damage / of set", kind="decimal"),
         Column(name="matched_drop", heading="their drop", kind="points"),
         Column(name="p_localized", heading="p localized", kind="p"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..wording import edit_text, is_usual_source, null_sets_text, selected_by
+from ..wording import damage_matched_text, edit_text, is_usual_source, null_sets_text, selected_by
 from .number_formats import format_value, interval, is_missing, p_text
 
 FOUND = ("critical", "memorizing")
@@ -106,8 +106,8 @@ def _figures(first: Mapping[str, Any]) -> str:
         f"{edit_text(first)} changes its accuracy by {format_value(first['tested_accuracy_change'], 'points')} points "
         f"({null_sets_text(first['drawn_from'])}: {nulls}, {p_text(first['p_influential'])}); it loses "
         f"{100 * first['difference']:.1f} points more than majority samples of the same margin "
-        f"({p_text(first['p_selective'])}), and {100 * further:.1f} points more than with sets of the same damage "
-        f"({p_text(first['p_localized'])})"
+        f"({p_text(first['p_selective'])}), and {100 * further:.1f} points more than with "
+        f"{damage_matched_text(first['matched_from'])} ({p_text(first['p_localized'])})"
     )
     contrast = (
         f"the margins of its training samples fall {format_value(first['contrast'], 'signed')} further than those of "

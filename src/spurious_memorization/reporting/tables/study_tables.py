@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from ...studies.study import Study
-from ..wording import is_usual_source, null_sets_text, source_flag, with_names
+from ..wording import damage_matched_text, is_usual_source, null_sets_text, source_flag, with_names
 from .findings import FOUND, p_influential, p_memorizing, tested_split
 from .number_formats import MISSING, Kind, format_value, interval, is_missing, p_text
 from .table import Column, Row, Table
@@ -203,8 +203,9 @@ def verdict_table(effects: pd.DataFrame, split: str) -> Table:
         "Accuracy is in points, on samples that did not select the units. The level of each test is 5 %.",
         f"1: p among {_null_sets(rows)}." if (rows["n_controls"] > 0).any() else "",
         "2: compared with majority samples of the same label and margin, whose own change stands beside it.",
-        "3: compared with the median of random sets that disturb the network as much. Contrast: how much further the "
-        "margins of training samples fall than those of unseen samples. -: not asked, or without an answer.",
+        f"3: compared with the median of random sets that disturb the network as much{_wide(rows)}. Contrast: how much "
+        "further the margins of training samples fall than those of unseen samples. -: not asked, or without an "
+        "answer.",
     ]
     return Table(
         title=f"Verdicts on minority groups in {split}",
@@ -319,3 +320,9 @@ def all_study_tables(study: Study) -> list[Table]:
     if agreement is not None and len(agreement):
         tables.append(agreement_table(agreement))
     return tables
+
+
+def _wide(rows: pd.DataFrame) -> str:
+    """Where damage-matched sets are, if not in the same layers alone."""
+    is_wide = rows["matched_from"].map(damage_matched_text) != damage_matched_text(None)
+    return " (of the whole network where no sets of the same layers do so)" if is_wide.any() else ""
