@@ -14,6 +14,9 @@ from .edits.edit import Edit
 from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
 from .errors import UserError
+from .memorization.proxies import memorization_proxies, proxy_correlations
+from .memorization.scores import MemorizationScores, memorization_scores
+from .memorization.settings import MemorizationSettings
 from .networks.selection import Selection
 from .networks.units import Units, parse_units
 from .paper.reproduce import Reproduction, reproduce
@@ -49,6 +52,8 @@ __all__ = [
     "Execution",
     "FigureSettings",
     "ImportSettings",
+    "MemorizationScores",
+    "MemorizationSettings",
     "MitigateSettings",
     "Mitigation",
     "Outcomes",
@@ -83,10 +88,13 @@ __all__ = [
     "hardest_samples",
     "import_network",
     "load_ipython_extension",
+    "memorization_proxies",
+    "memorization_scores",
     "mitigate",
     "nt_xent",
     "null_sets",
     "parse_units",
+    "proxy_correlations",
     "pruned_units",
     "random_dropout",
     "read_data",

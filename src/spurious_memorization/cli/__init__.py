@@ -16,6 +16,7 @@ from .demo import demo_command
 from .edit import edit_command
 from .figure import figure_command
 from .import_ import import_command
+from .memorization import memorization_command
 from .mitigate import mitigate_command
 from .report import report_command
 from .reproduce import reproduce_command
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., Answer]] = {
     "edit": edit_command,
     "figure": figure_command,
     "import": import_command,
+    "memorization": memorization_command,
     "mitigate": mitigate_command,
     "report": report_command,
     "reproduce": reproduce_command,

@@ -16,7 +16,7 @@ from ..runs.run import Run
 from ..stored_files import reading
 from .checkpoint import REMEDY, Checkpoint, Progress, restore_optimizer, store_checkpoint
 from .gradient_steps import GradientSteps
-from .objective import Objective, Training
+from .objective import Objective, Training, build_objective
 from .optimizers import build_optimizer, build_schedule
 from .trackers import open_tracker
 
@@ -30,25 +30,19 @@ def train_epochs(training: Training, objective: Objective[Any], checkpoint: Chec
         checkpoint: of a training that was stopped; its network is already restored.
     """
     run, config, model, execution = training.run, training.config, training.model, training.execution
-    device = choose_device(execution.device)
-    model.to(device).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(config, model)
-    schedule = build_schedule(config, optimizer)
+    steps = _gradient_steps(training)
     if checkpoint is not None:
         with reading(run.trainer_file, REMEDY):
             objective.load_state(checkpoint.progress.objective)
         if checkpoint.progress.epoch < config.epochs:
-            restore_optimizer(run, checkpoint, optimizer, schedule)
-    steps = GradientSteps(
-        config=config, model=model, optimizer=optimizer, schedule=schedule, device=device, execution=execution
-    )
+            restore_optimizer(run, checkpoint, steps.optimizer, steps.schedule)
 
     def finish(epoch: int, passes: int, seconds: float) -> Progress:
         _store_epoch(run, epoch, objective.deployed(), training)
         if execution.keep_pruned and epoch and (pruned := objective.pruned()) is not None:
             _store_epoch(pruned_run(run), epoch, pruned, training)
         progress = Progress(epoch=epoch, passes=passes, seconds=seconds, objective=objective.state())
-        store_checkpoint(run, progress, model, optimizer, schedule)
+        store_checkpoint(run, progress, model, steps.optimizer, steps.schedule)
         return progress
 
     done = finish(0, 0, 0.0) if checkpoint is None else checkpoint.progress
@@ -65,6 +59,30 @@ def train_epochs(training: Training, objective: Objective[Any], checkpoint: Chec
             track(({} if loss is None else {"loss": loss}) | _curves(run, epoch), epoch)
             seconds = (time.monotonic() - started) / (epoch - first + 1)
             log(_summary(run, epoch, config.epochs, loss, seconds))
+
+
+def train_in_memory(training: Training) -> None:
+    """Train a network for all its epochs, and store nothing.
+
+    Arguments:
+        training: settings, data, network. The objective must not look at the run.
+    """
+    objective, steps = build_objective(training), _gradient_steps(training)
+    objective.begin()
+    for epoch in range(1, training.config.epochs + 1):
+        objective.begin_epoch(epoch)
+        objective.run_epoch(epoch, steps)
+
+
+def _gradient_steps(training: Training) -> GradientSteps:
+    """Optimizer and schedule of a training, with its network on the device."""
+    config, model, device = training.config, training.model, choose_device(training.execution.device)
+    model.to(device).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(config, model)
+    schedule = build_schedule(config, optimizer)
+    return GradientSteps(
+        config=config, model=model, optimizer=optimizer, schedule=schedule, device=device, execution=training.execution
+    )
 
 
 def pruned_run(run: Run) -> Run:

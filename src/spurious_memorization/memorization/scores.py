@@ -1,0 +1,299 @@
+"""Memorization scores of a data folder: networks trained on random parts of it, one after the other."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ..atomic import write_parquet, write_text
+from ..console import log
+from ..datasets.folder import read_with_settings
+from ..datasets.samples import Dataset
+from ..datasets.sources import Images
+from ..errors import UserError
+from ..locks import locked
+from ..networks.build import with_own_transform
+from ..runs.evaluate import check_answers, predict
+from ..runs.records import check_same_settings, data_record
+from ..runs.run import Run
+from ..stored_files import Columns, StoredFileError, is_stored, read_frame, read_json
+from ..training.loop import train_in_memory
+from ..training.objective import Training
+from ..training.recipes import expanded
+from ..training.settings import NetworkTraining, TrainExecution, TrainSettings
+from ..training.starting_network import starting_network
+from ..training.train import network_settings
+from .estimates import MEMORIZED, estimated_scores
+from .settings import MemorizationSettings
+from .subsets import drawn_subset, resampled_groups
+
+REMEDY = "delete it and run the same command again"
+
+ANSWERS: Columns = {"sample": "count", "is_in": "flag", "correct": "flag", "p_label": "share"}
+
+SAMPLES: Columns = {
+    "sample": "count",
+    "path": "text or none",
+    "label": "text",
+    "group": "count",
+    "group_name": "text",
+    "minority": "flag",
+}
+
+
+@dataclass(frozen=True)
+class MemorizationScores:
+    """The folder with memorization scores that `memorization_scores` makes.
+
+    Arguments:
+        path: the folder.
+
+    Example:
+        ```python
+        scores = sm.MemorizationScores("scores").scores()
+        scores.nlargest(10, "score")[["path", "group_name", "score", "standard_error"]]
+        ```
+    """
+
+    path: Path
+
+    def __init__(self, path: str | Path) -> None:
+        object.__setattr__(self, "path", Path(path))
+
+    def __repr__(self) -> str:
+        return f"<MemorizationScores {self.path}>"
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The content of `memorization.json`: the settings, and the data.
+
+        Raises:
+            UserError: the file is missing or broken.
+        """
+        file = self.path / "memorization.json"
+        if not is_stored(file):
+            raise UserError(f"{self.path} holds no memorization scores: make them with `spurmem memorization`")
+        return dict(read_json(file, REMEDY))
+
+    def samples(self) -> pd.DataFrame:
+        """The training samples, one row each: sample (index in the data set), path, label, group, group_name, minority.
+
+        Raises:
+            UserError: the file is missing or broken.
+        """
+        return self._frame(self.path / "samples.parquet", SAMPLES)
+
+    def answers(self, network: int) -> pd.DataFrame:
+        """The answers of one network: sample, is_in (was it trained on the sample), correct, p_label (probability that
+        it gives the label).
+
+        Raises:
+            UserError: the file is missing or broken.
+        """
+        return self._frame(self._answers_file(network), ANSWERS)
+
+    def networks(self) -> list[int]:
+        """Numbers of the networks that were trained."""
+        files = (self.path / "networks").glob("network_*.parquet")
+        found = (re.fullmatch(r"network_(\d{3,6})\.parquet", file.name) for file in files)
+        return sorted(int(name[1]) for name in found if name)
+
+    def scores(self) -> pd.DataFrame:
+        """The memorization score of each training sample.
+
+        Returns:
+            One row per sample: the columns of `samples`, and those of `Estimates`: score, standard_error,
+            accuracy_in, accuracy_out, n_in, n_out.
+
+        Raises:
+            UserError: fewer than two networks were trained, or a file is broken.
+        """
+        numbers, samples = self.networks(), self.samples()
+        if len(numbers) < 2:
+            raise UserError(f"{self.path} holds {len(numbers)} networks: scores need two, so run the command again")
+        answers = [self.answers(number) for number in numbers]
+        for number, of in zip(numbers, answers, strict=True):
+            if not of["sample"].equals(samples["sample"]):
+                raise StoredFileError(f"{self._answers_file(number)} has other samples: {REMEDY}")
+        is_in, correct = (np.array([of[name].to_numpy(bool) for of in answers]) for name in ("is_in", "correct"))
+        return samples.assign(**vars(estimated_scores(is_in, correct)))
+
+    def groups(self) -> pd.DataFrame:
+        """Scores by group.
+
+        Returns:
+            One row per group with scores: group, group_name, minority, n, score (mean), standard_error (of the mean,
+            over networks), memorized (share of the samples with a score of at least 0.25), accuracy_in, accuracy_out.
+        """
+        scores = self.scores().dropna(subset="score")
+        keys = ["group", "group_name", "minority"]
+        by_group = scores.groupby(keys, as_index=False)
+        means = by_group[["score", "accuracy_in", "accuracy_out"]].mean()
+        return means.assign(
+            n=by_group.size()["size"],
+            standard_error=[self._error_of_mean(group) for group in means["group"]],
+            memorized=by_group["score"].agg(lambda of: (of >= MEMORIZED - 1e-9).mean())["score"],
+        )
+
+    def _error_of_mean(self, group: int) -> float:
+        """Standard error of a group's mean score, by the jackknife over networks; nan if they are too few."""
+        samples, numbers = self.samples(), self.networks()
+        here = (samples["group"] == group).to_numpy()
+        answers = [self.answers(number)[here] for number in numbers]
+        is_in, correct = (np.array([of[name].to_numpy(bool) for of in answers]) for name in ("is_in", "correct"))
+        kept = ~np.eye(len(numbers), dtype=bool)
+        means = np.array([pd.Series(estimated_scores(is_in[rows], correct[rows]).score).mean() for rows in kept])
+        return float(np.sqrt((len(means) - 1) * np.mean((means - means.mean()) ** 2)))
+
+    def save_answers(self, network: int, answers: pd.DataFrame) -> None:
+        """Store the answers of one network."""
+        write_parquet(self._answers_file(network), answers)
+
+    def has_answers(self, network: int) -> bool:
+        """Whether the answers of a network are stored."""
+        return is_stored(self._answers_file(network))
+
+    def _answers_file(self, network: int) -> Path:
+        return self.path / "networks" / f"network_{network:03d}.parquet"
+
+    def _frame(self, file: Path, columns: Columns) -> pd.DataFrame:
+        if not is_stored(file):
+            raise StoredFileError(f"{file} does not exist: run `spurmem memorization` again")
+        return read_frame(file, columns, REMEDY, key=("sample",))
+
+
+def memorization_scores(
+    folder: str | Path,
+    out: str | Path,
+    settings: MemorizationSettings | None = None,
+    *,
+    execution: TrainExecution | None = None,
+) -> MemorizationScores:
+    """Measure how far each training sample is memorized: is it right only if a network was trained on it?
+
+    Several networks are trained by empirical risk minimization, each on a random part of every group. Their answers are
+    stored network by network, so that a stopped call continues. With `start`, all networks continue from one
+    checkpoint, and only minority samples are left out: for networks that are too large to be trained many times.
+
+    Arguments:
+        folder: the data folder.
+        out: where the answers are stored.
+        settings: what changes the result.
+        execution: device, workers, batch size of evaluation.
+
+    Returns:
+        The scores.
+
+    Raises:
+        UserError: data, network or weights are not usable; the folder holds scores with other settings; another command
+            is writing it.
+
+    Example:
+        ```python
+        settings = sm.MemorizationSettings(model="resnet18", networks=24, epochs=8)
+        sm.memorization_scores("birds", "scores", settings).groups()
+        ```
+    """
+    settings = settings or MemorizationSettings()
+    data = read_with_settings(Path(folder), settings)
+    config, execution = _training_settings(settings, data), execution or TrainExecution()
+    data = with_own_transform(data, network_settings(config, data))
+    resampled = resampled_groups(data, minority_only=settings.start is not None)
+    result = MemorizationScores(out)
+    record = {
+        "settings": settings.model_dump(mode="json"),
+        "data": data_record(data, Path(folder), settings).model_dump(mode="json"),
+    }
+    with locked(result.path):
+        _begin(result, record, data)
+        missing = [number for number in range(settings.networks) if not result.has_answers(number)]
+        if missing:
+            part = drawn_subset(data, 0, share=settings.share, seed=settings.seed, resampled=resampled)
+            each = f"{config.epochs} epochs on {len(part.train)} of {len(data.train)} training samples"
+            log(f"{len(missing)} of {settings.networks} networks to train, each for {each}")
+        started = time.monotonic()
+        for done, number in enumerate(missing, 1):
+            result.save_answers(number, _answers(data, config, settings, number, resampled, execution, result.path))
+            left = (time.monotonic() - started) / done * (len(missing) - done)
+            log(f"network {number + 1}/{settings.networks}; about {left:.0f} s left")
+    return result
+
+
+def _begin(result: MemorizationScores, record: dict[str, Any], data: Dataset) -> None:
+    """Begin the folder, or check that its networks were trained with the same settings. Their number may differ."""
+    file = result.path / "memorization.json"
+    if is_stored(file):
+        old, new = (copy.deepcopy(of) for of in (result.record, record))
+        for of in (old, new):
+            of["settings"].pop("networks", None)
+            of["data"].pop("folder", None)
+        check_same_settings(old, new, f"memorization {result.path}")
+    train, source = data.train, data.source
+    write_parquet(
+        result.path / "samples.parquet",
+        pd.DataFrame(
+            {
+                "sample": train.index,
+                "path": [source.paths[i] if isinstance(source, Images) else None for i in train.index],
+                "label": [data.groups.classes[y] for y in train.y],
+                "group": train.g,
+                "group_name": [data.groups.names[g] for g in train.g],
+                "minority": np.isin(train.g, data.minority),
+            }
+        ),
+    )
+    write_text(file, json.dumps(record, indent=2) + "\n")
+
+
+def _training_settings(settings: MemorizationSettings, data: Dataset) -> TrainSettings:
+    """The settings of every network's training, but its seed."""
+    names = {*NetworkTraining.model_fields, "start"} & settings.model_fields_set
+    return expanded(TrainSettings(**{name: getattr(settings, name) for name in names}), data)
+
+
+def _answers(
+    data: Dataset,
+    config: TrainSettings,
+    settings: MemorizationSettings,
+    number: int,
+    resampled: NDArray[np.int64],
+    execution: TrainExecution,
+    path: Path,
+) -> pd.DataFrame:
+    """Train one network, and what it answers to all training samples."""
+    config = config.model_copy(update={"seed": settings.seed + number})
+    part = drawn_subset(data, number, share=settings.share, seed=settings.seed, resampled=resampled)
+    torch.manual_seed(config.seed)
+    model = starting_network(config, network_settings(config, data)).model
+    config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
+    check_answers(model, data, execution)
+    train_in_memory(Training(run=Run(path), config=config, data=part, model=model, execution=execution))
+    name = f"network {number} of {path}"
+    p, _ = predict(
+        model,
+        data.train,
+        precision=config.precision,
+        execution=execution,
+        network=name,
+        remedy="train again with a lower --lr",
+    )
+    y = data.train.y
+    return pd.DataFrame(
+        {
+            "sample": data.train.index,
+            "is_in": part.split[data.train.index] == "train",
+            "correct": p.argmax(1) == y,
+            "p_label": p[np.arange(len(y)), y].astype(float),
+        }
+    )
