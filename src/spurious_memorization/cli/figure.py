@@ -18,6 +18,7 @@ def figure_command(
     *runs: Path,
     out: Path = Path("figures"),
     data: Path | None = None,
+    memorization: Path | None = None,
     settings: Annotated[FigureSettings | None, Parameter(name="*")] = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:
@@ -28,8 +29,9 @@ def figure_command(
         runs: one run, or several to compare
         out: folder for the files
         data: the runs' data folder, if it was moved
+        memorization: folder with memorization scores, for the figure of this name
     """
     from ..reporting.figures.write_figures import draw_figures
 
-    files = draw_figures(name, runs, out, settings, data_folder=data, execution=execution)
+    files = draw_figures(name, runs, out, settings, data_folder=data, memorization=memorization, execution=execution)
     return Answer([f"figure {file}" for file in files], {"files": [str(file) for file in files]})

@@ -16,6 +16,7 @@ def report_command(
     out: Path | None = None,
     study: str | None = None,
     data: Path | None = None,
+    memorization: Path | None = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Write the report: one page with figures, verdicts, images and settings, which opens without a network.
@@ -25,8 +26,9 @@ def report_command(
         out: the file; report.html in the first run if not given
         study: name of the only study to show; all finished ones if not given
         data: the runs' data folder, if it was moved
+        memorization: folder with memorization scores of the same data, which are shown, too
     """
     from ..reporting.page.write_page import report
 
-    file = report(runs, out, study=study, data_folder=data, execution=execution)
+    file = report(runs, out, study=study, data_folder=data, memorization=memorization, execution=execution)
     return Answer([f"report {file}"], {"report": str(file)})

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import UserError
+from ..memorization.scores import MemorizationScores
 from ..runs.run import Run
 from ..studies.study import Study, studies_of
 from .wording import with_names
@@ -41,10 +42,12 @@ class ReportInputs:
     Arguments:
         runs: in the order given.
         studies: of all runs; within a run, the latest study first.
+        memorization: scores of the training samples; None if none are given.
     """
 
     runs: tuple[Run, ...]
     studies: tuple[FinishedStudy, ...]
+    memorization: MemorizationScores | None = None
 
     def by_run(self, rows_of: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
         """Rows of every run, with the run's name in the column `run`."""
@@ -56,15 +59,19 @@ class ReportInputs:
         return pd.concat([study.effects() for study in self.studies], ignore_index=True)
 
 
-def read_inputs(runs: Sequence[str | Path], study: str | None = None) -> ReportInputs:
+def read_inputs(
+    runs: Sequence[str | Path], study: str | None = None, *, memorization: str | Path | None = None
+) -> ReportInputs:
     """Open runs and find their finished studies.
 
     Arguments:
         runs: directories.
         study: name of the only study to show; all finished ones if not given.
+        memorization: folder with memorization scores.
 
     Raises:
-        UserError: no run is given, one is given twice, a directory is no run, or no run has this study.
+        UserError: no run is given, one is given twice, a directory is no run, or no run has this study; the folder
+            holds no scores, or scores of other data.
     """
     if not runs:
         raise UserError("no run is named: give its directory")
@@ -79,7 +86,16 @@ def read_inputs(runs: Sequence[str | Path], study: str | None = None) -> ReportI
         found += [FinishedStudy(run=run, study=one) for one in latest]
     if study is not None and not found:
         raise UserError(f"no finished study {study!r} in {', '.join(map(str, runs))}: `spurmem study` makes one")
-    return ReportInputs(runs=opened, studies=tuple(found))
+    scores = None if memorization is None else _scores(memorization, opened)
+    return ReportInputs(runs=opened, studies=tuple(found), memorization=scores)
+
+
+def _scores(folder: str | Path, runs: Sequence[Run]) -> MemorizationScores:
+    scores = MemorizationScores(folder)
+    for run in runs:
+        if run.record.data.fingerprint != scores.record["data"]["fingerprint"]:
+            raise UserError(f"{folder} holds the scores of other data than {run.path}: make them of its data folder")
+    return scores
 
 
 def _begun(study: Study) -> float:

@@ -9,7 +9,17 @@ from pydantic import Field
 from ..settings import Settings
 
 FigureName = Literal[
-    "accuracy", "groups", "accuracy_changes", "verdicts", "layers", "ablation", "images", "comparison", "counts", "all"
+    "accuracy",
+    "groups",
+    "memorization",
+    "accuracy_changes",
+    "verdicts",
+    "layers",
+    "ablation",
+    "images",
+    "comparison",
+    "counts",
+    "all",
 ]
 
 TableFormat = Literal["markdown", "latex", "csv"]

@@ -15,6 +15,7 @@ from .figure import ENDINGS, Figure
 from .gallery_figure import gallery_figure
 
 MISSING = {
+    "memorization": "no memorization scores are named: make them with `spurmem memorization`, then give --memorization",
     "groups": "no finished study measured training samples: `spurmem study RUN --split train,test` makes one",
     "ablation": "no ablation map is stored: `spurmem trace RUN --criterion ablation` measures one",
     "layers": "no finished study lists its units: `spurmem study RUN` makes one",
@@ -28,6 +29,7 @@ def draw_figures(
     settings: FigureSettings | None = None,
     *,
     data_folder: Path | None = None,
+    memorization: str | Path | None = None,
     execution: Execution | None = None,
 ) -> list[Path]:
     """Write a figure of the report as a file of its own.
@@ -38,6 +40,7 @@ def draw_figures(
         out: folder for the files. Each file is named by its figure and format.
         settings: study, split, edit, criterion, size and group of the figure; and the file format.
         data_folder: where the runs' data are now, if they were moved.
+        memorization: folder with memorization scores, for `memorization`.
         execution: of the pass over the training images, for `images`.
 
     Returns:
@@ -51,7 +54,7 @@ def draw_figures(
         sm.draw_figures("accuracy_changes", ["runs/first"], "figures", sm.FigureSettings(split="test", format="pdf"))
         ```
     """
-    settings, inputs = settings or FigureSettings(), read_inputs(runs)
+    settings, inputs = settings or FigureSettings(), read_inputs(runs, memorization=memorization)
     style = settings.format
     choice = settings.model_dump(exclude={"format"})
 

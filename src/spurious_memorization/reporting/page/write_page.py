@@ -38,6 +38,7 @@ def report(
     *,
     study: str | None = None,
     data_folder: Path | None = None,
+    memorization: str | Path | None = None,
     execution: Execution | None = None,
 ) -> Path:
     """Write the report of one or several runs: a self-contained HTML file.
@@ -51,6 +52,7 @@ def report(
         out: the file; `report.html` in the first run if not given.
         study: name of the only study to show; all finished ones if not given.
         data_folder: where the runs' data are now, if they were moved.
+        memorization: folder with memorization scores of the same data.
         execution: of the pass over the training images.
 
     Returns:
@@ -64,7 +66,7 @@ def report(
         sm.report(["runs/first"])
         ```
     """
-    inputs = read_inputs(runs, study)
+    inputs = read_inputs(runs, study, memorization=memorization)
     file = Path(out) if out is not None else inputs.runs[0].path / "report.html"
     gallery = make_gallery(inputs, data_folder, execution)
     for run, reason in gallery.reasons.items():
@@ -153,6 +155,8 @@ def _commands(inputs: ReportInputs, figures: Mapping[str, Figure]) -> dict[str, 
         runs = inputs.runs if "run" not in figure.choosers else inputs.runs[:1]
         single = [chooser for chooser in figure.choosers if chooser in ONE_AT_A_TIME and chooser != "run"]
         choice = {chooser: options[0] for chooser in single if (options := figure.options(chooser))}
+        if name == "memorization" and inputs.memorization is not None:
+            choice["memorization"] = str(inputs.memorization.path)
         made[name] = command(name, [run.path for run in runs], choice)
     first = inputs.studies[0] if inputs.studies else None
     if first is not None:
