@@ -83,6 +83,7 @@ def make(there: SimpleNamespace, kind: str, units: sm.Units, seed: int = 0) -> s
         "random_init": lambda: sm.edits.random_init(units, 0.3, seed=seed),
         "random_noise": lambda: sm.edits.random_noise(units, 0.3, seed=seed),
         "rewind": lambda: sm.edits.rewind(units, there.older, epochs=5),
+        "transplant": lambda: sm.edits.transplant(units, there.older, "runs/twin@last"),
     }
     return makers[kind]() if kind in makers else sm.Edit(kind, units, {"factor": 3}, seed=seed)
 
@@ -152,7 +153,7 @@ def test_exactly_the_numbers_of_the_units_change(networks, name, unit, kind, wit
         now, was, past = new[mask], old[mask], there.older[parameter][mask]
         if kind in ("zero", "mean"):
             assert not now.any()
-        elif kind == "rewind":
+        elif kind in ("rewind", "transplant"):
             assert torch.equal(now, past)
         elif kind == "users_edits:double":
             torch.testing.assert_close(now, 3 * was)
@@ -528,6 +529,8 @@ def test_an_edit_survives_its_text(networks, text):
         ("random_noise:std=1,noise=pink", "choose among normal, uniform"),
         ("random_noise:0.02", "write parameters as name=value"),
         ("rewind", "needs a whole number of epochs"),
+        ("transplant", "needs the run of the twin"),
+        ("transplant:run=x", "has no parameter 'run': it takes from"),
         ("rewind:epochs=0.5", "needs a whole number of epochs"),
         ("rewind:epochs=-1", "needs a whole number of epochs"),
     ],

@@ -20,7 +20,7 @@ def settings(objective: str, **changes: Any) -> sm.TrainSettings:
 def begun(objective: str, data: sm.Dataset, model: torch.nn.Module, run: sm.Run, **changes: Any) -> Objective[Any]:
     """An objective on some data and a network. The run holds predictions."""
     config = settings(objective, **changes)
-    training = Training(run=run, config=config, data=data, model=model, execution=sm.TrainExecution())
+    training = Training(run=run, config=config, data=data, measured=data, model=model, execution=sm.TrainExecution())
     found = build_objective(training)
     found.begin()
     return found

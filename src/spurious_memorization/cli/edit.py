@@ -33,7 +33,8 @@ def edit_command(
         run: the run whose network is edited; this run does not change
         units: the units to edit, such as layer3.0.conv2:17,layer1.0.conv1:3
         out: the new run's directory
-        edit: zero, mean, mean:over=unseen, random_init:std=S, random_noise:std=S or rewind:epochs=N
+        edit: zero, mean, mean:over=unseen, random_init:std=S, random_noise:std=S, rewind:epochs=N or
+            transplant:from=RUN@EPOCH
         epoch: best, last or a number
         unit: kind of the units: channel, head or weight
         seed: seed of the noise

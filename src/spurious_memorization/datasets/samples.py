@@ -19,6 +19,9 @@ from .transforms import ImageTransform
 
 SPLITS = ("train", "val", "test")
 
+LEFT_OUT = "left out"
+"""Split of samples that take no part."""
+
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Dataset:
@@ -149,6 +152,12 @@ class Dataset:
             UserError: a group is unknown.
         """
         return replace(self, named_minority=tuple(self.groups.index(name) for name in names))
+
+    def leaving_out(self, index: ArrayLike) -> Dataset:
+        """The same samples in the same order, of which these belong to no split. The minority groups stay the same."""
+        split = self.split.astype(object)
+        split[np.asarray(index, dtype=np.int64)] = LEFT_OUT
+        return replace(self, split=split.astype(str), named_minority=self.minority)
 
     def halves(self, seed: int) -> NDArray[np.int64]:
         """Divide each group of each split at random into two halves.

@@ -1,5 +1,5 @@
 from .apply import channel_means, edited, edited_tensors
-from .edit import mean, random_init, random_noise, rewind, zero
+from .edit import mean, random_init, random_noise, rewind, transplant, zero
 from .strongest import strongest_edit
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "random_noise",
     "rewind",
     "strongest_edit",
+    "transplant",
     "zero",
 ]

@@ -126,8 +126,8 @@ def _values(edit: Edit, name: str, shape: torch.Size, old: Tensor, generator: to
             return _noise(edit, old, generator)
         case "random_noise":
             return old + _noise(edit, old, generator)
-        case "rewind":
-            return _part(edit, _older(edit, name, shape), where).to(old)
+        case "rewind" | "transplant":
+            return _part(edit, _of_other(edit, name, shape), where).to(old)
         case "optimized":
             new = edit.tensors.get(name)
             values = _part(edit, new, where) if new is not None and new.shape == shape else None
@@ -151,14 +151,16 @@ def _noise(edit: Edit, like: Tensor, generator: torch.Generator) -> Tensor:
     return (draw(like.shape, generator=generator) * float(edit.parameters["std"])).to(like)
 
 
-def _older(edit: Edit, name: str, shape: torch.Size) -> Tensor:
+def _of_other(edit: Edit, name: str, shape: torch.Size) -> Tensor:
+    """A parameter of the other network, whose weights are put in."""
+    other = "older checkpoint" if edit.kind == "rewind" else "twin"
     if name not in edit.tensors:
-        raise UserError(f"the older checkpoint has no tensor {name}: it is of another architecture")
-    older = edit.tensors[name]
-    if older.shape != shape:
-        shapes = f"{name} has shape {tuple(older.shape)}, not {tuple(shape)}"
-        raise UserError(f"the older checkpoint is of another architecture: {shapes}")
-    return older
+        raise UserError(f"the {other} has no tensor {name}: it is of another architecture")
+    value = edit.tensors[name]
+    if value.shape != shape:
+        shapes = f"{name} has shape {tuple(value.shape)}, not {tuple(shape)}"
+        raise UserError(f"the {other} is of another architecture: {shapes}")
+    return value
 
 
 def _users_values(edit: Edit, old: Tensor, generator: torch.Generator) -> Tensor:

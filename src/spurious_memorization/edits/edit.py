@@ -22,12 +22,12 @@ class Edit:
     """One change of a network.
 
     Arguments:
-        kind: "zero", "mean", "random_init", "random_noise", "rewind", "optimized" (only from `strongest_edit`), or a
-            user's own `module:function`.
+        kind: "zero", "mean", "random_init", "random_noise", "rewind", "transplant", "optimized" (only from
+            `strongest_edit`), or a user's own `module:function`.
         units: what is changed.
         parameters: of the kind, plain numbers and words.
-        tensors: values that the edit puts in: the older parameters for `rewind`, the means for `mean`, the new
-            parameters for `optimized` (NaN outside the units).
+        tensors: values that the edit puts in: the older parameters for `rewind`, those of the other network for
+            `transplant`, the means for `mean`, the new parameters for `optimized` (NaN outside the units).
         seed: of the noise.
         matched_to: for a control, the digest of the edit with which it is compared.
     """
@@ -133,6 +133,25 @@ def rewind(units: Units, older: Mapping[str, Tensor] | nn.Module, epochs: int | 
     return Edit("rewind", checked_units(units), {} if epochs is None else {"epochs": epochs}, tensors=tensors)
 
 
+def transplant(units: Units, twin: Mapping[str, Tensor] | nn.Module, source: str | None = None) -> Edit:
+    """Set the units' weights to those of a twin, which continued from the same checkpoint without some samples.
+
+    If the units hold these samples, this takes the samples away and little else. Units that both trainings left as they
+    were don't change at all.
+
+    Arguments:
+        units: of any kind.
+        twin: state dict of the twin, {parameter name: tensor}, or the twin.
+        source: RUN@EPOCH of the twin; only recorded.
+
+    Raises:
+        UserError: `twin` is neither.
+    """
+    twin = checked_network(twin).state_dict() if isinstance(twin, nn.Module) else twin
+    tensors = _checked_tensors(twin, "transplant", "a state dict {parameter name: tensor}")
+    return Edit("transplant", checked_units(units), {} if source is None else {"from": source}, tensors=tensors)
+
+
 def checked_edits(edits: object) -> list[Edit]:
     """A list of edits, also from one edit.
 
@@ -177,8 +196,9 @@ PARAMETERS = {
     "random_init": {"std", "noise"},
     "random_noise": {"std", "noise"},
     "rewind": {"epochs"},
+    "transplant": {"from"},
 }
-KINDS = ("zero", "mean", *RANDOM_KINDS, "rewind")
+KINDS = ("zero", "mean", *RANDOM_KINDS, "rewind", "transplant")
 MAX_DIGITS = 18
 """A longer number is no whole number that an edit could mean."""
 
@@ -206,7 +226,8 @@ class EditSpec:
 
 
 def parse_edit(text: str) -> EditSpec:
-    """Read an edit such as "zero", "random_noise:std=0.02", "mean:over=unseen" or "rewind:epochs=5".
+    """Read an edit such as "zero", "random_noise:std=0.02", "mean:over=unseen", "rewind:epochs=5" or
+    "transplant:from=runs/twin@last".
 
     A user's own kind is written "module:function", with its parameters behind "?": "module:function?name=value,...".
 
@@ -232,6 +253,10 @@ def parse_edit(text: str) -> EditSpec:
         raise UserError("edit mean takes means over the training samples, or over the others by mean:over=unseen")
     if kind == "rewind" and not (isinstance(parameters.get("epochs"), int) and parameters["epochs"] > 0):
         raise UserError("edit rewind needs a whole number of epochs, such as rewind:epochs=5")
+    if kind == "transplant":
+        if "from" not in parameters:
+            raise UserError("edit transplant needs the run of the twin, such as transplant:from=runs/twin@last")
+        parameters = {"from": str(parameters["from"])}
     return EditSpec(kind, parameters)
 
 

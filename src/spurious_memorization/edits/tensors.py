@@ -13,15 +13,18 @@ from ..networks.names import UnitKind
 from .apply import channel_means
 from .edit import EditSpec
 
+OtherState = Callable[[EditSpec], Mapping[str, Tensor]]
+"""Gives the state dict of the network whose weights an edit puts in."""
+
 
 def tensors_of_edit(
     spec: EditSpec,
     unit: UnitKind,
     model: nn.Module,
     data: Dataset,
-    older: Callable[[int], Mapping[str, Tensor]],
+    other_state: OtherState,
 ) -> Mapping[str, Tensor]:
-    """The tensors of an older checkpoint for `rewind`, the means over some samples for `mean`, else none.
+    """The tensors of another network for `rewind` and `transplant`, the means over some samples for `mean`, else none.
 
     The means are those over the training samples, or with `over=unseen` those over all val and test samples.
 
@@ -30,17 +33,17 @@ def tensors_of_edit(
         unit: kind of the units.
         model: the network.
         data: its data set.
-        older: gives the state dict of the network a number of epochs earlier.
+        other_state: gives the state dict of the other network.
 
     Raises:
-        UserError: there is no checkpoint of the older epoch; the edit is `mean` and the units are single weights, or
+        UserError: there is no such network; the edit is `mean` and the units are single weights, or
             there are no unseen samples.
     """
     if spec.kind == "mean":
         if unit == "weight":
             raise UserError("edit mean is for channels and heads: choose another edit for single weights")
         return channel_means(model, _unseen(data) if spec.parameters.get("over") == "unseen" else data.train)
-    return older(int(spec.parameters["epochs"])) if spec.kind == "rewind" else {}
+    return other_state(spec) if spec.kind in ("rewind", "transplant") else {}
 
 
 def _unseen(data: Dataset) -> Samples:

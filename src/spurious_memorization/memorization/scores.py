@@ -278,7 +278,7 @@ def _answers(
     model = starting_network(config, network_settings(config, data)).model
     config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
     check_answers(model, data, execution)
-    train_in_memory(Training(run=Run(path), config=config, data=part, model=model, execution=execution))
+    train_in_memory(Training(run=Run(path), config=config, data=part, measured=data, model=model, execution=execution))
     name = f"network {number} of {path}"
     p, _ = predict(
         model,

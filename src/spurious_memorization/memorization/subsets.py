@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.samples import Dataset
 from ..errors import UserError
-
-LEFT_OUT = "left out"
-"""Split of the samples on which a network is not trained."""
 
 
 def drawn_subset(data: Dataset, network: int, *, share: float, seed: int, resampled: NDArray[np.int64]) -> Dataset:
@@ -27,14 +22,14 @@ def drawn_subset(data: Dataset, network: int, *, share: float, seed: int, resamp
         resampled: indices of the groups from which samples are left out.
 
     Returns:
-        The same samples in the same order. Those left out have the split "left out".
+        The same samples in the same order. Those left out belong to no split.
     """
-    split = data.split.astype(object)
+    left_out = []
     for group in resampled:
         members = np.flatnonzero((data.split == "train") & (data.g == group))
         rng = np.random.default_rng([seed, 0x3E3012, group])
-        split[members[_left_out(len(members), network, share, rng)]] = LEFT_OUT
-    return replace(data, split=split.astype(str), named_minority=data.minority)
+        left_out.append(members[_left_out(len(members), network, share, rng)])
+    return data.leaving_out(np.concatenate(left_out))
 
 
 def _left_out(n: int, network: int, share: float, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -1,8 +1,8 @@
-"""Edits of a run's network: the older weights for a rewind, and the edited network as a new run."""
+"""Edits of a run's network: the weights that a rewind or a transplant puts in, and the edited network as a new run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,30 @@ from torch import Tensor
 
 from ..atomic import atomic_folder
 from ..edits.apply import edited
-from ..edits.edit import Edit, parse_edit
-from ..edits.tensors import tensors_of_edit
+from ..edits.edit import Edit, EditSpec, parse_edit
+from ..edits.tensors import OtherState, tensors_of_edit
 from ..errors import UserError
 from ..networks.names import UnitKind
 from ..networks.selection import Selection
 from ..networks.units import parse_units
 from ..settings import Execution
+from .epochs import run_and_epoch
 from .evaluate import evaluate_epoch
 from .records import versions
 from .run import Run
 
 
-def older_state(run: Run, epoch: int) -> Callable[[int], Mapping[str, Tensor]]:
-    """A function that returns the state dict of a run's network some epochs before `epoch`.
+def other_state(run: Run, epoch: int) -> OtherState:
+    """A function that returns the state dict that an edit of a run's network puts in: that of an older epoch of the
+    run for `rewind`, that of another run for `transplant`.
 
-    The function raises a `UserError` if the run has no checkpoint of that epoch.
+    The function raises a `UserError` if there is no such checkpoint, or if it belongs to another architecture.
     """
 
-    def state(epochs_back: int) -> Mapping[str, Tensor]:
+    def state(spec: EditSpec) -> Mapping[str, Tensor]:
+        if spec.kind == "transplant":
+            return _twin(run, str(spec.parameters["from"]))
+        epochs_back = int(spec.parameters["epochs"])
         older = epoch - epochs_back
         if older not in run.epochs():
             raise UserError(
@@ -38,6 +43,14 @@ def older_state(run: Run, epoch: int) -> Callable[[int], Mapping[str, Tensor]]:
         return run.state(older)
 
     return state
+
+
+def _twin(run: Run, source: str) -> Mapping[str, Tensor]:
+    path, wanted = run_and_epoch(source)
+    twin = Run(path)
+    epoch = twin.choose_epoch(wanted)
+    twin.load(epoch, run.network(run.epochs()[0]), run.record.network.model)  # raises an error if it doesn't fit
+    return twin.state(epoch)
 
 
 def save_edited(
@@ -74,7 +87,7 @@ def save_edited(
     data, number = run.read_data(data_folder), run.choose_epoch(epoch)
     model, spec = run.network(number), parse_edit(edit)
     chosen = parse_units(model, units, Selection(unit=unit))
-    put_in = tensors_of_edit(spec, unit, model, data, older_state(run, number))
+    put_in = tensors_of_edit(spec, unit, model, data, other_state(run, number))
     change = Edit(spec.kind, chosen, spec.parameters, put_in, seed)
     result = edited(model, change)
     measured_with = {name: run.record.settings[name] for name in ("loss", "precision")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,16 +11,14 @@ from torch import Tensor, nn
 from ..datasets.pseudo_minority import with_pseudo_minority
 from ..datasets.samples import Dataset
 from ..edits.edit import EditSpec
-from ..edits.tensors import tensors_of_edit
+from ..edits.tensors import OtherState, tensors_of_edit
 from ..errors import UserError
 from ..networks.forward import choose_device
 from ..networks.names import UnitKind
-from ..runs.edited import older_state
+from ..runs.edited import other_state
 from ..runs.run import Run
 from ..settings import Execution
 from .settings import TraceSettings
-
-StateOfOlder = Callable[[int], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,19 +29,19 @@ class StudiedNetwork:
         model: the network.
         data: the data set.
         epoch: of the network; 0 where there is no run.
-        older: gives the state dict of the network a number of epochs earlier, for `rewind`.
+        other_state: gives the state dict that `rewind` or `transplant` puts in.
         run: where the network comes from; None if it belongs to a user's own program.
     """
 
     model: nn.Module
     data: Dataset
     epoch: int = 0
-    older: StateOfOlder
+    other_state: OtherState
     run: Run | None = field(default=None)
 
     def tensors_of(self, spec: EditSpec, unit: UnitKind) -> Mapping[str, Tensor]:
         """The tensors that an edit puts in; see `tensors_of_edit`."""
-        return tensors_of_edit(spec, unit, self.model, self.data, self.older)
+        return tensors_of_edit(spec, unit, self.model, self.data, self.other_state)
 
 
 def network_of_run(
@@ -70,7 +68,7 @@ def network_of_run(
         model=run.network(epoch).to(choose_device((execution or Execution()).device)),
         data=data if pseudo_minority is None else with_pseudo_minority(data, pseudo_minority),
         epoch=epoch,
-        older=older_state(run, epoch),
+        other_state=other_state(run, epoch),
         run=run,
     )
 
@@ -92,21 +90,29 @@ def network_to_trace(
     )
 
 
-def network_in_memory(model: nn.Module, data: Dataset, older: Mapping[str, Tensor] | None = None) -> StudiedNetwork:
+def network_in_memory(
+    model: nn.Module,
+    data: Dataset,
+    older: Mapping[str, Tensor] | None = None,
+    twin: Mapping[str, Tensor] | None = None,
+) -> StudiedNetwork:
     """A user's own network.
 
     Arguments:
         model: the network.
         data: the data set.
         older: state dict of an older checkpoint, for `rewind`.
+        twin: state dict of a network that continued without some samples, for `transplant`.
     """
 
-    def older_checkpoint(_: int) -> Mapping[str, Tensor]:
-        if older is None:
-            raise UserError("rewind needs the state dict of an older checkpoint: pass it as `older`")
-        return older
+    def other_state(spec: EditSpec) -> Mapping[str, Tensor]:
+        name, state = ("older", older) if spec.kind == "rewind" else ("twin", twin)
+        if state is None:
+            what = "an older checkpoint" if name == "older" else "a twin"
+            raise UserError(f"{spec.kind} needs the state dict of {what}: pass it as `{name}`")
+        return state
 
-    return StudiedNetwork(model=model, data=data, older=older_checkpoint)
+    return StudiedNetwork(model=model, data=data, other_state=other_state)
 
 
 def network_of_other_run(place: str, network: StudiedNetwork, epoch: str, execution: Execution) -> StudiedNetwork:

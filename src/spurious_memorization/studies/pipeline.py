@@ -106,6 +106,7 @@ def study_in_memory(
     settings: StudySettings | None = None,
     *,
     older: Mapping[str, Tensor] | None = None,
+    twin: Mapping[str, Tensor] | None = None,
     engine: Engine | None = None,
     execution: Execution | None = None,
 ) -> Study:
@@ -116,6 +117,7 @@ def study_in_memory(
         data: samples with labels, attributes and splits.
         settings: as for `study`; `epoch` is not used, since there is no run.
         older: state dict of an older checkpoint, for `rewind`.
+        twin: state dict of a network that continued without some samples, for `transplant`.
         engine: for this network, if there is one already.
         execution: device, workers, batch size; changes no result.
 
@@ -135,7 +137,7 @@ def study_in_memory(
     settings = settings or StudySettings()
     if settings.pseudo_minority is not None:
         data = with_pseudo_minority(data, settings.pseudo_minority)
-    network = network_in_memory(model, data, older)
+    network = network_in_memory(model, data, older, twin)
     return _study(network, settings, MemoryStore(), name=None, engine=engine, execution=execution or Execution())
 
 

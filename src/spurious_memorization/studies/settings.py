@@ -73,7 +73,9 @@ class StudySettings(TraceSettings):
 
     size: Words = Field(("1..3",), description="sizes of the selected set: 1..3, 5 or, for weights, 0.1%")
     edit: tuple[str, ...] = Field(
-        ("zero",), description="zero, mean, mean:over=unseen, random_init:std=S, random_noise:std=S, rewind:epochs=N"
+        ("zero",),
+        description="zero, mean, mean:over=unseen, random_init:std=S, random_noise:std=S, rewind:epochs=N or "
+        "transplant:from=RUN@EPOCH",
     )
     split: Words = Field(("train", "test"), description="splits to measure on")
     repeats: int = Field(10, ge=1, le=MAX_COUNT, description="repeats of each random edit, each with its own draws")

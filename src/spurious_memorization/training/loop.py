@@ -97,7 +97,7 @@ def _store_epoch(run: Run, epoch: int, network: nn.Module, training: Training) -
         run,
         epoch,
         network,
-        training.data,
+        training.measured,
         loss=config.loss,
         precision=config.precision,
         execution=training.execution,

@@ -28,7 +28,8 @@ class Training:
     Arguments:
         run: holds the predictions of the epochs up to now.
         config: the settings, expanded.
-        data: the data set.
+        data: the data set, without the samples that are left out.
+        measured: the data set on which the network is measured.
         model: the network that is trained.
         execution: device, workers, batch size of evaluation.
     """
@@ -36,6 +37,7 @@ class Training:
     run: Run
     config: TrainSettings
     data: Dataset
+    measured: Dataset
     model: nn.Module
     execution: TrainExecution
 

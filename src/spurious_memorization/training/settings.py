@@ -79,6 +79,9 @@ class TrainSettings(NetworkTraining):
         description=f"{', '.join(objective_names())}; with options as in pruned-contrast:mask=none,fraction=0.05",
     )
     start: str | None = Field(None, alias="from", description="start from another run: RUN or RUN@EPOCH")
+    leave_out: tuple[str, ...] = Field(
+        (), description="groups whose training samples are left out: the training of a twin for `transplant`"
+    )
     seed: int = Field(
         0, ge=0, le=MAX_SEED, description="seed of the starting weights, the order of samples and the augmentation"
     )

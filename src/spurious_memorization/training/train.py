@@ -67,7 +67,7 @@ def train(
     config = expanded(settings, data)
     execution = execution or TrainExecution()
     _check_options(config, execution)
-    _check_labels(data)
+    _check_labels(_without(data, config.leave_out))
     with run.writing():  # whatever the run holds is read here, so that it can't change meanwhile
         if run.exists and not resume:
             raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
@@ -82,7 +82,8 @@ def train(
             start = Start(build(network), run.record.trained_start, run.record.weights)
         model = start.model
         config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
-        training = Training(run=run, config=config, data=data, model=model, execution=execution)
+        part = _without(data, config.leave_out)
+        training = Training(run=run, config=config, data=part, measured=data, model=model, execution=execution)
         objective = build_objective(training)
         if checkpoint is None:
             objective.begin()
@@ -98,9 +99,9 @@ def train(
             weights=start.weights,
             trained_start=start.is_trained,
         )
-        _check_single_samples(config, data, model)
+        _check_single_samples(config, part, model)
         check_answers(model, data, execution)
-        _announce(run, config, data, model)
+        _announce(run, config, part, model)
         run.create(record)
         if execution.keep_pruned:
             pruned_run(run).create(record.model_copy(update={"settings": {**record.settings, "pruned": True}}))
@@ -154,6 +155,17 @@ def _check_options(config: TrainSettings, execution: TrainExecution) -> None:
     if execution.keep_pruned and not objective.prunes:
         raise UserError(f"--keep-pruned: {objective.name} prunes nothing: leave it out, or train with pruned-contrast")
     check_tracker(execution.log)
+
+
+def _without(data: Dataset, groups: tuple[str, ...]) -> Dataset:
+    """The data without the training samples of these groups.
+
+    Raises:
+        UserError: a group is unknown or has no training samples.
+    """
+    if not groups:
+        return data
+    return data.leaving_out(np.concatenate([data.train.of_group(name).index for name in groups]))
 
 
 def _check_labels(data: Dataset) -> None:
