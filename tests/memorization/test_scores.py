@@ -126,6 +126,9 @@ def test_other_settings_and_broken_files_are_refused(found: sm.MemorizationScore
         _ = sm.MemorizationScores(tmp_path).record
     with pytest.raises(sm.UserError, match=r"samples.parquet does not exist: run `spurmem memorization` again"):
         sm.MemorizationScores(tmp_path).scores()
+    (tmp_path / "memorization.json").write_text("{}")
+    with pytest.raises(sm.UserError, match=r"memorization.json is broken"):
+        _ = sm.MemorizationScores(tmp_path).record
     copy = tmp_path / "copy"
     for name, content in tiny.contents(found.path).items():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import re
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from ..atomic import write_parquet, write_text
 from ..console import log
@@ -25,9 +23,9 @@ from ..errors import UserError
 from ..locks import locked
 from ..networks.build import with_own_transform
 from ..runs.evaluate import check_answers, predict
-from ..runs.records import check_same_settings, data_record
+from ..runs.records import DataRecord, check_same_settings, data_record
 from ..runs.run import Run
-from ..stored_files import Columns, StoredFileError, is_stored, read_frame, read_json
+from ..stored_files import Columns, StoredFileError, checked_record, is_stored, read_frame, read_json
 from ..training.loop import train_in_memory
 from ..training.objective import Training
 from ..training.recipes import expanded
@@ -50,6 +48,20 @@ SAMPLES: Columns = {
     "group_name": "text",
     "minority": "flag",
 }
+
+
+class MemorizationRecord(BaseModel):
+    """What `memorization.json` holds.
+
+    Arguments:
+        settings: of the trainings.
+        data: on which the networks were trained.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    settings: MemorizationSettings
+    data: DataRecord
 
 
 @dataclass(frozen=True)
@@ -75,8 +87,8 @@ class MemorizationScores:
         return f"<MemorizationScores {self.path}>"
 
     @cached_property
-    def record(self) -> dict[str, Any]:
-        """The content of `memorization.json`: the settings, and the data.
+    def record(self) -> MemorizationRecord:
+        """The content of `memorization.json`.
 
         Raises:
             UserError: the file is missing or broken.
@@ -84,7 +96,7 @@ class MemorizationScores:
         file = self.path / "memorization.json"
         if not is_stored(file):
             raise UserError(f"{self.path} holds no memorization scores: make them with `spurmem memorization`")
-        return dict(read_json(file, REMEDY))
+        return checked_record(file, read_json(file, REMEDY), MemorizationRecord, REMEDY)
 
     def samples(self) -> pd.DataFrame:
         """The training samples, one row each: sample (index in the data set), path, label, group, group_name, minority.
@@ -211,10 +223,7 @@ def memorization_scores(
     data = with_own_transform(data, network_settings(config, data))
     resampled = resampled_groups(data, minority_only=settings.start is not None)
     result = MemorizationScores(out)
-    record = {
-        "settings": settings.model_dump(mode="json"),
-        "data": data_record(data, Path(folder), settings).model_dump(mode="json"),
-    }
+    record = MemorizationRecord(settings=settings, data=data_record(data, Path(folder), settings))
     with locked(result.path):
         _begin(result, record, data)
         missing = [number for number in range(settings.networks) if not result.has_answers(number)]
@@ -230,14 +239,12 @@ def memorization_scores(
     return result
 
 
-def _begin(result: MemorizationScores, record: dict[str, Any], data: Dataset) -> None:
+def _begin(result: MemorizationScores, record: MemorizationRecord, data: Dataset) -> None:
     """Begin the folder, or check that its networks were trained with the same settings. Their number may differ."""
     file = result.path / "memorization.json"
     if is_stored(file):
-        old, new = (copy.deepcopy(of) for of in (result.record, record))
-        for of in (old, new):
-            of["settings"].pop("networks", None)
-            of["data"].pop("folder", None)
+        may_differ = {"settings": {"networks"}, "data": {"folder"}}
+        old, new = (of.model_dump(mode="json", exclude=may_differ) for of in (result.record, record))
         check_same_settings(old, new, f"memorization {result.path}")
     train, source = data.train, data.source
     write_parquet(
@@ -253,7 +260,7 @@ def _begin(result: MemorizationScores, record: dict[str, Any], data: Dataset) ->
             }
         ),
     )
-    write_text(file, json.dumps(record, indent=2) + "\n")
+    write_text(file, record.model_dump_json(indent=2) + "\n")
 
 
 def _training_settings(settings: MemorizationSettings, data: Dataset) -> TrainSettings:

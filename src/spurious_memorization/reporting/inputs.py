@@ -93,7 +93,7 @@ def read_inputs(
 def _scores(folder: str | Path, runs: Sequence[Run]) -> MemorizationScores:
     scores = MemorizationScores(folder)
     for run in runs:
-        if run.record.data.fingerprint != scores.record["data"]["fingerprint"]:
+        if run.record.data.fingerprint != scores.record.data.fingerprint:
             raise UserError(f"{folder} holds the scores of other data than {run.path}: make them of its data folder")
     return scores
 
