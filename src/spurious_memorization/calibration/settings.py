@@ -13,7 +13,7 @@ class CalibrateSettings(Settings):
 
     memorizing: int = Field(44, ge=0, le=100_000, description="ordinary networks, asked about random units")
     never_trained: int = Field(94, ge=0, le=100_000, description="networks whose first layer was never trained")
-    features: int = Field(60, ge=0, le=100_000, description="networks with channels that hold a feature")
+    features: int = Field(110, ge=0, le=100_000, description="networks with channels that hold a feature")
     strong_plants: int = Field(
         70, ge=0, le=100_000, description="networks with memory plants of 30 points, and as many of 60 points"
     )

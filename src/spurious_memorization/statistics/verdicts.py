@@ -17,6 +17,9 @@ MIN_DIFFERENCE = 0.05
 """A set is called selective only from this difference of drops on, in accuracy."""
 MIN_OVERLAP = 0.5
 """At least this share of the minority must have majority samples of the same label and margin."""
+CONTRAST_LEVEL = 0.01
+"""Level of the test of the contrast itself. A channel that holds a feature must not be called memory: this test alone
+stands between the two, and its level is the rate of such errors. So it is stricter than the others."""
 MIN_CONTROLS = 19
 """With fewer null sets no p-value can reach 0.05."""
 
@@ -86,7 +89,7 @@ def answer_questions(
     elif damage is not None:
         is_localized = damage.p_localized <= LEVEL and accuracy_change < 0
         if not math.isnan(damage.p_memorizing) and not math.isnan(p_contrast):
-            is_memorizing = max(damage.p_memorizing, p_contrast) <= LEVEL and not is_unchanged
+            is_memorizing = damage.p_memorizing <= LEVEL and p_contrast <= CONTRAST_LEVEL and not is_unchanged
         if is_unchanged:
             reasons.append("training left these units as they were: they hold no samples")
     influential: bool | None = None

@@ -26,11 +26,6 @@ def p_influential(effects: pd.DataFrame) -> pd.Series:
     return effects[["p_adjusted", "p_beyond_norm"]].max(axis=1, skipna=False)
 
 
-def p_memorizing(effects: pd.DataFrame) -> pd.Series:
-    """The p-value that decides whether a set memorizes: the larger one of `p_memorizing` and `p_contrast`."""
-    return effects[["p_memorizing", "p_contrast"]].astype(float).max(axis=1, skipna=False)
-
-
 def findings(effects: pd.DataFrame, groups: pd.DataFrame | None = None) -> list[str]:
     """What was found about each minority group, and at last how the tests ended.
 
@@ -44,7 +39,7 @@ def findings(effects: pd.DataFrame, groups: pd.DataFrame | None = None) -> list[
     tests = effects[(effects["split"] == tested_split(effects)) & effects["minority"]]
     if tests.empty:
         return ["No minority group was measured, so there is no verdict."]
-    tests = tests.assign(p_influential=p_influential(tests), p_memorizing=p_memorizing(tests))
+    tests = tests.assign(p_influential=p_influential(tests))
     about = {} if groups is None else {row["group_name"]: row for row in groups.to_dict(orient="records")}
     found = []
     for name, of_group in tests.sort_values("group", kind="stable").groupby("group_name", sort=False):
@@ -111,8 +106,8 @@ def _figures(first: Mapping[str, Any]) -> str:
     )
     contrast = (
         f"the margins of its training samples fall {format_value(first['contrast'], 'signed')} further than those of "
-        f"unseen ones, and {format_value(first['matched_contrast'], 'signed')} further with sets of the same damage "
-        f"({p_text(first['p_memorizing'])})"
+        f"unseen ones ({p_text(first['p_contrast'])}), and {format_value(first['matched_contrast'], 'signed')} further "
+        f"with sets of the same damage ({p_text(first['p_memorizing'])})"
     )
     if first["verdict"] == "memorizing":
         return _sentence([text, f"it holds training samples: {contrast}"])

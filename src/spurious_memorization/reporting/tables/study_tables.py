@@ -8,7 +8,7 @@ import pandas as pd
 
 from ...studies.study import Study
 from ..wording import damage_matched_text, is_usual_source, null_sets_text, source_flag, with_names
-from .findings import FOUND, p_influential, p_memorizing, tested_split
+from .findings import FOUND, p_influential, tested_split
 from .number_formats import MISSING, Kind, format_value, interval, is_missing, p_text
 from .table import Column, Row, Table
 
@@ -185,13 +185,13 @@ def verdict_table(effects: pd.DataFrame, split: str) -> Table:
     rows = with_names(effects[(effects["split"] == split) & effects["minority"]])
     rows["found"] = rows["verdict"].isin(FOUND)
     rows["p_influential"] = p_influential(rows)
-    rows["p_memorizing"] = p_memorizing(rows)
     rows["further_drop"] = -rows["tested_accuracy_change"] - rows["matched_drop"]
     rows["further_contrast"] = rows["contrast"] - rows["matched_contrast"]
     figures: dict[str, tuple[str, Kind, str]] = {
         "tested_accuracy_change": ("1 accuracy change", "points", "p_influential"),
         "difference": ("2 extra drop vs. majority", "points", "p_selective"),
         "further_drop": ("3 vs. same damage: extra drop", "points", "p_localized"),
+        "contrast": ("contrast", "signed", "p_contrast"),
         "further_contrast": ("extra contrast", "signed", "p_memorizing"),
     }
     columns = [
@@ -200,7 +200,8 @@ def verdict_table(effects: pd.DataFrame, split: str) -> Table:
     ]
     columns.insert(2, Column(name="majority_change", heading="majority change", kind="points"))
     caption = [
-        "Accuracy is in points, on samples that did not select the units. The level of each test is 5 %.",
+        "Accuracy is in points, on samples that did not select the units. The level of each test is 5 %, that of the "
+        "contrast 1 %.",
         f"1: p among {_null_sets(rows)}." if (rows["n_controls"] > 0).any() else "",
         "2: compared with majority samples of the same label and margin, whose own change stands beside it.",
         f"3: compared with the median of random sets that disturb the network as much{_wide(rows)}. Contrast: how much "
