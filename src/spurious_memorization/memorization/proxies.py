@@ -28,14 +28,11 @@ def memorization_proxies(run: Run, data: Dataset | None = None, *, execution: Ex
         execution: device, batch size.
 
     Returns:
-        One row per training sample, with its index in the data set as index:
-
-        - loss: cross-entropy of the last epoch.
-        - epoch_learned: first epoch from which the sample stays correct until the end; one more than the last epoch if
-          there is none.
-        - first_error: norm of probabilities minus label after the first epoch (EL2N; Paul et al. 2021).
-        - gradient_norm: norm of the gradient of the loss by the weights and biases of the classifier head, at the last
-          epoch (GraNd of the last layer; Paul et al. 2021).
+        One row per training sample, with its index in the data set as index. The columns are loss (cross-entropy of the
+        last epoch), epoch_learned (first epoch from which the sample stays correct until the end; one more than the
+        last epoch if there is none), first_error (norm of probabilities minus label after the first epoch: EL2N; Paul
+        et al. 2021) and gradient_norm (norm of the gradient of the loss by the weights and biases of the classifier
+        head, at the last epoch: GraNd of the last layer).
 
     Raises:
         UserError: the run has no epoch of training, or a file of it is missing.
