@@ -33,6 +33,7 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
             "--jtt-upweights": "2",
         },
     ),
+    "memorization": (["data"], {"--out": "out", **TRAINING, "--networks": "2"}),
     "import": (["data"], {"--out": "out", "--model": NETWORK, "--weights": "weights.pth"}),
     "study": (
         ["run"],
