@@ -161,6 +161,7 @@ def test_piped_output_has_no_escape_codes_and_no_bar(squares: Path, tmp_path: Pa
         assert "class 0 with color 1" in done.stdout
 
 
+@pytest.mark.slow
 def test_output_into_an_encoding_without_signs(squares: Path) -> None:
     done = program("data", "check", str(squares), PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr

@@ -129,6 +129,7 @@ def test_controls_bring_verdicts(place: Path, capsys: Capture) -> None:
     assert {row["split"] for row in facts["rows"]} == {"test"}
 
 
+@pytest.mark.slow
 def test_the_command(place: Path, capsys: Capture) -> None:
     listed = tiny.spurmem(capsys, "reproduce", "--list")
     assert listed.status == 0

@@ -207,6 +207,7 @@ ROUNDS = sm.StudySettings(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_study_that_is_killed_between_rounds_goes_on(wide: sm.Run, squares: Path, tmp_path: Path) -> None:
     """It is killed when it writes the first random sets of any size of its second set. What was measured is not
     measured again, and the rest is bitwise the same."""
