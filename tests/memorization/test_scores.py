@@ -91,7 +91,12 @@ def test_the_table_of_scores(found: sm.MemorizationScores, squares: Path):
         assert groups.loc[name, "score"] == pytest.approx(of_group["score"].mean())
         assert groups.loc[name, "memorized"] == pytest.approx((of_group["score"] >= 0.25).mean())
         assert groups.loc[name, "n"] == len(of_group)
-        assert groups.loc[name, "standard_error"] >= 0
+        left_one_out = []
+        for k in range(len(answers)):
+            others = pd.concat([of for i, of in enumerate(answers) if i != k]).query("sample in @of_group['sample']")
+            shares = others.groupby(["sample", "is_in"])["correct"].mean().unstack()
+            left_one_out.append((shares[True] - shares[False]).mean())
+        assert groups.loc[name, "standard_error"] == pytest.approx(np.sqrt(3) * np.std(left_one_out))
     assert groups["minority"].tolist() == [False, True, True, False]
 
 

@@ -131,6 +131,36 @@ class MemorizationScores:
         Raises:
             UserError: fewer than two networks were trained, or a file is broken.
         """
+        samples, is_in, correct = self._all_answers()
+        return samples.assign(**vars(estimated_scores(is_in, correct)))
+
+    def groups(self) -> pd.DataFrame:
+        """Scores by group.
+
+        Returns:
+            One row per group with scores: group, group_name, minority, n, score (mean), standard_error (of the mean, by
+            the jackknife over networks; nan if they are too few), memorized (share of the samples with a score of at
+            least 0.25), accuracy_in, accuracy_out.
+        """
+        samples, is_in, correct = self._all_answers()
+        scores = samples.assign(**vars(estimated_scores(is_in, correct))).dropna(subset="score")
+        by_group = scores.groupby(["group", "group_name", "minority"], as_index=False)
+        means = by_group[["score", "accuracy_in", "accuracy_out"]].mean()
+        one_less = pd.DataFrame(
+            [
+                pd.Series(estimated_scores(is_in[rows], correct[rows]).score).groupby(samples["group"]).mean()
+                for rows in ~np.eye(len(is_in), dtype=bool)
+            ]
+        )
+        errors = np.sqrt((len(is_in) - 1) * one_less.var(ddof=0, skipna=False))
+        return means.assign(
+            n=by_group.size()["size"],
+            standard_error=errors[means["group"]].to_numpy(),
+            memorized=by_group["score"].agg(lambda of: (of >= MEMORIZED - 1e-9).mean())["score"],
+        )
+
+    def _all_answers(self) -> tuple[pd.DataFrame, NDArray[np.bool_], NDArray[np.bool_]]:
+        """The samples; whether each network was trained on each of them, and is correct, [networks, samples]."""
         numbers, samples = self.networks(), self.samples()
         if len(numbers) < 2:
             raise UserError(f"{self.path} holds {len(numbers)} networks: scores need two, so run the command again")
@@ -139,34 +169,7 @@ class MemorizationScores:
             if not of["sample"].equals(samples["sample"]):
                 raise StoredFileError(f"{self._answers_file(number)} has other samples: {REMEDY}")
         is_in, correct = (np.array([of[name].to_numpy(bool) for of in answers]) for name in ("is_in", "correct"))
-        return samples.assign(**vars(estimated_scores(is_in, correct)))
-
-    def groups(self) -> pd.DataFrame:
-        """Scores by group.
-
-        Returns:
-            One row per group with scores: group, group_name, minority, n, score (mean), standard_error (of the mean,
-            over networks), memorized (share of the samples with a score of at least 0.25), accuracy_in, accuracy_out.
-        """
-        scores = self.scores().dropna(subset="score")
-        keys = ["group", "group_name", "minority"]
-        by_group = scores.groupby(keys, as_index=False)
-        means = by_group[["score", "accuracy_in", "accuracy_out"]].mean()
-        return means.assign(
-            n=by_group.size()["size"],
-            standard_error=[self._error_of_mean(group) for group in means["group"]],
-            memorized=by_group["score"].agg(lambda of: (of >= MEMORIZED - 1e-9).mean())["score"],
-        )
-
-    def _error_of_mean(self, group: int) -> float:
-        """Standard error of a group's mean score, by the jackknife over networks; nan if they are too few."""
-        samples, numbers = self.samples(), self.networks()
-        here = (samples["group"] == group).to_numpy()
-        answers = [self.answers(number)[here] for number in numbers]
-        is_in, correct = (np.array([of[name].to_numpy(bool) for of in answers]) for name in ("is_in", "correct"))
-        kept = ~np.eye(len(numbers), dtype=bool)
-        means = np.array([pd.Series(estimated_scores(is_in[rows], correct[rows]).score).mean() for rows in kept])
-        return float(np.sqrt((len(means) - 1) * np.mean((means - means.mean()) ** 2)))
+        return samples, is_in, correct
 
     def save_answers(self, network: int, answers: pd.DataFrame) -> None:
         """Store the answers of one network."""

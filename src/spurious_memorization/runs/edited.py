@@ -13,6 +13,7 @@ from ..edits.apply import edited
 from ..edits.edit import Edit, EditSpec, parse_edit
 from ..edits.tensors import OtherState, tensors_of_edit
 from ..errors import UserError
+from ..networks.build import build
 from ..networks.names import UnitKind
 from ..networks.selection import Selection
 from ..networks.units import parse_units
@@ -49,7 +50,7 @@ def _twin(run: Run, source: str) -> Mapping[str, Tensor]:
     path, wanted = run_and_epoch(source)
     twin = Run(path)
     epoch = twin.choose_epoch(wanted)
-    twin.load(epoch, run.network(run.epochs()[0]), run.record.network.model)  # raises an error if it doesn't fit
+    twin.load(epoch, build(run.record.network), run.record.network.model)  # raises an error if it doesn't fit
     return twin.state(epoch)
 
 

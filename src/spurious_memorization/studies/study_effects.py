@@ -46,8 +46,8 @@ def study_effects(
         One row per selected set, split and group. The columns are: the set (criterion, traced_on, size, kind,
         parameters, unit, n_units, units), those of `compare_with_controls` (the accuracy change on all samples;
         `tested_accuracy_change` is the one on the null sets' samples), those of `verdict_columns`, norm_ratio (median
-        norm of the null sets over that of the set) drawn_from (how null sets
-        were drawn) and matched_from (how damage-matched sets were drawn).
+        norm of the null sets over that of the set), drawn_from (how null sets were drawn) and matched_from (how
+        damage-matched sets were drawn).
     """
     splits = list(dict.fromkeys(results["split"]))
     on_all = dict(iter(results[results["subset"] == "all"].groupby("split")))

@@ -62,9 +62,9 @@ def memorization(inputs: ReportInputs) -> Figure | None:
 def _bins(scores: pd.DataFrame) -> pd.DataFrame:
     """The number and the share of the samples of each group in each bin."""
     found = []
-    for (group, name, is_minority), here in scores.groupby(["group", "group_name", "minority"]):
+    for (_, name, is_minority), here in scores.groupby(["group", "group_name", "minority"]):
         n, _ = np.histogram(here["score"], EDGES)
-        of_group = {"group": name, "panel": group_title(str(name), bool(is_minority)), "number": group}
+        of_group = {"group": name, "panel": group_title(str(name), bool(is_minority))}
         found.append(pd.DataFrame({**of_group, "low": EDGES[:-1], "high": EDGES[1:], "n": n, "share": n / len(here)}))
     rows = pd.concat(found, ignore_index=True)
     return rows[rows["n"] > 0].reset_index(drop=True)
