@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One worker per core, each on one thread. A worker that runs out of tests takes over some of another one's.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 # Where codespell looks for misspelled and retired words.
-PAGES := README.md CHANGELOG.md docs src tests benchmarks scripts
+PAGES := README.md CHANGELOG.md docs src tests benchmarks scripts pretraining
 
 .PHONY: demo test check docs bench lint clean
 

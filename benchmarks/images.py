@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from spurious_memorization.datasets.synthbirds.drawing import draw_image
+from spurious_memorization.datasets.synthbirds.make import SHAPES
 
 SIZE = (460, 360)
 COUNTS = (3498, 184, 56, 1057)
@@ -23,7 +24,7 @@ def make_images(folder: Path) -> Path:
     rows = []
     for group, count in enumerate(COUNTS):
         y, a = divmod(group, 2)
-        originals = [draw_image(0, 0, 1000 * group + n, y, a, 512) for n in range(min(DRAWN, count))]
+        originals = [draw_image(0, 0, 1000 * group + n, SHAPES[y], a, 512) for n in range(min(DRAWN, count))]
         for n in range(count):
             name = f"{group}_{n:04d}.jpg"
             rows.append((name, y, a, "train"))

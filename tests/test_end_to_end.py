@@ -96,13 +96,15 @@ def test_an_imported_network_with_three_checkpoints(
 
 @pytest.mark.slow
 def test_a_small_demo(tmp_path: Path, capsys: Capture) -> None:
-    flags = ("--train=100", "--val=20", "--test=20", "--image-size=32", "--epochs=1", "--controls=2", "--per-group=5")
+    flags = ("--train=100", "--val=40", "--test=20", "--image-size=32", "--epochs=1", "--controls=2", "--per-group=5")
+    flags = (*flags, "--networks=2", "--network-epochs=1")
     said = tiny.spurmem(capsys, "demo", "--out", tmp_path / "demo", *flags, "--json")
     assert said.status == 0, said.err
     facts = json.loads(said.out)
     assert {row["split"] for row in facts["effects"]} == {"train", "test"}
-    names = {Path(file).name for file in facts["figures"]}
-    assert names == {"accuracy.png", "accuracy_changes.png", "layers.png", "comparison.png", "images.png"}
+    names = {Path(file).stem for file in facts["figures"]}
+    assert names == {"accuracy", "memorization", "accuracy_changes", "layers", "ablation", "comparison", "images"}
+    assert set(facts["controls"]) == {"positive", "negative"}
     assert Path(facts["report"]).is_file()
     for file in facts["figures"]:
         with Image.open(file) as figure:

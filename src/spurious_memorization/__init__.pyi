@@ -14,6 +14,7 @@ from .edits.edit import Edit
 from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
 from .errors import UserError
+from .memorization.only_memorized import only_memorized
 from .memorization.proxies import memorization_proxies, proxy_correlations
 from .memorization.scores import MemorizationScores, memorization_scores
 from .memorization.settings import MemorizationSettings
@@ -93,6 +94,7 @@ __all__ = [
     "mitigate",
     "nt_xent",
     "null_sets",
+    "only_memorized",
     "parse_units",
     "proxy_correlations",
     "pruned_units",

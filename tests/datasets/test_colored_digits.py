@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +126,3 @@ def test_digits_may_be_a_list_or_a_range() -> None:
 def test_impossible_settings_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         ColoredDigitsSettings(**wrong)
-
-
-def test_a_missing_scikit_learn_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(UserError, match=r"pip install spurious-memorization\[digits\]"):
-        make_colored_digits(tmp_path / "out", ColoredDigitsSettings(**SMALL))
-    assert not (tmp_path / "out").exists()

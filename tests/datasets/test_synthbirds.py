@@ -16,7 +16,7 @@ from spurious_memorization.datasets.folder import read_data
 from spurious_memorization.datasets.settings import SynthbirdsSettings
 from spurious_memorization.datasets.synthbirds import make as synthbirds
 from spurious_memorization.datasets.synthbirds.drawing import draw_image
-from spurious_memorization.datasets.synthbirds.make import make_synthbirds
+from spurious_memorization.datasets.synthbirds.make import SHAPES, make_synthbirds
 from spurious_memorization.errors import UserError
 
 SMALL: dict[str, Any] = {"train": 40, "val": 8, "test": 12, "image_size": 16}
@@ -91,7 +91,7 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(tmp_path: Path) -> None:
 
 def test_bird_and_place_are_drawn_independently() -> None:
     images = {
-        (kind, place): np.asarray(draw_image(0, 0, 7, kind, place, 64), dtype=float)
+        (kind, place): np.asarray(draw_image(0, 0, 7, SHAPES[kind], place, 64), dtype=float)
         for kind, place in itertools.product((0, 1), repeat=2)
     }
     for place in (0, 1):
@@ -101,8 +101,8 @@ def test_bird_and_place_are_drawn_independently() -> None:
 
 
 def test_images_of_any_size_show_the_same_scene() -> None:
-    small = draw_image(0, 2, 5, 1, 1, 32)
-    large = draw_image(0, 2, 5, 1, 1, 160)
+    small = draw_image(0, 2, 5, SHAPES[1], 1, 32)
+    large = draw_image(0, 2, 5, SHAPES[1], 1, 160)
     assert small.size == (32, 32)
     assert large.size == (160, 160)
     difference = np.asarray(small, dtype=float) - np.asarray(large.resize((32, 32), Image.Resampling.BOX), dtype=float)

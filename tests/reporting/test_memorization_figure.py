@@ -11,6 +11,7 @@ from report_page import Page
 
 import spurious_memorization as sm
 from spurious_memorization.reporting.figures.memorization import memorization
+from spurious_memorization.reporting.gallery.most_memorized import most_memorized_images
 from spurious_memorization.reporting.inputs import read_inputs
 
 Capture = pytest.CaptureFixture[str]
@@ -42,7 +43,15 @@ def test_the_report_shows_them(scores: sm.MemorizationScores, trained: sm.Run, t
     said = tiny.spurmem(capsys, "report", trained.path, "--out", page, "--memorization", scores.path)
     assert said.status == 0, said.err
     shown = Page(page)
-    assert "Which samples are memorized" in shown.text
+    assert "Most memorized training images" in shown.text
+    first = most_memorized_images(scores, sm.Run(trained.path).read_data())
+    for name, of_group in scores.scores().query("minority").groupby("group_name"):
+        highest = of_group.nlargest(6, "score")["score"].tolist()
+        labels = [float(image.label.split(" ")[0]) for image in first if image.group == name]
+        assert labels == pytest.approx(highest, abs=0.0051)
+    html = page.read_text(encoding="utf-8")
+    for image in first:
+        assert f'alt="{image.group}: score {image.label}" title="{image.path}"' in html
     assert f"spurmem figure memorization {trained.path} --memorization {scores.path}" in shown.text
     groups = scores.groups().set_index("group_name")
     for row in shown.tables["memorization"]:
@@ -50,7 +59,7 @@ def test_the_report_shows_them(scores: sm.MemorizationScores, trained: sm.Run, t
     assert len(shown.tables["memorization"]) == 4
     plain = tmp_path / "plain.html"
     sm.report([trained.path], plain)
-    assert "Which samples are memorized" not in Page(plain).text
+    assert "Most memorized training images" not in Page(plain).text
 
 
 def test_the_figure_as_a_file(scores: sm.MemorizationScores, trained: sm.Run, tmp_path: Path, capsys: Capture) -> None:

@@ -14,6 +14,30 @@ import tiny
 from browser import Opened, opened
 
 import spurious_memorization as sm
+from spurious_memorization.calibration.known_answers import KnownAnswers
+from spurious_memorization.demo.flow import CONTROLS_FILE
+
+CONTROLS = {
+    "seed": 0,
+    **{
+        control: {
+            "control": control,
+            "seed": 1,
+            "layer": "conv1",
+            "planted": ["conv1:1"] if control == "positive" else [],
+            "group": "lying with warm",
+            "n_sets": 3,
+            "verdict": "memorizing" if control == "positive" else "none",
+            "units": ["conv1:1"],
+            "train_change": -0.5 if control == "positive" else 0.0,
+            "unseen_change": 0.0,
+            "null_changes": [-0.1, 0.0, 0.0],
+            "p_memorizing": 0.01,
+        }
+        for control in ("positive", "negative")
+    },
+}
+"""Answers on both controls, so that no network needs to be trained for them."""
 
 NAMES = ("class 0 with color 0", "class 0 with color 1", "class 1 with color 0", "class 1 with color 1")
 
@@ -55,8 +79,11 @@ def test_no_error_and_no_request_leaves_the_page(shown: Opened, file: Path) -> N
 
 def test_every_figure_has_drawn(shown: Opened) -> None:
     places = shown.page.eval_on_selector_all("[data-chart]", "list => list.map(one => one.dataset.chart)")
-    assert places == ["accuracy", "accuracy_changes", "layers", "ablation"]
-    for name in places:
+    small, *large = places
+    assert small == "gap"
+    assert shown.page.locator("[data-chart=gap] svg").bounding_box()["height"] > 80
+    assert large == ["accuracy", "accuracy_changes", "layers", "ablation"]
+    for name in large:
         n = shown.page.eval_on_selector_all(f"[data-chart={name}] svg path", "list => list.length")
         assert n > 20, name
         box = shown.page.locator(f"[data-chart={name}] svg").bounding_box()
@@ -213,14 +240,26 @@ def test_names_of_data_stay_text(chromium: Any, hostile: sm.Run, tmp_path: Path)
 
 @pytest.mark.slow
 def test_the_report_of_a_demo(chromium: Any, tmp_path: Path, capsys: Any) -> None:
-    flags = ("--train=400", "--val=60", "--test=100", "--epochs=4", "--controls=19", "--per-group=10")
+    KnownAnswers.model_validate(CONTROLS).write(tmp_path / "demo" / CONTROLS_FILE)
+    flags = ("--train=200", "--val=60", "--test=100", "--epochs=2", "--networks=2", "--network-epochs=1")
+    flags = (*flags, "--controls=19", "--per-group=10")
     said = tiny.spurmem(capsys, "demo", "--out", tmp_path / "demo", *flags, "--json")
     assert said.status == 0, said.err
     report = Path(json.loads(said.out)["report"])
-    assert report == tmp_path / "demo" / "run" / "report.html"
+    assert report == tmp_path / "demo" / "report.html"
     assert report.stat().st_size < 5_000_000
     with opened(chromium, report) as page:
-        assert page.options("size") == ["", "1", "3"]
+        assert page.options("size") == ["", "1", "2", "3"]
+        cards = page.page.locator(".card")
+        assert [cards.nth(i).locator("svg").count() for i in range(cards.count())] == [1, 1, 1, 1]
+        sentences = cards.locator("p").all_inner_texts()
+        starts = ("Positive control: ", "Negative control: ", "waterbird on land is ", "With dfr, ")
+        assert all(
+            text.startswith((start, "landbird on water is ")) for text, start in zip(sentences, starts, strict=True)
+        )
+        for card in ("positive_control", "negative_control"):
+            zero = page.page.locator(f"[data-chart={card}] svg .mark-rule line")
+            assert zero.count() == 1
         for chooser, value in (("size", "1"), ("split", "test"), ("group", "waterbird on land")):
             before = page.marks("accuracy_changes")
             page.choose(chooser, value)

@@ -11,7 +11,8 @@ import pytest
 from report_page import NAMES, Page, in_words
 
 import spurious_memorization as sm
-from spurious_memorization.reporting.tables.findings import findings
+from spurious_memorization.calibration.rates import published_rates
+from spurious_memorization.reporting.tables.findings import findings, headline
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
@@ -161,9 +162,21 @@ def test_the_ablation_map(page: Page, studied: sm.Study) -> None:
         assert row["middle"] == pytest.approx(accuracy_changes.median())
 
 
-def test_the_finding_stands_first(page: Page, studied: sm.Study) -> None:
+def test_the_page_answers_its_questions_in_order(page: Page, studied: sm.Study) -> None:
     sentences = findings(studied.effects(), studied.groups())
     assert len(sentences) == 3
-    places = [page.text.index(sentence) for sentence in sentences]
-    assert places == sorted(places)
-    assert places[-1] < page.text.index("Right in training, wrong in test?")
+    first = headline(studied.effects(), studied.groups())
+    assert first in sentences
+    words = ["In short", "What does this network memorize?", first[:-1], "Is a group memorized?"]
+    words += ["Where in the network?", *sentences, "How sure is that?", "Which images?", "How this was made"]
+    places = [0]
+    for word in words:
+        places.append(page.text.index(word, places[-1]))
+
+
+def test_the_page_shows_the_rates_of_the_calibration(page: Page) -> None:
+    rows = {(row["question"], row["null"]): row for row in page.unnamed if "null" in row}
+    rate = published_rates().rates["never_trained_verdict"]
+    shown = rows["verdict memorizing", "layers that were never trained, by gradient"]
+    assert (shown["n"], shown["rate"]) == (rate.n, rate.value)
+    assert "They were not measured on your network." in page.text.replace("\n", " ")

@@ -16,6 +16,10 @@ NAMES = ("class 0 with color 0", "class 0 with color 1", "class 1 with color 0",
 """Groups of the tiny images."""
 
 
+UNNAMED = "unnamed"
+"""Tables that belong to no figure, such as the rates of the calibration."""
+
+
 class Page(HTMLParser):
     """What is in a page: its tables, its script's data, and every element."""
 
@@ -31,6 +35,7 @@ class Page(HTMLParser):
         self._within = ""
         self._json = ""
         self.feed(file.read_text(encoding="utf-8"))
+        self.unnamed = self.tables.pop(UNNAMED, [])
         self.data = json.loads(self._json)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -38,8 +43,9 @@ class Page(HTMLParser):
         self.elements[tag] += 1
         self.attributes.update(list(found))
         if tag == "table":
-            self._table, self._names = found["data-figure"] or "", []
-            self.tables[self._table], self.shown[self._table] = [], []
+            self._table, self._names = found.get("data-figure") or UNNAMED, []
+            self.tables.setdefault(self._table, [])
+            self.shown.setdefault(self._table, [])
         elif tag == "th":
             self._names.append(found["data-column"] or "")
         elif tag == "tr" and self._names:

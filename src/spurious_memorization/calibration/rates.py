@@ -1,9 +1,15 @@
-"""Rates of false answers, power, and the leaderboard of criteria, from the records of a calibration."""
+"""Rates of false answers, power, and the leaderboard of criteria, from the records of a calibration.
+
+`published_rates.json` holds the rates of the calibration in docs/calibration.md. Reports show them.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +92,29 @@ def false_rates(records: pd.DataFrame) -> dict[str, Rate]:
     given = [of if isinstance(of, dict) else {} for of in records["answers"]]
     rates = {row: false_rate([of[row] for of in given if row in of]) for row in NULL_ROWS}
     return {row: rate for row, rate in rates.items() if rate.networks}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PublishedRates:
+    """What a full calibration of this version printed.
+
+    Arguments:
+        command: the calibration.
+        rates: of false answers, by row.
+        power: as `power` returns it.
+    """
+
+    command: str
+    rates: dict[str, Rate]
+    power: pd.DataFrame
+
+
+@cache
+def published_rates() -> PublishedRates:
+    """The rates that come with this package."""
+    stored = json.loads((Path(__file__).parent / "published_rates.json").read_text(encoding="utf-8"))
+    rates = {row: Rate(**rate) for row, rate in stored["rates"].items()}
+    return PublishedRates(command=stored["command"], rates=rates, power=pd.DataFrame(stored["power"]))
 
 
 def power(records: pd.DataFrame) -> pd.DataFrame:

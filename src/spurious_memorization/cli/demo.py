@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import RenderableType
@@ -11,39 +11,50 @@ from rich.console import RenderableType
 from ..demo.settings import DemoSettings
 from .app import Answer
 
+if TYPE_CHECKING:
+    from ..calibration.known_answers import KnownAnswers
+
 
 def demo_command(
     *,
     out: Path = Path("demo"),
+    controls_only: Annotated[bool, Parameter(negative=())] = False,
     verbose: Annotated[bool, Parameter(negative=())] = False,
     settings: Annotated[DemoSettings | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Run every step on generated images: data, training, study and report. It takes minutes on a CPU.
+    """Show what the tool can do: two controls, data, training, scores, study, repair and report, in minutes on a CPU.
 
     Arguments:
-        out: folder for images, run, figures and report
+        out: folder for the controls, images, runs, figures and report
+        controls_only: run the positive and the negative control alone
         verbose: print every table, not only the finding; a finished demo is not run again
     """
-    from ..demo.flow import run_demo
-    from ..reporting.tables.findings import findings
+    from ..demo.flow import CONTROLS_FILE, run_controls, run_demo
+    from ..reporting.inputs import read_inputs
+    from ..reporting.page.in_short import cards, control_sentences
     from ..reporting.tables.run_tables import accuracy_table
     from ..reporting.tables.study_tables import all_study_tables, summary_table
 
+    settings = settings or DemoSettings()
+    if controls_only:
+        answers = run_controls(out, settings.seed)
+        return Answer(control_sentences(answers), _facts(answers))
     made = run_demo(out, settings)
     record, history, effects = made.run.record.data, made.run.history(), made.study.effects()
     last = made.run.choose_epoch("last")
     more: list[RenderableType] = []
     if verbose:
         more = [accuracy_table(history, last, record.groups, record.minority), *all_study_tables(made.study)]
+    runs = [made.run.path, made.repaired.path]
+    inputs = read_inputs(runs, memorization=made.scores.path, controls=out / CONTROLS_FILE)
     text: list[RenderableType] = [
-        *findings(effects, made.study.groups()),
+        *(card.sentence for card in cards(inputs)),
         summary_table(effects),
         *more,
         f"report {made.report}: open it in a browser",
-        f"images {made.data}, run {made.run.path}, study {made.study.path}, figures {out / 'figures'}",
-        f"next: spurmem trace {made.run.path} --criterion gradient; spurmem study {made.run.path} --help",
     ]
     facts = {
+        "controls": _facts(made.controls),
         "run": str(made.run.path),
         "study": str(made.study.path),
         "accuracy": history.query("epoch == @last").to_dict(orient="records"),
@@ -53,3 +64,9 @@ def demo_command(
         "report": str(made.report),
     }
     return Answer(text, facts)
+
+
+def _facts(answers: KnownAnswers) -> dict[str, Any]:
+    """Both answers, and whether they are right."""
+    both = {"positive": answers.positive, "negative": answers.negative}
+    return {name: {"is_right": of.is_right, **of.model_dump(mode="json")} for name, of in both.items()}

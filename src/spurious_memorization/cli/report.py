@@ -17,6 +17,7 @@ def report_command(
     study: str | None = None,
     data: Path | None = None,
     memorization: Path | None = None,
+    controls: Path | None = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Write the report: one page with figures, verdicts, images and settings, which opens without a network.
@@ -27,8 +28,11 @@ def report_command(
         study: name of the only study to show; all finished ones if not given
         data: the runs' data folder, if it was moved
         memorization: folder with memorization scores of the same data, which are shown, too
+        controls: file with the answers on a positive and a negative control, which are shown, too
     """
     from ..reporting.page.write_page import report
 
-    file = report(runs, out, study=study, data_folder=data, memorization=memorization, execution=execution)
+    file = report(
+        runs, out, study=study, data_folder=data, memorization=memorization, controls=controls, execution=execution
+    )
     return Answer([f"report {file}"], {"report": str(file)})

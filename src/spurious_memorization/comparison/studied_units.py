@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from ..controls.norms import norms_of_units
-from ..datasets.pseudo_minority import with_pseudo_minority
 from ..datasets.samples import Dataset
 from ..edits.edit import zero
 from ..engine.evaluate import evaluate
@@ -22,6 +21,7 @@ from ..runs.run import Run
 from ..settings import Execution
 from ..statistics.counts import count
 from ..studies.ablation import single_edits
+from ..studies.network import studied_data
 from ..studies.ranking_settings import RankingSettings
 from ..studies.rules import rules_of
 from ..studies.settings import StudySettings
@@ -77,8 +77,6 @@ def studied_run(run: Run, name: str, data: Dataset) -> StudiedRun:
     study = Study(run.path / "studies" / name)
     record = study.record
     settings = StudySettings.model_validate(record["settings"])
-    if settings.pseudo_minority is not None:
-        data = with_pseudo_minority(data, settings.pseudo_minority)
     return StudiedRun(
         run=run,
         epoch=record["epoch"],
@@ -86,7 +84,7 @@ def studied_run(run: Run, name: str, data: Dataset) -> StudiedRun:
         rankings=tuple(RankingSettings.model_validate(ranking) for ranking in record["rankings"]),
         loss=record["loss"],
         sets=tuple(_tracked_sets(run, study, settings, record["epoch"])),
-        data=data,
+        data=studied_data(data, settings),
     )
 
 

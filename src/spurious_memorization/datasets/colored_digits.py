@@ -11,7 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import UserError
 from .generated import begin_folder, finish_folder, save_images, spread_evenly
 from .samples import SPLITS
 from .settings import COLORS, ColoredDigitsSettings, parse_digits
@@ -38,7 +37,7 @@ def make_colored_digits(out: Path, settings: ColoredDigitsSettings | None = None
         image.
 
     Raises:
-        UserError: scikit-learn is not installed; `out` contains something else, or the same data with other settings,
+        UserError: `out` contains something else, or the same data with other settings,
             or it can't be written.
 
     Example:
@@ -69,10 +68,8 @@ def make_colored_digits(out: Path, settings: ColoredDigitsSettings | None = None
 
 def _scans() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The scans with pixel values from 0 to 1, [scans, 8, 8], and their digits, [scans]."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise UserError("colored-digits needs scikit-learn: run `pip install spurious-memorization[digits]`") from error
+    from sklearn.datasets import load_digits  # slow to import
+
     bundled = load_digits()
     return bundled.images / FULL_INK, bundled.target.astype(np.int64)
 

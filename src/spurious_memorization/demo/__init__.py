@@ -1,1 +1,1 @@
-"""The demo: every step on generated images, in minutes on a CPU."""
+"""The demo: a positive and a negative control, and every step on generated images, in minutes on a CPU."""

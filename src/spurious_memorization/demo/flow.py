@@ -1,23 +1,32 @@
-"""The demo: every step on generated images, from drawing them to the report."""
+"""The demo: two controls with a known answer, then every step on generated images, from drawing them to the report."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..calibration.known_answers import KnownAnswers, negative_control, positive_control
 from ..console import log
 from ..datasets.settings import SynthbirdsSettings
 from ..datasets.synthbirds.make import make_synthbirds
+from ..errors import UserError
+from ..memorization.scores import MemorizationScores, memorization_scores
+from ..memorization.settings import MemorizationSettings
 from ..reporting.figures.write_figures import draw_figures
 from ..reporting.page.write_page import report
 from ..reporting.settings import FigureSettings
 from ..runs.run import Run
+from ..stored_files import is_stored
 from ..studies.pipeline import study
 from ..studies.settings import StudySettings
 from ..studies.study import Study
+from ..training.find_objective import objective_from
 from ..training.settings import TrainSettings
 from ..training.train import train
 from .settings import DemoSettings
+
+CONTROLS_FILE = "controls.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,52 +34,125 @@ class Demo:
     """What the demo made.
 
     Arguments:
+        controls: the tool's answers on the positive and the negative control.
         data: the data folder.
         run: the run of the trained network.
+        scores: memorization scores of the training images.
         study: the study of that run.
+        repaired: the run whose head was fitted anew.
         figures: the figures of the report, as image files.
         report: the report page.
     """
 
+    controls: KnownAnswers
     data: Path
     run: Run
+    scores: MemorizationScores
     study: Study
+    repaired: Run
     figures: tuple[Path, ...]
     report: Path
 
 
 def run_demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo:
-    """Run every step on generated images: draw them, train a ResNet-18, study it, and write the report.
+    """Run every step on generated images, after two controls that show whether the tool works.
 
-    The study ranks the channels of the network, edits the first ones, and compares them with random ones of the same
-    layers. The same call continues a demo that was stopped.
+    The controls are small networks whose answer is known (see `known_answers`). Then images of birds are drawn, a
+    network is trained on them, its training images get memorization scores, a study selects channels, edits them and
+    compares them with random ones, and DFR repairs the network. All of this ends in a report. The same call continues a
+    demo that was stopped.
 
     Arguments:
-        out: folder for data, run and figures.
+        out: folder for the controls, data, runs and figures.
         settings: sizes and seed.
 
     Raises:
         UserError: the folder can't be written, or holds a demo with other settings.
     """
     settings, out = settings or DemoSettings(), Path(out)
-    log("1/4 drawing images of two kinds of birds on land and water")
+    steps = _Steps()
+    controls = _controls(out, settings.seed, steps)
+    steps.begin("drawing images of two kinds of birds on land and water")
     birds = SynthbirdsSettings(
         train=settings.train, val=settings.val, test=settings.test, image_size=settings.image_size, seed=settings.seed
     )
     make_synthbirds(out / "birds", birds)
-    log("2/4 training a ResNet-18 on these images")
-    training = TrainSettings(model="resnet18", epochs=settings.epochs, augment=False, seed=settings.seed)
-    run = train(out / "birds", out / "run", training, resume=True)
-    log("3/4 editing the first channels of each ranking, and random channels of the same layers")
+    steps.begin("training a small ResNet-18 on these images, by empirical risk minimization (ERM)")
+    training = TrainSettings(epochs=settings.epochs, seed=settings.seed)
+    run = train(out / "birds", out / "erm", training, resume=True)
+    steps.begin("memorization scores: training more such networks, each on a part of the images")
+    resampled = MemorizationSettings(networks=settings.networks, epochs=settings.network_epochs, seed=settings.seed)
+    scores = memorization_scores(out / "birds", out / "scores", resampled)
+    steps.begin("study: editing the first channels of two rankings, and random channels of the same layers")
     plan = StudySettings(
-        criterion=("weight_norm", "gradient"),
-        size=("1", "3"),
+        criterion=("ablation", "gradient"),
+        size=("1..3",),
         controls=settings.controls,
-        controls_on=("train",),
         per_group=settings.per_group,
         seed=settings.seed,
     )
     result = study(run, plan)
-    log("4/4 writing the report and its figures")
-    figures = draw_figures("all", [run.path], out / "figures", FigureSettings(format="png"))
-    return Demo(data=out / "birds", run=run, study=result, figures=tuple(figures), report=report([run.path]))
+    steps.begin("repair: fitting a new head on balanced validation images (DFR)")
+    repair = TrainSettings(objective=objective_from("dfr"), start=f"{run.path}@last", seed=settings.seed)
+    repaired = train(out / "birds", out / "dfr", repair, resume=True)
+    steps.begin("writing the report and its figures")
+    runs = [run.path, repaired.path]
+    figures = draw_figures("all", runs, out / "figures", FigureSettings(format="png"), memorization=scores.path)
+    page = report(runs, out / "report.html", memorization=scores.path, controls=out / CONTROLS_FILE)
+    return Demo(
+        controls=controls,
+        data=out / "birds",
+        run=run,
+        scores=scores,
+        study=result,
+        repaired=repaired,
+        figures=tuple(figures),
+        report=page,
+    )
+
+
+def run_controls(out: str | Path = "demo", seed: int = 0) -> KnownAnswers:
+    """Only the positive and the negative control of the demo.
+
+    Arguments:
+        out: folder for the answers; those that are there are read.
+        seed: of the networks.
+
+    Raises:
+        UserError: the folder can't be written, or holds answers of another seed.
+    """
+    return _controls(Path(out), seed, _Steps())
+
+
+def _controls(out: Path, seed: int, steps: _Steps) -> KnownAnswers:
+    file = out / CONTROLS_FILE
+    steps.begin("positive control: a network with memory planted in known channels")
+    if is_stored(file):
+        stored = KnownAnswers.read(file)
+        if stored.seed != seed:
+            raise UserError(f"{file} has seed {stored.seed}, not {seed}: choose another --out, or the same seed")
+        steps.begin("negative control: a network with a layer that was never trained")
+        return stored
+    positive = positive_control(seed)
+    steps.begin("negative control: a network with a layer that was never trained")
+    answers = KnownAnswers(seed=seed, positive=positive, negative=negative_control(seed))
+    answers.write(file)
+    return answers
+
+
+SECONDS = (20.0, 15.0, 8.0, 15.0, 35.0, 30.0, 4.0, 10.0)
+"""How long each step takes on two cores, about."""
+
+
+class _Steps:
+    """Announces each step, and how long the rest will take on this machine."""
+
+    def __init__(self) -> None:
+        self.number, self.started = 0, time.monotonic()
+
+    def begin(self, what: str) -> None:
+        done = sum(SECONDS[: self.number])
+        pace = (time.monotonic() - self.started) / done if done else 1.0
+        left = pace * sum(SECONDS[self.number :])
+        self.number += 1
+        log(f"{self.number}/{len(SECONDS)} {what}; about {left:.0f} s left")

@@ -21,9 +21,13 @@ from ..datasets.transforms import INTERPOLATIONS, ImageTransform
 from ..errors import UserError, first_line
 from ..settings import MAX_IMAGE_SIZE, Settings
 from ..user_functions import load_user_function
+from . import birds_resnet18
 from .checked import checked_network, in_float32
 from .head import head_names, name_head
 from .weights import load_exactly
+
+PACKAGED = (birds_resnet18.NAME,)
+"""Networks whose weights come with this package. timm knows them once this module is imported."""
 
 MAX_CLASSES = 2**15 - 1
 """Predicted classes are stored as 16-bit integers."""
@@ -68,8 +72,8 @@ def build(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool = Fals
 
     Arguments:
         settings: which network.
-        pretrained: True for timm's own download, or a state dict of the same architecture. A head with another number
-            of classes is not loaded and starts at random.
+        pretrained: True for the weights that timm or this package has for it, or a state dict of the same
+            architecture. A head with another number of classes is not loaded and starts at random.
 
     Raises:
         UserError: the name is unknown, the download fails, or the weights belong to another architecture.

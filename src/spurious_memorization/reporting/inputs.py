@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..calibration.known_answers import KnownAnswers
 from ..errors import UserError
 from ..memorization.scores import MemorizationScores
 from ..runs.run import Run
@@ -43,11 +44,13 @@ class ReportInputs:
         runs: in the order given.
         studies: of all runs; within a run, the latest study first.
         memorization: scores of the training samples; None if none are given.
+        controls: the tool's answers on a positive and a negative control; None if none are given.
     """
 
     runs: tuple[Run, ...]
     studies: tuple[FinishedStudy, ...]
     memorization: MemorizationScores | None = None
+    controls: KnownAnswers | None = None
 
     def by_run(self, rows_of: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
         """Rows of every run, with the run's name in the column `run`."""
@@ -60,7 +63,11 @@ class ReportInputs:
 
 
 def read_inputs(
-    runs: Sequence[str | Path], study: str | None = None, *, memorization: str | Path | None = None
+    runs: Sequence[str | Path],
+    study: str | None = None,
+    *,
+    memorization: str | Path | None = None,
+    controls: str | Path | None = None,
 ) -> ReportInputs:
     """Open runs and find their finished studies.
 
@@ -68,10 +75,11 @@ def read_inputs(
         runs: directories.
         study: name of the only study to show; all finished ones if not given.
         memorization: folder with memorization scores.
+        controls: file with the answers on a positive and a negative control.
 
     Raises:
         UserError: no run is given, one is given twice, a directory is no run, or no run has this study; the folder
-            holds no scores, or scores of other data.
+            holds no scores, or scores of other data; the file is missing or broken.
     """
     if not runs:
         raise UserError("no run is named: give its directory")
@@ -87,7 +95,8 @@ def read_inputs(
     if study is not None and not found:
         raise UserError(f"no finished study {study!r} in {', '.join(map(str, runs))}: `spurmem study` makes one")
     scores = None if memorization is None else _scores(memorization, opened)
-    return ReportInputs(runs=opened, studies=tuple(found), memorization=scores)
+    known = None if controls is None else KnownAnswers.read(Path(controls))
+    return ReportInputs(runs=opened, studies=tuple(found), memorization=scores, controls=known)
 
 
 def _scores(folder: str | Path, runs: Sequence[Run]) -> MemorizationScores:

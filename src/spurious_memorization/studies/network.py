@@ -13,6 +13,8 @@ from ..datasets.samples import Dataset
 from ..edits.edit import EditSpec
 from ..edits.tensors import OtherState, tensors_of_edit
 from ..errors import UserError
+from ..memorization.only_memorized import only_memorized
+from ..memorization.scores import MemorizationScores
 from ..networks.forward import choose_device
 from ..networks.names import UnitKind
 from ..runs.edited import other_state
@@ -49,7 +51,6 @@ def network_of_run(
     data: Dataset,
     epoch: int,
     *,
-    pseudo_minority: int | None = None,
     execution: Execution | None = None,
 ) -> StudiedNetwork:
     """A run's network of one epoch.
@@ -58,7 +59,6 @@ def network_of_run(
         run: whose network it is.
         data: on which it is studied, usually the run's own.
         epoch: of the network.
-        pseudo_minority: seed of the random subsets of the majority that replace the minority groups; None for none.
         execution: names the device.
 
     Raises:
@@ -66,7 +66,7 @@ def network_of_run(
     """
     return StudiedNetwork(
         model=run.network(epoch).to(choose_device((execution or Execution()).device)),
-        data=data if pseudo_minority is None else with_pseudo_minority(data, pseudo_minority),
+        data=data,
         epoch=epoch,
         other_state=other_state(run, epoch),
         run=run,
@@ -76,18 +76,30 @@ def network_of_run(
 def network_to_trace(
     run: Run, settings: TraceSettings, *, data_folder: Path | None = None, execution: Execution | None = None
 ) -> StudiedNetwork:
-    """A run's network and data as the settings of a trace or a study name them: epoch and pseudo-minority.
+    """A run's network and data as the settings of a trace or a study name them: epoch, minority, memorized samples.
 
     Raises:
-        UserError: the data are gone or others, or the run has no checkpoint of the epoch.
+        UserError: the data are gone or others, the run has no checkpoint of the epoch, or the memorization scores are
+            of other data.
     """
-    return network_of_run(
-        run,
-        run.read_data(data_folder),
-        run.choose_epoch(settings.epoch),
-        pseudo_minority=settings.pseudo_minority,
-        execution=execution,
-    )
+    data = studied_data(run.read_data(data_folder), settings)
+    return network_of_run(run, data, run.choose_epoch(settings.epoch), execution=execution)
+
+
+def studied_data(data: Dataset, settings: TraceSettings) -> Dataset:
+    """The data with the pseudo-minority of the settings, or with the memorized samples of the minority alone.
+
+    Raises:
+        UserError: both are asked for, or the memorization scores are of other data.
+    """
+    if settings.memorized_in is None:
+        return data if settings.pseudo_minority is None else with_pseudo_minority(data, settings.pseudo_minority)
+    if settings.pseudo_minority is not None:
+        raise UserError("--memorized-in needs the data's own minority groups: leave out --pseudo-minority")
+    scores = MemorizationScores(settings.memorized_in)
+    if scores.record.data.fingerprint != data.fingerprint():
+        raise UserError(f"{scores.path} holds the scores of other data: make them of the run's data folder")
+    return only_memorized(data, scores.scores(), settings.min_score)
 
 
 def network_in_memory(

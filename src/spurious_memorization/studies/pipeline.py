@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ..console import log
 from ..criteria.scores import Scores
-from ..datasets.pseudo_minority import with_pseudo_minority
 from ..datasets.samples import Dataset, checked_dataset
 from ..engine.evaluate import engine_for
 from ..engine.protocol import Engine
@@ -38,6 +37,7 @@ from .network import (
     network_of_other_run,
     network_of_run,
     network_to_trace,
+    studied_data,
 )
 from .other_epochs import effects_at_other_epochs
 from .plan import Edits, Variant, check_plan, pools_of, selected_variants
@@ -135,8 +135,7 @@ def study_in_memory(
     """
     model, data = checked_network(model), checked_dataset(data)
     settings = settings or StudySettings()
-    if settings.pseudo_minority is not None:
-        data = with_pseudo_minority(data, settings.pseudo_minority)
+    data = studied_data(data, settings)
     network = network_in_memory(model, data, older, twin)
     return _study(network, settings, MemoryStore(), name=None, engine=engine, execution=execution or Execution())
 

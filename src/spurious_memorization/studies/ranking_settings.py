@@ -29,6 +29,7 @@ class RankingSettings(Settings):
         half: of the samples, as in `Dataset.halves`; None for all.
         seed: of the criterion `random`, and of the halves.
         pseudo_minority: seed of the random subsets of the majority that replace the minority groups; None for none.
+        left_out: names the samples that take no part because of their memorization scores; None for none.
         ablated_with: only for `ablation`: all groups that are measured for the same ablation map. All samples of these
             groups are measured, and the same number of other samples of the same labels.
         screen: only for `ablation`: measure only this number of units, the first by `taylor`.
@@ -46,6 +47,7 @@ class RankingSettings(Settings):
     half: int | None = None
     seed: int = 0
     pseudo_minority: int | None = None
+    left_out: str | None = None
     ablated_with: tuple[str, ...] = ()
     screen: int | None = None
     precision: Precision = "float32"

@@ -9,6 +9,7 @@ from ..criteria.presets import TracingRules, tracing_rules
 from ..datasets.samples import SPLITS, Dataset
 from ..edits.edit import KINDS, EditSpec, parse_edit
 from ..errors import UserError
+from ..memorization.only_memorized import left_out_digest
 from ..networks.selection import Selection
 from ..user_functions import load_user_function
 from .ranking_settings import RankingSettings
@@ -59,6 +60,7 @@ def rankings_of(settings: TraceSettings, model: nn.Module, data: Dataset, epoch:
             select=rules.select,
             epoch=epoch,
             pseudo_minority=settings.pseudo_minority,
+            left_out=None if settings.memorized_in is None else left_out_digest(data),
             seed=settings.seed,
         )
         if not needs_samples(criterion):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -47,6 +48,10 @@ class TraceSettings(Settings):
         le=MAX_SEED,
         description="replace the minority groups by random subsets of the majority, drawn with this seed",
     )
+    memorized_in: Path | None = Field(
+        None, description="folder with memorization scores: of the minority groups, use memorized training samples only"
+    )
+    min_score: float = Field(0.25, ge=-1, le=1, description="the least memorization score of these samples")
     n_hardest: int = Field(
         200, ge=1, le=MAX_COUNT, description="use at most this number of the hardest samples of a group"
     )

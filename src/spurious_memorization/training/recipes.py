@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..datasets.samples import Dataset
+from ..datasets.synthbirds.make import SYNTHBIRDS
+from ..networks import birds_resnet18
 from .settings import TrainSettings
 
 _PAPER: dict[str, Any] = {
@@ -39,6 +41,17 @@ _SAGAWA: dict[str, Any] = {
 }
 """The ERM baseline of Sagawa et al. (2020), Distributionally Robust Neural Networks."""
 
+_BIRDS: dict[str, Any] = {
+    "weights": "package",
+    "epochs": 16,
+    "batch_size": 32,
+    "optimizer": "sgd",
+    "lr": 2e-3,
+    "momentum": 0.9,
+    "augment": False,
+}
+"""Training of `birds_resnet18` from the weights of this package. It was chosen on ERM on synthbirds alone."""
+
 _STANDARD: dict[str, dict[str, Any]] = {
     "waterbirds": {**_SAGAWA, "epochs": 300, "lr": 1e-3},
     "celeba": {**_SAGAWA, "epochs": 50, "lr": 1e-4},
@@ -48,13 +61,17 @@ _STANDARD: dict[str, dict[str, Any]] = {
 def expanded(settings: TrainSettings, data: Dataset) -> TrainSettings:
     """The settings with every value filled in that the user left open.
 
-    The values depend on the recipe, the layout of the data set, and the objective. The objective's own settings also
-    depend on the network: `ObjectiveSettings.expanded` fills them in.
+    The values depend on the recipe, the data set, the network and the objective. On synthbirds, the network is
+    `birds_resnet18` unless the settings name one. The objective's own settings also depend on the network:
+    `ObjectiveSettings.expanded` fills them in.
     """
+    if settings.recipe == "standard" and data.name == SYNTHBIRDS and "model" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"model": birds_resnet18.NAME})
     transformer = settings.model.startswith(("deit", "vit"))
     match settings.recipe:
         case "standard":
-            filled = dict(_STANDARD.get(data.layout, {}))
+            is_birds = settings.model == birds_resnet18.NAME
+            filled = dict(_BIRDS if is_birds else _STANDARD.get(data.layout, {}))
         case "paper-readme":
             filled = {**_PAPER, "weights": "timm", "epochs": 20 if data.layout == "celeba" else 40}
         case "paper-script":

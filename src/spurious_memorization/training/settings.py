@@ -40,9 +40,14 @@ class NetworkTraining(DataSettings):
     own data.
     """
 
-    model: str = Field("resnet18", description="a timm name, deit_tiny|small|base|large, or module:factory")
+    model: str = Field(
+        "resnet18", description="a timm name, birds_resnet18, deit_tiny|small|base|large, or module:factory"
+    )
     recipe: Recipe = Field("standard", description="sets the defaults, depending on the data set")
-    weights: str = Field("none", description="starting weights: none, timm (its download), or a file")
+    weights: str = Field(
+        "none",
+        description="starting weights: none, timm (its download), package (those of birds_resnet18), or a file",
+    )
     weight_key: str | None = Field(None, description="entry of --weights that holds the state dict")
     weight_format: WeightFormat = Field(
         "auto", description="of --weights: auto, plain, or research (the code of You et al., 2025)"

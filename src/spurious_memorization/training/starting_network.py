@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ..console import log
-from ..networks.build import NetworkSettings, build
+from ..errors import UserError
+from ..networks.build import PACKAGED, NetworkSettings, build
 from ..networks.head import head_names
 from ..networks.weights import StateDict, WeightFile, fit, read_weights, weight_file
 from ..runs.epochs import run_and_epoch
@@ -46,7 +47,13 @@ def starting_network(config: TrainSettings, network: NetworkSettings) -> Start:
         return Start(model, epoch > 0 or older.record.epoch_0_is_trained)
     if config.weights == "none":
         return Start(build(network), False)
-    if config.weights == "timm":
+    if config.weights == "package" and network.model not in PACKAGED:
+        raise UserError(
+            f"no weights of {network.model} come with this package: choose --model {PACKAGED[0]}, or other --weights"
+        )
+    if config.weights == "package":
+        log(f"weights: those that come with this package for {network.model}, learned on other kinds of birds")
+    if config.weights in ("timm", "package"):
         model = build(network, pretrained=True)
         return Start(model, vars(model)["pretrained_cfg"].get("num_classes") == network.n_classes)
     return _from_file(config, network)

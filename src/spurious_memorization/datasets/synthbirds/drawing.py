@@ -1,4 +1,4 @@
-"""Drawings of birds: two kinds that differ only in shape, on land or water. Everything random depends on a seed."""
+"""Drawings of birds of any shape, on land or water. Everything random depends on a seed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Color = tuple[int, int, int]
 Points = NDArray[np.float64]
 
 
-def draw_image(seed: int, split: int, number: int, kind: int, place: int, image_size: int) -> Image.Image:
+def draw_image(seed: int, split: int, number: int, shape: Shape, place: int, image_size: int) -> Image.Image:
     """One bird on one background.
 
     Arguments:
         seed, split, number: they determine all random numbers. Those of the bird don't depend on the place, and those
             of the place don't depend on the bird.
-        kind: 0 landbird, 1 waterbird.
+        shape: the ranges of the bird's shape.
         place: 0 land, 1 water.
         image_size: side in pixels.
 
@@ -32,7 +32,7 @@ def draw_image(seed: int, split: int, number: int, kind: int, place: int, image_
     supersampling = 3 if image_size <= 128 else 2
     size = image_size * supersampling
     image = (_draw_water if place else _draw_land)(place_draws, size).reduce(supersampling)
-    bird = _draw_bird(bird_draws, kind, size).reduce(supersampling)
+    bird = _draw_bird(bird_draws, shape, size).reduce(supersampling)
     image.paste(bird, mask=bird)
     return _photographed(place_draws, image)
 
@@ -157,8 +157,12 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Shape:
-    """The ranges in which the two kinds differ. `tail_lift` is in radians."""
+class Shape:
+    """The ranges from which the shape of a bird is drawn.
+
+    Lengths are in body lengths, `tail_lift` is in radians. `bill_waist` is the bill's depth in its middle, as a share
+    of the depth at its root.
+    """
 
     bill_length: Range
     bill_depth: Range
@@ -168,30 +172,6 @@ class _Shape:
     tail_length: Range
     tail_lift: Range
     webbed_feet: bool
-
-
-SHAPES = (
-    _Shape(
-        bill_length=(0.12, 0.18),
-        bill_depth=(0.08, 0.11),
-        bill_waist=0.62,
-        bill_tip=(0.0, 0.008),
-        neck=(0.02, 0.10),
-        tail_length=(0.34, 0.50),
-        tail_lift=(-0.25, 0.2),
-        webbed_feet=False,
-    ),
-    _Shape(
-        bill_length=(0.28, 0.38),
-        bill_depth=(0.045, 0.07),
-        bill_waist=0.5,
-        bill_tip=(0.035, 0.05),
-        neck=(0.16, 0.30),
-        tail_length=(0.12, 0.22),
-        tail_lift=(0.1, 0.5),
-        webbed_feet=True,
-    ),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,9 +209,8 @@ class _Head:
     look: float
 
 
-def _draw_bird(rng: Generator, kind: int, size: int) -> Image.Image:
-    """A bird of a kind on a transparent canvas."""
-    shape = SHAPES[kind]
+def _draw_bird(rng: Generator, shape: Shape, size: int) -> Image.Image:
+    """A bird on a transparent canvas."""
     mirrored = bool(rng.random() < 0.5)
     pose = _Pose(
         size=size,
@@ -261,7 +240,7 @@ def _draw_bird(rng: Generator, kind: int, size: int) -> Image.Image:
     return image
 
 
-def _outline(rng: Generator, pose: _Pose, shape: _Shape, depth: float, head: _Head) -> Image.Image:
+def _outline(rng: Generator, pose: _Pose, shape: Shape, depth: float, head: _Head) -> Image.Image:
     """Body, tail, neck and head as a mask."""
     mask = Image.new("L", (pose.size, pose.size))
     draw = ImageDraw.Draw(mask)
@@ -328,7 +307,7 @@ def _draw_wing(rng: Generator, draw: ImageDraw.ImageDraw, pose: _Pose, coat: Col
             draw.line(pose.place(line), bar, max(1, round(pose.length * 0.03)))
 
 
-def _draw_bill(rng: Generator, draw: ImageDraw.ImageDraw, pose: _Pose, shape: _Shape, head: _Head, tone: Color) -> None:
+def _draw_bill(rng: Generator, draw: ImageDraw.ImageDraw, pose: _Pose, shape: Shape, head: _Head, tone: Color) -> None:
     ahead, up = _towards(head.look), _towards(head.look + pi / 2)
     root = head.middle + ahead * head.radius * 0.8
     end = root + ahead * (rng.uniform(*shape.bill_length) + 0.2 * head.radius)
@@ -340,7 +319,7 @@ def _draw_bill(rng: Generator, draw: ImageDraw.ImageDraw, pose: _Pose, shape: _S
     draw.polygon(pose.place(_disc(end - ahead * tip * 0.5, tip * 1.15)), tone)
 
 
-def _draw_legs(rng: Generator, draw: ImageDraw.ImageDraw, pose: _Pose, shape: _Shape, tone: Color) -> None:
+def _draw_legs(rng: Generator, draw: ImageDraw.ImageDraw, pose: _Pose, shape: Shape, tone: Color) -> None:
     """Two legs. They are upright for every angle of the body."""
     upright = replace(pose, angle=0.0)
     width, height = max(1, round(pose.length * 0.035)), rng.uniform(0.4, 0.54)

@@ -18,10 +18,36 @@ from ..generated import BALANCED, begin_folder, check_room, finish_folder, save_
 from ..samples import SPLITS
 from ..settings import SynthbirdsSettings
 from ..tables import DatasetDescription
-from .drawing import draw_image
+from .drawing import Shape, draw_image
 
+SYNTHBIRDS = "synthbirds"
+"""The name of the data set."""
 KINDS = ("landbird", "waterbird")
 PLACES = ("land", "water")
+
+SHAPES = (
+    Shape(
+        bill_length=(0.174, 0.234),
+        bill_depth=(0.069, 0.099),
+        bill_waist=0.584,
+        bill_tip=(0.012, 0.020),
+        neck=(0.07, 0.15),
+        tail_length=(0.265, 0.425),
+        tail_lift=(-0.15, 0.30),
+        webbed_feet=False,
+    ),
+    Shape(
+        bill_length=(0.226, 0.326),
+        bill_depth=(0.056, 0.081),
+        bill_waist=0.536,
+        bill_tip=(0.023, 0.038),
+        neck=(0.11, 0.25),
+        tail_length=(0.195, 0.295),
+        tail_lift=(0.0, 0.40),
+        webbed_feet=True,
+    ),
+)
+"""The shapes of the two kinds. Some of their ranges overlap, so that no single part of the bird tells the kind."""
 
 
 def make_synthbirds(out: Path, settings: SynthbirdsSettings | None = None) -> pd.DataFrame:
@@ -51,17 +77,19 @@ def make_synthbirds(out: Path, settings: SynthbirdsSettings | None = None) -> pd
     settings = settings or SynthbirdsSettings()
     check_room(out, settings.train + settings.val + settings.test)
     plan = _plan(settings)
-    begin_folder(out, "synthbirds", settings.model_dump(mode="json"))
+    begin_folder(out, SYNTHBIRDS, settings.model_dump(mode="json"))
 
     def draw(row: Any) -> Image.Image:
-        return draw_image(settings.seed, SPLITS.index(row.split), row.number, row.y, row.place, settings.image_size)
+        return draw_image(
+            settings.seed, SPLITS.index(row.split), row.number, SHAPES[row.y], row.place, settings.image_size
+        )
 
     save_images(out, list(plan.itertuples()), draw, label="drawing birds", seconds_each=0.0045)
     if settings.layout == "waterbirds":
-        description = DatasetDescription(name="synthbirds", image_size=settings.image_size, resize=settings.image_size)
+        description = DatasetDescription(name=SYNTHBIRDS, image_size=settings.image_size, resize=settings.image_size)
         return finish_folder(out, waterbirds_table(plan), description)
     description = DatasetDescription(
-        name="synthbirds",
+        name=SYNTHBIRDS,
         image_size=settings.image_size,
         classes=KINDS,
         attributes={"a": PLACES},

@@ -20,6 +20,9 @@ SELECTED = "selected set, on its null sets' samples"
 WHOLE = "selected set, on all samples, 95 % interval"
 NULL_SETS = "null sets (area: how many)"
 
+WIDTH = (-0.5, 0.1)
+"""Accuracy changes that the figure shows in any case."""
+
 CHOOSERS = ("run", "study", "split", "edit", "criterion", "size", "group")
 KEYS = list(CHOOSERS)
 
@@ -42,7 +45,12 @@ def accuracy_changes(inputs: ReportInputs) -> Figure | None:
         ),
     )
     shape = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=kinds, range=["diamond", "square", "circle"]))
-    place = alt.X("accuracy_change:Q", title="accuracy change", axis=alt.Axis(format="+.0%", tickCount=5))
+    place = alt.X(
+        "accuracy_change:Q",
+        title="accuracy change",
+        axis=alt.Axis(format="+.0%", tickCount=5),
+        scale=alt.Scale(domain=_domain(rows)),
+    )
     tooltip = [
         alt.Tooltip("set:N"),
         alt.Tooltip("group:N"),
@@ -162,6 +170,13 @@ def verdicts(inputs: ReportInputs) -> Figure | None:
         ),
         choosers=CHOOSERS,
     )
+
+
+def _domain(rows: pd.DataFrame) -> list[float]:
+    """The scale of accuracy changes. It is wide, so that small effects look small."""
+    drawn = rows[["accuracy_change", "low", "high"]].astype(float)
+    low, high = WIDTH
+    return [min(low, float(np.nanmin(drawn))), max(high, float(np.nanmax(drawn)))]
 
 
 def _sources(inputs: ReportInputs) -> str:

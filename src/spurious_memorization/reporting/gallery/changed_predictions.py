@@ -23,6 +23,7 @@ from ...studies.selected_sets import SelectedSet
 from ...studies.study import Study
 from ..inputs import FinishedStudy, ReportInputs
 from ..tables.findings import tested_split
+from .most_memorized import MemorizedImage, most_memorized_images
 from .top_activating import stored_top_activating
 
 
@@ -94,10 +95,12 @@ class Gallery:
 
     Arguments:
         items: of each study with images; those that change the most minority predictions come first.
+        memorized: the training images with the highest memorization scores, with the data set that has them.
         reasons: for each run without images, the reason.
     """
 
     items: tuple[GalleryItem, ...]
+    memorized: tuple[tuple[MemorizedImage, Dataset], ...]
     reasons: Mapping[str, str]
 
 
@@ -125,7 +128,11 @@ def make_gallery(inputs: ReportInputs, data_folder: Path | None = None, executio
             raise
         except UserError as error:
             reasons[str(run.path)] = str(error)
-    return Gallery(items=tuple(found), reasons=reasons)
+    memorized: tuple[tuple[MemorizedImage, Dataset], ...] = ()
+    if inputs.memorization is not None and opened:
+        data = next(iter(opened.values()))
+        memorized = tuple((image, data) for image in most_memorized_images(inputs.memorization, data))
+    return Gallery(items=tuple(found), memorized=memorized, reasons=reasons)
 
 
 def gallery_items(finished: FinishedStudy, data: Dataset, execution: Execution | None = None) -> list[GalleryItem]:

@@ -15,6 +15,7 @@ import vl_convert
 from markupsafe import Markup
 
 from ...atomic import write_text
+from ...calibration.rates import published_rates
 from ...console import log
 from ...runs.records import versions
 from ...runs.run import Run
@@ -23,10 +24,13 @@ from ..figures.all_figures import FIGURES
 from ..figures.colors import CONFIG
 from ..figures.figure import CHOOSERS, ONE_AT_A_TIME, Figure, command
 from ..gallery.changed_predictions import Gallery, make_gallery
+from ..gallery.thumbnails import thumbnail
 from ..inputs import ReportInputs, read_inputs
+from ..tables.calibration_tables import false_rate_table, power_table
 from ..tables.findings import findings
 from ..tables.html import html_table
-from .page_data import figure_data, gallery_data, script_json
+from .in_short import cards
+from .page_data import SIDE, figure_data, gallery_data, script_json
 
 LABELS = {"map": "ablation map", "criterion": "selected by", "size": "size of the set"}
 """Labels of choosers that differ from their names."""
@@ -39,6 +43,7 @@ def report(
     study: str | None = None,
     data_folder: Path | None = None,
     memorization: str | Path | None = None,
+    controls: str | Path | None = None,
     execution: Execution | None = None,
 ) -> Path:
     """Write the report of one or several runs: a self-contained HTML file.
@@ -53,6 +58,7 @@ def report(
         study: name of the only study to show; all finished ones if not given.
         data_folder: where the runs' data are now, if they were moved.
         memorization: folder with memorization scores of the same data.
+        controls: file with the answers on a positive and a negative control, as `spurmem demo` makes it.
         execution: of the pass over the training images.
 
     Returns:
@@ -66,7 +72,7 @@ def report(
         sm.report(["runs/first"])
         ```
     """
-    inputs = read_inputs(runs, study, memorization=memorization)
+    inputs = read_inputs(runs, study, memorization=memorization, controls=controls)
     file = Path(out) if out is not None else inputs.runs[0].path / "report.html"
     gallery = make_gallery(inputs, data_folder, execution)
     for run, reason in gallery.reasons.items():
@@ -78,19 +84,24 @@ def report(
 def page(inputs: ReportInputs, gallery: Gallery) -> str:
     """The page as HTML."""
     figures = {name: made for name, make in FIGURES.items() if (made := make(inputs)) is not None}
+    first_screen = cards(inputs)
+    drawn = {**figures, **{card.figure.name: card.figure for card in first_screen}}
     shown = gallery_data(gallery.items)
     data = {
         "config": CONFIG,
         "choosers": CHOOSERS,
         "runs": [str(run.path) for run in inputs.runs],
-        "figures": {name: figure_data(figure) for name, figure in figures.items() if figure.chart is not None},
+        "figures": {name: figure_data(figure) for name, figure in drawn.items() if figure.chart is not None},
         "gallery": shown,
     }
     scripts = {"vega": _vega(), "code": _template_text("page.js"), "data": script_json(data)}
     parts = {
         "runs": [str(run.path) for run in inputs.runs],
+        "cards": first_screen,
         "figures": figures,
+        "rates": _published_rates(),
         "gallery": gallery,
+        "memorized": [(image, thumbnail(data, image.sample, SIDE)) for image, data in gallery.memorized],
         "left_out": shown["left_out"],
         "findings": _findings(inputs),
         "choosers": [(name, LABELS.get(name, name)) for name in CHOOSERS],
@@ -146,6 +157,13 @@ def _findings(inputs: ReportInputs) -> list[tuple[Mapping[str, str], list[str]]]
             none = f"This network has no finished study yet: `spurmem study {run.path}` measures edits of it."
             found.append(({"run": str(run.path)}, [none]))
     return found
+
+
+def _published_rates() -> dict[str, Any]:
+    """How often this version is wrong where the answer is known: tables, and the command that made them."""
+    published = published_rates()
+    tables = [false_rate_table(published.rates), power_table(published.power)]
+    return {"command": published.command, "tables": [(table, Markup(table.html())) for table in tables]}
 
 
 def _commands(inputs: ReportInputs, figures: Mapping[str, Figure]) -> dict[str, str]:

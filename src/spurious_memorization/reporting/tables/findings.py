@@ -47,6 +47,25 @@ def findings(effects: pd.DataFrame, groups: pd.DataFrame | None = None) -> list[
     return [*found, _how_tests_ended(tests)]
 
 
+def headline(effects: pd.DataFrame, groups: pd.DataFrame) -> str | None:
+    """The sentence on the most memorized minority group: whether it is memorized, and where.
+
+    Arguments:
+        effects: of a study.
+        groups: its groups, as `Study.groups` gives them.
+
+    Returns:
+        The sentence; None if no minority group was measured in training and on unseen samples.
+    """
+    tests = effects[(effects["split"] == tested_split(effects)) & effects["minority"]]
+    known = groups[groups["group_name"].isin(tests["group_name"]) & groups["difference"].notna()]
+    if known.empty:
+        return None
+    about = known.loc[known["difference"].idxmax()]
+    of_group = tests[tests["group_name"] == about["group_name"]]
+    return _of_group(str(about["group_name"]), of_group.assign(p_influential=p_influential(of_group)), about)[0]
+
+
 def _of_group(name: str, tests: pd.DataFrame, about: Mapping[str, Any] | None) -> list[str]:
     """The sentences on one group: the answer and, if there is a critical set, its figures."""
     memorized, head = _is_memorized(name, about)

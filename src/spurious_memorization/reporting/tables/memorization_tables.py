@@ -33,9 +33,14 @@ def memorization_table(groups: pd.DataFrame, n_networks: int) -> Table:
     )
 
 
+def most_memorized(scores: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The `n` rows with the highest scores, the highest first."""
+    return scores.dropna(subset="score").sort_values(["score", "sample"], ascending=[False, True]).head(n)
+
+
 def most_memorized_table(scores: pd.DataFrame, n: int) -> Table:
     """The samples with the highest scores."""
-    rows = scores.dropna(subset="score").sort_values(["score", "sample"], ascending=[False, True]).head(n)
+    rows = most_memorized(scores, n)
     paths = zip(rows["path"], rows["sample"], strict=True)
     rows = rows.assign(name=[path if isinstance(path, str) else f"sample {index}" for path, index in paths])
     return Table(

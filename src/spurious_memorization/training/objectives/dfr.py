@@ -59,7 +59,6 @@ class Dfr(Objective[DfrSettings]):
 
     @classmethod
     def check_data(cls, settings: DfrSettings, data: Dataset) -> None:
-        check_sklearn()
         fitting, _ = val_halves(data)
         check_group_samples(fitting)
 
@@ -177,18 +176,6 @@ def features_of(model: nn.Module, samples: Samples, precision: Precision, execut
                 finite(values, batch.index, "the network that dfr starts from", source=samples.dataset.source)
             found.append(features.cpu().double().numpy())
     return np.concatenate(found)
-
-
-def check_sklearn() -> None:
-    """Check that scikit-learn is installed.
-
-    Raises:
-        UserError: it is not.
-    """
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise UserError("dfr needs scikit-learn: pip install 'spurious-memorization[mitigation]'") from error
 
 
 def _regression(x: Floats, y: NDArray[np.int64], strength: float) -> tuple[Floats, Floats]:
