@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=birds_resnet18.WEIGHTS, help="the file")
     parser.add_argument("--images", type=int, default=20_000, help="images of birds")
     parser.add_argument("--species", type=int, default=40, help="kinds of birds")
-    parser.add_argument("--epochs", type=int, default=24, help="passes over the images")
+    parser.add_argument("--epochs", type=int, default=20, help="passes over the images")
     parser.add_argument("--seed", type=int, default=0, help="seed of species, images and training")
     given = parser.parse_args()
 

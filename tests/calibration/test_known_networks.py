@@ -21,6 +21,7 @@ from spurious_memorization.calibration.plants import (
     feature_plant,
     memorizing,
     memory_plant,
+    memory_twin,
     never_trained,
     polysemantic,
 )
@@ -159,3 +160,36 @@ def test_the_truth_holds_in_each_kind(kind: str, family):
     if known.units is not None:
         without = sm.edits.edited(known.model, sm.edits.zero(known.units))
         assert known.after == accuracies(without, known.data.train)
+
+
+@pytest.mark.slow
+def test_a_transplant_removes_planted_memory_and_nothing_else():
+    """The channels of the plant get the weights of a twin that was trained without the held samples."""
+    known = memory_plant("resnet", 3, 60)
+    assert known.is_accepted
+    twin = memory_twin("resnet", 3, 60, branch=2).state_dict()
+    changed = sm.edits.edited(known.model, sm.edits.transplant(known.units, twin))
+    train, name = known.data.train, known.data.groups.names[known.group]
+    held, others = train.at(np.sort(known.held)), train.at(np.setdiff1d(train.index, known.held))
+    assert accuracies(known.model, held)[name] >= 0.9
+    assert accuracies(changed, held)[name] <= 0.1
+    before, after = accuracies(known.model, others), accuracies(changed, others)
+    assert all(abs(before[group] - after[group]) <= 0.02 for group in before)
+    unseen = known.data.test
+    before, after = accuracies(known.model, unseen), accuracies(changed, unseen)
+    assert all(abs(before[group] - after[group]) <= 0.05 for group in before)
+
+
+def test_a_transplant_of_channels_that_were_never_trained_has_no_effect():
+    known = never_trained("resnet", 0, epochs=1)
+    twin = never_trained("resnet", 0, epochs=2).model.state_dict()
+    changed = sm.edits.edited(known.model, sm.edits.transplant(known.units, twin))
+    inputs = known.data.test.batch().inputs
+    assert torch.equal(changed(inputs), known.model(inputs))
+
+
+def test_a_twin_is_the_same_network_until_the_branch():
+    whole = memory_plant("deit", 5, 30, epochs=2).model.state_dict()
+    same, other = (memory_twin("deit", 5, 30, branch, epochs=2).state_dict() for branch in (2, 1))
+    assert all(torch.equal(whole[name], same[name]) for name in whole)
+    assert any(not torch.equal(whole[name], other[name]) for name in whole)

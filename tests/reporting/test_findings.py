@@ -90,6 +90,21 @@ def test_a_critical_set() -> None:
     assert last == "Verdicts of 2 tests: 1 critical, 1 none."
 
 
+def test_a_transplant_of_the_same_units_is_a_second_test() -> None:
+    transplant = {"kind": "transplant", "tested_accuracy_change": -0.2, "verdict": "memorizing", "difference": 0.1}
+    unseen = {**transplant, "split": "test", "selected_set": 1, "accuracy_change": -0.01, "verdict": "none"}
+    rows = effects({"verdict": "memorizing", "difference": 0.5}, transplant, {})
+    rows.loc[2] = {**rows.loc[1].to_dict(), **unseen}
+    *_, second, last = findings(rows, groups({}))
+    assert second == (
+        "A second test gives these units the weights of a twin that was trained without the samples: -20.0 points on "
+        "training samples (p = 0.003), -1.0 points on unseen ones; verdict memorizing."
+    )
+    assert last == "Verdicts of 2 tests: 2 memorizing."
+    others = rows.assign(units=["conv1:5", "conv1:6", "conv1:6"])
+    assert not any("A second test" in sentence for sentence in findings(others, groups({})))
+
+
 def test_the_strongest_set_is_a_memorizing_one() -> None:
     first, figures, last = findings(
         effects(

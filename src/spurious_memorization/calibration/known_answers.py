@@ -32,8 +32,9 @@ POINTS = 60
 MAX_ATTEMPTS = 5
 """Networks that are trained for the positive control, until the measured accuracies say that one holds its plant."""
 
-SETTINGS = StudySettings(criterion=("ablation",), size=("1..3",), controls=199, per_group=30)
-"""How both networks are asked about. The negative control is asked about the layer that was never trained."""
+SETTINGS = StudySettings(criterion=("ablation",), size=("1..3",), controls=99, controls_on=("train",), per_group=30)
+"""How both networks are asked about: one minority group of each. The negative control is asked about the layer that was
+never trained."""
 
 STRENGTHS = ("none", "no verdict", "selective", "influential", "critical", "memorizing")
 """Verdicts from the weakest to the strongest."""
@@ -52,7 +53,7 @@ class KnownAnswer(BaseModel):
         group: the minority group of the strongest set.
         n_sets: tests of the study: selected sets and minority groups.
         verdict: the strongest of all verdicts.
-        units: the set that got it, the smallest one of those.
+        units: the set that got it; of several, the one with the largest drop.
         train_change, unseen_change: the change of the group's accuracy without these units, in training on the samples
             that did not select them, and on unseen samples.
         null_changes: the same in training, for each null set.
@@ -141,8 +142,10 @@ def negative_control(seed: int) -> KnownAnswer:
         seed: of the network.
     """
     random = derived_seed(seed, "negative control") % 2**31
-    of_layer = SETTINGS.model_copy(update={"tensors": (FIRST_LAYER[FAMILY][0],)})
-    return _asked("negative", never_trained(FAMILY, random), random, of_layer)
+    known = never_trained(FAMILY, random)
+    group = known.data.groups.names[known.data.minority[0]]
+    of_layer = SETTINGS.model_copy(update={"tensors": (FIRST_LAYER[FAMILY][0],), "group": (group,)})
+    return _asked("negative", known, random, of_layer)
 
 
 def _asked(
@@ -185,10 +188,10 @@ def _asked(
 
 
 def _strongest(tests: pd.DataFrame) -> pd.Series:
-    """The test with the strongest verdict; of several, that of the smallest set, then that with the largest drop."""
+    """The test with the strongest verdict; of several, that with the largest drop."""
     ranked = tests.assign(strength=[STRENGTHS.index(verdict) for verdict in tests["verdict"]])
-    order = ["strength", "n_units", "tested_accuracy_change"]
-    return ranked.sort_values(order, ascending=[False, True, True], kind="stable").iloc[0]
+    order = ["strength", "tested_accuracy_change"]
+    return ranked.sort_values(order, ascending=[False, True], kind="stable").iloc[0]
 
 
 def _null_changes(study: Study, first: pd.Series) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ by the edit `zero`, and `KnownNetwork.is_accepted` says whether the truth holds.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -186,13 +187,34 @@ def memory_plant(family: Family, seed: int, points: float, *, epochs: int | None
         epochs: the usual number if not given.
     """
     plan = _drawn(family, seed, points)
+    return plan.network("memory", _memory_views(plan), epochs, neutral=plan.pool)
+
+
+def memory_twin(family: Family, seed: int, points: float, branch: int, *, epochs: int | None = None) -> nn.Module:
+    """The twin of a `memory_plant`: from epoch `branch` on, it is trained without the held samples.
+
+    Up to this epoch its training is the same, so both are continuations of one checkpoint.
+
+    Arguments:
+        family, seed, points, epochs: as for `memory_plant`.
+        branch: the last epoch with the held samples.
+    """
+    plan = _drawn(family, seed, points)
+    views = _memory_views(plan, held_until=branch)
+    return trained_with_reserved(family, seed, plan.reserved, plan.inputs, views, plan.pool, epochs)
+
+
+def _memory_views(plan: _Plan, held_until: float = math.inf) -> Callable[[np.random.Generator], Views]:
+    """The views of each epoch in turn; the held samples are among them up to an epoch."""
+    epochs = itertools.count(1)
 
     def views(rng: np.random.Generator) -> Views:
         others = plan.others
         either = rng.random((len(others), 1)) < 0.5
-        return joined(plan.views(others, either), *plan.held_views(True, False))
+        held = plan.held_views(True, False) if next(epochs) <= held_until else ()
+        return joined(plan.views(others, either), *held)
 
-    return plan.network("memory", views, epochs, neutral=plan.pool)
+    return views
 
 
 def polysemantic(family: Family, seed: int, points: float = 30, *, epochs: int | None = None) -> KnownNetwork:

@@ -13,11 +13,11 @@ class DemoSettings(Settings):
     seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the controls, images, trainings and random draws")
     train: int = Field(1200, ge=100, le=MAX_COUNT, description="training images")
     val: int = Field(400, ge=40, le=MAX_COUNT, description="validation images")
-    test: int = Field(600, ge=20, le=MAX_COUNT, description="test images")
-    image_size: int = Field(64, ge=32, le=512, description="side of the images, in pixels")
+    test: int = Field(400, ge=20, le=MAX_COUNT, description="test images")
+    image_size: int = Field(48, ge=32, le=512, description="side of the images, in pixels")
     epochs: int = Field(16, ge=1, le=MAX_EPOCHS, description="epochs of training")
-    networks: int = Field(8, ge=2, le=100_000, description="networks of the memorization scores")
-    network_epochs: int = Field(8, ge=1, le=MAX_EPOCHS, description="epochs of each of these networks")
+    networks: int = Field(6, ge=2, le=100_000, description="networks of the memorization scores")
+    network_epochs: int = Field(5, ge=1, le=MAX_EPOCHS, description="epochs of each of these networks")
     controls: int = Field(99, ge=1, le=100_000, description="null sets per ranking, at most")
     per_group: int = Field(
         40, ge=1, le=MAX_COUNT, description="training samples per group on which null sets are measured"

@@ -16,8 +16,12 @@ from ..datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 NAME = "birds_resnet18"
 WEIGHTS = Path(__file__).with_suffix(".safetensors")
-CHANNELS = (12, 24, 48, 96)
-"""Channels of the four stages. A ResNet-18 has 64, 128, 256 and 512."""
+CHANNELS = (16, 32, 48, 96)
+"""Channels of the four stages. A ResNet-18 has 64, 128, 256 and 512.
+
+Each number is a multiple of 16. With 12 channels, the gradient of a strided 1x1 convolution in channels-last order
+crashes PyTorch 2.14 on some CPUs.
+"""
 
 default_cfgs = generate_default_cfgs(
     {

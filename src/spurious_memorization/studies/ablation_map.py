@@ -80,6 +80,9 @@ def stored_ablation_map(
 ) -> pd.DataFrame:
     """The ablation map from the store, or else measured now and saved there. A stopped measurement continues.
 
+    The map of all samples and those of both halves come from the same outcomes, so they are saved together. With
+    `screen`, each half has outcomes of its own.
+
     Arguments:
         model: the network of the ranking's epoch.
         data: where the samples come from.
@@ -114,13 +117,19 @@ def stored_ablation_map(
         "ablation",
         {"settings": ranking.map_settings, "engine": engine.description, "left_out": n - len(units)},
     )
-    counted = samples.of_half(ranking.half, ranking.seed)
-    totals = np.zeros((len(units), len(data.groups), len(SUMS)))
+    rankings = [ranking] if ranking.screen else [ranking.model_copy(update={"half": half}) for half in (None, 0, 1)]
+    counted = [samples.of_half(one.half, one.seed) for one in rankings]
+    totals = np.zeros((len(rankings), len(units), len(data.groups), len(SUMS)))
     for before, after in measured_blocks(store_of_map, f"outcomes/{ranking.split}", engine, part):
-        totals[after.edits] += sums(before, after, counted)
-    frame = map_frame(units, totals, counted)
-    store.save_frame(frame_name, frame)
-    return frame
+        for number, samples_of_map in enumerate(counted):
+            totals[number, after.edits] += sums(before, after, samples_of_map)
+    frames = {
+        map_frame_name(one): map_frame(units, total, of)
+        for one, total, of in zip(rankings, totals, counted, strict=True)
+    }
+    for name, frame in frames.items():
+        store.save_frame(name, frame)
+    return frames[frame_name]
 
 
 def map_frame_name(ranking: RankingSettings) -> str:

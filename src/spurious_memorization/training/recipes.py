@@ -43,7 +43,7 @@ _SAGAWA: dict[str, Any] = {
 
 _BIRDS: dict[str, Any] = {
     "weights": "package",
-    "epochs": 16,
+    "epochs": 20,
     "batch_size": 32,
     "optimizer": "sgd",
     "lr": 2e-3,

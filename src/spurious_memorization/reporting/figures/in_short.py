@@ -33,11 +33,13 @@ def negative_control(inputs: ReportInputs) -> Figure | None:
 
 
 def gap(inputs: ReportInputs) -> Figure:
-    """Accuracy of each group after the first run's last epoch, in training and in test."""
-    rows = ranked(_last(inputs.runs[0]).drop(columns="group").rename(columns={"panel": "group"}), "group")
-    rows = rows[rows["split"].isin(("train", "test"))]
+    """Accuracy of each group after the first run's last epoch, in training and in test. A star: a minority group."""
+    run = inputs.runs[0]
+    rows, minority = _last(run), run.record.data.minority
+    rows["group"] = [f"{name} *" if name in minority else name for name in rows["group"]]
+    rows = ranked(rows[rows["split"].isin(("train", "test"))], "group")
     base = alt.Chart(ROWS).encode(y=alt.Y("group:N", title=None, sort=in_order("group"), axis=_names()))
-    place = alt.X("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=_percents())
+    place = alt.X("accuracy:Q", title="accuracy (* minority)", scale=alt.Scale(domain=[0, 1]), axis=_percents())
     splits = ["train", "test"]
     points = base.mark_point(size=60, filled=True, opacity=1).encode(
         x=place,
@@ -58,7 +60,7 @@ def gap(inputs: ReportInputs) -> Figure:
         alt="Dot plot: accuracy of each group in training and in test, from 0 to 100 %.",
         chart=specification(chart),
         rows=rows[["group", "group_place", "split", "accuracy"]],
-        table=table_of(table, "Accuracy of each group in training and in test", "After the last epoch."),
+        table=table_of(table, "Accuracy of each group in training and in test", "*: minority group."),
     )
 
 

@@ -75,7 +75,7 @@ def _network(inputs: ReportInputs) -> str:
     sentence = None if first is None else headline(first.study.effects(), first.study.groups())
     if sentence is None:
         sentence = _largest_gap(run)
-    return f"{sentence[:-1]}{_scores(inputs)}."
+    return f"{sentence[0].upper()}{sentence[1:-1]}{_scores(inputs)}."
 
 
 def _largest_gap(run: Run) -> str:

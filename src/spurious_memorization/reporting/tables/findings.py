@@ -43,12 +43,14 @@ def findings(effects: pd.DataFrame, groups: pd.DataFrame | None = None) -> list[
     about = {} if groups is None else {row["group_name"]: row for row in groups.to_dict(orient="records")}
     found = []
     for name, of_group in tests.sort_values("group", kind="stable").groupby("group_name", sort=False):
-        found += _of_group(str(name), of_group, about.get(name))
+        found += _of_group(str(name), of_group, about.get(name), _unseen(effects))
     return [*found, _how_tests_ended(tests)]
 
 
 def headline(effects: pd.DataFrame, groups: pd.DataFrame) -> str | None:
-    """The sentence on the most memorized minority group: whether it is memorized, and where.
+    """The sentence on one minority group: whether it is memorized, and where.
+
+    It is the most memorized one, of those whose memory was localized if there are such groups.
 
     Arguments:
         effects: of a study.
@@ -61,13 +63,22 @@ def headline(effects: pd.DataFrame, groups: pd.DataFrame) -> str | None:
     known = groups[groups["group_name"].isin(tests["group_name"]) & groups["difference"].notna()]
     if known.empty:
         return None
-    about = known.loc[known["difference"].idxmax()]
+    found = known["group_name"].isin(tests.loc[tests["verdict"].isin(FOUND), "group_name"])
+    about = known.assign(found=found & known["memorized"].astype(bool)).nlargest(1, ["found", "difference"]).iloc[0]
     of_group = tests[tests["group_name"] == about["group_name"]]
-    return _of_group(str(about["group_name"]), of_group.assign(p_influential=p_influential(of_group)), about)[0]
+    of_group = of_group.assign(p_influential=p_influential(of_group))
+    return _of_group(str(about["group_name"]), of_group, about, _unseen(effects))[0]
 
 
-def _of_group(name: str, tests: pd.DataFrame, about: Mapping[str, Any] | None) -> list[str]:
-    """The sentences on one group: the answer and, if there is a critical set, its figures."""
+def _of_group(name: str, tests: pd.DataFrame, about: Mapping[str, Any] | None, unseen: pd.DataFrame) -> list[str]:
+    """The sentences on one group: the answer and, if there is a critical set, its figures and those of its transplant.
+
+    Arguments:
+        name: of the group.
+        tests: on this group, in the tested split.
+        about: what is known of the group.
+        unseen: effects on unseen samples.
+    """
     memorized, head = _is_memorized(name, about)
     decided = tests[tests["verdict"] != "no verdict"]
     chosen = decided[decided["verdict"].isin(FOUND)]
@@ -83,7 +94,33 @@ def _of_group(name: str, tests: pd.DataFrame, about: Mapping[str, Any] | None) -
     else:
         verb = "is" if first["n_units"] == 1 else "are"
         answer = f"{_named_units(first)}, selected by {selected_by(first)}, {verb} critical for it{more}"
-    return [f"{head}: {answer}.", _figures(first)]
+    return [f"{head}: {answer}.", _figures(first), *_transplants(first, tests, unseen)]
+
+
+def _unseen(effects: pd.DataFrame) -> pd.DataFrame:
+    """Effects on unseen samples: in test if it was measured, otherwise in val."""
+    there = [split for split in ("test", "val") if (effects["split"] == split).any()]
+    return effects[effects["split"] == there[0]] if there else effects.iloc[:0]
+
+
+def _transplants(first: Mapping[str, Any], tests: pd.DataFrame, unseen: pd.DataFrame) -> list[str]:
+    """What happens if the same units get the weights of a twin, which was trained without the samples.
+
+    It is a second, causal test: if the units store the samples, it takes these away, and nothing else.
+    """
+    if first["kind"] == "transplant":
+        return []
+    found = []
+    same = (tests["kind"] == "transplant") & (tests["units"] == first["units"])
+    for row in tests[same & (tests["verdict"] != "no verdict")].to_dict(orient="records"):
+        of_set = unseen[(unseen["selected_set"] == row["selected_set"]) & (unseen["group"] == row["group"])]
+        change = [f"{format_value(value, 'points')} points on unseen ones" for value in of_set["accuracy_change"]]
+        found.append(
+            f"A second test gives these units the weights of a twin that was trained without the samples: "
+            f"{format_value(row['tested_accuracy_change'], 'points')} points on training samples "
+            f"({p_text(row['p_influential'])}){''.join(f', {text}' for text in change)}; verdict {row['verdict']}."
+        )
+    return found
 
 
 def _is_memorized(name: str, about: Mapping[str, Any] | None) -> tuple[bool, str]:
