@@ -167,7 +167,7 @@ def test_the_page_answers_its_questions_in_order(page: Page, studied: sm.Study) 
     assert len(sentences) == 3
     first = headline(studied.effects(), studied.groups())
     assert first in sentences
-    words = ["In short", "What does this network memorize?", first[:-1], "Is a group memorized?"]
+    words = ["In short", "What does this network memorize?", first[1:-1], "Is a group memorized?"]
     words += ["Where in the network?", *sentences, "How sure is that?", "Which images?", "How this was made"]
     places = [0]
     for word in words:

@@ -39,7 +39,7 @@ never trained."""
 STRENGTHS = ("none", "no verdict", "selective", "influential", "critical", "memorizing")
 """Verdicts from the weakest to the strongest."""
 
-REMEDY = "delete it and run the same command again"
+REMEDY = "make it again with `spurmem demo --controls-only`"
 
 
 class KnownAnswer(BaseModel):

@@ -11,6 +11,7 @@ from ..console import log
 from ..datasets.settings import SynthbirdsSettings
 from ..datasets.synthbirds.make import make_synthbirds
 from ..errors import UserError
+from ..locks import locked
 from ..memorization.scores import MemorizationScores, memorization_scores
 from ..memorization.settings import MemorizationSettings
 from ..reporting.figures.write_figures import draw_figures
@@ -133,11 +134,12 @@ def _controls(out: Path, seed: int, steps: _Steps) -> KnownAnswers:
             raise UserError(f"{file} has seed {stored.seed}, not {seed}: choose another --out, or the same seed")
         steps.skip(2)
         return stored
-    steps.begin("positive control: a network with memory planted in known channels")
-    positive = positive_control(seed)
-    steps.begin("negative control: a network with a layer that was never trained")
-    answers = KnownAnswers(seed=seed, positive=positive, negative=negative_control(seed))
-    answers.write(file)
+    with locked(out):  # raises an error now if the folder can't be written
+        steps.begin("positive control: a network with memory planted in known channels")
+        positive = positive_control(seed)
+        steps.begin("negative control: a network with a layer that was never trained")
+        answers = KnownAnswers(seed=seed, positive=positive, negative=negative_control(seed))
+        answers.write(file)
     return answers
 
 
