@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import spurious_memorization as sm
-from pretraining.__main__ import predicted
+from pretraining.__main__ import main, predicted
 from pretraining.species import SPLIT_OF_SPECIES, draw_species
 from spurious_memorization.datasets.samples import SPLITS
 from spurious_memorization.datasets.settings import SynthbirdsSettings
@@ -92,7 +91,7 @@ def test_the_command_that_made_the_weights(tmp_path: Path, monkeypatch: pytest.M
     out = tmp_path / "weights.safetensors"
     flags = ["--images=300", "--species=2", "--epochs=1", f"--out={out}"]
     monkeypatch.setattr(sys, "argv", ["pretraining", *flags])
-    runpy.run_module("pretraining", run_name="__main__")
+    main()
     first = load_file(out)
     assert first["fc.weight"].shape == (4, 96)
     assert {value.dtype for name, value in first.items() if name.endswith("weight")} == {torch.float16}

@@ -249,18 +249,18 @@ def test_the_report_of_a_demo(chromium: Any, tmp_path: Path, capsys: Any) -> Non
     assert report == tmp_path / "demo" / "report.html"
     assert report.stat().st_size < 5_000_000
     with opened(chromium, report) as page:
-        assert page.options("size") == ["", "1", "2", "3"]
         cards = page.page.locator(".card")
         assert [cards.nth(i).locator("svg").count() for i in range(cards.count())] == [1, 1, 1, 1]
         sentences = cards.locator("p").all_inner_texts()
-        starts = ("Positive control: ", "Negative control: ", "waterbird on land is ", "With dfr, ")
-        assert all(
-            text.startswith((start, "landbird on water is ")) for text, start in zip(sentences, starts, strict=True)
-        )
+        assert sentences[0].startswith("Positive control: memory of lying with warm was planted in 1 channel of conv1")
+        assert sentences[1].startswith("Negative control: conv1 was never trained")
+        assert " memorized" in sentences[2]
+        assert "memorization scores are " in sentences[2]
+        assert sentences[3].startswith("With dfr, the accuracy of the worst group in test ")
         for card in ("positive_control", "negative_control"):
             zero = page.page.locator(f"[data-chart={card}] svg .mark-rule line")
             assert zero.count() == 1
-        for chooser, value in (("size", "1"), ("split", "test"), ("group", "waterbird on land")):
+        for chooser, value in (("split", "test"), ("group", "waterbird on land")):
             before = page.marks("accuracy_changes")
             page.choose(chooser, value)
             assert page.marks("accuracy_changes") != before

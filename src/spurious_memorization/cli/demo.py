@@ -52,6 +52,8 @@ def demo_command(
         summary_table(effects),
         *more,
         f"report {made.report}: open it in a browser",
+        f"images {made.data}, runs {made.run.path} and {made.repaired.path}, figures {out / 'figures'}",
+        f"next: spurmem trace {made.run.path} --criterion gradient; spurmem study {made.run.path} --help",
     ]
     facts = {
         "controls": _facts(made.controls),
