@@ -259,11 +259,12 @@ def test_the_report_of_a_demo(chromium: Any, tmp_path: Path, capsys: Any) -> Non
         assert sentences[3].startswith("With dfr, the accuracy of the worst group in test ")
         for card in ("positive_control", "negative_control"):
             zero = page.page.locator(f"[data-chart={card}] svg .mark-rule line")
-            assert zero.count() == 1
+            assert zero.count() >= 1
         for chooser, value in (("split", "test"), ("group", "waterbird on land")):
             before = page.marks("accuracy_changes")
             page.choose(chooser, value)
             assert page.marks("accuracy_changes") != before
+        page.choose("group", "")
         assert seen(page, "#top-activating .selected")
         assert faults(page) == []
         assert page.errors == []
