@@ -37,14 +37,11 @@ def row(family: str, seed: int) -> str:
         return f"| {family} | {seed} | not accepted |"
     data, twin = known.data, memory_twin(family, seed, POINTS, BRANCH).state_dict()
     changed = edited(known.model, transplant(known.units, twin))
-    group = data.groups.names[known.group]
-    of_group = data.train.of_group(group)
     parts = (
         data.train.at(np.sort(known.held)),
         data.train.at(np.setdiff1d(data.train.index, known.held)),
         Samples(data, np.flatnonzero((data.split != "train") & (data.g == known.group)), "test"),
     )
-    assert set(known.held) <= set(of_group.index)
     cells = [f"{accuracy(known.model, part):.1f} → {accuracy(changed, part):.1f}" for part in parts]
     settings = sm.StudySettings(
         units=tuple(str(known.units).split(",")),

@@ -24,7 +24,7 @@ def answer(**changes: Any) -> KnownAnswer:
         "layer": "conv1",
         "planted": ("conv1:1", "conv1:2"),
         "group": "upright with cold",
-        "n_sets": 3,
+        "n_tests": 3,
         "verdict": "memorizing",
         "units": ("conv1:2",),
         "train_change": -0.5,

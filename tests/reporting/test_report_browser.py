@@ -26,7 +26,7 @@ CONTROLS = {
             "layer": "conv1",
             "planted": ["conv1:1"] if control == "positive" else [],
             "group": "lying with warm",
-            "n_sets": 3,
+            "n_tests": 3,
             "verdict": "memorizing" if control == "positive" else "none",
             "units": ["conv1:1"],
             "train_change": -0.5 if control == "positive" else 0.0,

@@ -57,6 +57,23 @@ def test_several_runs(run: sm.Run, trained: sm.Run, tmp_path: Path) -> None:
     assert len(set(images)) == len(images)
 
 
+def test_the_repair_is_left_out_without_a_test_split(squares: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(squares, tmp_path / "data")
+    table = pd.read_csv(folder / "metadata.csv")
+    table[table["split"] != "test"].to_csv(folder / "metadata.csv", index=False)
+    settings = [sm.TrainSettings(**{**tiny.QUICK, "epochs": 1}, seed=seed) for seed in (0, 1)]
+    runs = [sm.train(folder, tmp_path / f"seed_{n}", one).path for n, one in enumerate(settings)]
+    shown = Page(sm.report(runs, tmp_path / "page.html"))
+    assert "What does this network memorize?" in shown.text
+    assert "accuracy of the worst group in test" not in shown.text
+
+
+def test_runs_of_the_same_name_have_bars_of_their_own(trained: sm.Run, tmp_path: Path) -> None:
+    runs = [tiny.copied(trained, tmp_path / method / "seed_0").path for method in ("erm", "other")]
+    shown = Page(sm.report(runs, tmp_path / "page.html"))
+    assert shown.rows("repair")["name"].tolist() == [str(run) for run in runs]
+
+
 ERRORS = [
     (("figure", "accuracy_changes", "RUN", "--size=7"), "accuracy_changes has no size '7': choose among '1', '2'"),
     (("figure", "accuracy_changes", "RUN", "--group=nobody"), "accuracy_changes has no group 'nobody'"),

@@ -7,12 +7,10 @@ same settings, and the tool is not told which channels are planted.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..atomic import write_text
@@ -22,8 +20,9 @@ from ..stored_files import checked_record, read_json
 from ..studies.pipeline import study_in_memory
 from ..studies.settings import StudySettings
 from ..studies.study import Study
-from .networks import Family
+from .networks import Family, on_one_thread
 from .plants import FIRST_LAYER, KnownNetwork, memory_plant, never_trained
+from .rates import VERDICTS
 
 FAMILY: Family = "deit"
 POINTS = 60
@@ -35,9 +34,6 @@ MAX_ATTEMPTS = 5
 SETTINGS = StudySettings(criterion=("ablation",), size=("1..3",), controls=99, controls_on=("train",), per_group=30)
 """How both networks are asked about: one minority group of each. The negative control is asked about the layer that was
 never trained."""
-
-STRENGTHS = ("none", "no verdict", "selective", "influential", "critical", "memorizing")
-"""Verdicts from the weakest to the strongest."""
 
 REMEDY = "make it again with `spurmem demo --controls-only`"
 
@@ -51,7 +47,7 @@ class KnownAnswer(BaseModel):
         layer: the layer with the planted channels, or the layer that was never trained.
         planted: the planted channels; none in the negative control.
         group: the minority group of the strongest set.
-        n_sets: tests of the study: selected sets and minority groups.
+        n_tests: tests of the study: selected sets and minority groups.
         verdict: the strongest of all verdicts.
         units: the set that got it; of several, the one with the largest drop.
         train_change, unseen_change: the change of the group's accuracy without these units, in training on the samples
@@ -67,7 +63,7 @@ class KnownAnswer(BaseModel):
     layer: str
     planted: tuple[str, ...]
     group: str
-    n_sets: int = Field(ge=1)
+    n_tests: int = Field(ge=1)
     verdict: Literal["none", "no verdict", "selective", "influential", "critical", "memorizing"]
     units: tuple[str, ...] = Field(min_length=1)
     train_change: float = Field(ge=-1, le=1)
@@ -92,7 +88,7 @@ class KnownAnswer(BaseModel):
 
 
 class KnownAnswers(BaseModel):
-    """The answers on both controls, as `known_answers.json` holds them."""
+    """The answers on both controls, as the demo's `controls.json` holds them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -151,15 +147,8 @@ def negative_control(seed: int) -> KnownAnswer:
 def _asked(
     control: Literal["positive", "negative"], known: KnownNetwork, seed: int, settings: StudySettings
 ) -> KnownAnswer:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # small networks gain nothing from more
-    try:
-        with warnings.catch_warnings():
-            # A user should know that all samples are classified correctly. In these networks it is expected.
-            warnings.filterwarnings("ignore", "all .* samples .* are classified correctly")
-            study = study_in_memory(known.model, known.data, settings.model_copy(update={"seed": seed}))
-    finally:
-        torch.set_num_threads(before)
+    with on_one_thread():
+        study = study_in_memory(known.model, known.data, settings.model_copy(update={"seed": seed}))
     if known.units is None:
         raise ValueError(f"a network of kind {known.kind} has no known channels")
     channels = tuple(str(known.units).split(","))
@@ -177,7 +166,7 @@ def _asked(
         layer=channels[0].rpartition(":")[0],
         planted=channels if control == "positive" else (),
         group=first["group_name"],
-        n_sets=len(tests),
+        n_tests=len(tests),
         verdict=first["verdict"],
         units=tuple(first["units"].split(",")),
         train_change=first["tested_accuracy_change"],
@@ -189,9 +178,8 @@ def _asked(
 
 def _strongest(tests: pd.DataFrame) -> pd.Series:
     """The test with the strongest verdict; of several, that with the largest drop."""
-    ranked = tests.assign(strength=[STRENGTHS.index(verdict) for verdict in tests["verdict"]])
-    order = ["strength", "tested_accuracy_change"]
-    return ranked.sort_values(order, ascending=[False, True], kind="stable").iloc[0]
+    ranked = tests.assign(rank=[VERDICTS.index(verdict) for verdict in tests["verdict"]])
+    return ranked.sort_values(["rank", "tested_accuracy_change"], kind="stable").iloc[0]
 
 
 def _null_changes(study: Study, first: pd.Series) -> tuple[float, ...]:

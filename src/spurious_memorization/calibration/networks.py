@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -107,3 +110,17 @@ def accuracies(model: nn.Module, samples: Samples) -> dict[str, float]:
         )
     names = samples.dataset.groups.names
     return {names[g]: float(right[samples.g == g].mean()) for g in np.unique(samples.g)}
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Ask about small networks: they gain nothing from more threads, and classify all training samples correctly."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings():
+            # A user should know that all samples are classified correctly. In these networks it is expected.
+            warnings.filterwarnings("ignore", "all .* samples .* are classified correctly")
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -206,6 +206,7 @@ def described_verdicts(records: pd.DataFrame) -> pd.DataFrame:
 
 
 VERDICTS = ("memorizing", "critical", "influential", "selective", "none", "no verdict")
+"""From the strongest to the weakest."""
 
 
 def accepted_plants(records: pd.DataFrame) -> pd.DataFrame:

@@ -6,14 +6,12 @@ that trials can run in any process and be stored.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from ..controls.norms import relative_norms
@@ -31,7 +29,7 @@ from ..networks.units import Units, short_name, sites
 from ..studies.ablation import ablation
 from ..studies.pipeline import study_in_memory
 from ..studies.settings import StudySettings
-from .networks import Family
+from .networks import Family, on_one_thread
 from .plants import (
     FIRST_LAYER,
     KnownNetwork,
@@ -263,15 +261,8 @@ def run_trial(kind: str, family: Family, seed: int, controls: int, criterion: Se
         controls: null sets per selected set, at most.
         criterion: a user's own criteria for the leaderboard.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with warnings.catch_warnings():
-            # A user should know that all samples are classified correctly. In these networks it is expected.
-            warnings.filterwarnings("ignore", "all .* samples .* are classified correctly")
-            return TRIALS[kind](family, seed, controls, criterion)
-    finally:
-        torch.set_num_threads(before)
+    with on_one_thread():
+        return TRIALS[kind](family, seed, controls, criterion)
 
 
 class _Asker:

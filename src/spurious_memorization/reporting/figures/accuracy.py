@@ -69,7 +69,7 @@ def accuracy(inputs: ReportInputs) -> Figure:
 
 def comparison(inputs: ReportInputs) -> Figure:
     """Accuracy of each group after each run's last epoch, in training and in test."""
-    last = inputs.by_run(_last)
+    last = inputs.by_run(after_last_epoch)
     rows = ranked(last[last["split"] != "val"], "panel", "run")
     base = alt.Chart(ROWS).encode(y=alt.Y("run:N", axis=None, sort=in_order("run")))
     place = alt.X("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
@@ -134,7 +134,8 @@ def specification(chart: Any) -> dict[str, Any]:
     return spec
 
 
-def _last(run: Run) -> pd.DataFrame:
+def after_last_epoch(run: Run) -> pd.DataFrame:
+    """The rows of `measured` after the last epoch."""
     rows = measured(run)
     return rows[rows["epoch"] == run.choose_epoch("last")] if len(rows) else rows
 

@@ -9,10 +9,9 @@ import pandas as pd
 
 from ...calibration.known_answers import KnownAnswer
 from ...runs.run import Run
-from ...statistics.intervals import wilson_interval
 from ..inputs import ReportInputs
 from ..tables.columns import table_of
-from .accuracy import ROWS, measured, specification
+from .accuracy import ROWS, after_last_epoch, specification
 from .colors import BLUE, INK, MUTED, ORANGE
 from .figure import Figure, in_order, ranked
 
@@ -35,8 +34,8 @@ def negative_control(inputs: ReportInputs) -> Figure | None:
 def gap(inputs: ReportInputs) -> Figure:
     """Accuracy of each group after the first run's last epoch, in training and in test. A star: a minority group."""
     run = inputs.runs[0]
-    rows, minority = _last(run), run.record.data.minority
-    rows["group"] = [f"{name} *" if name in minority else name for name in rows["group"]]
+    rows, minority = after_last_epoch(run), run.record.data.minority
+    rows = rows.assign(group=[f"{name} *" if name in minority else name for name in rows["group"]])
     rows = ranked(rows[rows["split"].isin(("train", "test"))], "group")
     base = alt.Chart(ROWS).encode(y=alt.Y("group:N", title=None, sort=in_order("group"), axis=_names()))
     place = alt.X("accuracy:Q", title="accuracy (* minority)", scale=alt.Scale(domain=[0, 1]), axis=_percents())
@@ -65,10 +64,12 @@ def gap(inputs: ReportInputs) -> Figure:
 
 
 def repair(inputs: ReportInputs) -> Figure | None:
-    """Worst-group accuracy in test of each run, with its interval; None for a single run."""
-    if len(inputs.runs) < 2:
+    """Worst-group accuracy in test of each run, with its interval; None unless several runs were measured in test."""
+    rows = inputs.by_run(_worst)
+    if rows["run"].nunique() < len(inputs.runs) or len(rows) < 2:
         return None
-    rows = ranked(pd.concat([_worst(run) for run in inputs.runs], ignore_index=True), "run")
+    short = [run.path.name for run in inputs.runs]
+    rows = ranked(rows.assign(name=short if len(set(short)) == len(short) else rows["run"]), "run")
     base = alt.Chart(ROWS).encode(y=alt.Y("name:N", title=None, sort=in_order("run"), axis=_names()))
     place = alt.X("accuracy:Q", title="worst-group accuracy in test", scale=alt.Scale(domain=[0, 1]), axis=_percents())
     bars = base.mark_bar(color=BLUE, height=12).encode(
@@ -124,18 +125,10 @@ def _of_control(name: str, answer: KnownAnswer) -> Figure:
     )
 
 
-def _last(run: Run) -> pd.DataFrame:
-    rows = measured(run)
-    return rows[rows["epoch"] == run.choose_epoch("last")] if len(rows) else rows
-
-
 def _worst(run: Run) -> pd.DataFrame:
-    """The worst group of a run in test, with the interval of its accuracy."""
-    last = _last(run)
-    in_test = last[last["split"] == "test"]
-    worst = in_test[in_test["accuracy"] == in_test["accuracy"].min()].head(1)
-    low, high = wilson_interval(worst["correct"], worst["n"])
-    return worst.assign(run=str(run.path), name=run.path.name, low=low, high=high)
+    """The worst group of a run in test, one row; no row without a test split."""
+    in_test = after_last_epoch(run).query("split == 'test'")
+    return in_test[in_test["accuracy"] == in_test["accuracy"].min()].head(1)
 
 
 def _names() -> alt.Axis:

@@ -30,22 +30,19 @@ class Card:
 
 def cards(inputs: ReportInputs) -> list[Card]:
     """The cards for which the report has results, in their order: both controls, the network, the repair."""
-    sentences = {"gap": ("What does this network memorize?", _network(inputs))}
+    made = {name: figure for name, make in IN_SHORT.items() if (figure := make(inputs)) is not None}
+    written = {"gap": ("What does this network memorize?", _network(inputs))}
     if inputs.controls is not None:
         positive, negative = control_sentences(inputs.controls)
-        controls = {
-            "positive_control": ("Does the tool find memory that is there?", positive),
-            "negative_control": ("Is it silent where there is none?", negative),
-        }
-        sentences = controls | sentences
-    if len(inputs.runs) > 1:
-        sentences["repair"] = ("What repairs it?", _repair(inputs))
-    made = []
-    for name, (title, sentence) in sentences.items():
-        figure = IN_SHORT[name](inputs)
-        assert figure is not None
-        made.append(Card(title=title, sentence=sentence, figure=figure))
-    return made
+        written["positive_control"] = ("Does the tool find memory that is there?", positive)
+        written["negative_control"] = ("Is it silent where there is none?", negative)
+    if "repair" in made:
+        written["repair"] = ("What repairs it?", _repair(made["repair"]))
+    return [
+        Card(title=title, sentence=sentence, figure=figure)
+        for name, figure in made.items()
+        for title, sentence in [written[name]]
+    ]
 
 
 def control_sentences(answers: KnownAnswers) -> list[str]:
@@ -65,7 +62,7 @@ def _positive(answer: KnownAnswer) -> str:
 def _negative(answer: KnownAnswer) -> str:
     known = f"{answer.layer} was never trained, so it can't hold memory"
     if answer.is_right:
-        return f"Negative control: {known}; none of {answer.n_sets} tests on its channels says critical or memorizing."
+        return f"Negative control: {known}; none of {answer.n_tests} tests on its channels says critical or memorizing."
     return f"Negative control: {known}; but the tool says {answer.verdict} of {', '.join(answer.units)}."
 
 
@@ -84,7 +81,10 @@ def _largest_gap(run: Run) -> str:
     accuracy = (last["correct"] / last["n"]).groupby([last["group"], last["split"]]).first().unstack()
     if not {"train", "test"} <= set(accuracy):
         return "The accuracy of the groups was not measured both in training and in test."
-    of = accuracy.loc[(accuracy["train"] - accuracy["test"]).idxmax()]
+    gaps = (accuracy["train"] - accuracy["test"]).dropna()
+    if gaps.empty:
+        return "No group was measured both in training and in test."
+    of = accuracy.loc[gaps.idxmax()]
     name = run.record.data.groups.names[int(of.name)]
     return (
         f"{name} has the largest gap: {format_value(of['train'], 'percent')} right in training, "
@@ -104,9 +104,7 @@ def _scores(inputs: ReportInputs) -> str:
     return f"; memorization scores are {minority} in minority groups on average, {others} in the others"
 
 
-def _repair(inputs: ReportInputs) -> str:
-    figure = IN_SHORT["repair"](inputs)
-    assert figure is not None
+def _repair(figure: Figure) -> str:
     before, *after = figure.rows.to_dict(orient="records")
     best = max(after, key=lambda row: row["accuracy"])
     kept = " stays at" if best["accuracy"] == before["accuracy"] else f" goes from {_percent(before)} to"
