@@ -87,6 +87,9 @@ class TrainSettings(NetworkTraining):
     leave_out: tuple[str, ...] = Field(
         (), description="groups whose training samples are left out: the training of a twin for `transplant`"
     )
+    hold_out: float = Field(
+        0.0, ge=0, le=0.9, description="share of the training samples held out, for heads that are fitted on them later"
+    )
     seed: int = Field(
         0, ge=0, le=MAX_SEED, description="seed of the starting weights, the order of samples and the augmentation"
     )

@@ -21,6 +21,7 @@ from ..runs.evaluate import check_answers
 from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
 from ..runs.run import Run
 from .checkpoint import read_checkpoint, restore_network
+from .held_out import held_out
 from .loop import pruned_run, train_epochs
 from .objective import Training, build_objective
 from .recipes import expanded
@@ -67,7 +68,7 @@ def train(
     config = expanded(settings, data)
     execution = execution or TrainExecution()
     _check_options(config, execution)
-    _check_labels(_without(data, config.leave_out))
+    _check_labels(_taking_part(data, config))
     with run.writing():  # whatever the run holds is read here, so that it can't change meanwhile
         if run.exists and not resume:
             raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
@@ -82,7 +83,7 @@ def train(
             start = Start(build(network), run.record.trained_start, run.record.weights)
         model = start.model
         config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
-        part = _without(data, config.leave_out)
+        part = _taking_part(data, config)
         training = Training(run=run, config=config, data=part, measured=data, model=model, execution=execution)
         objective = build_objective(training)
         if checkpoint is None:
@@ -157,15 +158,16 @@ def _check_options(config: TrainSettings, execution: TrainExecution) -> None:
     check_tracker(execution.log)
 
 
-def _without(data: Dataset, groups: tuple[str, ...]) -> Dataset:
-    """The data without the training samples of these groups.
+def _taking_part(data: Dataset, config: TrainSettings) -> Dataset:
+    """The data without the training samples that the settings leave out or hold out.
 
     Raises:
-        UserError: a group is unknown or has no training samples.
+        UserError: a group is unknown or has no training samples; none are left.
     """
-    if not groups:
-        return data
-    return data.leaving_out(np.concatenate([data.train.of_group(name).index for name in groups]))
+    out = [data.train.of_group(name).index for name in config.leave_out]
+    if config.hold_out:
+        out.append(held_out(data, config.hold_out, config.seed))
+    return data.leaving_out(np.unique(np.concatenate(out))) if out else data
 
 
 def _check_labels(data: Dataset) -> None:

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from tiny_training import settings, without_group
 
 import spurious_memorization as sm
+from spurious_memorization.training.heads import Features
 from spurious_memorization.training.objectives.dfr import DfrSettings, fit_head
 
 Capture = pytest.CaptureFixture[str]
@@ -23,8 +24,8 @@ def test_dfr_against_plain_scikit_learn() -> None:
     y, a = np.repeat([0, 1], 60), np.concatenate([np.arange(60) % 5 == 0, np.arange(60) % 3 > 0]).astype(int)
     g = 2 * y + a
     features = rng.normal(size=(120, 6)) * [1, 5, 1, 1, 0.1, 1] + np.stack([y, 3 * a, y, a, 0 * y, 0 * y], axis=1)
-    some = (features[::2], y[::2], g[::2])
-    head = fit_head(features, y, g, some, DfrSettings(draws=4, strengths=(0.2,)), seed=5)
+    some = Features(features[::2], y[::2], g[::2])
+    head, _ = fit_head(Features(features, y, g), some, DfrSettings(draws=4, strengths=(0.2,)), seed=5)
     standard = (features - features.mean(0)) / features.std(0)
     smallest, draws = np.bincount(g).min(), np.random.default_rng([5, 0xDF12])
     coefficients, intercepts = [], []
@@ -45,15 +46,16 @@ def test_dfr_takes_the_strength_that_the_selecting_samples_prefer() -> None:
     y, a = np.arange(80) % 2, np.arange(80) // 2 % 2
     features = np.stack([y + 0.1 * rng.normal(size=80), rng.normal(size=80)], axis=1)
     g = 2 * y + a
-    heads = {
-        strength: fit_head(features, y, g, (features, y, g), DfrSettings(strengths=(strength,)))
-        for strength in (1e-6, 1.0)
-    }
+    samples = Features(features, y, g)
+    heads = {s: fit_head(samples, samples, DfrSettings(strengths=(s,)))[0] for s in (1e-6, 1.0)}
     assert not heads[1e-6].weight.any()  # the penalty leaves nothing
-    both = fit_head(features, y, g, (features, y, g), DfrSettings(strengths=(1.0, 1e-6)))
-    assert both.strength == 1.0
-    backwards = fit_head(features, y, g, (-features + 1, y, g), DfrSettings(strengths=(1.0, 1e-6)))
-    assert backwards.strength == 1e-6
+    assert fit_head(samples, samples, DfrSettings(strengths=(1e-6, 1.0)))[1] == 1.0
+
+
+def test_of_equally_good_strengths_dfr_takes_the_weakest_penalty() -> None:
+    y = np.arange(80) % 2
+    samples = Features(np.stack([10.0 * y, np.zeros(80)], axis=1), y, y)
+    assert fit_head(samples, samples, DfrSettings(strengths=(0.3, 1.0, 0.7)))[1] == 1.0
 
 
 def test_dfr_as_a_run(squares: Path, tmp_path: Path, trained: sm.Run, data: sm.Dataset) -> None:
@@ -81,7 +83,7 @@ def test_dfr_needs_val_and_every_group_in_it(squares: Path, trained: sm.Run, tmp
     folder = without_group(squares, tmp_path / "data", "val")
     flags = ("--model", tiny.NETWORK, "--objective", "dfr", "--from", trained.path, "--out", tmp_path / "run")
     error = tiny.spurmem(capsys, "train", folder, *flags).error
-    assert "group 'class 1 with color 1' has no sample in the half of val that dfr fits on" in error
+    assert "group 'class 1 with color 1' has no sample among those that dfr fits on" in error
     table[table["split"] != "val"].to_csv(folder / "metadata.csv", index=False)
     assert "has no val split" in tiny.spurmem(capsys, "train", folder, *flags).error
     assert not (tmp_path / "run").exists()

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
-from torch import nn
 
 from ...console import log
 from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
-from ...networks.features import features_and_logits, head_name
-from ...networks.forward import autocast, choose_device, moved, working_copy
-from ...networks.head import head_names
-from ...networks.losses import finite
-from ...networks.names import Precision
-from ...networks.weights import add_biases
-from ...settings import Execution
 from ..epoch_selection import val_halves
-from ..gradient_steps import GradientSteps
-from ..objective import Objective
-from ..objective_settings import ObjectiveSettings, SplitAtPlus
-
-Floats = NDArray[np.float64]
+from ..heads import Features, Floats, Head, HeadObjective, HeadSettings, worst_group
+from ..objective_settings import SplitAtPlus
 
 
-class DfrSettings(ObjectiveSettings):
+class DfrSettings(HeadSettings):
     """Options of dfr.
 
     Arguments:
+        fit_on: the samples on which the head is fitted; every group needs one.
         draws: number of balanced draws whose heads are averaged.
         strengths: candidates for the inverse strength of the L1 penalty. The best on the selecting half of val is used.
     """
-
-    continues: ClassVar[bool] = True
-    fixed_settings: ClassVar[Mapping[str, Any]] = {"epochs": 1, "checkpoint_every": 1}
 
     name: Literal["dfr"] = "dfr"
     draws: int = Field(10, ge=1, le=100_000)
@@ -54,66 +39,28 @@ class DfrSettings(ObjectiveSettings):
     )
 
 
-class Dfr(Objective[DfrSettings]):
+class Dfr(HeadObjective[DfrSettings]):
     """Deep feature reweighting: its single epoch fits a new head (`fit_head`) on the features of a trained network."""
 
     @classmethod
     def check_data(cls, settings: DfrSettings, data: Dataset) -> None:
         fitting, _ = val_halves(data)
-        check_group_samples(fitting)
+        if settings.fit_on == "val":
+            check_group_samples(fitting)
 
-    def run_epoch(self, epoch: int, steps: GradientSteps) -> None:
-        training = self.training
-        model, fitting, selecting = training.model, *val_halves(training.data)
-        head = _linear_head(model)
-        precision, execution = training.config.precision, training.execution
-        found = fit_head(
-            features_of(model, fitting, precision, execution),
-            fitting.y,
-            fitting.g,
-            (features_of(model, selecting, precision, execution), selecting.y, selecting.g),
-            self.settings,
-            training.config.seed,
-        )
-        log(f"dfr: fitted on {len(fitting)} samples of val, inverse strength of the penalty {found.strength:g}")
-        add_biases(model, {f"{head_name(model)}.bias": torch.from_numpy(found.bias).to(head.weight)})
-        with torch.no_grad():
-            head.weight.copy_(torch.from_numpy(found.weight))
-            head.bias.copy_(torch.from_numpy(found.bias))
+    def begin(self) -> None:
+        super().begin()
+        check_group_samples(self.fitting_samples())
 
-    def passes(self, epoch: int) -> int:
-        fitting, _ = val_halves(self.training.data)
-        return len(fitting)
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """A linear head.
-
-    Arguments:
-        weight: [classes, features].
-        bias: [classes].
-        strength: the inverse strength of the penalty that it was fitted with.
-    """
-
-    weight: Floats
-    bias: Floats
-    strength: float
-
-    def predict(self, features: Floats) -> NDArray[np.int64]:
-        """Class of each sample, [samples]; features [samples, features]."""
-        predicted: NDArray[np.int64] = (features @ self.weight.T + self.bias).argmax(1)
-        return predicted
+    def fit(self, fitting: Features, selecting: Features, head: Head) -> Head:
+        found, strength = fit_head(fitting, selecting, self.settings, self.training.config.seed)
+        log(f"dfr: inverse strength of the penalty {strength:g}")
+        return found
 
 
 def fit_head(
-    fitting: Floats,
-    y: NDArray[np.int64],
-    g: NDArray[np.int64],
-    selecting: tuple[Floats, NDArray[np.int64], NDArray[np.int64]],
-    settings: DfrSettings,
-    seed: int = 0,
-) -> Head:
+    fitting: Features, selecting: Features, settings: DfrSettings | None = None, seed: int = 0
+) -> tuple[Head, float]:
     """Fit a head by deep feature reweighting: Kirichenko et al. (2023), Last Layer Re-Training is Sufficient for
     Robustness to Spurious Correlations (there: DFR on validation data).
 
@@ -121,28 +68,33 @@ def fit_head(
     as many random samples as the smallest group has. A logistic regression with an L1 penalty is fitted on them
     (liblinear; one against the rest for more than two classes). Coefficients and intercepts are averaged over the
     draws. The strength of the penalty is the one with the best worst-group accuracy on the selecting samples; of equals
-    the strongest penalty. The paper selects on a part of the fitting half and then fits on all of it. Here the other
-    half of val selects, as for every objective.
+    the weakest penalty, as in the authors' code. The paper selects on a part of the fitting half and then fits on all
+    of it. Here the other half of val selects, as for every objective.
 
     Arguments:
-        fitting: features, [samples, features]; y, g: their labels and groups.
-        selecting: features, labels and groups of the selecting samples.
+        fitting: features on which the head is fitted.
+        selecting: features that choose the strength.
         settings: draws and strengths.
         seed: of the draws.
 
     Returns:
-        The head for features that are not standardized.
+        The head for features that are not standardized, and the inverse strength of its penalty.
     """
-    mean, deviation = fitting.mean(0), fitting.std(0)
+    settings = settings or DfrSettings()
+    mean, deviation = fitting.values.mean(0), fitting.values.std(0)
     deviation = np.where(deviation > 0, deviation, 1)
-    standard = (fitting - mean) / deviation
-    candidates = []
-    for strength in sorted(settings.strengths):
-        fits = [_regression(standard[drawn], y[drawn], strength) for drawn in balanced_draws(g, settings.draws, seed)]
+    standard = (fitting.values - mean) / deviation
+    best: tuple[float, Head, float] | None = None
+    for strength in sorted(settings.strengths, reverse=True):
+        drawn = balanced_draws(fitting.g, settings.draws, seed)
+        fits = [_regression(standard[kept], fitting.y[kept], strength) for kept in drawn]
         weight, bias = (np.mean(of_draws, axis=0) for of_draws in zip(*fits, strict=True))
-        head = Head(weight / deviation, bias - weight @ (mean / deviation), strength)
-        candidates.append((_worst_group(head, *selecting), head))
-    return max(candidates, key=lambda candidate: candidate[0])[1]
+        head = Head(weight / deviation, bias - weight @ (mean / deviation))
+        value = worst_group(head.predict(selecting.values), selecting)
+        if best is None or value > best[0]:
+            best = value, head, strength
+    assert best is not None  # there is at least one strength
+    return best[1], best[2]
 
 
 def balanced_draws(g: NDArray[np.int64], n: int, seed: int) -> Iterable[NDArray[np.int64]]:
@@ -152,30 +104,6 @@ def balanced_draws(g: NDArray[np.int64], n: int, seed: int) -> Iterable[NDArray[
     groups, counts = np.unique(g, return_counts=True)
     for _ in range(n):
         yield np.concatenate([rng.permutation(np.flatnonzero(g == group))[: counts.min()] for group in groups])
-
-
-def _linear_head(model: nn.Module) -> nn.Linear:
-    names = head_names(model)
-    layers = [model.get_submodule(name) for name in names]
-    if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
-        found = f"the layers {', '.join(names)}" if names else "no layer"
-        raise UserError(
-            f"dfr needs one linear layer that gives the logits; here it is {found}: choose another objective"
-        )
-    return layers[0]
-
-
-def features_of(model: nn.Module, samples: Samples, precision: Precision, execution: Execution) -> Floats:
-    """Penultimate features in evaluation mode, [samples, features]."""
-    device = choose_device(execution.device)
-    network, found = working_copy(model, device), []
-    with torch.no_grad(), autocast(device, precision):
-        for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
-            features, output = features_and_logits(network, moved(batch.inputs, device))
-            for values in (features, output):
-                finite(values, batch.index, "the network that dfr starts from", source=samples.dataset.source)
-            found.append(features.cpu().double().numpy())
-    return np.concatenate(found)
 
 
 def _regression(x: Floats, y: NDArray[np.int64], strength: float) -> tuple[Floats, Floats]:
@@ -195,11 +123,6 @@ def _regression(x: Floats, y: NDArray[np.int64], strength: float) -> tuple[Float
     return np.stack([-half_weight, half_weight]), np.array([-half_bias, half_bias])
 
 
-def _worst_group(head: Head, features: Floats, y: NDArray[np.int64], g: NDArray[np.int64]) -> float:
-    right = head.predict(features) == y
-    return float(min(right[g == group].mean() for group in np.unique(g)))
-
-
 def check_group_samples(fitting: Samples) -> None:
     """Check that every group of the data has a sample to fit on.
 
@@ -211,6 +134,6 @@ def check_group_samples(fitting: Samples) -> None:
     missing = [names[group] for group in occurring if not (fitting.g == group).any()]
     if missing:
         raise UserError(
-            f"group {missing[0]!r} has no sample in the half of val that dfr fits on: give it at least two in val, or "
+            f"group {missing[0]!r} has no sample among those that dfr fits on: give it at least two in val, or "
             "choose another objective"
         )

@@ -1,0 +1,221 @@
+"""A classifier head that is fitted anew on the features of a trained network, whose other layers stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..console import log
+from ..datasets.samples import Dataset, Samples
+from ..errors import UserError
+from ..networks.features import features_and_logits, head_name
+from ..networks.forward import autocast, choose_device, moved, working_copy
+from ..networks.head import head_names
+from ..networks.losses import finite
+from ..networks.names import Precision
+from ..networks.weights import add_biases
+from ..runs.epochs import run_and_epoch
+from ..runs.run import Run
+from ..settings import Execution
+from .epoch_selection import val_halves
+from .gradient_steps import GradientSteps
+from .held_out import held_out
+from .objective import Objective
+from .objective_settings import ObjectiveSettings
+
+Floats = NDArray[np.float64]
+
+FitOn = Literal["val", "held-out", "train"]
+"""Samples on which a head is fitted: the fitting half of val; the training samples that the first training held out
+(`--hold-out`); or all training samples."""
+
+
+class HeadSettings(ObjectiveSettings):
+    """Options of an objective that fits a new head.
+
+    Arguments:
+        fit_on: the samples on which the head is fitted.
+    """
+
+    continues: ClassVar[bool] = True
+    fixed_settings: ClassVar[Mapping[str, Any]] = {"epochs": 1, "checkpoint_every": 1}
+
+    fit_on: FitOn = "val"
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A linear head.
+
+    Arguments:
+        weight: [classes, features].
+        bias: [classes].
+    """
+
+    weight: Floats
+    bias: Floats
+
+    def logits(self, features: Floats) -> Floats:
+        """Logits of each sample, [samples, classes]; features [samples, features]."""
+        logits: Floats = features @ self.weight.T + self.bias
+        return logits
+
+    def probabilities(self, features: Floats) -> Floats:
+        """Class probabilities of each sample, [samples, classes]."""
+        logits = self.logits(features)
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities: Floats = powers / powers.sum(1, keepdims=True)
+        return probabilities
+
+    def predict(self, features: Floats) -> NDArray[np.int64]:
+        """Class of each sample, [samples]."""
+        predicted: NDArray[np.int64] = self.logits(features).argmax(1)
+        return predicted
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Penultimate features of some samples.
+
+    Arguments:
+        values: [samples, features].
+        y: label of each sample, [samples].
+        g: group of each sample, [samples].
+    """
+
+    values: Floats
+    y: NDArray[np.int64]
+    g: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def at(self, positions: NDArray[np.int64]) -> Features:
+        """The features of the samples at these positions, in this order."""
+        return Features(self.values[positions], self.y[positions], self.g[positions])
+
+
+H = TypeVar("H", bound=HeadSettings)
+
+
+class HeadObjective(Objective[H]):
+    """An objective whose only epoch fits a new head. A method says in `fit` how."""
+
+    @classmethod
+    def check_data(cls, settings: H, data: Dataset) -> None:
+        val_halves(data)
+
+    def fit(self, fitting: Features, selecting: Features, head: Head) -> Head:
+        """The new head.
+
+        Arguments:
+            fitting: features on which it is fitted.
+            selecting: features of the half of val that chooses among candidates.
+            head: of the network from which the training started.
+        """
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        super().begin()
+        linear_head(self.training.model, self.settings.name)
+        self.fitting_samples()
+
+    def fitting_samples(self) -> Samples:
+        """The samples on which the head is fitted.
+
+        Raises:
+            UserError: there are none.
+        """
+        training = self.training
+        match self.settings.fit_on:
+            case "val":
+                return val_halves(training.measured)[0]
+            case "train":
+                return training.data.train
+            case "held-out":
+                path, _ = run_and_epoch(str(training.config.start))
+                settings = Run(path).record.settings
+                share = settings.get("hold_out", 0.0)
+                if not share:
+                    raise UserError(
+                        f"{self.settings.name} fits on training samples that {path} did not see, and it saw all of "
+                        "them: train it with --hold-out 0.2, or fit on others with fit_on=val"
+                    )
+                return training.measured.train.at(held_out(training.measured, share, int(settings["seed"])))
+
+    def features(self, samples: Samples, model: nn.Module | None = None) -> Features:
+        """Features of some samples, by the trained network or by another one of the same kind."""
+        training = self.training
+        values = features_of(model or training.model, samples, training.config.precision, training.execution)
+        return Features(values, samples.y, samples.g)
+
+    def run_epoch(self, epoch: int, steps: GradientSteps) -> None:
+        fitting, (_, selecting) = self.fitting_samples(), val_halves(self.training.measured)
+        log(f"{self.settings.name}: a new head, fitted on {len(fitting)} samples")
+        model = self.training.model
+        set_head(model, self.fit(self.features(fitting), self.features(selecting), head_of(model)))
+
+    def passes(self, epoch: int) -> int:
+        return len(self.fitting_samples())
+
+
+def linear_head(model: nn.Module, needed_by: str) -> nn.Linear:
+    """The linear layer that gives the logits.
+
+    Raises:
+        UserError: the logits come from several layers, or from none.
+    """
+    names = head_names(model)
+    layers = [model.get_submodule(name) for name in names]
+    if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
+        found = f"the layers {', '.join(names)}" if names else "no layer"
+        raise UserError(
+            f"{needed_by} needs one linear layer that gives the logits; here it is {found}: choose another objective"
+        )
+    return layers[0]
+
+
+def head_of(model: nn.Module) -> Head:
+    """The values of a network's linear head."""
+    layer = linear_head(model, "a new head")
+    weight = layer.weight.detach().cpu().double().numpy()
+    bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.detach().cpu().double().numpy()
+    return Head(weight, bias)
+
+
+def set_head(model: nn.Module, head: Head) -> None:
+    """Give a network's linear head these values."""
+    layer = linear_head(model, "a new head")
+    add_biases(model, {f"{head_name(model)}.bias": torch.from_numpy(head.bias).to(layer.weight)})
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(head.weight))
+        layer.bias.copy_(torch.from_numpy(head.bias))
+
+
+def features_of(model: nn.Module, samples: Samples, precision: Precision, execution: Execution) -> Floats:
+    """Penultimate features in evaluation mode, [samples, features].
+
+    Raises:
+        UserError: a feature or logit is NaN or infinite.
+    """
+    device = choose_device(execution.device)
+    network, found = working_copy(model, device), []
+    with torch.no_grad(), autocast(device, precision):
+        for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
+            features, output = features_and_logits(network, moved(batch.inputs, device))
+            for values in (features, output):
+                finite(values, batch.index, "the network whose head is fitted anew", source=samples.dataset.source)
+            found.append(features.cpu().double().numpy())
+    return np.concatenate(found)
+
+
+def worst_group(predicted: NDArray[np.int64], features: Features) -> float:
+    """The least group accuracy of predicted classes, [samples]."""
+    right = predicted == features.y
+    return float(min(right[features.g == group].mean() for group in np.unique(features.g)))
