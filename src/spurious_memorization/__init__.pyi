@@ -22,6 +22,7 @@ from .networks.selection import Selection
 from .networks.units import Units, parse_units
 from .paper.reproduce import Reproduction, reproduce
 from .paper.settings import ReproduceSettings
+from .published.overview import PublishedResults, published_results
 from .reporting.figures.write_figures import draw_figures
 from .reporting.notebook import load_ipython_extension
 from .reporting.page.write_page import report
@@ -58,6 +59,7 @@ __all__ = [
     "MitigateSettings",
     "Mitigation",
     "Outcomes",
+    "PublishedResults",
     "Ranking",
     "ReproduceSettings",
     "Reproduction",
@@ -98,6 +100,7 @@ __all__ = [
     "parse_units",
     "proxy_correlations",
     "pruned_units",
+    "published_results",
     "random_dropout",
     "read_data",
     "report",
