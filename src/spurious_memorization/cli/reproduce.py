@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +11,13 @@ from rich.console import RenderableType
 
 from ..errors import UserError
 from ..paper.settings import ReproduceSettings
+from ..reporting.settings import TableFormat
 from ..training.settings import TrainExecution
 from .app import Answer
 
 if TYPE_CHECKING:
     from ..paper.reproduce import Reproduction
+    from ..reporting.tables.table import Table
 
 
 def reproduce_command(
@@ -22,6 +25,10 @@ def reproduce_command(
     /,
     *,
     list_: Annotated[bool, Parameter(name="--list", negative=())] = False,
+    published: Annotated[bool, Parameter(negative=())] = False,
+    data_set: str | None = None,
+    ledger: tuple[Path, ...] = (),
+    format: TableFormat | None = None,
     data: Path | None = None,
     out: Path | None = None,
     settings: Annotated[ReproduceSettings | None, Parameter(name="*")] = None,
@@ -32,21 +39,55 @@ def reproduce_command(
     Arguments:
         name: of the study, such as waterbirds-resnet50-largest-channel
         list_: show the names of all studies, what they need and how many edited networks they measure
+        published: show published accuracies of other methods, the commands that would reproduce them, and measurements
+        data_set: with --published: only waterbirds, celeba, multinli or civilcomments
+        ledger: with --published: CSV file with accuracies that you measured
+        format: with --list or --published: print the tables as markdown or latex, or all numbers as one csv
         data: folder of the data set; drawn at a smaller scale if not given
         out: folder of runs and result files; experiments/ or experiments/SCALE/ if not given
     """
-    from ..paper.grids import grid_names, read_grid
     from ..paper.reproduce import reproduce
-    from ..reporting.tables.paper_tables import grids_table
 
+    if not published and (data_set is not None or ledger):
+        raise UserError("--data-set and --ledger belong to published accuracies: add --published")
+    if published:
+        return _published(data_set, ledger, format)
     if list_:
-        grids = {name: read_grid(name) for name in grid_names()}
-        facts = {name: {"dataset": grid.dataset, "edited_networks": grid.n_edited} for name, grid in grids.items()}
-        return Answer([grids_table(grids)], {"studies": facts})
+        return _studies(format)
     if name is None:
         raise UserError("which study? Name one of those that `spurmem reproduce --list` shows")
+    if format is not None:
+        raise UserError("--format belongs to lists: add --list or --published, or leave it out")
     made = reproduce(name, data, out, settings, execution=execution)
     return Answer(_text(made), _facts(made))
+
+
+def _studies(format: TableFormat | None) -> Answer:
+    from ..paper.grids import grid_names, read_grid
+    from ..reporting.tables.paper_tables import grids_table
+
+    grids = {name: read_grid(name) for name in grid_names()}
+    facts = {name: {"dataset": grid.dataset, "edited_networks": grid.n_edited} for name, grid in grids.items()}
+    return Answer(_shown([grids_table(grids)], format), {"studies": facts})
+
+
+def _published(data_set: str | None, ledger: tuple[Path, ...], format: TableFormat | None) -> Answer:
+    from ..published.overview import published_results
+    from ..reporting.tables.published_tables import command_lines, commands_table, measured_table, results_tables
+    from ..reporting.tables.table import csv_text
+
+    known = published_results(ledger, data_set=data_set)
+    facts = {name: getattr(known, name).to_dict(orient="records") for name in ("results", "commands", "measured")}
+    if format == "csv":
+        return Answer([csv_text(known.joined())], facts)
+    results, measured = results_tables(known), [measured_table(known)] if len(known.measured) else []
+    if format is None:
+        return Answer([*results, *command_lines(known), *measured], facts)
+    return Answer(_shown([*results, commands_table(known), *measured], format), facts)
+
+
+def _shown(tables: Sequence[Table], format: TableFormat | None) -> Sequence[RenderableType]:
+    return tables if format is None else ["\n\n".join(table.formatted(format) for table in tables)]
 
 
 def _text(made: Reproduction) -> list[RenderableType]:
