@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import made_runs
@@ -12,10 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import torch
 from fairlearn.metrics import MetricFrame
 from narrow_terminal import check_every_number_is_printed
 from scipy import stats
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, roc_auc_score
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 import spurious_memorization as sm
 from spurious_memorization.reporting.tables.comparison_tables import comparison_tables
@@ -58,8 +62,9 @@ def answers(run: sm.Run, epoch: int, split: str) -> pd.DataFrame:
     """Label, group and predicted class of every sample; of val those of the selecting half."""
     data = run.read_data()
     samples = val_halves(data)[1] if split == "val" else data.samples(split)
-    predicted = run.predictions(epoch, split).loc[samples.index].to_numpy().argmax(1)
-    return pd.DataFrame({"y": samples.y, "g": samples.g, "predicted": predicted})
+    probabilities = run.predictions(epoch, split).loc[samples.index].to_numpy()
+    answers = pd.DataFrame({"y": samples.y, "g": samples.g, "predicted": probabilities.argmax(1)})
+    return answers.assign(of_one=probabilities[:, 1], confidence=probabilities.max(1))
 
 
 def by_group(rows: pd.DataFrame) -> pd.Series:
@@ -91,12 +96,35 @@ def test_every_measure_of_every_run(found: sm.Comparison) -> None:
                     ("average_group_balanced", ""): groups.mean(),
                     ("worst_group_accuracy", ""): groups.min(),
                     **{("group_accuracy", found.data.groups.names[g]): value for g, value in groups.items()},
+                    **beyond_accuracy(rows, found.data.groups.names),
                 }
             train, test = expected["train"], expected["test"]
             expected["gap"] = {what: train[what] - test[what] for what in train}
             for split, values in expected.items():
                 got = own[own["split"] == split].set_index(["measure", "group_name"])["value"].to_dict()
-                assert got == pytest.approx(values)
+                assert got == pytest.approx(values, abs=1e-6)  # torchmetrics counts in float32
+
+
+def beyond_accuracy(rows: pd.DataFrame, names: Sequence[str]) -> dict[tuple[str, str], float]:
+    """The measures of classes and of confidence, by scikit-learn, torchmetrics and sorting."""
+    kept = rows.sort_values("confidence", ascending=False).head(math.ceil(0.8 * len(rows)))
+    wrong = kept["y"] != kept["predicted"]
+    calibration = {names[g]: calibration_error(of_group) for g, of_group in rows.groupby("g")}
+    return {
+        ("balanced_accuracy", ""): balanced_accuracy_score(rows["y"], rows["predicted"]),
+        ("worst_class_accuracy", ""): recall_score(rows["y"], rows["predicted"], average=None).min(),
+        ("auroc", ""): roc_auc_score(rows["y"], rows["of_one"]),
+        ("calibration_error", ""): calibration_error(rows),
+        ("worst_group_calibration_error", ""): max(calibration.values()),
+        **{("group_calibration_error", name): value for name, value in calibration.items()},
+        ("selective_error", ""): wrong.mean(),
+        ("worst_group_selective_error", ""): wrong.groupby(kept["g"]).mean().max(),
+    }
+
+
+def calibration_error(rows: pd.DataFrame) -> float:
+    of_one, y = (torch.tensor(rows[name].tolist()) for name in ("of_one", "y"))
+    return float(multiclass_calibration_error(torch.stack([1 - of_one, of_one], 1), y, 2, n_bins=15, norm="l1"))
 
 
 def _plain(rows: pd.DataFrame) -> float:
@@ -218,6 +246,7 @@ def test_the_command(runs: Path, found: sm.Comparison, capsys: pytest.CaptureFix
         "Accuracy in %, epochs chosen by average accuracy on half of val",
         "Test accuracy minus that of erm-continue, in points",
         "seeds in", "Cost, and the epochs chosen", "bird with", "0, 1, 2",
+        "Beyond accuracy, on test in %", "AUROC", "Choosing the epoch: what each rule loses", "all", "worst class",
     )  # fmt: skip
     for part in words:
         assert part in said.out
@@ -225,6 +254,7 @@ def test_the_command(runs: Path, found: sm.Comparison, capsys: pytest.CaptureFix
     assert facts["baseline"] == "group-dro"
     assert facts["methods"] == list(found.methods)
     assert len(facts["summary"]) == len(found.summary)
+    assert [row["regret"] for row in facts["selections"]] == pytest.approx(list(found.selections["regret"]))
     assert [row["run"] for row in facts["runs"]] == list(found.runs["run"])
     text = tiny.spurmem(capsys, "compare", *places, "--format", "csv").out
     printed = pd.read_csv(io.StringIO(text))
@@ -235,7 +265,7 @@ def test_the_command(runs: Path, found: sm.Comparison, capsys: pytest.CaptureFix
         "method == 'erm' and split == 'train' and measure == 'average' and chosen_by == 'average'"
     )
     assert f"| erm | 3 | train | {100 * row['mean'].item():.1f} ±{100 * row['std'].item():.1f} |" in markdown
-    assert tiny.spurmem(capsys, "compare", *places, "--format", "latex").out.count(r"\begin{tabular}") == 5
+    assert tiny.spurmem(capsys, "compare", *places, "--format", "latex").out.count(r"\begin{tabular}") == 7
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 129, 130, 140, 200])

@@ -78,10 +78,17 @@ def make_run(
             samples = data.samples(split)
             right = rng.random(len(samples)) < rng.uniform(0.3, 0.9, 4)[samples.g]
             predicted = np.where(right, samples.y, 1 - samples.y)
-            run.save_predictions(epoch, split, samples.index, np.eye(2, dtype=np.float32)[predicted])
+            run.save_predictions(epoch, split, samples.index, _probabilities(predicted, seed))
             answers = pd.DataFrame({"group": samples.g, "n": 1, "correct": right.astype(int), "loss": 0.5})
             history.append(answers.groupby("group").sum().reset_index().assign(epoch=epoch, split=split))
         torch.manual_seed(100 * seed + epoch)
         run.save_network(epoch, tiny_networks.small_convnet())
     run.save_history(pd.concat(history, ignore_index=True)[["epoch", "split", "group", "n", "correct", "loss"]])
     return run
+
+
+def _probabilities(predicted: np.ndarray, seed: int) -> np.ndarray:
+    """Random probabilities [samples, 2] in which the predicted class is the likeliest."""
+    confidence = np.random.default_rng([seed, len(predicted)]).uniform(0.51, 1, len(predicted))
+    of_one = np.where(predicted == 1, confidence, 1 - confidence)
+    return np.stack([1 - of_one, of_one], axis=1).astype(np.float32)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from statsmodels.stats.proportion import proportion_confint
 
 import spurious_memorization as sm
 
@@ -32,6 +33,14 @@ def test_the_selected_epoch_is_the_best_on_these_samples(trained: sm.Run, data: 
         average[epoch] = right.mean()
     assert sm.selected_epoch(trained, selecting, "worst_group_accuracy") == max(worst, key=lambda e: worst[e])
     assert sm.selected_epoch(trained, selecting, "average") == max(average, key=lambda e: average[e])
+    bound, of_class = {}, {}
+    for epoch in (1, 2, 3):
+        right = trained.predictions(epoch, "val").loc[selecting.index].to_numpy().argmax(1) == selecting.y
+        groups = [right[selecting.g == group] for group in range(4)]
+        bound[epoch] = min(proportion_confint(sum(group), len(group), method="wilson")[0] for group in groups)
+        of_class[epoch] = min(right[selecting.y == label].mean() for label in range(2))
+    assert sm.selected_epoch(trained, selecting, "worst_group_bound") == max(bound, key=lambda e: bound[e])
+    assert sm.selected_epoch(trained, selecting, "worst_class_accuracy") == max(of_class, key=lambda e: of_class[e])
     with pytest.raises(sm.UserError, match="other samples"):
         sm.selected_epoch(trained, data.val.at([10_000]), "average")
 
@@ -105,3 +114,19 @@ def test_comparisons_say_ties_and_leave_a_random_start_out(trained: sm.Run, tmp_
     assert found.runs[["epoch_by_worst_group_accuracy", "epoch_by_average"]].to_numpy().tolist() == [[1, 1]]
     ties = [note for note in found.notes if note.startswith(f"{run.path}: epochs 1, 2, 3 tie at ")]
     assert len(ties) == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "best"), [("worst_group_accuracy", 1), ("worst_group_bound", 2), ("worst_class_accuracy", 3)]
+)
+def test_a_rule_for_scarce_minorities(rule: str, best: int, squares: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Three of four right say less than 65 of 100. A class hides what its small group loses."""
+    flags = tiny.train_flags(tmp_path / "run", epochs=3, best_by=rule)
+    said = tiny.spurmem(capsys, "train", squares, *flags)
+    assert said.status == 0, said.err
+    assert f"best epoch by {rule.replace('_', ' ')} on val: " in said.out
+    n, correct = (4, 100, 100, 100), {1: (3, 70, 70, 70), 2: (4, 65, 65, 65), 3: (1, 95, 80, 80)}
+    rows = [(epoch, "val", g, n[g], right[g], 1.0) for epoch, right in correct.items() for g in range(4)]
+    run = sm.Run(tmp_path / "run")
+    run.save_history(pd.DataFrame(rows, columns=["epoch", "split", "group", "n", "correct", "loss"]))
+    assert run.choose_epoch("best") == best

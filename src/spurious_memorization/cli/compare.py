@@ -44,7 +44,10 @@ def compare_command(
     facts = {
         "methods": list(found.methods),
         "baseline": found.baseline,
-        **{name: getattr(found, name).to_dict(orient="records") for name in ("runs", "counts", "values", "summary")},
+        **{
+            name: getattr(found, name).to_dict(orient="records")
+            for name in ("runs", "counts", "values", "summary", "selections")
+        },
         "notes": notes,
     }
     if tracked is not None:

@@ -22,8 +22,8 @@ def finished(runs: list[Run]) -> Answer:
     for run in runs:
         last = run.choose_epoch("last")
         history, rule = run.history(), run.record.best_by
-        best = best_epoch(history, rule, run.candidate_epochs()) if "val" in set(history["split"]) else None
-        data = run.record.data
+        data, is_validated = run.record.data, "val" in set(history["split"])
+        best = best_epoch(history, rule, run.candidate_epochs(), data.groups.label_of) if is_validated else None
         text += [
             accuracy_table(history, last, data.groups, data.minority),
             *([] if best is None else [f"best epoch by {rule.replace('_', ' ')} on val: {best.epoch}"]),

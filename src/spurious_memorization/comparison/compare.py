@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..datasets.samples import Dataset
+from ..datasets.samples import Dataset, Samples
 from ..errors import UserError
 from ..runs.run import Run
 from ..training.epoch_selection import selecting_half
+from .confidence import confidence_where_chosen
 from .costs import cost_of
-from .epochs import CHOSEN_BY, counts_where_chosen
+from .epochs import CHOSEN_BY, counts_where_chosen, measured_counts
 from .measures import accuracies, with_gaps
 from .methods import CONTROL, Member, control_among, differing, members_of, named_method, named_start, runs_at
+from .selection_rules import chosen_epochs, regrets
 from .summary import summarized
 
 
@@ -32,8 +34,10 @@ class Comparison:
         counts: one row per run, rule, split and group: run, method, seed, chosen_by, epoch, split, group, group_name,
             n, correct.
         values: one row per run, rule, split and measure: run, method, seed, chosen_by, split ("gap" is training minus
-            test), measure, group (-1 for all groups together), group_name, value.
+            test), measure (see `accuracies` and `confidence_measures`), group (-1 for all groups together), group_name,
+            value, and its 95 % interval over samples, low and high (nan where none is given).
         summary: one row per method, rule, split and measure: the columns of `summarized`, and group_name.
+        selections: one row per run and rule of `RULES`: run, method, seed, and the columns of `regrets`.
         notes: sentences that a reader of the tables must know.
     """
 
@@ -44,6 +48,7 @@ class Comparison:
     counts: pd.DataFrame
     values: pd.DataFrame
     summary: pd.DataFrame
+    selections: pd.DataFrame
     notes: tuple[str, ...]
 
     @property
@@ -84,9 +89,10 @@ def compare(
     base = control_among(members) if baseline is None else named_method(members, baseline)
     data = opened[0].read_data(data_folder)
     selecting = selecting_half(data)
-    chosen = pd.concat([_about(member, counts_where_chosen(member.run, selecting)) for member in members])
+    measured = {member: measured_counts(member.run, selecting) for member in members}
+    chosen = pd.concat([_about(member, counts_where_chosen(member.run, rows)) for member, rows in measured.items()])
     counts = chosen.drop(columns="tie")
-    values = _values(counts, data)
+    values = _values(members, counts, data, selecting)
     return Comparison(
         members=members,
         data=data,
@@ -95,6 +101,10 @@ def compare(
         counts=_with_group_names(counts, data),
         values=_with_group_names(values, data),
         summary=_with_group_names(summarized(values, base), data),
+        selections=pd.concat(
+            [_about(member, _selections(member.run, rows, data)) for member, rows in measured.items()],
+            ignore_index=True,
+        ),
         notes=(*_notes(members, base), *_ties(chosen)),
     )
 
@@ -114,14 +124,24 @@ def _about(member: Member, rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**about)[[*about, *rows.columns]]
 
 
-def _values(counts: pd.DataFrame, data: Dataset) -> pd.DataFrame:
+def _values(members: Sequence[Member], counts: pd.DataFrame, data: Dataset, selecting: Samples) -> pd.DataFrame:
     keys = ["run", "method", "seed", "chosen_by", "split"]
     found = [
-        accuracies(rows, data.train_counts).assign(**dict(zip(keys, key, strict=True)))
+        accuracies(rows, data.groups, data.train_counts).assign(**dict(zip(keys, key, strict=True)))
         for key, rows in counts.groupby(keys, sort=False)
     ]
-    values = pd.concat(found, ignore_index=True)[[*keys, "measure", "group", "value"]]
-    return with_gaps(values)
+    parts = {split: selecting if split == "val" else data.samples(split) for split in data.splits}
+    epochs = {run: rows.groupby("chosen_by", sort=False)["epoch"].first() for run, rows in counts.groupby("run")}
+    found += [
+        _about(member, confidence_where_chosen(member.run, epochs[str(member.run.path)].to_dict(), parts))
+        for member in members
+    ]
+    return with_gaps(pd.concat(found, ignore_index=True)[[*keys, "measure", "group", "value", "low", "high"]])
+
+
+def _selections(run: Run, measured: pd.DataFrame, data: Dataset) -> pd.DataFrame:
+    among = run.candidate_epochs()
+    return regrets(chosen_epochs(measured, among, data.groups.label_of), measured, among)
 
 
 def _run_row(member: Member, counts: pd.DataFrame) -> dict[str, object]:

@@ -15,17 +15,19 @@ def summarized(values: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
     """Mean and spread of every method over its seeds, and its differences to the baseline of the same seeds.
 
     Arguments:
-        values: one row per run and measure: method, seed, chosen_by, split, measure, group, value.
+        values: one row per run and measure: method, seed, chosen_by, split, measure, group, value, low, high.
         baseline: method to which differences are taken; None for none.
 
     Returns:
         One row per method and measure: method, chosen_by, split, measure, group; n_seeds, mean, std (of the sample; nan
-        for one seed); n_paired (seeds that the baseline has, too; 0 for the baseline itself), difference (mean of the
-        differences per seed), difference_std, and the 95 % interval of the difference, low and high (t distribution
-        with n_paired - 1 degrees of freedom; nan for one pair).
+        for one seed); sample_low and sample_high (the mean bounds of the seeds' intervals over samples: all seeds have
+        the same samples, so more seeds don't narrow it); n_paired (seeds that the baseline has, too; 0 for the baseline
+        itself), difference (mean of the differences per seed), difference_std, and the 95 % interval of the difference,
+        low and high (t distribution with n_paired - 1 degrees of freedom; nan for one pair).
     """
-    own = values.groupby(["method", *_WHAT], sort=False)["value"].agg(n_seeds="count", mean="mean", std="std")
-    table = own.reset_index()
+    grouped = values.groupby(["method", *_WHAT], sort=False)
+    own = grouped["value"].agg(n_seeds="count", mean="mean", std="std")
+    table = own.join(grouped[["low", "high"]].mean().add_prefix("sample_")).reset_index()
     paired = values[values["method"] != baseline].merge(
         values.loc[values["method"] == baseline, ["seed", *_WHAT, "value"]], on=["seed", *_WHAT], suffixes=("", "_base")
     )

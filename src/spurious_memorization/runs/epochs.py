@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,12 +13,17 @@ from ..errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-BestRule = Literal["worst_group_accuracy", "average", "average_group_balanced", "loss"]
+BestRule = Literal[
+    "worst_group_accuracy", "worst_group_bound", "worst_class_accuracy", "average", "average_group_balanced", "loss"
+]
 """Rules that choose the best epoch by what was measured on the val split."""
 
 
-_EQUAL = 1e-12
+EQUAL = 1e-12
 """Values closer than this are equal: averages differ by rounding."""
+
+_Z = 1.959963984540054
+"""Two-sided 95 % quantile of the normal distribution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +32,7 @@ class BestEpoch:
 
     Arguments:
         rule: the rule.
-        value: its best value: an accuracy, or for "loss" the mean loss.
+        value: its best value: an accuracy or its bound, or for "loss" the mean loss.
         tied: every epoch with this value, in order.
     """
 
@@ -49,14 +55,19 @@ class BestEpoch:
         return f"epochs {listed} tie at {value} by {self.rule.replace('_', ' ')} on val: the earliest is taken"
 
 
-def best_epoch(history: pd.DataFrame, rule: BestRule, among: list[int]) -> BestEpoch:
+def best_epoch(
+    history: pd.DataFrame, rule: BestRule, among: list[int], label_of: Callable[[int], int] | None = None
+) -> BestEpoch:
     """The epoch with the best validation value. The earliest one is taken if several are equal.
 
     Arguments:
         history: as `Run.history` returns it.
         rule: "worst_group_accuracy", "average" or "average_group_balanced" take the highest accuracy, "loss" takes the
-            lowest mean loss.
+            lowest mean loss. "worst_group_bound" takes the highest of the groups' least lower bounds (of Wilson's 95 %
+            interval, 1927): a small group is trusted less. "worst_class_accuracy" takes the highest least accuracy of
+            a class, which needs no groups (Yang et al. 2023, Change is Hard).
         among: epochs to choose from.
+        label_of: gives the class of a group, as `Groups.label_of` does; needed for "worst_class_accuracy".
 
     Raises:
         UserError: nothing was measured on the val split.
@@ -69,6 +80,10 @@ def best_epoch(history: pd.DataFrame, rule: BestRule, among: list[int]) -> BestE
     match rule:
         case "worst_group_accuracy":
             values = accuracy.min()
+        case "worst_group_bound":
+            values = wilson_lower(rows["correct"], rows["n"]).groupby(rows["epoch"]).min()
+        case "worst_class_accuracy":
+            values = class_accuracies(rows, label_of).min(axis=1)
         case "average_group_balanced":
             values = accuracy.mean()
         case "average":
@@ -76,8 +91,26 @@ def best_epoch(history: pd.DataFrame, rule: BestRule, among: list[int]) -> BestE
         case "loss":
             values = -sums["loss"] / sums["n"]
     best = float(values.max())
-    tied = sorted(int(epoch) for epoch in values.index[values >= best - _EQUAL])
+    tied = sorted(int(epoch) for epoch in values.index[values >= best - EQUAL])
     return BestEpoch(rule=rule, value=abs(best), tied=tuple(tied))
+
+
+def class_accuracies(rows: pd.DataFrame, label_of: Callable[[int], int] | None) -> pd.DataFrame:
+    """Accuracy of each class in each epoch: one row per epoch, one column per class with samples.
+
+    Arguments:
+        rows: of a history, of one split.
+        label_of: gives the class of a group.
+    """
+    assert label_of is not None, "classes are known from the groups only"
+    sums = rows.groupby(["epoch", rows["group"].map(label_of).rename("label")])[["n", "correct"]].sum()
+    return (sums["correct"] / sums["n"]).unstack("label")
+
+
+def wilson_lower(correct: pd.Series, n: pd.Series) -> pd.Series:
+    """Lower bound of Wilson's 95 % interval (Wilson 1927). A higher layer, `statistics.intervals`, has both bounds."""
+    p, z = correct / n, _Z
+    return (p + z**2 / (2 * n) - z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5) / (1 + z**2 / n)
 
 
 def run_and_epoch(start: str) -> tuple[Path, str]:

@@ -170,7 +170,8 @@ class Run:
         if wanted == "last":
             return there[-1]
         if wanted == "best":
-            best = best_epoch(self.history(), self.record.best_by, self.candidate_epochs())
+            label_of = self.record.data.groups.label_of
+            best = best_epoch(self.history(), self.record.best_by, self.candidate_epochs(), label_of)
             if best.tie:
                 log(f"{self.path}: {best.tie}")
             return best.epoch

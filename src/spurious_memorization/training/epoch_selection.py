@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..datasets.samples import Dataset, Samples, checked_dataset, checked_samples
 from ..errors import UserError
@@ -71,13 +72,15 @@ def selected_epoch(run: Run, samples: Samples, rule: BestRule) -> int:
     Arguments:
         run: a run with predictions of them.
         samples: usually the selecting half of val.
-        rule: "worst_group_accuracy", "average", "average_group_balanced" or "loss".
+        rule: as for `--best-by`: "worst_group_accuracy", "worst_group_bound", "worst_class_accuracy", "average",
+            "average_group_balanced" or "loss".
 
     Raises:
         UserError: the run has no checkpoint, or no predictions of these samples.
     """
     samples = checked_samples(samples)
-    return best_epoch(history_on(run, samples), rule, run.candidate_epochs()).epoch
+    label_of = samples.dataset.groups.label_of
+    return best_epoch(history_on(run, samples), rule, run.candidate_epochs(), label_of).epoch
 
 
 def history_on(run: Run, samples: Samples) -> pd.DataFrame:
@@ -99,11 +102,21 @@ def counts_on(run: Run, epoch: int, samples: Samples) -> pd.DataFrame:
     Raises:
         UserError: the run has no predictions of these samples.
     """
+    probabilities = stored_probabilities(run, epoch, samples)
+    of_label = probabilities[np.arange(len(samples)), samples.y].clip(1e-12)
+    sums = group_sums(samples, probabilities.argmax(1), -np.log(of_label))
+    return sums.assign(epoch=epoch, split=samples.split)
+
+
+def stored_probabilities(run: Run, epoch: int, samples: Samples) -> NDArray[np.float64]:
+    """Class probabilities of some samples in one epoch, [samples, classes], from the stored predictions.
+
+    Raises:
+        UserError: the run has no predictions of these samples.
+    """
     stored = run.predictions(epoch, samples.split)
     try:
-        probabilities = stored.loc[samples.index].to_numpy()  # [samples, classes]
+        probabilities: NDArray[np.float64] = stored.loc[samples.index].to_numpy(np.float64)
     except KeyError as error:
         raise UserError(f"{run.path} was measured on other samples: choose a run made with these data") from error
-    of_label = probabilities[np.arange(len(samples)), samples.y].clip(1e-12)
-    sums = group_sums(samples, probabilities.argmax(1), -np.log(of_label.astype(np.float64)))
-    return sums.assign(epoch=epoch, split=samples.split)
+    return probabilities

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,8 +10,10 @@ import pandas as pd
 from ...comparison.compare import Comparison
 from ...comparison.epochs import CHOSEN_BY
 from ...comparison.measures import GAP, OVERALL
-from .number_formats import Kind, interval
-from .table import Column, Row, Table
+from .measure_tables import beyond_accuracy
+from .over_seeds import METHOD, METHOD_BLOCK, METHOD_BLOCK_COLUMNS, difference_column, mean_column
+from .selection_tables import epoch_choices
+from .table import Column, Table
 
 _HEADINGS = dict(zip(OVERALL, ("average", "train weighted", "group balanced", "worst group"), strict=True))
 _RULES = {
@@ -23,17 +25,15 @@ _SPLITS = ("train", "val", "test", GAP)
 MAX_GROUP_COLUMNS = 6
 """If a data set has more groups, only the minority groups have a column."""
 
-_METHOD = Column(name="method", heading="method", is_narrow=True)
-
 
 def comparison_tables(found: Comparison) -> list[Table]:
-    """Accuracies and paired differences for each rule that chooses epochs, then costs."""
+    """Accuracies and paired differences for each rule that chooses epochs, then other measures, rules, and costs."""
     tables = []
     for rule in CHOSEN_BY:
         tables.append(method_accuracies(found, rule))
         if found.baseline is not None and len(found.methods) > 1:
             tables.append(method_differences(found, rule))
-    return [*tables, method_costs(found)]
+    return [*tables, beyond_accuracy(found), epoch_choices(found), method_costs(found)]
 
 
 def method_overview(found: Comparison) -> Table:
@@ -54,13 +54,13 @@ def method_overview(found: Comparison) -> Table:
         }
         for method in found.methods
     ]
-    columns = [_METHOD]
+    columns = [METHOD]
     for rule, mark in zip(CHOSEN_BY, "wa", strict=True):
         worst, average = (f"{rule} {measure}" for measure in measures)
-        columns.append(_mean_column(worst, f"({mark}) worst group"))
+        columns.append(mean_column(worst, f"({mark}) worst group"))
         if found.baseline is not None:
-            columns.append(_difference_column(worst, f"({mark}) worst group minus {found.baseline}"))
-        columns.append(_mean_column(average, f"({mark}) average"))
+            columns.append(difference_column(worst, f"({mark}) worst group minus {found.baseline}"))
+        columns.append(mean_column(average, f"({mark}) average"))
     caption = (
         f"Epochs chosen by (w) {_RULES[CHOSEN_BY[0]]}, (a) {_RULES[CHOSEN_BY[1]]}. Mean ± standard deviation over "
         "seeds. Differences are paired by seed, in points, with 95 % intervals by the t distribution."
@@ -87,13 +87,12 @@ def method_accuracies(found: Comparison, chosen_by: str) -> Table:
         title=f"Accuracy in %, epochs chosen by {_RULES[chosen_by]}",
         rows=pd.DataFrame(lines),
         columns=(
-            _METHOD,
-            Column(name="seeds", heading="seeds", kind="count"),
+            *METHOD_BLOCK_COLUMNS,
             Column(name="split", heading="split"),
-            *(_mean_column(name, heading) for name, heading in _measures(found)),
+            *(mean_column(name, heading) for name, heading in _measures(found)),
         ),
         caption=caption,
-        blocks=("method", "seeds"),
+        blocks=METHOD_BLOCK,
     )
 
 
@@ -112,9 +111,9 @@ def method_differences(found: Comparison, chosen_by: str) -> Table:
         title=f"Test accuracy minus that of {found.baseline}, in points, epochs chosen by {_RULES[chosen_by]}",
         rows=pd.DataFrame(lines),
         columns=(
-            _METHOD,
+            METHOD,
             Column(name="n_paired", heading="seeds in common", kind="count"),
-            *(_difference_column(name, heading) for name, heading in _measures(found)),
+            *(difference_column(name, heading) for name, heading in _measures(found)),
         ),
         caption="Mean of the differences by seed, with 95 % intervals by the t distribution for two or more seeds.",
     )
@@ -138,7 +137,7 @@ def method_costs(found: Comparison) -> Table:
         title="Cost, and the epochs chosen",
         rows=pd.DataFrame(lines),
         columns=(
-            _METHOD,
+            METHOD,
             Column(name="seeds", heading="seeds"),
             Column(name="seconds", heading="seconds", kind="count"),
             Column(name="sample_passes", heading="sample passes", kind="count"),
@@ -167,29 +166,6 @@ def _values(found: Comparison, rows: pd.DataFrame, values: Sequence[str]) -> dic
         row["measure"] if row["group"] < 0 else f"group {row['group']}": row for row in rows.to_dict(orient="records")
     }
     return {f"{name} {value}": by_measure.get(name, {}).get(value) for name, _ in _measures(found) for value in values}
-
-
-def _mean_column(name: str, heading: str) -> Column:
-    return Column(name=f"{name} mean", heading=heading, kind="percent_number", detail=spread(f"{name} std", 100))
-
-
-def spread(std: str, scale: float = 1.0, digits: int = 1) -> Callable[[Row], str]:
-    """The detail "±1.3" from a column of standard deviations; none for a single seed."""
-    return lambda row: "" if pd.isna(row[std]) else f"±{scale * row[std]:.{digits}f}"
-
-
-def _difference_column(name: str, heading: str) -> Column:
-    return Column(
-        name=f"{name} difference",
-        heading=heading,
-        kind="points",
-        detail=_interval(name, "points"),
-        is_detail_below=True,
-    )
-
-
-def _interval(name: str, kind: Kind) -> Callable[[Row], str]:
-    return lambda row: interval(row[f"{name} low"], row[f"{name} high"], kind)
 
 
 def _mean(values: pd.Series) -> float | None:

@@ -10,16 +10,15 @@ import pandas as pd
 from ...comparison.epochs import CHOSEN_BY
 from ...comparison.studied_units import TOGETHER
 from ...comparison.unit_tracking import UnitTracking
-from .comparison_tables import spread
 from .number_formats import Kind
+from .over_seeds import METHOD, RULE_NAMES, spread
 from .table import Column, Table
 
-_RULES = {"worst_group_accuracy": "worst group", "average": "average"}
 _PER_SEED = ["method", "seed", "chosen_by", "epoch", "criterion", "traced_on"]
 
 _BLOCK = ("method", "seeds", "chosen_by", "ranking")
 _BLOCK_COLUMNS = (
-    Column(name="method", heading="method", is_narrow=True),
+    METHOD,
     Column(name="seeds", heading="seeds", kind="count"),
     Column(name="chosen_by", heading="epochs by"),
     Column(name="ranking", heading="ranking"),
@@ -134,7 +133,7 @@ def _blocks(frame: pd.DataFrame) -> Iterable[tuple[dict[str, Any], pd.DataFrame]
                 about = {
                     "method": str(method),
                     "seeds": rows["seed"].nunique(),
-                    "chosen_by": "both" if is_same else _RULES[rule],
+                    "chosen_by": "both" if is_same else RULE_NAMES[rule],
                     "ranking": f"{criterion} ({traced_on})" if traced_on else str(criterion),
                 }
                 yield about, rows
