@@ -1,5 +1,6 @@
 from . import criteria, edits
 from .comparison.compare import Comparison, compare
+from .comparison.refitted_heads import RefittedHeads, refitted_heads
 from .comparison.unit_tracking import UnitTracking, track_units
 from .controls.null_sets import null_sets, sets_of_many_sizes
 from .criteria.hardest import hardest_samples
@@ -11,6 +12,7 @@ from .datasets.samples import Dataset, Samples
 from .datasets.sources import Batch
 from .datasets.tensors import from_tensors
 from .edits.edit import Edit
+from .engine.ablation import ablation, ablation_map
 from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
 from .errors import UserError
@@ -33,7 +35,6 @@ from .runs.run import Run
 from .settings import Execution
 from .statistics.agreement import agreement
 from .statistics.effects import effects
-from .studies.ablation import ablation, ablation_map
 from .studies.pipeline import study, study_in_memory
 from .studies.settings import StudySettings, TraceSettings
 from .studies.study import Study
@@ -61,6 +62,7 @@ __all__ = [
     "Outcomes",
     "PublishedResults",
     "Ranking",
+    "RefittedHeads",
     "ReproduceSettings",
     "Reproduction",
     "Run",
@@ -103,6 +105,7 @@ __all__ = [
     "published_results",
     "random_dropout",
     "read_data",
+    "refitted_heads",
     "report",
     "reproduce",
     "selected_epoch",

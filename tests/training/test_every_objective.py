@@ -28,7 +28,21 @@ OBJECTIVES = (
     "subsampling",
     "group-dro:step=0.5",
     "jtt",
+    "mixup",
+    "lisa",
+    "weight-averaging:first=2",
+    "weight-averaging:decay=0.5",
     "example-tied-dropout",
+)
+HEADS = (
+    "afr:fit_on=val,sharpness=4",
+    "self:early=1,n=4,lrs=0.1",
+    "dfr:draws=2",
+    "dpe:members=2,member_epochs=2",
+    "neuron-tune:threshold=0.05,lrs=0.1,steps=10",
+    "eva:shares=0.5,lrs=0.1,steps=10",
+    "prune-critical:n=2",
+    "prune-critical:n=2,random=true",
 )
 
 
@@ -65,7 +79,40 @@ def test_killed_and_resumed(text: str, squares: Path, trained: sm.Run, tmp_path:
     assert resumed.record.training_cost.sample_passes_before == whole.record.training_cost.sample_passes_before
 
 
-@pytest.mark.parametrize("text", ["reweighting", "balanced-sampling", "subsampling", "group-dro"])
+@pytest.mark.parametrize("text", HEADS)
+def test_a_new_head_killed_and_resumed(text: str, squares: Path, trained: sm.Run, tmp_path: Path) -> None:
+    recorded = settings(text, start=f"{trained.path}@3")
+
+    def child() -> None:
+        def killed(state: dict[str, Any], file: Path) -> None:
+            if state["epoch"] == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            torch_save(state, file)
+
+        torch_save = torch.save
+        torch.save = killed  # type: ignore[assignment]
+        sm.train(squares, tmp_path / "run", recorded)
+
+    assert tiny.in_child(child) == -signal.SIGKILL
+    resumed = sm.train(squares, tmp_path / "run", recorded, resume=True)
+    whole = sm.train(squares, tmp_path / "whole", recorded)
+    assert resumed.epochs() == [0, 1]
+    assert tiny.same_networks(resumed, whole)
+    assert not tiny.same_networks(whole, trained)
+
+
+@pytest.mark.parametrize("text", HEADS)
+def test_a_new_head_needs_a_linear_layer(text: str, squares: Path, tmp_path: Path, capsys: Capture) -> None:
+    flags = ("--model", "tiny_networks:conv_head", "--epochs", 1, "--batch-size", 8)
+    tiny.spurmem(capsys, "train", squares, *flags, "--out", tmp_path / "erm")
+    error = tiny.spurmem(
+        capsys, "train", squares, *flags, "--objective", text, "--from", tmp_path / "erm", "--out", tmp_path / "run"
+    ).error
+    assert "one linear layer that gives the logits; here it is" in error
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("text", ["reweighting", "balanced-sampling", "subsampling", "group-dro", "lisa"])
 def test_a_group_without_training_samples(text: str, squares: Path, tmp_path: Path, capsys: Capture) -> None:
     folder = without_group(squares, tmp_path / "data", "train")
     flags = ("--model", tiny.NETWORK, "--epochs", 1, "--out", tmp_path / "run", "--objective")
@@ -75,7 +122,9 @@ def test_a_group_without_training_samples(text: str, squares: Path, tmp_path: Pa
     assert tiny.spurmem(capsys, "train", folder, *flags, "reweighting:by=class").status == 0
 
 
-@pytest.mark.parametrize("text", ["erm-continue", "pruned-contrast", "dfr"])
+@pytest.mark.parametrize(
+    "text", ["erm-continue", "pruned-contrast", "afr", "self", "dfr", "dpe", "neuron-tune", "eva", "prune-critical"]
+)
 def test_what_continues_needs_a_start(text: str, squares: Path, tmp_path: Path, capsys: Capture) -> None:
     error = tiny.spurmem(capsys, "train", squares, "--objective", text, "--out", tmp_path / "run").error
     assert f"{text} continues a trained network: name it with --from RUN@EPOCH" in error

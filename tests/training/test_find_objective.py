@@ -31,7 +31,10 @@ def test_text_and_blocks_are_read_alike() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("groupdro", "unknown objective 'groupdro': choose among balanced-sampling, dfr, erm, erm-continue"),
+        (
+            "groupdro",
+            "unknown objective 'groupdro': choose among afr, balanced-sampling, dfr, dpe, erm, erm-continue, eva",
+        ),
         ("group-dro:mask=none", "group-dro has no option 'mask=none': write group-dro:option=value with one of step"),
         ("group-dro:step=-1", "--objective.group-dro.step: Input should be greater than 0 (given: '-1')"),
         ("jtt", "Field required"),
@@ -46,7 +49,7 @@ def test_bad_objectives_are_refused(text: str, said: str, squares: Path, tmp_pat
 
 def test_every_file_in_the_folder_is_an_objective_of_its_name() -> None:
     names = objective_names()
-    assert len(names) == 10
+    assert len(names) == 19
     for name in names:
         assert settings_class(name).model_fields["name"].default == name
 
@@ -64,6 +67,6 @@ print("torch" in sys.modules)
 
 def test_a_run_stores_all_options_of_its_objective() -> None:
     block = sm.TrainSettings(objective="group-dro:step=0.1").model_dump(mode="json")["objective"]
-    assert block == {"name": "group-dro", "step": 0.1, "adjustment": 0.0, "balanced": True}
+    assert block == {"name": "group-dro", "step": 0.1, "adjustment": 0.0, "balanced": True, "absent": "move"}
     assert sm.TrainSettings().model_dump(mode="json")["objective"] == {"name": "erm"}
     assert "objective" not in sm.TrainSettings().model_fields_set

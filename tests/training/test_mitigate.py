@@ -67,7 +67,10 @@ def test_every_objective_within_the_budget(squares: Path, tmp_path: Path, capsys
     )  # fmt: skip
     assert said.status == 0, said.err
     facts = json.loads(said.out)
-    assert before == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in tiny.files_below(tmp_path / "out")}
+    after = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in tiny.files_below(tmp_path / "out")}
+    assert before == {name: time for name, time in after.items() if "/refitted_heads/" not in name}
+    assert {row["method"] for row in facts["refitted_heads"]["values"]} == {row["method"] for row in facts["summary"]}
+    assert len({name for name in after if "/refitted_heads/" in name}) >= 2 * len(made.runs)
     assert len({row["method"] for row in facts["summary"]}) == len(made.runs)
     summary = pd.DataFrame(facts["summary"])
     assert set(summary["n_seeds"]) == {2}
@@ -81,7 +84,9 @@ def test_only_some_objectives(squares: Path, tmp_path: Path, capsys: Capture) ->
     assert sorted(folder.name for folder in (tmp_path / "out").iterdir()) == [
         "erm", "erm-continue", "pruned-contrast_mask=none_fraction=0.1"
     ]  # fmt: skip
-    assert "Accuracy on test in %" in said.out
+    for title in ("Accuracy on test in %", "Head or features?", "Beyond accuracy", "over all 3 runs"):
+        assert title in said.out
+    assert (tmp_path / "out" / "erm" / "seed_0" / "refitted_heads" / "epoch_001.json").is_file()
     assert f"every group and split: spurmem compare {tmp_path / 'out' / 'erm'} " in said.out.replace("\n", "")
     said = tiny.spurmem(capsys, "mitigate", squares, *flags, *chosen, "--format", "markdown")
     rows = [line for line in said.out.splitlines() if line.startswith("| erm")]
@@ -110,5 +115,5 @@ def test_refused_before_anything_is_trained(squares: Path, tmp_path: Path, capsy
     assert "has no test split, on which methods are compared" in refused(table["split"] != "test")
     rare = (table["y"] == 0) & (table["a"] == 1)
     assert "'class 0 with color 1' has no training sample" in refused(~(rare & (table["split"] == "train")))
-    assert "the half of val that dfr fits on" in refused(~(rare & (table["split"] == "val")))
+    assert "has no sample among those that dfr fits on" in refused(~(rare & (table["split"] == "val")))
     assert not (tmp_path / "out").exists()

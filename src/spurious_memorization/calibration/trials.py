@@ -22,11 +22,11 @@ from ..criteria.scores import Scores, top
 from ..criteria.unseen import activation_difference, attribution_patching
 from ..criteria.weight_norms import weight_norm
 from ..datasets.samples import Dataset
+from ..engine.ablation import ablation
 from ..engine.evaluate import engine_for
 from ..engine.protocol import Engine
 from ..networks.selection import Selection
 from ..networks.units import Units, short_name, sites
-from ..studies.ablation import ablation
 from ..studies.pipeline import study_in_memory
 from ..studies.settings import StudySettings
 from .networks import Family, on_one_thread

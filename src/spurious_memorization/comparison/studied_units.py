@@ -11,6 +11,7 @@ import pandas as pd
 from ..controls.norms import norms_of_units
 from ..datasets.samples import Dataset
 from ..edits.edit import zero
+from ..engine.ablation import single_edits
 from ..engine.evaluate import evaluate
 from ..errors import UserError
 from ..networks.forward import choose_device
@@ -20,7 +21,6 @@ from ..networks.units import Units, parse_units, short_name
 from ..runs.run import Run
 from ..settings import Execution
 from ..statistics.counts import count
-from ..studies.ablation import single_edits
 from ..studies.network import studied_data
 from ..studies.ranking_settings import RankingSettings
 from ..studies.rules import rules_of

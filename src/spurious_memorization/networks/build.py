@@ -24,6 +24,7 @@ from ..user_functions import load_user_function
 from . import birds_resnet18
 from .checked import checked_network, in_float32
 from .head import head_names, name_head
+from .prototypes import give_prototypes
 from .weights import load_exactly
 
 PACKAGED = (birds_resnet18.NAME,)
@@ -50,6 +51,7 @@ class NetworkSettings(Settings):
         image_size: side of the square input in pixels; None for the network's own.
         norm_eps: epsilon of the layer norms; None for the network's own. The research code uses 1e-5, timm 1e-6.
         head: module names of the layers that give the logits; if empty, they are found by tracing.
+        prototypes: number of prototypes of each class, if an ensemble of them replaces the head; 0 if it does not.
     """
 
     model: str
@@ -57,6 +59,7 @@ class NetworkSettings(Settings):
     image_size: int | None = Field(None, ge=1, le=MAX_IMAGE_SIZE)
     norm_eps: float | None = Field(None, gt=0)
     head: tuple[str, ...] = ()
+    prototypes: int = Field(0, ge=0)
 
     @property
     def timm_name(self) -> str:
@@ -83,6 +86,8 @@ def build(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool = Fals
         for module in model.modules():
             if isinstance(module, nn.LayerNorm):
                 module.eps = settings.norm_eps
+    if settings.prototypes:
+        give_prototypes(model, settings.prototypes)
     return model
 
 

@@ -11,6 +11,7 @@ from ..datasets.sources import Inputs
 from ..errors import UserError
 from .forward import logits
 from .head import head_names
+from .prototypes import prototypes_in
 
 
 def features_and_logits(
@@ -46,7 +47,7 @@ def head_name(model: nn.Module) -> str:
     Raises:
         UserError: the network has none.
     """
-    names = head_names(model)
+    names = head_names(model) or tuple(filter(None, [prototypes_in(model)]))
     if not names:
         raise UserError("the network has no linear layer for a head: its features are not known")
     return names[0]

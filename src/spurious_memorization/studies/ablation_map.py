@@ -11,13 +11,13 @@ from torch import nn
 
 from ..console import log
 from ..datasets.samples import Dataset, Samples
+from ..engine.ablation import SUMS, ablated_units, map_frame, single_edits, sums
 from ..engine.evaluate import engine_for
 from ..errors import UserError
 from ..networks.selection import Selection
 from ..networks.units import sites
 from ..settings import Execution
 from ..stored_files import checked_record
-from .ablation import SUMS, ablated_units, map_frame, single_edits, sums
 from .blocks import Part, announce_engine, measured_blocks
 from .ranking_settings import RankingSettings
 from .store import REMEDY, FolderStore, Store

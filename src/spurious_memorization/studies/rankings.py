@@ -7,9 +7,9 @@ from pathlib import Path
 from ..criteria.find import CRITERIA, checked_scores, find_criterion
 from ..criteria.hardest import hardest_samples
 from ..criteria.scores import Scores
+from ..engine.ablation import ablation_scores
 from ..runs.run import Run
 from ..settings import Execution
-from .ablation import ablation_scores
 from .ablation_map import stored_ablation_map
 from .network import StudiedNetwork
 from .ranking_settings import RankingSettings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..networks.features import features_and_logits, head_name
 from ..networks.forward import autocast, choose_device, moved, working_copy
 from ..networks.head import head_names
-from ..networks.losses import finite
+from ..networks.losses import cross_entropy, finite
 from ..networks.names import Precision
 from ..networks.weights import add_biases
 from ..runs.epochs import run_and_epoch
@@ -36,17 +36,28 @@ FitOn = Literal["val", "held-out", "train"]
 (`--hold-out`); or all training samples."""
 
 
+SelectBy = Literal["worst-group", "worst-class"]
+"""What the selecting half of val judges candidates by."""
+
+
 class HeadSettings(ObjectiveSettings):
     """Options of an objective that fits a new head.
 
     Arguments:
         fit_on: the samples on which the head is fitted.
+        select_by: what the selecting half of val judges candidates by: the least accuracy of a group, or of a class,
+            which needs no groups.
     """
 
     continues: ClassVar[bool] = True
     fixed_settings: ClassVar[Mapping[str, Any]] = {"epochs": 1, "checkpoint_every": 1}
 
     fit_on: FitOn = "val"
+    select_by: SelectBy = "worst-group"
+
+    @property
+    def fits_on_held_out(self) -> bool:
+        return self.fit_on == "held-out"
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +226,68 @@ def features_of(model: nn.Module, samples: Samples, precision: Precision, execut
     return np.concatenate(found)
 
 
-def worst_group(predicted: NDArray[np.int64], features: Features) -> float:
-    """The least group accuracy of predicted classes, [samples]."""
+def least_accuracy(predicted: NDArray[np.int64], features: Features, by: SelectBy = "worst-group") -> float:
+    """The least accuracy of predicted classes, [samples], among the groups or among the classes."""
     right = predicted == features.y
-    return float(min(right[features.g == group].mean() for group in np.unique(features.g)))
+    member = features.g if by == "worst-group" else features.y
+    return float(min(right[member == one].mean() for one in np.unique(member)))
+
+
+def retrained(
+    head: Head,
+    fitting: Features,
+    *,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    momentum: float = 0.9,
+    kept: NDArray[np.bool_] | None = None,
+    seed: int = 0,
+) -> Head:
+    """Train a head further by stochastic gradient descent on the cross-entropy. Each class is drawn equally often.
+
+    Arguments:
+        head: where training starts; it stays as it is.
+        fitting: features on which it is trained.
+        steps: number of batches.
+        batch_size: samples per batch, drawn with replacement.
+        lr, momentum: of the optimizer.
+        kept: the weights that are trained, [classes, features]; the others stay as they are. None means all.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng([seed, 0x5E1F])
+    classes, counts = np.unique(fitting.y, return_counts=True)
+    likely = (1 / (len(classes) * counts))[np.searchsorted(classes, fitting.y)]
+    values, y = torch.from_numpy(fitting.values), torch.from_numpy(fitting.y)
+    weight, bias = (torch.tensor(part, requires_grad=True) for part in (head.weight, head.bias))
+    if kept is not None:
+        trained = torch.from_numpy(kept)
+        weight.register_hook(lambda gradient: gradient * trained)  # type: ignore[no-untyped-call]
+    optimizer = torch.optim.SGD([weight, bias], lr=lr, momentum=momentum)
+    for _ in range(steps):
+        drawn = torch.from_numpy(rng.choice(len(fitting), batch_size, p=likely))
+        optimizer.zero_grad()
+        cross_entropy(values[drawn] @ weight.T + bias, y[drawn]).mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return Head(weight.detach().numpy(), bias.detach().numpy())
+
+
+T = TypeVar("T")
+
+
+def best_candidate(
+    candidates: Iterable[tuple[T, Head]], selecting: Features, by: SelectBy = "worst-group"
+) -> tuple[T, Head]:
+    """The candidate whose head has the best `least_accuracy`; the first of equals.
+
+    Arguments:
+        candidates: at least one description with its head.
+        selecting: features that judge them.
+        by: groups or classes.
+    """
+    valued = (
+        (least_accuracy(head.predict(selecting.values), selecting, by), described, head)
+        for described, head in candidates
+    )
+    _, described, head = max(valued, key=lambda one: one[0])
+    return described, head

@@ -91,7 +91,8 @@ def mitigate(
     - erm-continue starts there, too. It passes samples once per step, so it has twice as many epochs.
     - Methods that train from scratch start from ERM's starting weights and spend the whole budget.
     - JTT's first network counts up to the epoch whose errors it uses. Its epochs are as long as the upweighted set.
-    - DFR fits a head on ERM's last epoch and spends less.
+    - Methods that fit a new head start from ERM's last epoch and spend less. If they fit on training samples that the
+      first network must not have seen, as AFR does, they start from an ERM training that held these samples out.
 
     Arguments:
         folder: the data folder.
@@ -128,10 +129,16 @@ def mitigate(
     erm = tuple(trained(out / "erm", seed, objective_from("erm")) for seed in seeds)
     runs = {"erm": erm}
     for objective in settings.objective:
+        first = erm
+        if objective.fits_on_held_out:
+            share = settings.hold_out
+            first = tuple(
+                trained(out / f"erm_hold_out={share:g}", seed, objective_from("erm"), hold_out=share) for seed in seeds
+            )
         place, epochs = out / _folder_name(objective), budget.epochs(objective)
         runs[str(objective)] = tuple(
             trained(place, seed, objective, epochs=epochs, **_start(objective, older, settings))
-            for seed, older in zip(seeds, erm, strict=True)
+            for seed, older in zip(seeds, first, strict=True)
         )
     notes: list[str] = []
     if settings.jtt:

@@ -47,6 +47,16 @@ class ObjectiveSettings(Settings):
         return None
 
     @property
+    def fits_on_held_out(self) -> bool:
+        """Whether the method fits on training samples that the network from which it starts has not seen."""
+        return False
+
+    @property
+    def prototypes(self) -> int:
+        """Number of prototypes of each class, if an ensemble of them replaces the head; 0 if it does not."""
+        return 0
+
+    @property
     def other_run(self) -> str | None:
         """The run, as RUN@EPOCH, whose errors the method uses."""
         return None if self.run_option is None else str(getattr(self, self.run_option))

@@ -25,10 +25,21 @@ COMPARED = (
     "reweighting:by=class",
     "reweighting",
     "balanced-sampling",
+    "reweighting:power=0.5",
     "subsampling",
     "group-dro",
+    "mixup",
+    "lisa",
+    "weight-averaging",
     "example-tied-dropout",
+    "afr",
+    "self",
     "dfr",
+    "dpe",
+    "neuron-tune",
+    "eva",
+    "prune-critical",
+    "prune-critical:random=true",
 )
 """The objectives that `mitigate` compares with ERM by default."""
 
@@ -115,6 +126,9 @@ class MitigateSettings(NetworkTraining):
         6, ge=1, le=MAX_EPOCHS, description="epochs of pruned-contrast, which starts from ERM's last epoch"
     )
     finetune_lr: float = Field(2e-4, gt=0, description="learning rate of objectives that start from ERM's last epoch")
+    hold_out: float = Field(
+        0.2, gt=0, le=0.9, description="share of the training samples that the first network of afr does not see"
+    )
     jtt: bool = Field(True, description="also try JTT")
     jtt_epochs: tuple[Annotated[int, Field(ge=1, le=MAX_EPOCHS)], ...] = Field(
         (1, 2), description="epochs of ERM whose errors JTT tries"

@@ -12,6 +12,7 @@ from ..console import log
 from ..errors import UserError
 from ..networks.build import PACKAGED, NetworkSettings, build
 from ..networks.head import head_names
+from ..networks.prototypes import give_prototypes
 from ..networks.weights import StateDict, WeightFile, fit, read_weights, weight_file
 from ..runs.epochs import run_and_epoch
 from ..runs.run import Run
@@ -42,8 +43,12 @@ def starting_network(config: TrainSettings, network: NetworkSettings) -> Start:
     if config.start is not None:
         path, wanted = run_and_epoch(config.start)
         older = Run(path)
-        model, epoch = build(network), older.choose_epoch(wanted)
+        model = build(network.model_copy(update={"prototypes": 0}))
+        epoch = older.choose_epoch(wanted)
         older.load(epoch, model, config.model)
+        if network.prototypes:
+            give_prototypes(model, network.prototypes)
+            return Start(model, is_trained=False)
         return Start(model, epoch > 0 or older.record.epoch_0_is_trained)
     if config.weights == "none":
         return Start(build(network), False)

@@ -120,6 +120,7 @@ def network_settings(config: TrainSettings, data: Dataset) -> NetworkSettings:
         image_size=data.image_size,
         norm_eps=config.norm_eps,
         head=config.head,
+        prototypes=config.objective.prototypes,
     )
 
 

@@ -33,6 +33,21 @@ def test_example_tied_dropout(data: sm.Dataset, model: torch.nn.Module, trained:
     assert model.bn1.weight.all()
 
 
+@pytest.mark.parametrize(("deployed", "first", "others"), [("drop-and-rescale", 1.75, 0.0), ("scale", 1.0, 0.3)])
+def test_what_the_authors_code_does_for_prediction(
+    deployed: str, first: float, others: float, data: sm.Dataset, model: torch.nn.Module, trained: sm.Run
+) -> None:
+    objective = begun(f"example-tied-dropout:generalizing=0.4,memorizing=0.3,deployed={deployed}", data, model, trained)
+    network = objective.deployed().eval()
+    batch, model = batches(data, 20)[0], model.eval()
+    with torch.no_grad():
+        out, plain = (net.bn1(net.conv1(batch.inputs)) for net in (network, model))
+    n = int(0.4 * plain.shape[1])
+    assert 0.4 * plain.shape[1] != n
+    torch.testing.assert_close(out[:, :n], first * plain[:, :n])
+    torch.testing.assert_close(out[:, n:], others * plain[:, n:])
+
+
 def test_tied_draws_are_uniform() -> None:
     drawn = uniform(np.arange(300), 200, seed=7)
     assert np.histogram(drawn, 10, (0, 1))[0].min() > 5600

@@ -13,6 +13,20 @@ import spurious_memorization as sm
 Capture = pytest.CaptureFixture[str]
 
 
+def test_the_square_root_rule(data: sm.Dataset, model: torch.nn.Module, trained: sm.Run) -> None:
+    objective = begun("reweighting:power=0.5", data, model, trained)
+    counts, groups = np.bincount(data.train.g), data.train.g
+    expected = counts[groups] ** -0.5 / (counts[groups] ** -0.5).mean()
+    found = []
+    for one in data.train.index:
+        batch = data.train.at([one]).batch()
+        loss = F.cross_entropy(model(batch.inputs), batch.y)
+        found.append(float((objective.loss(batch.inputs, batch.y, batch.index) / loss).detach()))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    plain = begun("reweighting:power=0", data, model, trained)
+    assert plain.weights[data.train.index].eq(1).all()  # type: ignore[attr-defined]
+
+
 def test_reweighting(data: sm.Dataset, model: torch.nn.Module, trained: sm.Run) -> None:
     objective = begun("reweighting:by=group", data, model, trained)
     counts = np.bincount(data.train.g)

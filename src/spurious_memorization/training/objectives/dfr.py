@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from ...console import log
 from ...datasets.samples import Dataset, Samples
 from ...errors import UserError
 from ..epoch_selection import val_halves
-from ..heads import Features, Floats, Head, HeadObjective, HeadSettings, worst_group
+from ..heads import Features, Floats, Head, HeadObjective, HeadSettings, best_candidate
 from ..objective_settings import SplitAtPlus
 
 
@@ -21,7 +21,7 @@ class DfrSettings(HeadSettings):
     """Options of dfr.
 
     Arguments:
-        fit_on: the samples on which the head is fitted; every group needs one.
+        fit_on, select_by: as for every head. Every group needs a sample to fit on.
         draws: number of balanced draws whose heads are averaged.
         strengths: candidates for the inverse strength of the L1 penalty. The best on the selecting half of val is used.
     """
@@ -46,11 +46,11 @@ class Dfr(HeadObjective[DfrSettings]):
     def check_data(cls, settings: DfrSettings, data: Dataset) -> None:
         fitting, _ = val_halves(data)
         if settings.fit_on == "val":
-            check_group_samples(fitting)
+            check_group_samples(fitting, settings.name)
 
     def begin(self) -> None:
         super().begin()
-        check_group_samples(self.fitting_samples())
+        check_group_samples(self.fitting_samples(), self.settings.name)
 
     def fit(self, fitting: Features, selecting: Features, head: Head) -> Head:
         found, strength = fit_head(fitting, selecting, self.settings, self.training.config.seed)
@@ -84,17 +84,16 @@ def fit_head(
     mean, deviation = fitting.values.mean(0), fitting.values.std(0)
     deviation = np.where(deviation > 0, deviation, 1)
     standard = (fitting.values - mean) / deviation
-    best: tuple[float, Head, float] | None = None
-    for strength in sorted(settings.strengths, reverse=True):
-        drawn = balanced_draws(fitting.g, settings.draws, seed)
-        fits = [_regression(standard[kept], fitting.y[kept], strength) for kept in drawn]
-        weight, bias = (np.mean(of_draws, axis=0) for of_draws in zip(*fits, strict=True))
-        head = Head(weight / deviation, bias - weight @ (mean / deviation))
-        value = worst_group(head.predict(selecting.values), selecting)
-        if best is None or value > best[0]:
-            best = value, head, strength
-    assert best is not None  # there is at least one strength
-    return best[1], best[2]
+
+    def candidates() -> Iterator[tuple[float, Head]]:
+        for strength in sorted(settings.strengths, reverse=True):
+            drawn = balanced_draws(fitting.g, settings.draws, seed)
+            fits = [_regression(standard[kept], fitting.y[kept], strength) for kept in drawn]
+            weight, bias = (np.mean(of_draws, axis=0) for of_draws in zip(*fits, strict=True))
+            yield strength, Head(weight / deviation, bias - weight @ (mean / deviation))
+
+    strength, head = best_candidate(candidates(), selecting, settings.select_by)
+    return head, strength
 
 
 def balanced_draws(g: NDArray[np.int64], n: int, seed: int) -> Iterable[NDArray[np.int64]]:
@@ -123,7 +122,7 @@ def _regression(x: Floats, y: NDArray[np.int64], strength: float) -> tuple[Float
     return np.stack([-half_weight, half_weight]), np.array([-half_bias, half_bias])
 
 
-def check_group_samples(fitting: Samples) -> None:
+def check_group_samples(fitting: Samples, needed_by: str) -> None:
     """Check that every group of the data has a sample to fit on.
 
     Raises:
@@ -134,6 +133,6 @@ def check_group_samples(fitting: Samples) -> None:
     missing = [names[group] for group in occurring if not (fitting.g == group).any()]
     if missing:
         raise UserError(
-            f"group {missing[0]!r} has no sample among those that dfr fits on: give it at least two in val, or "
-            "choose another objective"
+            f"group {missing[0]!r} has no sample among those that {needed_by} fits on: give it at least two in "
+            "val, or choose another objective"
         )

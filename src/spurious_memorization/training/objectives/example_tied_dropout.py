@@ -31,11 +31,15 @@ class ExampleTiedDropoutSettings(ObjectiveSettings):
     Arguments:
         generalizing: fraction of a layer's channels that every sample uses.
         memorizing: fraction of the other channels that one sample uses.
+        deployed: what the network for prediction does with the other channels: "drop" them; "drop-and-rescale", which
+            also multiplies the generalizing channels by (generalizing + memorizing) / generalizing; or "scale" the
+            other channels by `memorizing`.
     """
 
     name: Literal["example-tied-dropout"] = "example-tied-dropout"
     generalizing: float = Field(0.2, gt=0, lt=1)
     memorizing: float = Field(0.1, gt=0, le=1)
+    deployed: Literal["drop", "drop-and-rescale", "scale"] = "drop"
 
 
 class ExampleTiedDropout(Objective[ExampleTiedDropoutSettings]):
@@ -43,12 +47,16 @@ class ExampleTiedDropout(Objective[ExampleTiedDropoutSettings]):
 
     In each layer the first channels, a fraction `generalizing`, serve all samples. Every training sample also uses a
     fraction `memorizing` of the other channels, and the rest is dropped for it. These channels are drawn once, by seed,
-    layer and sample index. Prediction drops all channels but the generalizing ones. Nothing is rescaled.
+    layer and sample index. A layer of n channels has int(generalizing x n) generalizing ones, but at least one.
+
+    Prediction drops all channels but the generalizing ones, as the paper says. The authors' code does something else:
+    its test mode scales the other channels (`deployed=scale`), its drop mode drops them and rescales the rest
+    (`deployed=drop-and-rescale`).
 
     The layers are all batch norms but those of shortcuts: an activation follows each of them. A network without batch
-    norm uses every convolution and linear layer but the head. The stored network has the channels dropped for good: the
-    weights and bias of the layer are zero there, so it is a plain network. The paper places the dropout in small
-    networks by hand.
+    norm uses every convolution and linear layer but the head. The stored network has the channels dropped or scaled for
+    good, by the weights and bias of the layer, so it is a plain network. The paper places the dropout in small networks
+    by hand.
     """
 
     def __init__(self, settings: ExampleTiedDropoutSettings, training: Training) -> None:
@@ -67,14 +75,19 @@ class ExampleTiedDropout(Objective[ExampleTiedDropoutSettings]):
         return kept
 
     def _generalizing(self, n_channels: int) -> int:
-        return max(1, round(self.settings.generalizing * n_channels))
+        return max(1, int(self.settings.generalizing * n_channels))
 
     def deployed(self) -> nn.Module:
+        share, other = self.settings.generalizing, self.settings.memorizing
+        of_first = (share + other) / share if self.settings.deployed == "drop-and-rescale" else 1.0
+        of_others = other if self.settings.deployed == "scale" else 0.0
         network = copy.deepcopy(self.training.model)
         with torch.no_grad():
             for name in self.layers:
                 for parameter in network.get_submodule(name).parameters(recurse=False):
-                    parameter[self._generalizing(len(parameter)) :] = 0
+                    first = self._generalizing(len(parameter))
+                    parameter[:first] *= of_first
+                    parameter[first:] *= of_others
         return network
 
 

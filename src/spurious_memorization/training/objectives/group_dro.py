@@ -24,12 +24,15 @@ class GroupDroSettings(ObjectiveSettings):
         step: step size of the group weights.
         adjustment: added to the loss of a group, divided by the square root of its size.
         balanced: draw the samples so that every group is equally likely.
+        absent: whether the adjustment of a group that is absent from a batch moves its weight ("move"), or it keeps its
+            weight ("keep"). Without an adjustment both are the same.
     """
 
     name: Literal["group-dro"] = "group-dro"
     step: float = Field(0.01, gt=0, le=100)
     adjustment: float = Field(0.0, ge=0)
     balanced: bool = True
+    absent: Literal["move", "keep"] = "move"
 
     @property
     def balances(self) -> Balance:
@@ -40,9 +43,12 @@ class GroupDro(Objective[GroupDroSettings]):
     """Group distributionally robust optimization: the online algorithm of Sagawa et al. (2020), Distributionally Robust
     Neural Networks.
 
-    Each step multiplies the weight q of every group in the batch by exp(step x its mean loss). It then divides all
-    weights by their sum, and minimizes the weighted sum of the groups' mean losses. A group that is absent from the
-    batch keeps its weight before that division, and adds nothing to the loss. The weights start equal.
+    Each step multiplies the weight q of every group by exp(step x its mean loss). It then divides all weights by their
+    sum, and minimizes the weighted sum of the groups' mean losses. The mean loss of a group that is absent from the
+    batch is 0. The weights start equal.
+
+    The generalization adjustment adds a constant to the mean loss of each group. In the authors' code this also holds
+    for absent groups, whose weights then move, and it is the default here. With `absent=keep` they don't.
 
     As in their training, samples are drawn with every group equally likely (`balanced`). The strong weight decay that
     they use is the training's own `--weight-decay`. Their generalization adjustment is `adjustment` (0: none).
@@ -69,8 +75,9 @@ class GroupDro(Objective[GroupDroSettings]):
         self.weights, self.adjustments = self.weights.to(losses.device), self.adjustments.to(losses.device)
         means, present = group_means(losses, group, len(self.weights))
         adjusted = means + self.adjustments
-        self.weights = stepped(self.weights, adjusted.detach(), present, self.settings.step)
-        return self.weights @ torch.where(present, adjusted, 0)
+        counting = present if self.settings.absent == "keep" else torch.ones_like(present)
+        self.weights = stepped(self.weights, adjusted.detach(), counting, self.settings.step)
+        return self.weights @ torch.where(counting, adjusted, 0)
 
     def state(self) -> dict[str, Any]:
         return {"weights": self.weights.cpu()}
@@ -99,7 +106,7 @@ def stepped(weights: Tensor, losses: Tensor, present: Tensor, step: float) -> Te
     Arguments:
         weights: before the step, [groups], with sum 1.
         losses: mean loss of each group, [groups].
-        present: whether the group is in the batch, [groups].
+        present: whether the group's weight moves, [groups].
         step: step size of the exponentiated ascent.
     """
     risen = torch.where(present, weights * torch.exp(step * losses), weights)

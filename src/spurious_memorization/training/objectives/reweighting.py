@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ...datasets.sources import Inputs
@@ -20,10 +21,13 @@ class ReweightingSettings(ObjectiveSettings):
 
     Arguments:
         by: balance the classes or the groups.
+        power: the weight of a sample falls with the size of its class or group to this power. 1 balances them, 0.5 is
+            square-root reweighting, 0 is ERM.
     """
 
     name: Literal["reweighting"] = "reweighting"
     by: Balance = "group"
+    power: float = Field(1.0, ge=0, le=2)
 
     @property
     def balances(self) -> Balance:
@@ -31,12 +35,13 @@ class ReweightingSettings(ObjectiveSettings):
 
 
 class Reweighting(Objective[ReweightingSettings]):
-    """Every class, or every group, has the same total weight in the loss.
+    """Small classes or groups weigh more in the loss. With power 1, all have the same total weight.
 
     Idrissi et al. (2022), Simple data balancing achieves competitive worst-group-accuracy, reach the same expectation
     (RWY, RWG) by drawing samples. Here the losses carry the weights, as in the older literature that they cite. The
-    weight of a sample is N / (K n), with N training samples, K classes or groups, and n samples in its own one. The
-    mean of the weights over an epoch is 1.
+    weight of a sample is n^-power, with n samples in its class or group, divided by the mean over the training samples.
+    With power 1 this is N / (K n), with N training samples and K classes or groups. Power 0.5 is the square-root rule
+    for long-tailed classes of Mahajan et al. (2018), Exploring the Limits of Weakly Supervised Pretraining.
     """
 
     def __init__(self, settings: ReweightingSettings, training: Training) -> None:
@@ -46,8 +51,8 @@ class Reweighting(Objective[ReweightingSettings]):
     def begin(self) -> None:
         data, by = self.training.data, self.settings.by
         counts = training_counts(data, by, self.settings.name)
-        with np.errstate(divide="ignore"):
-            weights = counts.sum() / ((counts > 0).sum() * counts)  # [classes or groups]
+        powers = np.where(counts > 0, counts.clip(1) ** -self.settings.power, 0)  # [classes or groups]
+        weights = powers * counts.sum() / (powers @ counts)
         self.weights = torch.from_numpy(weights[membership(data, by)]).float()  # [samples of the data set]
 
     def load_state(self, state: dict[str, object]) -> None:

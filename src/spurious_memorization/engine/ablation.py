@@ -14,14 +14,14 @@ from ..datasets.samples import Samples, checked_samples
 from ..datasets.sources import Batch
 from ..datasets.tensors import as_batch, from_tensors
 from ..edits.edit import Edit, zero
-from ..engine.evaluate import evaluate
-from ..engine.outcomes import Block
 from ..errors import UserError
 from ..networks.checked import checked_network
 from ..networks.names import LossName, Precision
 from ..networks.selection import Selection
 from ..networks.units import Units, sites
 from ..settings import Execution
+from .evaluate import evaluate
+from .outcomes import Block
 
 MAX_UNITS = 1_000_000
 
