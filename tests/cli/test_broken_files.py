@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "figure ablation": ("figure", "ablation", "RUN", "--out=OUT"),
     "compare": ("compare", "RUN"),
     "compare --study": ("compare", "RUN", "--study=both"),
+    "compare --refit-heads": ("compare", "RUN", "--refit-heads"),
     "study": ("study", "RUN", *STUDY),
     "trace": ("trace", "RUN", "--criterion=weight_norm,gradient,ablation"),
     "edit": ("edit", "RUN", "--units=conv1:1", "--out=OUT"),
@@ -37,13 +38,16 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "jtt": ("train", "DATA", "--objective=jtt:errors_of=RUN@2", *tiny.train_flags(Path("OUT"), epochs=1)),
 }
 
+COMPARE = ("compare", "compare --study", "compare --refit-heads")
+
 READ: dict[str, set[str]] = {
     "run.json": set(COMMANDS),
-    "history.parquet": {"report", "figure accuracy", "compare", "compare --study", "resume", "from", "jtt"},
+    "history.parquet": {"report", "figure accuracy", *COMPARE, "resume", "from", "jtt"},
     "checkpoints/epoch_003.safetensors": {"trace", "edit", "from", "compare --study"},
     "checkpoints/trainer.pt": {"resume"},
     "predictions/epoch_002_train.parquet": {"jtt"},
-    "predictions/epoch_002_val.parquet": {"compare", "compare --study"},
+    "predictions/epoch_002_val.parquet": set(COMPARE),
+    "refitted_heads/HEAD.json": {"compare --refit-heads"},
     "studies/both/study.json": {"report", "study", "compare --study", "figure verdicts"},
     "studies/both/variants.parquet": {"report", "figure layers"},
     "studies/both/results.parquet": {"report"},
@@ -66,6 +70,7 @@ MAY_BE_MISSING = {
     "studies/both/top-activating.parquet": "found again",
     "ablations/MAP/map.parquet": "measured again",
     "rankings/RANKING.safetensors": "scored again",
+    "refitted_heads/HEAD.json": "fitted again",
 }
 
 TOLERATED = {
@@ -78,10 +83,11 @@ TOLERATED = {
 
 @pytest.fixture(scope="module")
 def whole(trained: sm.Run, tmp_path_factory: pytest.TempPathFactory) -> sm.Run:
-    """A run with a study, an ablation map and top-activating images."""
+    """A run with a study, an ablation map, top-activating images and a refitted head."""
     run = tiny.copied(trained, tmp_path_factory.mktemp("whole") / "run")
     tiny.studied(run)
     sm.report([run.path])
+    sm.refitted_heads([run])
     return run
 
 
@@ -95,7 +101,11 @@ def file_of(run: sm.Run, name: str) -> Path:
     """The file with this name, which may stand for the first of its kind."""
     first_map = next((run.path / "ablations").glob("*"))
     ranking = next((run.path / "rankings").glob("weight_norm*"))
-    return run.path / name.replace("ablations/MAP", f"ablations/{first_map.name}").replace("RANKING", ranking.stem)
+    head = next((run.path / "refitted_heads").glob("*"))
+    names = {"ablations/MAP": f"ablations/{first_map.name}", "RANKING": ranking.stem, "HEAD": head.stem}
+    for short, stem in names.items():
+        name = name.replace(short, stem)
+    return run.path / name
 
 
 CASES = [
@@ -113,6 +123,7 @@ QUICK = {
     ("checkpoints/epoch_003.safetensors", "other values", "edit"),
     ("checkpoints/trainer.pt", "flipped", "resume"),
     ("predictions/epoch_002_val.parquet", "negative", "compare"),
+    ("refitted_heads/HEAD.json", "texts", "compare --refit-heads"),
     ("studies/both/study.json", "texts", "study"),
     ("studies/both/effects.parquet", "text for numbers", "figure verdicts"),
     ("rankings/RANKING.safetensors", "folder", "figure layers"),

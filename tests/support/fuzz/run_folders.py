@@ -21,6 +21,7 @@ COMMANDS = (
     ["report", "run", "other"],
     ["compare", "run", "other"],
     ["compare", "run", "other", "--study=both"],
+    ["compare", "run", "other", "--refit-heads"],
     ["figure", "all", "run", "--out=figures"],
     ["figure", "accuracy", "run", "other", "--format=csv"],
     ["train", "data", "--out=run", *QUICK, "--lr=0.01", "--epochs=2", "--resume"],

@@ -6,6 +6,7 @@ import pandas as pd
 
 from ...comparison.compare import Comparison
 from ...comparison.confidence import BINS, COVERAGE
+from ...comparison.epochs import CHOSEN_BY
 from .over_seeds import METHOD, between, mean_column, rules_shown
 from .table import Column, Table
 
@@ -39,7 +40,7 @@ def beyond_accuracy(found: Comparison) -> Table:
             },
         }
         for method in found.methods
-        for rule, name in rules_shown(found, method).items()
+        for rule, name in rules_shown(_epochs(found, method)).items()
     ]
     return Table(
         title="Beyond accuracy, on test in %",
@@ -58,6 +59,11 @@ def beyond_accuracy(found: Comparison) -> Table:
         ),
         blocks=("method",),
     )
+
+
+def _epochs(found: Comparison, method: str) -> dict[str, list[int]]:
+    runs = found.runs[found.runs["method"] == method]
+    return {rule: runs[f"epoch_by_{rule}"].tolist() for rule in CHOSEN_BY}
 
 
 def _accuracy_column(measure: str, heading: str) -> Column:

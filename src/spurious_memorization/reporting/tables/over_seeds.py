@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from ...comparison.compare import Comparison
 from ...comparison.epochs import CHOSEN_BY
 from .number_formats import Kind, interval
 from .table import Column, Row
@@ -19,11 +18,14 @@ METHOD_BLOCK_COLUMNS = (METHOD, Column(name="seeds", heading="seeds", kind="coun
 RULE_NAMES = {"worst_group_accuracy": "worst group", "average": "average"}
 
 
-def rules_shown(found: Comparison, method: str) -> dict[str, str]:
-    """{rule: its name} for the rules that have a row of their own: one for both if they chose the same epochs."""
-    runs = found.runs[found.runs["method"] == method]
-    first, second = (runs[f"epoch_by_{rule}"] for rule in CHOSEN_BY)
-    return {CHOSEN_BY[0]: "both"} if first.equals(second.rename(first.name)) else RULE_NAMES
+def rules_shown(epochs: Mapping[str, list[int]]) -> Mapping[str, str]:
+    """{rule: its name} for the rules that have a row of their own: one for both if they chose the same epochs.
+
+    Arguments:
+        epochs: {rule: the epoch of each run of a method}.
+    """
+    first, second = CHOSEN_BY
+    return {first: "both"} if epochs[first] == epochs[second] else RULE_NAMES
 
 
 def mean_column(name: str, heading: str) -> Column:
