@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..training.seeds import seeds_from, with_seed
-from ..training.settings import TrainExecution, TrainSettings
+from ..training.settings import TrainExecution, TrainSettings, with_changes
 from .app import Answer
 from .finished import finished
 
@@ -37,8 +37,11 @@ def train_command(
     if seeds is None:
         runs = [train(data, out, settings, resume=resume, execution=execution)]
     else:
-        runs = [
-            train(data, out / f"seed_{seed}", with_seed(settings, seed), resume=resume, execution=execution)
-            for seed in seeds_from(seeds)
-        ]
+        runs = []
+        for seed in seeds_from(seeds):
+            runs.append(
+                train(data, out / f"seed_{seed}", with_seed(settings, seed), resume=resume, execution=execution)
+            )
+            if settings.precision == "auto":  # all seeds take what was measured for the first one
+                settings = with_changes(settings, precision=runs[0].record.settings["precision"])
     return finished(runs)

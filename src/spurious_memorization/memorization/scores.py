@@ -293,7 +293,7 @@ def _answers(
     p, _ = predict(
         model,
         data.train,
-        precision=config.precision,
+        precision=config.known_precision,
         execution=execution,
         network=name,
         remedy="train again with a lower --lr",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from ..networks.names import Precision
 from ..settings import MAX_SEED
 from ..training.settings import NetworkTraining
 
@@ -14,6 +15,7 @@ from ..training.settings import NetworkTraining
 class MemorizationSettings(NetworkTraining):
     """Everything that changes memorization scores."""
 
+    precision: Precision = Field("float32", description="float32 or bf16")
     networks: int = Field(24, ge=2, le=100_000, description="networks, each trained on a random part of the samples")
     share: float = Field(0.7, gt=0, lt=1, description="share of each group's training samples in that part")
     start: str | None = Field(

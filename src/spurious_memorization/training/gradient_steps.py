@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from ..console import progress
 from ..datasets.samples import Samples
 from ..datasets.sources import Batch, Inputs, sample_name
+from ..engine.cpu.kernels import reused_memory
 from ..errors import UserError
 from ..networks.activations import check_pass_fits
 from ..networks.forward import autocast, moved
@@ -59,24 +60,29 @@ class GradientSteps:
         self.model.train()
         torch.manual_seed(self.config.seed * 1_000_003 + epoch)
         total = 0.0
-        for batch in self._batches(epoch, samples):
-            inputs, y = moved(batch.inputs, self.device), batch.y.to(self.device)
-            check_pass_fits(self.model, batch.inputs, remedy="use a smaller --batch-size or --image-size")
-            with autocast(self.device, self.config.precision):
-                loss = batch_loss(inputs, y, batch.index)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            total += float(loss.detach()) * len(y)
-            if not math.isfinite(total):
-                first = sample_name(int(batch.index[0]), samples.dataset.source)
-                raise UserError(
-                    f"the loss is no longer a number in epoch {epoch}, in the batch that begins with {first}: "
-                    "train again with a lower --lr"
-                )
+        with reused_memory():
+            for batch in self._batches(epoch, samples):
+                total += self.step(batch, batch_loss) * len(batch.y)
+                if not math.isfinite(total):
+                    first = sample_name(int(batch.index[0]), samples.dataset.source)
+                    raise UserError(
+                        f"the loss is no longer a number in epoch {epoch}, in the batch that begins with {first}: "
+                        "train again with a lower --lr"
+                    )
         mean = total / len(samples)
         self.schedule.step(mean)
         return mean
+
+    def step(self, batch: Batch, batch_loss: BatchLoss) -> float:
+        """One gradient step, and the loss of the batch before it."""
+        inputs, y = moved(batch.inputs, self.device), batch.y.to(self.device)
+        check_pass_fits(self.model, batch.inputs, remedy="use a smaller --batch-size or --image-size")
+        with autocast(self.device, self.config.known_precision):
+            loss = batch_loss(inputs, y, batch.index)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return float(loss.detach())
 
     def _batches(self, epoch: int, samples: Samples) -> Iterator[Batch]:
         config, size, workers = self.config, self.config.batch_size, self._workers()

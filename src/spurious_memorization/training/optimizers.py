@@ -13,15 +13,15 @@ from .settings import TrainSettings
 
 
 def build_optimizer(config: TrainSettings, model: nn.Module) -> Optimizer:
-    """The optimizer that the settings name, over all parameters."""
+    """The optimizer that the settings name, over all parameters. Adam and AdamW run as one kernel per parameter."""
     parameters = list(model.parameters())
     match config.optimizer:
         case "sgd":
             return SGD(parameters, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum)
         case "adamw":
-            return AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+            return AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         case "adam":
-            return Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+            return Adam(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 @dataclass(frozen=True)

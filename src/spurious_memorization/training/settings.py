@@ -79,7 +79,9 @@ class NetworkTraining(DataSettings):
     norm_eps: float | None = Field(
         None, gt=0, description="epsilon of the layer norms; the network's own value by default"
     )
-    precision: Precision = Field("float32", description="float32 or bf16")
+    precision: Precision | Literal["auto"] = Field(
+        "float32", description="float32, bf16, or auto: the faster one, measured before the first epoch"
+    )
     checkpoint_every: int = Field(
         1, ge=1, le=MAX_EPOCHS, description="epochs between checkpoints; the last one is always kept"
     )
@@ -105,6 +107,11 @@ class TrainSettings(NetworkTraining):
         0, ge=0, le=MAX_SEED, description="seed of the starting weights, the order of samples and the augmentation"
     )
 
+    @property
+    def known_precision(self) -> Precision:
+        """The precision. `train` replaces "auto" before it is needed; what is trained in memory does not measure."""
+        return "float32" if self.precision == "auto" else self.precision
+
 
 class TrainExecution(Execution):
     """How a training is carried out. None of this changes results."""
@@ -118,6 +125,7 @@ class TrainExecution(Execution):
 class MitigateSettings(NetworkTraining):
     """Everything that changes the result of a mitigation. `epochs` and the other settings of training are ERM's."""
 
+    precision: Precision = Field("float32", description="float32 or bf16")
     objective: tuple[AnyObjective, ...] = Field(
         COMPARED, validate_default=True, description="objectives to compare with ERM"
     )

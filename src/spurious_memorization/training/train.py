@@ -14,7 +14,8 @@ from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, with_own_transform
-from ..networks.forward import logits
+from ..networks.forward import choose_device, logits
+from ..networks.names import Precision
 from ..resources import check_disk
 from ..runs.epochs import run_and_epoch
 from ..runs.evaluate import check_answers
@@ -24,6 +25,7 @@ from .checkpoint import read_checkpoint, restore_network
 from .held_out import held_out
 from .loop import pruned_run, train_epochs
 from .objective import Training, build_objective
+from .precision import faster_precision
 from .recipes import expanded
 from .settings import TrainExecution, TrainSettings
 from .starting_network import Start, starting_network
@@ -82,7 +84,12 @@ def train(
             run.history()  # raises an error if it is missing or broken
             start = Start(build(network), run.record.trained_start, run.record.weights)
         model = start.model
-        config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
+        config = config.model_copy(
+            update={
+                "objective": config.objective.expanded(config.recipe, model),
+                "precision": _precision(config, run, model, data, execution),
+            }
+        )
         part = _taking_part(data, config)
         training = Training(run=run, config=config, data=part, measured=data, model=model, execution=execution)
         objective = build_objective(training)
@@ -110,6 +117,18 @@ def train(
             restore_network(run, checkpoint, model)
         train_epochs(training, objective, checkpoint)
     return run
+
+
+def _precision(
+    config: TrainSettings, run: Run, model: nn.Module, data: Dataset, execution: TrainExecution
+) -> Precision:
+    """The precision that the settings name. For "auto", the one that the run has stored, or else the faster one."""
+    if config.precision != "auto":
+        return config.precision
+    if run.exists:
+        stored: Precision = run.record.settings.get("precision", "float32")
+        return stored
+    return faster_precision(model, data.train.part(range(config.batch_size)), choose_device(execution.device))
 
 
 def network_settings(config: TrainSettings, data: Dataset) -> NetworkSettings:

@@ -56,7 +56,7 @@ class WeightAveraging(Objective[WeightAveragingSettings]):
         training = self.training
         device, size = choose_device(training.execution.device), training.config.batch_size
         batches = (moved(batch.inputs, device) for batch in training.data.train.batches(size))
-        with autocast(device, training.config.precision):
+        with autocast(device, training.config.known_precision):
             update_bn(batches, self.averaged)
 
     def deployed(self) -> nn.Module:
