@@ -230,3 +230,24 @@ def test_a_group_without_a_sample_to_fit_on(tmp_path: Path) -> None:
     assert found.notes == (
         "No head is refitted: group 'bird with night' has no sample to fit on; it needs at least two in val.",
     )
+
+
+def test_three_classes(tmp_path: Path) -> None:
+    data = tiny.make_images(tmp_path / "data", classes=3, attributes=3)
+    run = sm.train(data, tmp_path / "run", sm.TrainSettings(**{**tiny.QUICK, "epochs": 1}))
+    found = sm.refitted_heads([run])
+    stored = json.loads((run.path / "refitted_heads" / "epoch_001.json").read_text())
+    assert stored["n"] == [3] * 9
+    refitted = found.values[found.values["head"] == "refitted"].set_index(["chosen_by", "measure"])["value"]
+    assert refitted["average", "average"] == pytest.approx(sum(stored["correct"]) / 27)
+    assert refitted["average", "worst_group_accuracy"] == pytest.approx(min(stored["correct"]) / 3)
+    assert sm.compare([run]).values.query("measure == 'auroc' and split != 'gap'")["value"].between(0, 1).all()
+
+
+def test_a_run_that_is_being_written(found: sm.RefittedHeads, place: Path, tmp_path: Path) -> None:
+    run = tiny.copied(sm.Run(place / "erm" / "seed_0"), tmp_path / "copy")
+    with run.writing():
+        sm.refitted_heads([run])  # stored results are only read
+        shutil.rmtree(run.path / "refitted_heads")
+        with pytest.raises(sm.UserError, match="another"):
+            sm.refitted_heads([run])
