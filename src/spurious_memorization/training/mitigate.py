@@ -19,7 +19,7 @@ from ..runs.epochs import best_epoch
 from ..runs.run import Run
 from .epoch_selection import history_on, selecting_half
 from .find_objective import objective_from
-from .objective import objective_class
+from .objective import NotApplicableError, objective_class
 from .objective_settings import ObjectiveSettings
 from .objectives.jtt import JttSettings, error_set
 from .recipes import expanded
@@ -127,7 +127,7 @@ def mitigate(
         return train(folder, place / f"seed_{seed}", config, resume=True, execution=execution)
 
     erm = tuple(trained(out / "erm", seed, objective_from("erm")) for seed in seeds)
-    runs = {"erm": erm}
+    runs, notes = {"erm": erm}, list[str]()
     for objective in settings.objective:
         first = erm
         if objective.fits_on_held_out:
@@ -136,14 +136,17 @@ def mitigate(
                 trained(out / f"erm_hold_out={share:g}", seed, objective_from("erm"), hold_out=share) for seed in seeds
             )
         place, epochs = out / _folder_name(objective), budget.epochs(objective)
-        runs[str(objective)] = tuple(
-            trained(place, seed, objective, epochs=epochs, **_start(objective, older, settings))
-            for seed, older in zip(seeds, first, strict=True)
-        )
-    notes: list[str] = []
+        try:
+            runs[str(objective)] = tuple(
+                trained(place, seed, objective, epochs=epochs, **_start(objective, older, settings))
+                for seed, older in zip(seeds, first, strict=True)
+            )
+        except NotApplicableError as error:
+            notes.append(f"{objective} is left out: {error}.")
     if settings.jtt:
-        chosen, notes = _tuned_jtt(erm, data, budget, settings, trained, out)
+        chosen, about_jtt = _tuned_jtt(erm, data, budget, settings, trained, out)
         runs |= {"jtt": chosen} if chosen else {}
+        notes += about_jtt
     return Mitigation(runs=runs, notes=tuple(dict.fromkeys(notes)))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..datasets.samples import Dataset, Samples
 from ..datasets.sources import Inputs
+from ..errors import UserError
 from ..networks.forward import logits
 from ..networks.losses import LOSSES
 from ..runs.run import Run
@@ -19,6 +20,10 @@ from .objective_settings import ObjectiveSettings
 from .settings import TrainExecution, TrainSettings
 
 S = TypeVar("S", bound=ObjectiveSettings)
+
+
+class NotApplicableError(UserError):
+    """A method has nothing to work on in this network. Another network may have it."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

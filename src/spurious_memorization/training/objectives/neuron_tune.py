@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
 from ...console import log
-from ...errors import UserError
 from ..epoch_selection import val_halves
 from ..heads import Features, FitOn, Head, HeadObjective, HeadSettings, SelectBy, best_candidate, retrained
+from ..objective import NotApplicableError
 from ..objective_settings import SplitAtPlus
 
 
@@ -53,7 +53,7 @@ class NeuronTune(HeadObjective[NeuronTuneSettings]):
         settings, seed = self.settings, self.training.config.seed
         biased = biased_features(self.features(val_halves(self.training.measured)[0]), head, settings.threshold)
         if biased.all():
-            raise UserError("neuron-tune: every feature counts as biased: give a larger threshold")
+            raise NotApplicableError("every feature counts as biased: give a larger threshold")
         log(f"neuron-tune: {int(biased.sum())} of {len(biased)} features are biased")
         kept = Features(fitting.values * ~biased, fitting.y, fitting.g)
         masked = Head(head.weight * ~biased, head.bias)
