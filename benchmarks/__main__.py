@@ -22,7 +22,7 @@ from spurious_memorization.settings import Execution
 from spurious_memorization.studies.blocks import Part, announce_engine, measured_blocks
 from spurious_memorization.studies.store import FolderStore
 
-from . import measures, training
+from . import gpu, measures, training
 from .images import make_images
 from .reference import reference_seconds
 
@@ -79,6 +79,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the images here; a temporary folder if not given")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts; all if not given")
     chosen = parser.parse_args()
+    if chosen.only == ["gpu"]:  # these rows need no images
+        gpu.add_rows(Table().add)
+        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.folder or Path(temporary) / "images"
         os.environ["SPURMEM_CACHE"] = str(Path(temporary) / "cache")
@@ -151,6 +154,10 @@ def memory(bench: Bench) -> None:
     bench.table.add("peak anonymous memory, float32, 40 images x 30 edits", f"{base:.2f} GiB", "at most 3 GiB")
     for what, peak in (("images", more_images), ("edits", more_edits)):
         bench.table.add(f"  10 times the {what}", f"{peak:.2f} GiB ({peak / base - 1:+.0%})", "within 10 %")
+
+
+def on_gpu(bench: Bench) -> None:
+    gpu.add_rows(bench.table.add)
 
 
 def finetuning(bench: Bench) -> None:
@@ -262,6 +269,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "memory": memory,
     "finetuning": finetuning,
     "verdict": verdict,
+    "gpu": on_gpu,
 }
 
 

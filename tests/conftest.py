@@ -24,6 +24,11 @@ torch.set_num_threads(1)
 torch.ones(1, requires_grad=True).sum().backward()
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU, and torch.cuda finds none here")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Decoded images stay in a folder of this session, in child processes too."""

@@ -46,6 +46,13 @@ def wide_convnet(num_classes: int = 2) -> nn.Module:
     return model
 
 
+def pooled_convnet(num_classes: int = 2) -> nn.Module:
+    """With a max pool whose windows overlap."""
+    model = small_convnet(num_classes)
+    model.relu1 = nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1))
+    return model
+
+
 def conv_head(num_classes: int = 2) -> nn.Module:
     """A network whose logits are the means of a convolution's outputs."""
     return nn.Sequential(

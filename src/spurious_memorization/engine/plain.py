@@ -14,7 +14,7 @@ from ..datasets.samples import Samples
 from ..datasets.sources import Inputs
 from ..edits.apply import edited_tensors
 from ..edits.edit import Edit
-from ..networks.forward import autocast, choose_device, logits, moved, working_copy
+from ..networks.forward import autocast, choose_device, exact_float32, logits, moved, working_copy
 from ..networks.names import LossName, Precision
 from ..networks.units import UnitPlaces
 from ..settings import Execution
@@ -64,7 +64,7 @@ class PlainEngine:
                 changed = edited_tensors(self.network, edits[row], self._places) if row >= 0 else {}
                 yield row, logits(self.network, inputs, changed)
 
-        with torch.no_grad(), autocast(self.device, self.precision):
+        with torch.no_grad(), exact_float32(), autocast(self.device, self.precision):
             return record_block(
                 edits,
                 rows,
@@ -84,7 +84,7 @@ class PlainEngine:
         """Measure a full forward pass of one sample, in this precision or in the engine's own."""
         batch = samples.part(range(min(self.execution.eval_batch_size, TIMED_SAMPLES))).batch()
         inputs = moved(batch.inputs, self.device)
-        with torch.no_grad(), autocast(self.device, precision or self.precision):
+        with torch.no_grad(), exact_float32(), autocast(self.device, precision or self.precision):
             started = time.perf_counter()
             logits(self.network, inputs).sum().item()  # waits for an accelerator
         return (time.perf_counter() - started) / len(batch.y)

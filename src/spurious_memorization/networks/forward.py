@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..datasets.sources import Inputs
 from ..errors import UserError, first_line, is_out_of_memory
@@ -132,7 +133,7 @@ def check_deterministic(model: nn.Module, inputs: Inputs, device: torch.device |
     network = working_copy(model, device)
     given = moved(inputs, device_of(network))
     n = len(_tensors(given)[0])
-    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):  # TF32 rounds differently for other batches
+    with torch.no_grad(), exact_float32():
         drawn = _random_state(device_of(network))
         answers = logits(network, given)
         is_random = not torch.equal(_random_state(device_of(network)), drawn)
@@ -230,3 +231,36 @@ def _with_ties(model: nn.Module, changed: Mapping[str, Tensor]) -> dict[str, Ten
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """The context in which a network runs in this precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """A context in which a GPU computes float32 in full, without TF32.
+
+    TF32 is PyTorch's default for convolutions. It keeps 10 bits of each factor, so the logits of a ResNet-50 differ by
+    a thousandth. Shared and full passes would then not agree.
+    """
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    try:
+        convolutions.allow_tf32 = products.allow_tf32 = False
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
+
+
+@contextmanager
+def repeatable_gradients() -> Iterator[None]:
+    """A context in which a GPU gives the same gradients each time.
+
+    Only such algorithms of cuDNN are used. Attention takes none of the kernels that sum in any order: in float32 that
+    is the memory-efficient one.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    try:
+        cudnn.deterministic, cudnn.benchmark = True, False
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before

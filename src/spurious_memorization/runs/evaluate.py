@@ -11,7 +11,15 @@ from torch import nn
 from ..datasets.samples import Dataset, Samples
 from ..engine.evaluate import example_inputs
 from ..networks.activations import check_pass_fits
-from ..networks.forward import autocast, check_deterministic, choose_device, logits, moved, working_copy
+from ..networks.forward import (
+    autocast,
+    check_deterministic,
+    choose_device,
+    exact_float32,
+    logits,
+    moved,
+    working_copy,
+)
 from ..networks.losses import BROKEN_NETWORK, LOSSES, check_classes, finite
 from ..networks.names import LossName, Precision
 from ..settings import Execution
@@ -94,7 +102,7 @@ def predict(
     device = choose_device(execution.device)
     copied = working_copy(model, device)
     probabilities, losses = [], []
-    with torch.no_grad(), autocast(device, precision):
+    with torch.no_grad(), exact_float32(), autocast(device, precision):
         for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
             check_pass_fits(copied, batch.inputs, remedy="use a smaller --eval-batch-size or --image-size")
             output = logits(copied, moved(batch.inputs, device)).cpu()

@@ -15,7 +15,7 @@ from ..console import log
 from ..datasets.samples import Dataset, Samples
 from ..errors import UserError
 from ..networks.features import features_and_logits, head_name
-from ..networks.forward import autocast, choose_device, moved, working_copy
+from ..networks.forward import autocast, choose_device, exact_float32, moved, working_copy
 from ..networks.head import head_names
 from ..networks.losses import cross_entropy, finite
 from ..networks.names import Precision
@@ -217,7 +217,7 @@ def features_of(model: nn.Module, samples: Samples, precision: Precision, execut
     """
     device = choose_device(execution.device)
     network, found = working_copy(model, device), []
-    with torch.no_grad(), autocast(device, precision):
+    with torch.no_grad(), exact_float32(), autocast(device, precision):
         for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
             features, output = features_and_logits(network, moved(batch.inputs, device))
             for values in (features, output):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..console import log
-from ..networks.forward import choose_device
+from ..networks.forward import choose_device, repeatable_gradients
 from ..runs.evaluate import evaluate_epoch
 from ..runs.records import TrainingCost
 from ..runs.run import Run
@@ -21,6 +21,7 @@ from .optimizers import build_optimizer, build_schedule
 from .trackers import open_tracker
 
 
+@repeatable_gradients()
 def train_epochs(training: Training, objective: Objective[Any], checkpoint: Checkpoint | None) -> None:
     """Train a network for the epochs that its run lacks. Every epoch is stored at its end.
 
@@ -61,6 +62,7 @@ def train_epochs(training: Training, objective: Objective[Any], checkpoint: Chec
             log(_summary(run, epoch, config.epochs, loss, seconds))
 
 
+@repeatable_gradients()
 def train_in_memory(training: Training) -> None:
     """Train a network for all its epochs, and store nothing.
 

@@ -70,13 +70,17 @@ def _is_available() -> bool:
 
 
 def _summed(add: Any) -> tuple[fx.Node | None, fx.Node | None]:
-    """The convolution in a sum of two values of equal shape, and the other value; twice None where there is none."""
+    """The convolution in a sum of two values of equal shape, and the other value; twice None where there is none.
+
+    PyTorch 2.11 fails on sums of images with a single pixel, so these count as none.
+    """
     if add.target is not aten.add.Tensor or add.kwargs or not all(isinstance(n, fx.Node) for n in add.args):
         return None, None
     first, second = add.args
     for conv, other in ((first, second), (second, first)):
         if _is_convolution(conv) and "val" in other.meta:
-            return (conv, other) if conv.meta["val"].shape == other.meta["val"].shape else (None, None)
+            shape = conv.meta["val"].shape
+            return (conv, other) if shape == other.meta["val"].shape and shape[2:] != (1, 1) else (None, None)
     return None, None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from ...edits.apply import edited_tensors
 from ...edits.edit import Edit
 from ...errors import first_line
-from ...networks.forward import logits
+from ...networks.forward import exact_float32, logits
 from ...networks.names import Precision
 from ...networks.units import UnitPlaces
 from ..cpu.kernels import fused_module, kernels_for
@@ -100,6 +100,7 @@ class SegmentedNetwork:
         return self if functions is None else replace(self, functions=functions, is_compiled=True)
 
 
+@exact_float32()
 def segmented(model: nn.Module, example: Tensor, precision: Precision) -> SegmentedNetwork:
     """Export a network in evaluation mode and cut it into segments.
 
