@@ -14,6 +14,7 @@ import pandas as pd
 from ..errors import UserError
 from ..runs.epochs import run_and_epoch
 from ..runs.run import Run
+from ..training.find_objective import objective_names, settings_class
 
 CONTROL = "erm-continue"
 """The objective that a repair must beat: the same training from the same checkpoint, without the repair."""
@@ -154,17 +155,19 @@ def control_among(members: Iterable[Member]) -> str | None:
 def differing(members: Iterable[Member]) -> pd.DataFrame:
     """Settings that all methods have and in which they differ, besides the objective: one row per method."""
     first = {member.method: member.run for member in reversed(list(members))}
-    table = (
-        _flat(
-            [
-                {k: v for k, v in method_of(run).items() if k not in ("kind", "objective", "network", "start")}
-                for run in first.values()
-            ]
-        )
-        .assign(method=list(first))
-        .set_index("method")[::-1]
-    )
+    blocks = [{k: v for k, v in method_of(run).items() if k not in _without_meaning(run)} for run in first.values()]
+    table = _flat(blocks).assign(method=list(first)).set_index("method")[::-1]
     return table.loc[:, table.notna().all() & (table.nunique() > 1)]
+
+
+def _without_meaning(run: Run) -> set[str]:
+    """Settings that tell no methods apart, because something else gives them or the run has no use for them."""
+    names = {"kind", "objective", "network", "start"}
+    if named_start(run) is not None:
+        names.add("weights")
+    if kind_of(run) in objective_names() and settings_class(kind_of(run)).fixed_settings:  # it takes no gradient steps
+        names |= {"epochs", "checkpoint_every", "batch_size", "lr", "optimizer", "momentum", "weight_decay", "schedule"}
+    return names
 
 
 def _start(older: Run) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from ..console import log
 from ..datasets.samples import Dataset, Samples
 from ..errors import UserError
 from ..networks.build import build
+from ..networks.prototypes import prototypes_in
 from ..runs.run import Run
 from ..settings import Execution, Settings
 from ..stored_files import BrokenFileError, checked_record, is_stored, read_json, reading
@@ -113,7 +114,7 @@ def refitted_heads(
     notes = _missing_groups(fitting)
     rows: list[pd.DataFrame] = []
     for member in [] if notes else found.members:
-        if not _has_linear_head(member.run):
+        if not _has_features(member.run):
             notes.append(f"No head of {member.run.path} is refitted: its logits don't come from one linear layer.")
             continue
         rows.append(_values(member, found, fitting, selecting, execution or Execution()))
@@ -136,9 +137,11 @@ def _missing_groups(fitting: Samples) -> list[str]:
     return [f"No head is refitted: group {missing[0]!r} has no sample to fit on; it needs at least two in val."]
 
 
-def _has_linear_head(run: Run) -> bool:
-    """Whether the logits of a run's network come from one linear layer."""
+def _has_features(run: Run) -> bool:
+    """Whether the logits of a run's network come from one linear layer, or from prototypes in its place."""
     model = build(run.record.network)
+    if prototypes_in(model) is not None:
+        return True
     try:
         linear_head(model, "a new head")
     except UserError:
