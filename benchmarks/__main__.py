@@ -24,6 +24,7 @@ from spurious_memorization.studies.store import FolderStore
 
 from . import gpu, measures, training
 from .images import make_images
+from .rates import matrix_product_rate
 from .reference import reference_seconds
 
 PRECISIONS = ("float32", "bf16")
@@ -245,15 +246,7 @@ def _ratio(reference: float, seconds: float) -> str:
 
 
 def _machine() -> str:
-    peaks = []
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
-        seconds = []
-        for _ in range(5):
-            started = time.perf_counter()
-            a @ b
-            seconds.append(time.perf_counter() - started)
-        peaks.append(2 * 2048**3 / min(seconds) / 1e9)
+    peaks = [matrix_product_rate(dtype) for dtype in (torch.float32, torch.bfloat16)]
     return (
         f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, matrix product "
         f"{peaks[0]:.0f} (float32) and {peaks[1]:.0f} (bf16) GFLOPS, PyTorch {torch.__version__}"

@@ -20,7 +20,7 @@ from ..networks.names import Precision
 MAX_SAMPLES = 16
 """Maximum number of samples per measured step."""
 
-LEAST_GAIN = 1.1
+MIN_GAIN = 1.1
 """bf16 rounds more, so it is chosen only if it is this many times faster."""
 
 REPEATS = 3
@@ -45,7 +45,7 @@ def faster_precision(model: nn.Module, samples: Samples, device: torch.device) -
             for precision in seconds:
                 taken = _seconds_of_pass(network, inputs, y, precision)
                 seconds[precision] = min(seconds[precision], taken if turn else math.inf)
-    chosen: Precision = "bf16" if seconds["float32"] > LEAST_GAIN * seconds["bf16"] else "float32"
+    chosen: Precision = "bf16" if seconds["float32"] > MIN_GAIN * seconds["bf16"] else "float32"
     log(
         f"precision {chosen}: forward and backward passes of {len(y)} samples take {seconds['float32']:.2g} s in "
         f"float32 and {seconds['bf16']:.2g} s in bf16"
