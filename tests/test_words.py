@@ -27,7 +27,7 @@ RETIRED = {
     r"(?-i:\bLEAST_)": "MIN_",
     r"whole_file|whole_folder": "atomic_write, atomic_folder",
     r"kept_ready": "edit_cache",
-    r"n_worst|worst samples|worst images|\bworst\(": "hardest_samples",
+    r"(?<!mi)n_worst|worst samples|worst images|\bworst\(": "hardest_samples",
     r"accuracy_shift|shift_of|\bshifts\b": "accuracy_change",
     r"\bloud|_loud": "norm",
     r"excit(?:e|ing|ation)": "activate, top_activating",

@@ -1,5 +1,6 @@
 from . import criteria, edits
 from .comparison.compare import Comparison, compare
+from .comparison.group_check import GroupCheck, check_groups
 from .comparison.refitted_heads import RefittedHeads, refitted_heads
 from .comparison.unit_tracking import UnitTracking, track_units
 from .controls.null_sets import null_sets, sets_of_many_sizes
@@ -54,6 +55,7 @@ __all__ = [
     "Edit",
     "Execution",
     "FigureSettings",
+    "GroupCheck",
     "ImportSettings",
     "MemorizationScores",
     "MemorizationSettings",
@@ -82,6 +84,7 @@ __all__ = [
     "ablation_map",
     "agreement",
     "by_threshold",
+    "check_groups",
     "compare",
     "count_of",
     "criteria",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from .app import Answer, app, main
 from .calibrate import calibrate_command
+from .check_groups import check_groups_command
 from .compare import compare_command
 from .data import data_app
 from .demo import demo_command
@@ -28,6 +29,7 @@ __all__ = ["main"]
 
 COMMANDS: dict[str, Callable[..., Answer]] = {
     "calibrate": calibrate_command,
+    "check-groups": check_groups_command,
     "compare": compare_command,
     "demo": demo_command,
     "edit": edit_command,

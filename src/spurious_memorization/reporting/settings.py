@@ -24,6 +24,8 @@ FigureName = Literal[
 
 TableFormat = Literal["markdown", "latex", "csv"]
 
+CheckFormat = Literal["markdown", "junit"]
+
 FigureFormat = Literal["svg", "png", "pdf", "latex", "markdown", "csv"]
 
 

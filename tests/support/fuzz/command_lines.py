@@ -41,6 +41,7 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
     ),
     "trace": (["run"], {"--criterion": "weight_norm"}),
     "edit": (["run"], {"--units": "conv1:0", "--out": "out"}),
+    "check-groups": (["run"], {"--min-worst": "50", "--format": "junit"}),
     "compare": (["run", "other"], {}),
     "figure": (["accuracy", "run"], {"--out": "out"}),
     "report": (["run"], {}),
