@@ -8,6 +8,7 @@ from .criteria.hardest import hardest_samples
 from .criteria.presets import tracing_rules
 from .criteria.scores import Scores, by_threshold, count_of, random_dropout, top
 from .datasets.folder import read_data
+from .datasets.properties import image_properties
 from .datasets.pseudo_minority import with_pseudo_minority
 from .datasets.samples import Dataset, Samples
 from .datasets.sources import Batch
@@ -36,6 +37,8 @@ from .runs.run import Run
 from .settings import Execution
 from .statistics.agreement import agreement
 from .statistics.effects import effects
+from .statistics.property_accuracies import property_accuracies
+from .statistics.property_associations import property_associations
 from .studies.pipeline import study, study_in_memory
 from .studies.settings import StudySettings, TraceSettings
 from .studies.study import Study
@@ -94,6 +97,7 @@ __all__ = [
     "evaluate",
     "from_tensors",
     "hardest_samples",
+    "image_properties",
     "import_network",
     "load_ipython_extension",
     "memorization_proxies",
@@ -103,6 +107,8 @@ __all__ = [
     "null_sets",
     "only_memorized",
     "parse_units",
+    "property_accuracies",
+    "property_associations",
     "proxy_correlations",
     "pruned_units",
     "published_results",

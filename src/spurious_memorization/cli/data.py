@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ..datasets.settings import ColoredDigitsSettings, CubPlacesSettings, SynthbirdsSettings
 from .app import Answer
+from .data_properties import properties_command
 
 if TYPE_CHECKING:
     from ..datasets.check import Report
@@ -31,6 +32,7 @@ prepare_app = App(
     name="prepare", help="Prepare a published data set from your files or archives, and check that it is complete."
 )
 data_app.command(prepare_app)
+data_app.command(properties_command, name="properties")
 
 
 @make_app.command(name="synthbirds")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from ..console import log, progress
 from ..errors import UserError
 from .images import opened_image, to_rgb
 from .near_duplicates import perceptual_hash
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 CHUNK = 256
 TIMED_IMAGES = 8
@@ -59,26 +63,38 @@ def inspect_files(
         digested: the files whose digest is wanted.
         compare: compute the perceptual hash of decoded images.
     """
-    workers = os.cpu_count() or 1
 
     def inspect(path: str) -> FileFacts:
         return _inspect(root / path, decode, path in digested, compare)
 
-    start = perf_counter()
-    for number in np.linspace(0, len(paths) - 1, TIMED_IMAGES).astype(int) if len(paths) > CHUNK else ():
-        inspect(paths[number])
-    seconds = (perf_counter() - start) / TIMED_IMAGES * len(paths) / workers
-    verb = "decoding" if decode else "comparing"
-    if seconds > LONG_SECONDS:
-        log(f"{verb} {len(paths)} images, about {seconds / 60:.1f} min")
+    return dict(zip(paths, in_threads(paths, inspect, "decoding" if decode else "comparing"), strict=True))
 
-    def results(pool: ThreadPoolExecutor) -> Iterator[tuple[str, FileFacts]]:
-        for first in range(0, len(paths), CHUNK):
-            chunk = paths[first : first + CHUNK]
-            yield from zip(chunk, pool.map(inspect, chunk), strict=True)
+
+def in_threads(items: Sequence[T], read: Callable[[T], R], verb: str) -> list[R]:
+    """Call `read` for each item in several threads, with a progress bar. A long time is announced.
+
+    Arguments:
+        items: one per image.
+        read: reads one image.
+        verb: what is done with the images, for messages.
+
+    Returns:
+        The results, in the order of the items.
+    """
+    workers = os.cpu_count() or 1
+    start = perf_counter()
+    for number in np.linspace(0, len(items) - 1, TIMED_IMAGES).astype(int) if len(items) > CHUNK else ():
+        read(items[number])
+    seconds = (perf_counter() - start) / TIMED_IMAGES * len(items) / workers
+    if seconds > LONG_SECONDS:
+        log(f"{verb} {len(items)} images, about {seconds / 60:.1f} min")
+
+    def results(pool: ThreadPoolExecutor) -> Iterator[R]:
+        for first in range(0, len(items), CHUNK):
+            yield from pool.map(read, items[first : first + CHUNK])
 
     with ThreadPoolExecutor(workers) as pool:
-        return dict(progress(results(pool), len(paths), verb))
+        return list(progress(results(pool), len(items), verb))
 
 
 def _inspect(file: Path, decode: bool, digested: bool, compare: bool) -> FileFacts:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -109,10 +110,20 @@ class Images:
         Raises:
             UserError: the file is missing, or it can't be decoded completely.
         """
+        with self.opened(index) as image:
+            return to_rgb(image)
+
+    @contextmanager
+    def opened(self, index: int) -> Iterator[Image.Image]:
+        """The image file, whose pixels are not decoded yet.
+
+        Raises:
+            UserError: the file is missing, or a decoder raises an error within the block. The message names the file.
+        """
         path = self.root / self.paths[index]
         try:
             with opened_image(path) as image:
-                return to_rgb(image)
+                yield image
         except UserError as error:
             name = shown(path)
             if isinstance(error.__cause__, FileNotFoundError):

@@ -54,6 +54,7 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
     "data prepare waterbirds": (["data"], {"--out": "out"}),
     "data prepare celeba": (["data"], {"--out": "out"}),
     "data check": (["data"], {}),
+    "data properties": (["data"], {"--out": "out.csv", "--permutations": "19"}),
 }
 """For each command, arguments with which it ends within seconds. Those of long commands are refused."""
 

@@ -1,0 +1,136 @@
+"""Properties of all images of a data set, and the data sets that need no attribute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..errors import UserError
+from .file_facts import in_threads
+from .folder import RESERVED_COLUMNS, read_data, read_table, stratified_split
+from .groups import Groups
+from .images import file_size, to_rgb
+from .property_measures import Property, file_properties, measured_properties
+from .property_values import property_values
+from .samples import Dataset, checked_dataset
+from .sources import Images
+from .tables import AnnotatedTable, path_within, split_names
+from .value_names import check_filled, encode
+
+_ANY = "any"
+_SPLIT_SEED = 0
+
+
+def image_properties(data: Dataset | str | Path) -> pd.DataFrame:
+    """Simple properties of every image, such as brightness, size and format. No network is needed.
+
+    Pixels are measured on images of at most 1024 pixels a side: larger ones are shrunk by a whole factor.
+
+    Arguments:
+        data: a data set of image files, or its folder. The table of a folder needs no attribute column here.
+
+    Returns:
+        One row per sample, with its index in the data set as index. Numbers: brightness, contrast, sharpness,
+        colorfulness, border_brightness, border_variation, mark_top_left, mark_top_right, mark_bottom_left,
+        mark_bottom_right, width, height, aspect_ratio, pixels, file_size, bytes_per_pixel. Names: hue, border_color,
+        file_format.
+
+    Raises:
+        UserError: an image is missing or can't be read, or the data are tensors.
+
+    Example:
+        ```python
+        properties = sm.image_properties("my_images/")
+        sm.property_associations("my_images/", properties)
+        ```
+    """
+    source = labeled_data(data).source
+    if not isinstance(source, Images):
+        raise UserError("the data are tensors: properties are those of image files, so give a folder of images")
+
+    def measure(index: int) -> dict[str, Property]:
+        return _measured(source, index)
+
+    rows = in_threads(range(len(source.paths)), measure, "measuring")
+    return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="sample"))
+
+
+def labeled_data(data: Dataset | str | Path) -> Dataset:
+    """A data set whose labels and splits are needed, but no attribute.
+
+    Arguments:
+        data: the data set, or its folder.
+
+    Raises:
+        UserError: as for `read_data`, but not for a missing attribute.
+    """
+    if not isinstance(data, str | Path):
+        return checked_dataset(data)
+    return without_attribute(Path(data), read_table(Path(data)))
+
+
+def without_attribute(root: Path, table: AnnotatedTable) -> Dataset:
+    """The data set of a table that was read from `root`, in which all samples have the same attribute.
+
+    Without splits in the table, each class is split; if there is a default attribute, each group, as by `read_data`.
+    """
+    others, frame = attribute_columns(table), table.frame
+    if "split" not in frame and ("a" in others or len(others) == 1):
+        return read_data(root)
+    y, classes = encode(frame["y"], table.description.classes)
+    check_filled(frame["path"])
+    return Dataset(
+        name=table.description.name or root.resolve().name,
+        groups=Groups(classes, (_ANY,)),
+        y=y,
+        a=np.zeros_like(y),
+        split=split_names(frame["split"]).to_numpy(dtype=str) if "split" in frame else stratified_split(y, _SPLIT_SEED),
+        source=Images(root, tuple(path_within(root, path) for path in frame["path"]), transform=None),
+        layout=table.layout,
+        split_seed=None if "split" in frame else _SPLIT_SEED,
+    )
+
+
+def attribute_columns(table: AnnotatedTable) -> list[str]:
+    """The columns of a table that may hold attributes."""
+    return [str(name) for name in table.frame if name not in RESERVED_COLUMNS]
+
+
+def property_table(data: Dataset, properties: pd.DataFrame, table: AnnotatedTable | None = None) -> pd.DataFrame:
+    """A table with a column per property, which `read_data` reads as `metadata.csv`.
+
+    Arguments:
+        data: the data set.
+        properties: as `image_properties` returns them.
+        table: the data set's own table, whose attribute columns are kept.
+
+    Returns:
+        One row per sample: path, y (name of the class), the attribute columns of `table` that are no properties,
+        split, and each property: low, mid or high for numbers, cut at the thirds of the training split; otherwise its
+        value.
+    """
+    assert isinstance(data.source, Images), "tensors have no paths"
+    own = {} if table is None else {name: table.frame[name].to_numpy() for name in attribute_columns(table)}
+    values = property_values(data, properties)
+    return pd.DataFrame(
+        {
+            "path": data.source.paths,
+            "y": np.array(data.groups.classes, object)[data.y],
+            **{name: column for name, column in own.items() if name not in values},
+            "split": data.split,
+            **{name: of_property.of_samples() for name, of_property in values.items()},
+        }
+    )
+
+
+def _measured(source: Images, index: int) -> dict[str, Property]:
+    n_bytes = file_size(source.root / source.paths[index])
+    with source.opened(index) as image:
+        rgb = to_rgb(image)
+        file_format = image.format or "unknown"
+    return {
+        **measured_properties(rgb),
+        **file_properties(rgb.width, rgb.height, n_bytes or 0, file_format),
+    }
