@@ -37,6 +37,7 @@ from .runs.run import Run
 from .settings import Execution
 from .statistics.agreement import agreement
 from .statistics.effects import effects
+from .statistics.intersections import intersections
 from .statistics.property_accuracies import property_accuracies
 from .statistics.property_associations import property_associations
 from .studies.pipeline import study, study_in_memory
@@ -99,6 +100,7 @@ __all__ = [
     "hardest_samples",
     "image_properties",
     "import_network",
+    "intersections",
     "load_ipython_extension",
     "memorization_proxies",
     "memorization_scores",

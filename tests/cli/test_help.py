@@ -17,7 +17,7 @@ Capture = pytest.CaptureFixture[str]
 
 DATA_COMMANDS = (
     "data", "data make", "data make synthbirds", "data make colored-digits", "data make waterbirds", "data prepare",
-    "data prepare waterbirds", "data prepare celeba", "data check", "data properties",
+    "data prepare waterbirds", "data prepare celeba", "data check", "data properties", "data groups",
 )  # fmt: skip
 SCRIPTS = sorted((Path(__file__).parents[2] / "scripts").glob("*.py"))
 SLOW_LIBRARIES = ("torch", "torchvision", "timm", "pandas", "scipy", "sklearn", "altair")

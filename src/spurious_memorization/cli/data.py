@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 from rich.console import RenderableType
 from rich.text import Text
 
 from ..datasets.settings import ColoredDigitsSettings, CubPlacesSettings, SynthbirdsSettings
+from ..settings import MAX_COUNT
 from .app import Answer
+from .data_groups import groups_command
 from .data_properties import properties_command
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ prepare_app = App(
     name="prepare", help="Prepare a published data set from your files or archives, and check that it is complete."
 )
 data_app.command(prepare_app)
+data_app.command(groups_command, name="groups")
 data_app.command(properties_command, name="properties")
 
 
@@ -86,6 +90,7 @@ def check_command(
     attribute: str | None = None,
     decode: Annotated[bool, Parameter(negative="--no-decode")] = True,
     duplicates: Annotated[bool, Parameter(negative="--no-duplicates")] = True,
+    min_group_size: Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_COUNT))] = 1,
 ) -> Answer:
     """Count samples per split and group, and find what is wrong with images, labels and splits.
 
@@ -93,11 +98,12 @@ def check_command(
 
     Arguments:
         folder: the data folder
-        attribute: attribute column; by default "a", or the only attribute column
+        attribute: attribute column; by default "a", or the only attribute column; several, such as a,b
         decode: decode every image completely, to find truncated ones
         duplicates: search for images that occur more than once, or look alike in different splits
+        min_group_size: attribute values, or combinations of them, with fewer training samples are merged into one
     """
-    return checked(folder, attribute=attribute, decode=decode, duplicates=duplicates)
+    return checked(folder, attribute=attribute, decode=decode, duplicates=duplicates, min_group_size=min_group_size)
 
 
 @prepare_app.command(name="waterbirds")
@@ -126,11 +132,18 @@ def prepare_celeba_command(source: Path | None = None, /, *, out: Path | None = 
     return checked(prepare_celeba(source, out), decode=False, duplicates=False)
 
 
-def checked(folder: Path, *, attribute: str | None = None, decode: bool, duplicates: bool = True) -> Answer:
+def checked(
+    folder: Path,
+    *,
+    attribute: str | None = None,
+    decode: bool,
+    duplicates: bool = True,
+    min_group_size: int = 1,
+) -> Answer:
     """Check a data folder. The exit status is 1 if something is wrong."""
     from ..datasets.check import check
 
-    report = check(folder, attribute, decode, duplicates)
+    report = check(folder, attribute, decode, duplicates, min_group_size)
     too_small = _groups_too_small(report)
     text: list[RenderableType] = [
         Text(f"{report.folder}: {report.name}, {report.images} images, layout {report.layout!r}"),
@@ -140,6 +153,7 @@ def checked(folder: Path, *, attribute: str | None = None, decode: bool, duplica
     ]
     if report.sound:
         options = [] if report.attribute == "a" else ["--attribute", report.attribute]
+        options += [] if min_group_size == 1 else ["--min-group-size", str(min_group_size)]
         command = ["spurmem", "train", report.folder, *options, "--model", "resnet18", "--out", "runs/first"]
         text.append(Text(f"next: {shlex.join(command)}"))
     facts = {**report.facts(), "too_small": [asdict(group) for group in too_small]}

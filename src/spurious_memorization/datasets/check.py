@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import UserError
 from . import celeba, waterbirds
 from .file_facts import FileFacts, inspect_files
-from .folder import assemble, attribute_column, read_table
+from .folder import assemble, attribute_columns, read_table
 from .groups import group_counts
 from .images import file_size
 from .near_duplicates import nearest_matches
@@ -76,13 +76,14 @@ class Report:
         folder: the data folder.
         name: name of the data set.
         layout: the recognized layout ("table", "waterbirds", "celeba").
-        attribute: the attribute column.
+        attribute: the attribute column, or several, such as "a,b".
         classes: name of each class.
         groups: name of each group.
         counts: number of samples of each group, for each split.
         lift: training lift of each group; nan if the expected count is 0.
         minority: names of the minority groups.
         majority: names of the majority groups.
+        merged: names of the attribute values that were too small and became one value.
         split_seed: seed of the split, if the table has no split; otherwise None.
         compared: whether the counts were compared with known counts.
         differences: the counts that differ from the known counts.
@@ -114,6 +115,7 @@ class Report:
     lift: tuple[float, ...]
     minority: tuple[str, ...]
     majority: tuple[str, ...]
+    merged: tuple[str, ...]
     split_seed: int | None
     compared: bool
     differences: tuple[CountDifference, ...]
@@ -150,7 +152,13 @@ class Report:
         }
 
 
-def check(folder: str | Path, attribute: str | None = None, decode: bool = True, duplicates: bool = True) -> Report:
+def check(
+    folder: str | Path,
+    attribute: str | None = None,
+    decode: bool = True,
+    duplicates: bool = True,
+    min_group_size: int = 1,
+) -> Report:
     """Check a data folder of any known layout.
 
     If the layout is that of Waterbirds or CelebA, the counts are compared with the known counts. They are not
@@ -158,9 +166,10 @@ def check(folder: str | Path, attribute: str | None = None, decode: bool = True,
 
     Arguments:
         folder: the data folder.
-        attribute: attribute column, as for `read_data`.
+        attribute: attribute column, or several, as for `read_data`.
         decode: decode every image completely. This finds truncated images.
         duplicates: search for images that occur more than once, and, if they are decoded, for near-duplicates.
+        min_group_size: training samples that an attribute value needs, as for `read_data`.
 
     Returns:
         The report. `report.sound` is true if nothing is wrong.
@@ -182,8 +191,10 @@ def check(folder: str | Path, attribute: str | None = None, decode: bool = True,
         if inside.empty:
             raise UserError(f"{root}: all paths lead outside the folder, such as {outside[0]!r}: use paths within it")
         table = replace(table, frame=inside.reset_index(drop=True))
-    data = assemble(root, table, attribute=attribute, image_size=None, minority=(), split_seed=0)
-    column = attribute_column(table, attribute)
+    data = assemble(
+        root, table, attribute=attribute, image_size=None, minority=(), split_seed=0, min_group_size=min_group_size
+    )
+    column = attribute or attribute_columns(table, None)[0]
     differences = _differences(root, data, table, column)
     paths = data.source.paths if isinstance(data.source, Images) else ()
     files = _check_files(root, paths, data, decode, duplicates)
@@ -199,6 +210,7 @@ def check(folder: str | Path, attribute: str | None = None, decode: bool = True,
         lift=tuple(data.lift.tolist()),
         minority=tuple(names[g] for g in data.minority),
         majority=tuple(names[g] for g in data.majority),
+        merged=data.merged,
         split_seed=data.split_seed,
         compared=differences is not None,
         differences=differences or (),

@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..input_files import shown
 from ..settings import MAX_IMAGE_SIZE
 from . import celeba, waterbirds
+from .attributes import Attribute, ValueNoun, column_names, combined, merged
 from .groups import Groups
 from .samples import Dataset
 from .settings import DataSettings
@@ -31,6 +32,7 @@ def read_data(
     image_size: int | None = None,
     minority: tuple[str, ...] = (),
     split_seed: int = 0,
+    min_group_size: int = 1,
 ) -> Dataset:
     """Read a folder of images with labels and spurious attributes.
 
@@ -40,19 +42,23 @@ def read_data(
 
     Arguments:
         folder: the data folder.
-        attribute: attribute column; by default "a", or the only attribute column.
+        attribute: attribute column; by default "a", or the only attribute column. With several, such as "a,b", the
+            attribute of a sample is the combination of its values. Only combinations that occur count.
         image_size: side of the square input in pixels; by default that of dataset.yaml or of the layout. It sets only
             the size. What dataset.yaml leaves open is the network's own in `train` and `import_network`; here it is
             ImageNet's mean and std.
         minority: names of the minority groups; by default those with a training lift under 0.5.
         split_seed: seed of the stratified split, which is made if the table has no split.
+        min_group_size: combinations (of one column, values) with fewer training samples, of all labels together, become
+            one: "other combinations" ("other values"). A line says which.
 
     Returns:
         The data set. Its images are opened when they are needed.
 
     Raises:
         UserError: the layout is unknown, a column is missing, a split is unknown, a path leads outside the folder,
-            a label or attribute is missing, or there are fewer than two classes.
+            a label or attribute is missing, there are fewer than two classes, or no attribute value has
+            `min_group_size` training samples.
 
     Example:
         ```python
@@ -68,6 +74,7 @@ def read_data(
         image_size=image_size,
         minority=minority,
         split_seed=split_seed,
+        min_group_size=min_group_size,
     )
 
 
@@ -84,38 +91,62 @@ def assemble(
     image_size: int | None,
     minority: tuple[str, ...],
     split_seed: int,
+    min_group_size: int = 1,
 ) -> Dataset:
     """Build the data set from a table that was read from `root`. Arguments and errors are those of `read_data`."""
-    column = attribute_column(table, attribute)
+    columns = attribute_columns(table, attribute)
     frame, description = table.frame, table.description
     if unknown := [name for name in description.attributes if name not in frame or name in RESERVED_COLUMNS]:
         raise UserError(f"{root}: dataset.yaml names values of {unknown[0]!r}, which is no attribute column")
     y, classes = encode(frame["y"], description.classes)
-    a, attributes = encode(frame[column], description.attributes.get(column))
+    every = combined([_attribute(table, column) for column in columns])
     if len(np.unique(y)) < 2:
         raise UserError(f"{root}: all samples have the label {classes[y[0]]!r}: at least two classes are needed")
-    groups = Groups(classes, attributes, description.group_name)
     check_filled(frame["path"])
     paths = tuple(path_within(root, path) for path in frame["path"])
     if "split" in frame:
         split, seed = split_names(frame["split"]).to_numpy(dtype=str), None
     else:
-        split, seed = stratified_split(groups.of(y, a), split_seed), split_seed
+        split, seed = stratified_split(y * len(every.values) + every.codes, split_seed), split_seed
+    noun: ValueNoun = "combinations" if every.is_combined else "values"
+    kept, too_small = merged(every, split == "train", min_group_size, noun)
+    groups = Groups(classes, kept.values, description.group_name)
     transform, given = _transform(description, image_size)
     name = description.name or root.resolve().name
     data = Dataset(
         name=name,
         groups=groups,
         y=y,
-        a=a,
+        a=kept.codes,
         split=split,
         source=Images(root, paths, transform, given),
         layout=table.layout,
         split_seed=seed,
+        merged=too_small,
     )
     if minority or attribute is None:
         return data.with_minority(minority or description.minority)
     return data.with_minority([name for name in description.minority if name in groups.names])
+
+
+def read_attributes(data: Dataset, wanted: str) -> tuple[Attribute, ...]:
+    """Attribute columns of the table that a data set was read from, also those that it does not use.
+
+    Arguments:
+        data: as `read_data` returns it.
+        wanted: the columns, such as "a,b".
+
+    Raises:
+        UserError: the data set comes from no table, a column does not exist or has an empty cell, or the table has
+            changed since.
+    """
+    if not isinstance(data.source, Images):
+        raise UserError("a data set of tensors has no table: give the values of each attribute, {name: values}")
+    root = data.source.root
+    table = read_table(root)
+    if tuple(path_within(root, path) for path in table.frame["path"]) != data.source.paths:
+        raise UserError(f"the table of {root} has changed since the data were read: read them again")
+    return tuple(_attribute(table, column) for column in attribute_columns(table, wanted))
 
 
 def read_table(folder: Path) -> AnnotatedTable:
@@ -159,25 +190,31 @@ def stratified_split(g: NDArray[np.int64], seed: int) -> NDArray[np.str_]:
     return split
 
 
-def attribute_column(table: AnnotatedTable, wanted: str | None) -> str:
-    """The attribute column to use: the wanted one, otherwise "a", otherwise the only attribute column.
+def attribute_columns(table: AnnotatedTable, wanted: str | None) -> tuple[str, ...]:
+    """The attribute columns to use: the wanted ones, otherwise "a", otherwise the only attribute column.
 
     Raises:
-        UserError: the wanted column does not exist, there is no attribute column, or there are several and none is
-            chosen.
+        UserError: a wanted column does not exist or is given twice, there is no attribute column, or there are several
+            and none is chosen.
     """
     columns = [str(c) for c in table.frame.columns if c not in RESERVED_COLUMNS]
     if wanted is not None:
-        if wanted not in columns:
-            raise UserError(f"no attribute column {wanted!r}: the table has {', '.join(columns) or 'none'}")
-        return wanted
+        names = (wanted,) if wanted in columns else column_names(wanted) or (wanted,)
+        if unknown := [name for name in names if name not in columns]:
+            raise UserError(f"no attribute column {unknown[0]!r}: the table has {', '.join(columns) or 'none'}")
+        return names
     if "a" in columns:
-        return "a"
+        return ("a",)
     if len(columns) == 1:
-        return columns[0]
+        return (columns[0],)
     if not columns:
         raise UserError("missing column 'a': the table needs path, y and an attribute column")
     raise UserError(f"several attribute columns ({', '.join(columns)}): choose one with attribute (--attribute)")
+
+
+def _attribute(table: AnnotatedTable, column: str) -> Attribute:
+    codes, values = encode(table.frame[column], table.description.attributes.get(column))
+    return Attribute(column, values, codes)
 
 
 def _transform(

@@ -37,6 +37,7 @@ class Dataset:
         named_minority: minority groups that were chosen by name. If empty, the lift decides.
         layout: the layout that was recognized on disk.
         split_seed: seed of the split, if it was made here; None if it was given.
+        merged: names of the attribute values that were too small and became one value, the last one.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Dataset:
     named_minority: tuple[int, ...] = ()
     layout: str = "tensors"
     split_seed: int | None = None
+    merged: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)

@@ -25,7 +25,15 @@ COLORS = {
 class DataSettings(Settings):
     """How a data folder is read. These are flags of every command that takes a data folder."""
 
-    attribute: str | None = Field(None, description="attribute column; by default 'a'")
+    attribute: str | None = Field(
+        None, description="attribute column; by default 'a'; several, such as a,b, for groups by all of them"
+    )
+    min_group_size: int = Field(
+        1,
+        ge=1,
+        le=MAX_COUNT,
+        description="attribute values, or combinations of them, with fewer training samples are merged into one",
+    )
     minority: tuple[str, ...] = Field(
         (), description="names of the minority groups; by default those with a lift below 0.5"
     )

@@ -129,7 +129,7 @@ def _read_parquet(file: Path) -> pd.DataFrame:
             table = opened.read()
         names = [str(name).strip() for name in table.column_names]
         single = {name: column for name, column in zip(names, table.columns, strict=True) if _is_single(column.type)}
-        columns = {name: [_text(value) for value in column.to_pylist()] for name, column in single.items()}
+        columns = {name: [cell_text(value) for value in column.to_pylist()] for name, column in single.items()}
     except _BROKEN as error:
         raise UserError(f"{shown(file)} can't be read as a table: {first_line(error)}") from error
     _check_names(file, names)
@@ -145,8 +145,8 @@ def _is_single(kind: pa.DataType) -> bool:
     return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
 
 
-def _text(value: Any) -> str:
-    """The text that a CSV file would hold. Empty for None and NaN."""
+def cell_text(value: Any) -> str:
+    """The text of a value as a CSV file would hold it. Empty for None and NaN."""
     if value is None or value != value:
         return ""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:

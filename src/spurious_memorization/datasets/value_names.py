@@ -19,6 +19,7 @@ MAX_NAME = 200
 _WHOLE = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")
 _NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf|infinity)", re.IGNORECASE)
 _GAPS = ("nan", "na", "n/a", "<na>", "none", "null")
+_ANSWERS = ("yes", "no", "true", "false")
 
 
 def name_key(name: str) -> str:
@@ -26,6 +27,11 @@ def name_key(name: str) -> str:
     text = unicodedata.normalize("NFC", name.strip())
     whole = _WHOLE.fullmatch(text)
     return str(int(whole[1])) if whole else text
+
+
+def is_bare(name: str) -> bool:
+    """Whether a name says nothing without that of its column: a number, yes or no, true or false, none or NA."""
+    return _NUMBER.fullmatch(name) is not None or name.casefold() in (*_GAPS, *_ANSWERS)
 
 
 def check_names(names: Iterable[str]) -> tuple[str, ...]:

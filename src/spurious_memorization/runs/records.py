@@ -34,6 +34,7 @@ class DataRecord(Settings):
         classes, attributes: names, in order.
         group_name: template of the groups' names.
         minority: names of the minority groups.
+        merged: names of the attribute values that were too small and became one value.
     """
 
     folder: str
@@ -44,6 +45,7 @@ class DataRecord(Settings):
     attributes: tuple[str, ...]
     group_name: str
     minority: tuple[str, ...]
+    merged: tuple[str, ...] = ()
 
     @property
     def groups(self) -> Groups:
@@ -129,6 +131,7 @@ def data_record(data: Dataset, folder: Path, settings: DataSettings) -> DataReco
         attributes=data.groups.attributes,
         group_name=data.groups.template,
         minority=tuple(data.groups.names[g] for g in data.minority),
+        merged=data.merged,
     )
 
 
@@ -141,10 +144,11 @@ def check_same_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any], wh
         what: name of the thing that has them, for the error message.
 
     Raises:
-        UserError: a setting differs. The message names the first such setting and both values.
+        UserError: a setting differs. The message names the first such setting and both values. What follows from
+            settings, such as the names of groups, comes after them.
     """
     before, now = _flat(stored), _flat(wanted)
-    for name in sorted(before.keys() | now.keys()):
+    for name in sorted(before.keys() | now.keys(), key=lambda name: ("settings." not in name, name)):
         if before.get(name) != now.get(name):
             raise UserError(
                 f"{what} was made with {name} = {before.get(name)!r}, not {now.get(name)!r}: "

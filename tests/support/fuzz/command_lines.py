@@ -55,6 +55,7 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
     "data prepare celeba": (["data"], {"--out": "out"}),
     "data check": (["data"], {}),
     "data properties": (["data"], {"--out": "out.csv", "--permutations": "19"}),
+    "data groups": (["data"], {"--attribute": "a", "--network": "run"}),
 }
 """For each command, arguments with which it ends within seconds. Those of long commands are refused."""
 

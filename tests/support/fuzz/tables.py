@@ -80,6 +80,9 @@ def command(rng: random.Random) -> list[str]:
             ["data", "check", "data"],
             ["data", "check", "data", "--no-decode"],
             ["data", "check", "data", "--attribute=a"],
+            ["data", "check", "data", "--attribute=a,b", "--min-group-size=2", "--no-decode"],
+            ["data", "groups", "data", "--min-group-size=2"],
+            ["data", "groups", "data", "--attribute=a,b", "--split=train"],
             [*train, "--image-size=16"],
             [*train, "--attribute=a"],
         )
