@@ -13,6 +13,8 @@ from .datasets.pseudo_minority import with_pseudo_minority
 from .datasets.samples import Dataset, Samples
 from .datasets.sources import Batch
 from .datasets.tensors import from_tensors
+from .discovery.discover import Discovery, discover
+from .discovery.settings import DiscoverSettings
 from .edits.edit import Edit
 from .engine.ablation import ablation, ablation_map
 from .engine.evaluate import evaluate
@@ -56,6 +58,8 @@ __all__ = [
     "Batch",
     "Comparison",
     "Dataset",
+    "DiscoverSettings",
+    "Discovery",
     "Edit",
     "Execution",
     "FigureSettings",
@@ -92,6 +96,7 @@ __all__ = [
     "compare",
     "count_of",
     "criteria",
+    "discover",
     "draw_figures",
     "edits",
     "effects",

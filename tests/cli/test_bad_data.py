@@ -21,8 +21,6 @@ def spoil(folder: Path, what: str) -> None:
     match what:
         case "missing column":
             table = table.drop(columns="y")
-        case "missing attribute":
-            table = table.drop(columns="a")
         case "unknown split":
             table.loc[3, "split"] = "holdout"
         case "leading outside":
@@ -47,7 +45,6 @@ def spoil(folder: Path, what: str) -> None:
     ("what", "message"),
     [
         ("missing column", "has no column 'y'"),
-        ("missing attribute", "missing column 'a'"),
         ("unknown split", "unknown split 'holdout'"),
         ("leading outside", "'../secret.png' leads outside the data folder"),
         ("absolute", "leads outside the data folder"),

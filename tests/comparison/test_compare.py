@@ -22,7 +22,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_scor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import spurious_memorization as sm
-from spurious_memorization.reporting.tables.comparison_tables import comparison_tables
+from spurious_memorization.reporting.tables.comparison_tables import comparison_tables, method_accuracies
 from spurious_memorization.runs.records import TrainingCost
 from spurious_memorization.training.epoch_selection import val_halves
 
@@ -312,3 +312,11 @@ def test_trained_runs(squares: Path, trained: sm.Run, tmp_path: Path) -> None:
     assert costs.loc["erm", "total_sample_passes"] == 3 * n
     assert costs.loc["erm-continue", "total_sample_passes"] == 2 * n + n
     assert costs.loc["erm-continue", "total_seconds"] > costs.loc["erm-continue", "seconds"] > 0
+
+
+def test_the_columns_of_groups_hold_their_accuracy(found: sm.Comparison) -> None:
+    table = method_accuracies(found, "average").rows
+    accuracies = found.summary.query("measure == 'group_accuracy' and chosen_by == 'average'")
+    for row in accuracies.to_dict(orient="records"):
+        shown = table[(table["method"] == row["method"]) & (table["split"] == row["split"])]
+        assert shown[f"group {row['group']} mean"].tolist() == [row["mean"]]

@@ -81,7 +81,6 @@ def test_a_group_may_be_empty(tmp_path: Path) -> None:
     [
         (frame().drop(columns="y"), "no column 'y'"),
         (frame().drop(columns="path"), "no column 'path'"),
-        (frame().drop(columns="a"), "missing column 'a'"),
         (frame(split="holdout"), "unknown split 'holdout': use train, val, test or 0, 1, 2"),
         (frame(split=[None, *frame()["split"][1:]]), "column 'split' has no value in metadata.csv, line 2"),
         (frame(split=3), "unknown split"),

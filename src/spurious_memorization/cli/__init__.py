@@ -14,6 +14,7 @@ from .check_groups import check_groups_command
 from .compare import compare_command
 from .data import data_app
 from .demo import demo_command
+from .discover import discover_command
 from .edit import edit_command
 from .figure import figure_command
 from .import_ import import_command
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., Answer]] = {
     "check-groups": check_groups_command,
     "compare": compare_command,
     "demo": demo_command,
+    "discover": discover_command,
     "edit": edit_command,
     "figure": figure_command,
     "import": import_command,

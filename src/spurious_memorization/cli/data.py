@@ -201,7 +201,7 @@ def _groups_too_small(report: Report) -> list[GroupTooSmall]:
     from ..statistics.group_sizes import groups_too_small
 
     def total(splits: Iterable[str]) -> list[int]:
-        return [sum(counts) for counts in zip(*(report.counts[split] for split in splits), strict=True)]
+        return [sum(report.counts[split][group] for split in splits) for group in range(len(report.groups))]
 
     unseen = [split for split in report.counts if split != "train"]
     return groups_too_small(

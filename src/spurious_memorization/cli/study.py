@@ -36,12 +36,14 @@ def study_command(
     """
     from ..reporting.tables.findings import findings
     from ..reporting.tables.study_tables import all_study_tables, summary_table
+    from ..reporting.wording import candidate_table
     from ..runs.run import Run
     from ..studies.pipeline import study
 
-    result = study(Run(run), settings, name=name, data_folder=data, execution=execution)
+    opened = Run(run)
+    result = study(opened, settings, name=name, data_folder=data, execution=execution)
     effects = result.effects()
-    found = findings(effects, result.groups())
+    found = findings(effects, result.groups(), candidate_table(opened.record.data))
     more = all_study_tables(result) if verbose else []
     hint = [] if verbose else [f"more: the same command with --verbose prints every table; spurmem report {run}"]
     text: list[RenderableType] = [*found, summary_table(effects), *more, f"stored in {result.path}", *hint]

@@ -14,11 +14,12 @@ import numpy as np
 from ..errors import UserError
 from . import celeba, waterbirds
 from .file_facts import FileFacts, inspect_files
-from .folder import assemble, attribute_columns, read_table
+from .folder import assemble, attribute_columns, own_columns, read_table
 from .groups import group_counts
 from .images import file_size
 from .near_duplicates import nearest_matches
 from .samples import SPLITS, Dataset
+from .settings import NO_ATTRIBUTE
 from .sources import Images
 from .tables import AnnotatedTable, leads_outside
 
@@ -194,7 +195,7 @@ def check(
     data = assemble(
         root, table, attribute=attribute, image_size=None, minority=(), split_seed=0, min_group_size=min_group_size
     )
-    column = attribute or attribute_columns(table, None)[0]
+    column = attribute or (attribute_columns(table, None)[0] if own_columns(table) else NO_ATTRIBUTE)
     differences = _differences(root, data, table, column)
     paths = data.source.paths if isinstance(data.source, Images) else ()
     files = _check_files(root, paths, data, decode, duplicates)

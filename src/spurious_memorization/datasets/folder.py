@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from ..console import log_once
 from ..errors import UserError
 from ..input_files import shown
 from ..settings import MAX_IMAGE_SIZE
@@ -15,9 +17,10 @@ from . import celeba, waterbirds
 from .attributes import Attribute, ValueNoun, column_names, combined, merged
 from .groups import Groups
 from .samples import Dataset
-from .settings import DataSettings
+from .settings import NO_ATTRIBUTE, DataSettings
 from .sources import Images
 from .tables import AnnotatedTable, DatasetDescription, path_within, read_own_table, split_names
+from .text_tables import read_text_table
 from .transforms import ImageTransform, check_crop
 from .value_names import check_filled, encode
 
@@ -94,12 +97,12 @@ def assemble(
     min_group_size: int = 1,
 ) -> Dataset:
     """Build the data set from a table that was read from `root`. Arguments and errors are those of `read_data`."""
-    columns = attribute_columns(table, attribute)
     frame, description = table.frame, table.description
     if unknown := [name for name in description.attributes if name not in frame or name in RESERVED_COLUMNS]:
         raise UserError(f"{root}: dataset.yaml names values of {unknown[0]!r}, which is no attribute column")
     y, classes = encode(frame["y"], description.classes)
-    every = combined([_attribute(table, column) for column in columns])
+    chosen = _chosen_attribute(root, table, attribute)
+    every = chosen or Attribute("none", ("all",), np.zeros(len(frame), np.int64))
     if len(np.unique(y)) < 2:
         raise UserError(f"{root}: all samples have the label {classes[y[0]]!r}: at least two classes are needed")
     check_filled(frame["path"])
@@ -110,7 +113,7 @@ def assemble(
         split, seed = stratified_split(y * len(every.values) + every.codes, split_seed), split_seed
     noun: ValueNoun = "combinations" if every.is_combined else "values"
     kept, too_small = merged(every, split == "train", min_group_size, noun)
-    groups = Groups(classes, kept.values, description.group_name)
+    groups = Groups(classes, kept.values, description.group_name if chosen else "{label}")
     transform, given = _transform(description, image_size)
     name = description.name or root.resolve().name
     data = Dataset(
@@ -190,6 +193,11 @@ def stratified_split(g: NDArray[np.int64], seed: int) -> NDArray[np.str_]:
     return split
 
 
+def own_columns(table: AnnotatedTable) -> list[str]:
+    """The columns of a table that may hold attributes."""
+    return [str(name) for name in table.frame.columns if name not in RESERVED_COLUMNS]
+
+
 def attribute_columns(table: AnnotatedTable, wanted: str | None) -> tuple[str, ...]:
     """The attribute columns to use: the wanted ones, otherwise "a", otherwise the only attribute column.
 
@@ -197,7 +205,7 @@ def attribute_columns(table: AnnotatedTable, wanted: str | None) -> tuple[str, .
         UserError: a wanted column does not exist or is given twice, there is no attribute column, or there are several
             and none is chosen.
     """
-    columns = [str(c) for c in table.frame.columns if c not in RESERVED_COLUMNS]
+    columns = own_columns(table)
     if wanted is not None:
         names = (wanted,) if wanted in columns else column_names(wanted) or (wanted,)
         if unknown := [name for name in names if name not in columns]:
@@ -208,8 +216,47 @@ def attribute_columns(table: AnnotatedTable, wanted: str | None) -> tuple[str, .
     if len(columns) == 1:
         return (columns[0],)
     if not columns:
-        raise UserError("missing column 'a': the table needs path, y and an attribute column")
+        raise UserError("the table has no attribute column: add one, or find candidate groups by `spurmem discover`")
     raise UserError(f"several attribute columns ({', '.join(columns)}): choose one with attribute (--attribute)")
+
+
+def _chosen_attribute(root: Path, table: AnnotatedTable, wanted: str | None) -> Attribute | None:
+    """The attribute of the samples: of one or several columns, or of another table. None if the groups are the classes.
+
+    Raises:
+        UserError: as for `attribute_columns`; another table does not fit.
+    """
+    columns = own_columns(table)
+    if wanted not in columns and (wanted == NO_ATTRIBUTE or (wanted is None and not columns)):
+        if wanted is None:
+            log_once(f"{root}: the table has no attribute column, so the groups are the classes")
+        return None
+    if wanted is not None and wanted not in columns and wanted.endswith((".csv", ".parquet")):
+        return _of_other_table(root, table, Path(wanted))
+    return combined([_attribute(table, name) for name in attribute_columns(table, wanted)])
+
+
+def _of_other_table(root: Path, table: AnnotatedTable, file: Path) -> Attribute:
+    """The attribute in another table, which has the columns path and attribute, as `discover` writes it.
+
+    Raises:
+        UserError: a column is missing, or the table lacks a sample or has it twice.
+    """
+    other = read_text_table(file)
+    if missing := [name for name in ("path", "attribute") if name not in other]:
+        raise UserError(
+            f"{file} has no column {missing[0]!r}: it needs path and attribute, as `spurmem discover` writes"
+        )
+    there = pd.Series(other["attribute"].to_numpy(), index=[path_within(root, path) for path in other["path"]])
+    if not there.index.is_unique:
+        twice = there.index[there.index.duplicated()][0]
+        raise UserError(f"{file} has the path {twice!r} twice: leave one row out")
+    found = there.reindex([path_within(root, path) for path in table.frame["path"]])
+    if found.isna().any():
+        lacking = found.index[found.isna()][0]
+        raise UserError(f"{file} has no row for {lacking!r}: make it again by `spurmem discover` on this folder")
+    codes, values = encode(found.rename_axis(str(file)), None)
+    return Attribute("attribute", values, codes)
 
 
 def _attribute(table: AnnotatedTable, column: str) -> Attribute:

@@ -9,18 +9,14 @@ import pandas as pd
 
 from ..errors import UserError
 from .file_facts import in_threads
-from .folder import RESERVED_COLUMNS, read_data, read_table, stratified_split
-from .groups import Groups
+from .folder import assemble, own_columns, read_data, read_table
 from .images import file_size, to_rgb
 from .property_measures import Property, file_properties, measured_properties
 from .property_values import property_values
 from .samples import Dataset, checked_dataset
+from .settings import NO_ATTRIBUTE
 from .sources import Images
-from .tables import AnnotatedTable, path_within, split_names
-from .value_names import check_filled, encode
-
-_ANY = "any"
-_SPLIT_SEED = 0
+from .tables import AnnotatedTable
 
 
 def image_properties(data: Dataset | str | Path) -> pd.DataFrame:
@@ -76,26 +72,10 @@ def without_attribute(root: Path, table: AnnotatedTable) -> Dataset:
 
     Without splits in the table, each class is split; if there is a default attribute, each group, as by `read_data`.
     """
-    others, frame = attribute_columns(table), table.frame
-    if "split" not in frame and ("a" in others or len(others) == 1):
+    others = own_columns(table)
+    if "split" not in table.frame and ("a" in others or len(others) == 1):
         return read_data(root)
-    y, classes = encode(frame["y"], table.description.classes)
-    check_filled(frame["path"])
-    return Dataset(
-        name=table.description.name or root.resolve().name,
-        groups=Groups(classes, (_ANY,)),
-        y=y,
-        a=np.zeros_like(y),
-        split=split_names(frame["split"]).to_numpy(dtype=str) if "split" in frame else stratified_split(y, _SPLIT_SEED),
-        source=Images(root, tuple(path_within(root, path) for path in frame["path"]), transform=None),
-        layout=table.layout,
-        split_seed=None if "split" in frame else _SPLIT_SEED,
-    )
-
-
-def attribute_columns(table: AnnotatedTable) -> list[str]:
-    """The columns of a table that may hold attributes."""
-    return [str(name) for name in table.frame if name not in RESERVED_COLUMNS]
+    return assemble(root, table, attribute=NO_ATTRIBUTE, image_size=None, minority=(), split_seed=0)
 
 
 def property_table(data: Dataset, properties: pd.DataFrame, table: AnnotatedTable | None = None) -> pd.DataFrame:
@@ -112,7 +92,7 @@ def property_table(data: Dataset, properties: pd.DataFrame, table: AnnotatedTabl
         value.
     """
     assert isinstance(data.source, Images), "tensors have no paths"
-    own = {} if table is None else {name: table.frame[name].to_numpy() for name in attribute_columns(table)}
+    own = {} if table is None else {name: table.frame[name].to_numpy() for name in own_columns(table)}
     values = property_values(data, properties)
     return pd.DataFrame(
         {

@@ -9,6 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from ..settings import MAX_COUNT, MAX_IMAGE_SIZE, MAX_SEED, Settings
 
+NO_ATTRIBUTE = "none"
+"""The value of `attribute` with which groups are the classes, whatever columns a table has."""
+
 COLORS = {
     "red": (230, 60, 50),
     "green": (70, 190, 80),
@@ -26,7 +29,9 @@ class DataSettings(Settings):
     """How a data folder is read. These are flags of every command that takes a data folder."""
 
     attribute: str | None = Field(
-        None, description="attribute column; by default 'a'; several, such as a,b, for groups by all of them"
+        None,
+        description="attribute column; by default 'a'; several, such as a,b, for groups by all of them; "
+        "none for the classes alone; or a table of discover, such as groups.csv",
     )
     min_group_size: int = Field(
         1,

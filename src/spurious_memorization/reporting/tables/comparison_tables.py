@@ -163,7 +163,9 @@ def _measures(found: Comparison) -> list[tuple[str, str]]:
 def _values(found: Comparison, rows: pd.DataFrame, values: Sequence[str]) -> dict[str, Any]:
     """Values of each measure as columns, such as "average mean"; None where a measure was not taken."""
     by_measure = {
-        row["measure"] if row["group"] < 0 else f"group {row['group']}": row for row in rows.to_dict(orient="records")
+        row["measure"] if row["group"] < 0 else f"group {row['group']}": row
+        for row in rows.to_dict(orient="records")
+        if row["group"] < 0 or row["measure"] == "group_accuracy"
     }
     return {f"{name} {value}": by_measure.get(name, {}).get(value) for name, _ in _measures(found) for value in values}
 

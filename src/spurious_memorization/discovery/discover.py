@@ -1,0 +1,260 @@
+"""Discover candidate groups in a data folder that has labels only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ..atomic import write_parquet, write_text
+from ..console import log
+from ..datasets.folder import read_data, read_with_settings
+from ..datasets.samples import Dataset
+from ..datasets.settings import NO_ATTRIBUTE
+from ..datasets.sources import Images
+from ..errors import UserError
+from ..networks.build import with_own_transform
+from ..runs.records import check_same_settings
+from ..runs.run import Run
+from ..stored_files import is_stored, read_frame, read_json
+from ..training.heads import features_of
+from ..training.recipes import expanded
+from ..training.seeds import seeds_from
+from ..training.settings import NetworkTraining, TrainExecution, TrainSettings
+from ..training.starting_network import starting_network
+from ..training.train import network_settings, train
+from .candidates import ATYPICAL, TYPICAL, auroc, consensus, is_atypical, stability
+from .clusters import error_mixture_scores, small_cluster_scores
+from .eiil import environment_scores
+from .settings import METHODS, DiscoverSettings
+from .xrm import twin_answers, unlike_by_twins
+
+Floats = NDArray[np.float64]
+
+REMEDY = "delete it and run the same command again"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Discovery:
+    """The result of `discover`.
+
+    Arguments:
+        table: one row per sample: path, y, split, attribute ("typical" or "atypical"), minority_score (higher: more
+            like a minority sample of its class), unsure (whether the seeds disagree). It is what the file holds.
+        scores: one row per sample: sample (index in the data set), path, y, split, and the mean score by each method.
+        methods: one row per method: the columns of `stability`, and auroc if the true attribute was given.
+        method: whose groups the table has.
+        notes: sentences that a reader must know.
+    """
+
+    table: pd.DataFrame
+    scores: pd.DataFrame
+    methods: pd.DataFrame
+    method: str
+    notes: tuple[str, ...]
+
+
+def discover(
+    folder: str | Path,
+    out: str | Path,
+    settings: DiscoverSettings | None = None,
+    *,
+    compare_with: str | None = None,
+    execution: TrainExecution | None = None,
+) -> Discovery:
+    """Find the samples that are unlike the others of their class, by several methods. No attribute is used.
+
+    For each seed a network is trained by ERM, and a pair of twins (`twin_answers`). The methods look at the answers of
+    an early epoch (Liu et al. 2021), at the twins (XRM), at environments (EIIL), and at clusters of features (GEORGE,
+    Domino). The candidate groups are those of one method. All methods are compared: how well do they agree over seeds,
+    and with each other?
+
+    Arguments:
+        folder: the data folder.
+        out: the table that is written, such as groups.csv. The networks are kept beside it, in groups_networks. A call
+            that was stopped continues.
+        settings: the method, seeds, the settings of training.
+        compare_with: an attribute column that is known after all. It is used for nothing but the area under the ROC
+            curve of each method.
+        execution: device, workers, batch size of evaluation.
+
+    Raises:
+        UserError: data or network are not usable; the networks were trained with other settings.
+
+    Example:
+        ```python
+        found = sm.discover("birds", "groups.csv")
+        found.table.nlargest(20, "minority_score")
+        ```
+    """
+    folder, out = Path(folder), Path(out)
+    settings, execution = settings or DiscoverSettings(), execution or TrainExecution()
+    if out.suffix != ".csv":
+        raise UserError(f"--out {out}: the groups are written as a table: name a file that ends in .csv")
+    settings = settings.model_copy(update={"attribute": NO_ATTRIBUTE})
+    data = read_with_settings(folder, settings)
+    known = None if compare_with is None else read_data(folder, attribute=compare_with, split_seed=settings.split_seed)
+    _check_epochs(settings, data)
+    place = out.with_name(f"{out.stem}_networks")
+    _check_settings(place, settings)
+    seeds = seeds_from(settings.seeds)
+    log(f"discovering groups of {len(data)} samples: {len(seeds)} seeds, networks in {place}")
+    of_seeds = [_scores_of_seed(folder, data, place, settings, seed, execution) for seed in seeds]
+    scores: dict[str, list[Floats]] = {method: [one[method] for one in of_seeds] for method in METHODS}
+    methods = stability(scores, data.y)
+    if known is not None:
+        minority = np.isin(known.g, known.minority)
+        is_train = data.split == "train"
+        methods["auroc"] = [auroc(np.mean(scores[m], axis=0)[is_train], minority[is_train]) for m in methods["method"]]
+    table = candidate_table(data, settings.method, scores[settings.method])
+    write_text(out, table.to_csv(index=False))
+    return Discovery(
+        table=table,
+        scores=_named(data).assign(**{method: np.mean(scores[method], axis=0) for method in METHODS}),
+        methods=methods,
+        method=settings.method,
+        notes=_notes(table),
+    )
+
+
+def candidate_table(data: Dataset, method: str, of_seeds: Sequence[Floats]) -> pd.DataFrame:
+    """The table of `Discovery`, from the scores of one method, one array [samples] per seed."""
+    mean = np.mean(of_seeds, axis=0)
+    votes = np.mean([is_atypical(method, one, data.y) for one in of_seeds], axis=0)
+    return _named(data)[["path", "y", "split"]].assign(
+        attribute=np.where(is_atypical(method, mean, data.y), ATYPICAL, TYPICAL),
+        minority_score=mean.round(6),
+        unsure=(votes > 0) & (votes < 1),
+    )
+
+
+def _named(data: Dataset) -> pd.DataFrame:
+    """One row per sample: sample, path, y (name), split."""
+    source = data.source
+    paths = [str(path) for path in source.paths] if isinstance(source, Images) else [None] * len(data)
+    labels = [data.groups.classes[label] for label in data.y]
+    return pd.DataFrame({"sample": np.arange(len(data)), "path": paths, "y": labels, "split": data.split})
+
+
+def _notes(table: pd.DataFrame) -> tuple[str, ...]:
+    notes = []
+    for label, rows in table[table["split"] == "train"].groupby("y", sort=False):
+        n = int((rows["attribute"] == ATYPICAL).sum())
+        if n in (0, len(rows)):
+            notes.append(f"Class {label} has no {'atypical' if not n else 'typical'} training sample.")
+    return tuple(notes)
+
+
+def _check_epochs(settings: DiscoverSettings, data: Dataset) -> None:
+    """Check that the early epoch is one of those that are trained.
+
+    Raises:
+        UserError: it is not.
+    """
+    epochs = expanded(_training(settings, 0), data).epochs
+    if (settings.early or 1) > epochs:
+        wanted = settings.early or 1
+        raise UserError(f"--early {wanted}: the networks are trained for {epochs} epochs: name one of them")
+
+
+def _training(settings: DiscoverSettings, seed: int) -> TrainSettings:
+    """The settings of one training."""
+    shared = {
+        name: getattr(settings, name) for name in NetworkTraining.model_fields if name in settings.model_fields_set
+    }
+    return TrainSettings(**{**shared, "attribute": NO_ATTRIBUTE, "seed": seed})
+
+
+def _check_settings(place: Path, settings: DiscoverSettings) -> None:
+    """Store the settings beside the networks, or check that they are the same."""
+    file = place / "discovery.json"
+    own = settings.model_dump(mode="json", exclude={"method", "seeds", "max_clusters", "early"})
+    if is_stored(file):
+        check_same_settings(read_json(file, REMEDY), own, str(place))
+    else:
+        write_text(file, DiscoverSettings.model_validate(own).model_dump_json(indent=2, include=set(own)) + "\n")
+
+
+def _scores_of_seed(
+    folder: Path, data: Dataset, place: Path, settings: DiscoverSettings, seed: int, execution: TrainExecution
+) -> Mapping[str, Floats]:
+    """The scores of every method for one seed, {method: [samples]}."""
+    config = _training(settings, seed)
+    run = train(folder, place / "erm" / f"seed_{seed}", config, resume=True, execution=execution)
+    config = expanded(config, data)
+    twins = _stored_twins(data, place / "twins" / f"seed_{seed}.parquet", config, settings, execution)
+    early = _answers(run, settings.early or max(1, config.epochs // 10), data)
+    wrong = 1 - early[np.arange(len(data)), data.y]
+    last = run.epochs()[-1]
+    in_place = data.with_transform(run.record.data.transform)
+    network, features = run.network(last), None
+    for split in data.splits:
+        samples = in_place.samples(split)
+        values = features_of(network, samples, config.known_precision, execution)
+        features = np.full((len(data), values.shape[1]), np.nan) if features is None else features
+        features[samples.index] = values
+    assert features is not None  # there is a training split
+    is_train, known = data.split == "train", np.isfinite(wrong)
+    found = {
+        "xrm": unlike_by_twins(twins),
+        "early-errors": wrong,
+        "eiil": _by_split(data, lambda index: environment_scores(early[index], data.y[index], seed=seed)),
+        "clusters": _where(
+            known,
+            small_cluster_scores(features[known], data.y[known], is_train[known], settings.max_clusters, seed),
+        ),
+        "error-mixture": _where(
+            known,
+            error_mixture_scores(
+                features[known], data.y[known], wrong[known], is_train[known], settings.max_clusters, seed
+            ),
+        ),
+    }
+    return {**found, "consensus": consensus(list(found.values()), data.y)}
+
+
+def _stored_twins(
+    data: Dataset, file: Path, config: TrainSettings, settings: DiscoverSettings, execution: TrainExecution
+) -> Floats:
+    """The answers of the twins, [2, samples], read from a file or trained now."""
+    if is_stored(file):
+        stored: Floats = read_frame(file, {"one": "share", "other": "share"}, REMEDY)[["one", "other"]].to_numpy().T
+        return stored
+    network = network_settings(config, data)
+    data = with_own_transform(data, network)
+    torch.manual_seed(config.seed)
+    twins = [starting_network(config, network).model for _ in range(2)]
+    epochs = settings.twin_epochs or max(1, config.epochs // 2)
+    answers = twin_answers(twins, data, config, epochs, execution)
+    write_parquet(file, pd.DataFrame(answers.T, columns=["one", "other"]))
+    return answers
+
+
+def _answers(run: Run, epoch: int, data: Dataset) -> Floats:
+    """Class probabilities of a run's network after an epoch, [samples, classes]; nan for samples without a split."""
+    found = np.full((len(data), len(data.groups.classes)), np.nan)
+    for split in data.splits:
+        stored = run.predictions(epoch, split)
+        found[stored.index] = stored.to_numpy()
+    return found
+
+
+def _by_split(data: Dataset, scores: Callable[[NDArray[np.int64]], Floats]) -> Floats:
+    """Scores that are computed for the samples of each split by themselves, [samples]."""
+    found = np.full(len(data), np.nan)
+    for split in data.splits:
+        index = data.samples(split).index
+        found[index] = scores(index)
+    return found
+
+
+def _where(known: NDArray[np.bool_], values: Floats) -> Floats:
+    """Values of some samples among all, [samples]; nan for the others."""
+    found = np.full(len(known), np.nan)
+    found[known] = values
+    return found

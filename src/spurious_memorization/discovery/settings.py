@@ -1,0 +1,29 @@
+"""Settings of `spurmem discover`. This module imports no torch, so that the command line can show its help quickly."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ..settings import MAX_EPOCHS
+from ..training.settings import NetworkTraining
+
+Method = Literal["xrm", "early-errors", "eiil", "clusters", "error-mixture", "consensus"]
+"""How samples are found that are unlike the others of their class."""
+
+METHODS: tuple[Method, ...] = ("xrm", "early-errors", "eiil", "clusters", "error-mixture", "consensus")
+
+
+class DiscoverSettings(NetworkTraining):
+    """Everything that changes the result of a discovery. The settings of training are those of its networks."""
+
+    method: Method = Field("xrm", description="whose candidate groups are written; all methods are compared")
+    seeds: str = Field("0..2", description="seeds of the trainings")
+    early: int | None = Field(
+        None, ge=1, le=MAX_EPOCHS, description="early epoch whose errors count; by default a tenth of the epochs"
+    )
+    twin_epochs: int | None = Field(
+        None, ge=1, le=MAX_EPOCHS, description="epochs of the twins of xrm; by default half of the epochs"
+    )
+    max_clusters: int = Field(5, ge=2, le=100, description="maximum number of clusters of a class")

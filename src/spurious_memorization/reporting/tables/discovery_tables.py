@@ -1,0 +1,52 @@
+"""Tables of `spurmem discover`: the candidate groups, and how far the methods agree."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ...discovery.discover import Discovery
+from .table import Column, Table
+
+
+def discovery_methods(found: Discovery) -> Table:
+    """Each method: how many samples it calls atypical, and its agreement over seeds and with the other methods."""
+    judged = "auroc" in found.methods
+    caption = (
+        "Atypical and unsure: samples of all splits. Unsure: the seeds disagree. Agreement: rank correlation of the "
+        "scores, over seeds and with the other methods."
+    )
+    if judged:
+        caption += " AUROC: of the score, for the true minority samples of training."
+    return Table(
+        title="Methods of discovery",
+        rows=found.methods,
+        columns=(
+            Column(name="method", heading="method"),
+            Column(name="n_atypical", heading="atypical", kind="count"),
+            Column(name="n_unsure", heading="unsure", kind="count"),
+            Column(name="rank_correlation_seeds", heading="agreement over seeds", kind="decimal"),
+            Column(name="rank_correlation_methods", heading="with other methods", kind="decimal"),
+            *([Column(name="auroc", heading="AUROC", kind="decimal")] if judged else []),
+        ),
+        caption=caption,
+    )
+
+
+def candidate_groups(found: Discovery) -> Table:
+    """The candidate groups of the chosen method: number of samples in each split, and of unsure ones."""
+    table = found.table[found.table["split"].isin(("train", "val", "test"))]
+    counts = pd.crosstab([table["y"], table["attribute"]], table["split"]).reset_index()
+    splits = [split for split in ("train", "val", "test") if split in counts]
+    unsure = table.groupby(["y", "attribute"])["unsure"].sum().rename("unsure").reset_index()
+    rows = counts.merge(unsure, on=["y", "attribute"]).rename_axis(columns=None)
+    return Table(
+        title=f"Candidate groups by {found.method}",
+        rows=rows,
+        columns=(
+            Column(name="y", heading="class"),
+            Column(name="attribute", heading="attribute"),
+            *(Column(name=split, heading=split, kind="count") for split in splits),
+            Column(name="unsure", heading="unsure", kind="count"),
+        ),
+        caption="Look at them before you trust them: the report shows the images of each group.",
+    )
