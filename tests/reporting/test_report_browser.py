@@ -185,6 +185,18 @@ def test_the_gallery_shows_the_right_images(shown: Opened, studied: sm.Study, sq
     shown.choose("size", "2")
 
 
+def test_the_groups_are_shown_minority_first(shown: Opened) -> None:
+    headings = "#group-images h4"
+    assert shown.page.locator(headings).all_inner_texts() == [f"{NAMES[1]} *", f"{NAMES[2]} *", NAMES[0], NAMES[3]]
+    images = seen(shown, "#group-images")
+    assert len(images) == 16
+    assert all(int(image["width"]) == 16 for image in images)
+    assert "minority groups (*) first" in shown.page.inner_text("#groups-caption")
+    shown.choose("group", NAMES[3])
+    assert shown.page.locator(headings).all_inner_texts() == [NAMES[3]]
+    shown.choose("group", "")
+
+
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_everybody_can_use_it(chromium: Any, file: Path, scheme: str) -> None:
     with opened(chromium, file, scheme=scheme) as page:

@@ -23,6 +23,7 @@ from ...studies.selected_sets import SelectedSet
 from ...studies.study import Study
 from ..inputs import FinishedStudy, ReportInputs
 from ..tables.findings import tested_split
+from .group_images import GroupGallery, group_galleries
 from .most_memorized import MemorizedImage, most_memorized_images
 from .top_activating import stored_top_activating
 
@@ -94,18 +95,20 @@ class Gallery:
     """Images of all studies.
 
     Arguments:
+        groups: what the groups look like, for runs with images.
         items: of each study with images; those that change the most minority predictions come first.
         memorized: the training images with the highest memorization scores, with the data set that has them.
         reasons: for each run without images, the reason.
     """
 
+    groups: tuple[GroupGallery, ...]
     items: tuple[GalleryItem, ...]
     memorized: tuple[tuple[MemorizedImage, Dataset], ...]
     reasons: Mapping[str, str]
 
 
 def make_gallery(inputs: ReportInputs, data_folder: Path | None = None, execution: Execution | None = None) -> Gallery:
-    """The images of every study, and for each run without images the reason.
+    """The images of every group and of every study, and for each run without images the reason.
 
     Arguments:
         inputs: runs and studies.
@@ -115,6 +118,7 @@ def make_gallery(inputs: ReportInputs, data_folder: Path | None = None, executio
     found: list[GalleryItem] = []
     reasons: dict[str, str] = {}
     opened: dict[str, Dataset] = {}
+    with_images: list[tuple[Run, Dataset]] = []
     for run in inputs.runs:
         try:
             record = run.record.data.model_dump_json()
@@ -124,6 +128,7 @@ def make_gallery(inputs: ReportInputs, data_folder: Path | None = None, executio
             for study in inputs.studies:
                 if study.run is run:
                     found += gallery_items(study, data, execution)
+            with_images.append((run, data))
         except StoredFileError:
             raise
         except UserError as error:
@@ -132,7 +137,7 @@ def make_gallery(inputs: ReportInputs, data_folder: Path | None = None, executio
     if inputs.memorization is not None and opened:
         data = next(iter(opened.values()))
         memorized = tuple((image, data) for image in most_memorized_images(inputs.memorization, data))
-    return Gallery(items=tuple(found), memorized=memorized, reasons=reasons)
+    return Gallery(groups=group_galleries(with_images), items=tuple(found), memorized=memorized, reasons=reasons)
 
 
 def gallery_items(finished: FinishedStudy, data: Dataset, execution: Execution | None = None) -> list[GalleryItem]:

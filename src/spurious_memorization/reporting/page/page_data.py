@@ -8,9 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from ...datasets.samples import Dataset
 from ...datasets.sources import Images
+from ...errors import UserError
 from ..figures.figure import Figure
 from ..gallery.changed_predictions import GalleryItem
+from ..gallery.group_images import GroupGallery
 from ..gallery.thumbnails import first_of_each_group, thumbnail
 
 CHANGED_OF_EACH_GROUP = (6, 4, 2, 1)
@@ -18,6 +21,9 @@ CHANGED_OF_EACH_GROUP = (6, 4, 2, 1)
 
 MAX_IMAGES = 700
 """Different images in one page. Each takes about 3 kB."""
+
+MAX_GROUP_IMAGES = 250
+"""Of them, those that show what the groups look like."""
 
 SIDE = 96
 """Largest side of a thumbnail in pixels."""
@@ -49,11 +55,22 @@ def _column(values: pd.Series) -> Any:
     return plain
 
 
-def gallery_data(items: Sequence[GalleryItem]) -> dict[str, Any]:
-    """Every gallery item; each sample and image is stored once."""
-    n = next((n for n in CHANGED_OF_EACH_GROUP if len(_shown(items, n)) <= MAX_IMAGES), 1)
+def gallery_data(items: Sequence[GalleryItem], galleries: Sequence[GroupGallery] = ()) -> dict[str, Any]:
+    """Images of the groups, and every gallery item; each sample and image is stored once."""
     samples: dict[str, Any] = {}
     sources: dict[int, int] = {}
+    of_groups: list[dict[str, Any]] = []
+    left_out_groups: list[str] = []
+    for gallery in galleries:
+        number = sources.setdefault(id(gallery.data.source), len(sources))
+        before = dict(samples)
+        of_groups.append(_group_data(gallery, number, samples))
+        if len(samples) > MAX_GROUP_IMAGES:
+            samples = before
+            of_groups.pop()
+            left_out_groups += gallery.runs
+    room = MAX_IMAGES - len(samples)
+    n = next((n for n in CHANGED_OF_EACH_GROUP if len(_shown(items, n)) <= room), 1)
     shown = []
     for item in items:
         number = sources.setdefault(id(item.data.source), len(sources))
@@ -63,7 +80,14 @@ def gallery_data(items: Sequence[GalleryItem]) -> dict[str, Any]:
             samples = before
             continue
         shown.append(entry)
-    return {"items": shown, "samples": samples, "left_out": len(items) - len(shown)}
+    return {
+        "groups": of_groups,
+        "items": shown,
+        "samples": samples,
+        "left_out": len(items) - len(shown),
+        "left_out_groups": left_out_groups,
+        "unreadable": [sample["path"] for sample in samples.values() if not sample["image"]],
+    }
 
 
 def _shown(found: Sequence[GalleryItem], n: int) -> set[tuple[int, int]]:
@@ -78,17 +102,44 @@ def _shown(found: Sequence[GalleryItem], n: int) -> set[tuple[int, int]]:
     return keys
 
 
+def _key(data: Dataset, sample: int, source: int, samples: dict[str, Any]) -> str:
+    """The key of a sample among the page's samples; its image is stored there first, "" if it can't be read."""
+    name = f"{source}:{sample}"
+    if name not in samples:
+        path = data.source.paths[sample] if isinstance(data.source, Images) else ""
+        try:
+            image = thumbnail(data, sample, SIDE)
+        except UserError:
+            image = ""
+        samples[name] = {"path": path, "label": data.groups.classes[data.y[sample]], "image": image}
+    return name
+
+
+def _group_data(gallery: GroupGallery, source: int, samples: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "runs": list(gallery.runs),
+        "caption": gallery.caption,
+        "groups": [
+            {
+                "name": group.name,
+                "minority": group.is_minority,
+                "counts": ", ".join(f"{n} in {split}" for split, n in group.counts.items()),
+                "images": [
+                    {"sample": _key(gallery.data, sample, source, samples), "label": label}
+                    for sample, label in zip(group.samples, group.labels, strict=True)
+                ],
+            }
+            for group in gallery.groups
+        ],
+    }
+
+
 def _item_data(item: GalleryItem, n: int, source: int, samples: dict[str, Any]) -> dict[str, Any]:
     data = item.data
     names, classes = data.groups.names, data.groups.classes
 
     def key(sample: int) -> str:
-        name = f"{source}:{sample}"
-        if name not in samples:
-            path = data.source.paths[sample] if isinstance(data.source, Images) else ""
-            image = thumbnail(data, sample, SIDE)
-            samples[name] = {"path": path, "label": classes[data.y[sample]], "image": image}
-        return name
+        return _key(data, sample, source, samples)
 
     def side(which: str) -> dict[str, Any] | None:
         changed = item.selected if which == "selected" else item.control

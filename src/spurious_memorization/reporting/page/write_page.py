@@ -29,6 +29,7 @@ from ..inputs import ReportInputs, read_inputs
 from ..tables.calibration_tables import false_rate_table, power_table
 from ..tables.findings import findings
 from ..tables.html import html_table
+from ..wording import candidate_table
 from .in_short import cards
 from .page_data import SIDE, figure_data, gallery_data, script_json
 
@@ -86,7 +87,7 @@ def page(inputs: ReportInputs, gallery: Gallery) -> str:
     figures = {name: made for name, make in FIGURES.items() if (made := make(inputs)) is not None}
     first_screen = cards(inputs)
     drawn = {**figures, **{card.figure.name: card.figure for card in first_screen}}
-    shown = gallery_data(gallery.items)
+    shown = gallery_data(gallery.items, gallery.groups)
     data = {
         "config": CONFIG,
         "choosers": CHOOSERS,
@@ -102,7 +103,7 @@ def page(inputs: ReportInputs, gallery: Gallery) -> str:
         "rates": _published_rates(),
         "gallery": gallery,
         "memorized": [(image, thumbnail(data, image.sample, SIDE)) for image, data in gallery.memorized],
-        "left_out": shown["left_out"],
+        **{name: shown[name] for name in ("left_out", "left_out_groups", "unreadable")},
         "findings": _findings(inputs),
         "choosers": [(name, LABELS.get(name, name)) for name in CHOOSERS],
         "commands": _commands(inputs, figures),
@@ -152,7 +153,8 @@ def _findings(inputs: ReportInputs) -> list[tuple[Mapping[str, str], list[str]]]
     found: list[tuple[Mapping[str, str], list[str]]] = []
     for run in inputs.runs:
         here = [study for study in inputs.studies if study.run is run]
-        found += [(study.place, findings(study.study.effects(), study.study.groups())) for study in here]
+        table = candidate_table(run.record.data)
+        found += [(study.place, findings(study.study.effects(), study.study.groups(), table)) for study in here]
         if not here:
             none = f"This network has no finished study yet: `spurmem study {run.path}` measures edits of it."
             found.append(({"run": str(run.path)}, [none]))

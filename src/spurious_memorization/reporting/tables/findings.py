@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...input_files import shown
 from ..wording import damage_matched_text, edit_text, is_usual_source, null_sets_text, selected_by
 from .number_formats import format_value, interval, is_missing, p_text
 
@@ -26,8 +27,8 @@ def p_influential(effects: pd.DataFrame) -> pd.Series:
     return effects[["p_adjusted", "p_beyond_norm"]].max(axis=1, skipna=False)
 
 
-def findings(effects: pd.DataFrame, groups: pd.DataFrame | None = None) -> list[str]:
-    """What was found about each minority group, and at last how the tests ended.
+def findings(effects: pd.DataFrame, groups: pd.DataFrame | None = None, candidates: str | None = None) -> list[str]:
+    """What was found about each minority group, then how the tests ended, and at last whether groups were discovered.
 
     For each group, the first sentence says whether it is memorized and whether the memory is localized. If it is, a
     second one gives the figures of the strongest set.
@@ -35,16 +36,18 @@ def findings(effects: pd.DataFrame, groups: pd.DataFrame | None = None) -> list[
     Arguments:
         effects: of a study.
         groups: its groups, as `Study.groups` gives them; without their rows nothing is said about memorization.
+        candidates: the table of candidate groups that the groups are from; None if they were given.
     """
     tests = effects[(effects["split"] == tested_split(effects)) & effects["minority"]]
+    origin = [] if candidates is None else [_are_candidates(candidates)]
     if tests.empty:
-        return ["No minority group was measured, so there is no verdict."]
+        return ["No minority group was measured, so there is no verdict.", *origin]
     tests = tests.assign(p_influential=p_influential(tests))
     about = {} if groups is None else {row["group_name"]: row for row in groups.to_dict(orient="records")}
     found = []
     for name, of_group in tests.sort_values("group", kind="stable").groupby("group_name", sort=False):
         found += _of_group(str(name), of_group, about.get(name), _unseen(effects))
-    return [*found, _how_tests_ended(tests)]
+    return [*found, _how_tests_ended(tests), *origin]
 
 
 def headline(effects: pd.DataFrame, groups: pd.DataFrame) -> str | None:
@@ -209,6 +212,12 @@ def _how_tests_ended(tests: pd.DataFrame) -> str:
     sources = [source for source in tests["drawn_from"].unique() if not is_usual_source(source)]
     parts += [f"they hold for {null_sets_text(source)}" for source in sources]
     return _sentence(parts)
+
+
+def _are_candidates(table: str) -> str:
+    return (
+        f"The groups are candidates from {shown(table)}, not labels: look at their images before you trust a verdict."
+    )
 
 
 def _tests(n: int) -> str:

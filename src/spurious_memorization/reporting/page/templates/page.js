@@ -166,16 +166,21 @@
     return made;
   };
 
+  function imageOf(key, alt) {
+    const sample = page.gallery.samples[key];
+    const image = element("img");
+    if (sample.image) image.src = sample.image;
+    image.alt = alt;
+    image.title = sample.path;
+    image.dataset.sample = key;
+    return image;
+  }
+
   function imageList(item, images, label) {
     const list = element("ul", "images");
     for (const one of images.filter((shown) => fits(shown.group, "group"))) {
-      const sample = page.gallery.samples[one.sample];
       const line = element("li");
-      const image = element("img");
-      image.src = sample.image;
-      image.alt = `${one.group}: ${label(one)}`;
-      image.title = sample.path;
-      image.dataset.sample = one.sample;
+      const image = imageOf(one.sample, `${one.group}: ${label(one)}`);
       const isMinority = item.minority.includes(one.group);
       line.append(image, element("span", isMinority ? "group minority" : "group", isMinority ? `${one.group} *` : one.group));
       line.append(element("span", "label", label(one)));
@@ -189,6 +194,28 @@
     made.append(element("h4", "", heading), ...lines.map((line) => element("p", "", line)));
     made.append(list.children.length ? list : element("p", "", "None of the chosen group."));
     return made;
+  }
+
+  function groupSide(group) {
+    const made = element("div", group.minority ? "side minority" : "side");
+    const list = element("ul", "images");
+    for (const one of group.images) {
+      const line = element("li");
+      line.append(imageOf(one.sample, one.label ? `${group.name}: ${one.label}` : group.name));
+      if (one.label) line.append(element("span", "label", one.label));
+      list.append(line);
+    }
+    made.append(element("h4", "", group.minority ? `${group.name} *` : group.name), element("p", "", group.counts));
+    if (group.images.length) made.append(list);
+    return made;
+  }
+
+  function showGroups() {
+    const place = document.getElementById("group-images");
+    if (!place) return;
+    const found = page.gallery.groups.find((one) => one.runs.some((run) => fits(run, "run")));
+    document.getElementById("groups-caption").textContent = found ? found.caption : "No images of this run.";
+    place.replaceChildren(...(found ? found.groups : []).filter((group) => fits(group.name, "group")).map(groupSide));
   }
 
   const sum = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
@@ -253,6 +280,7 @@
     delete document.documentElement.dataset.drawn;
     fillChoosers();
     filterTables();
+    showGroups();
     writeCommands(showGallery());
     for (const [name, figure] of figures) {
       if (turn !== latest) return;
