@@ -87,8 +87,24 @@ def test_the_table_is_an_attribute(plain: Path, groups: Path, tmp_path: Path, ca
         capsys, "train", plain, "--attribute", shuffled, *FLAGS[:-3], "--image-size", 16, "--out", tmp_path / "run"
     )
     assert said.status == 0, said.err
-    assert "0 with atypical" in said.out
-    assert len(sm.Run(tmp_path / "run").read_data().groups) == 4
+    assert "0, atypical" in said.out
+    again = sm.Run(tmp_path / "run").read_data()
+    assert again.groups.names == ("0, atypical", "0, typical", "1, atypical", "1, typical")
+    assert again.minority == (0, 2)
+    named = sm.read_data(plain, attribute=str(shuffled), minority=("0, typical",))
+    assert named.minority == (1,)
+
+
+def test_a_table_without_splits_has_those_of_the_discovery(plain: Path, groups: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for file in plain.iterdir():
+        (folder / file.name).symlink_to(file)
+    (folder / "metadata.csv").unlink()
+    pd.read_csv(plain / "metadata.csv").drop(columns="split").to_csv(folder / "metadata.csv", index=False)
+    data = sm.read_data(folder, attribute=str(groups))
+    assert data.split.tolist() == pd.read_csv(groups)["split"].tolist()
+    assert data.split_seed is None
 
 
 def test_tables_that_do_not_fit(plain: Path, groups: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_candidate_groups_stand_class_by_class(plain: Path, table: Path, discove
     shown = Page(sm.report([discovered.path], tmp_path / "page.html"))
     found = gallery(shown)
     assert [group["name"] for group in found["groups"]] == [
-        "0 with atypical", "0 with typical", "1 with atypical", "1 with typical",
+        "0, atypical", "0, typical", "1, atypical", "1, typical",
     ]  # fmt: skip
     rows = pd.read_csv(table)
     for group in found["groups"]:
@@ -126,7 +126,7 @@ def test_a_table_that_is_gone(plain: Path, tmp_path: Path) -> None:
     shown = Page(sm.report([run.path]))
     assert f"No images of {run.path}: {file} does not exist" in shown.text
     assert shown.data["gallery"]["groups"] == []
-    assert {row["group"] for row in shown.tables["accuracy"]} >= {"0 with atypical", "1 with typical"}
+    assert {row["group"] for row in shown.tables["accuracy"]} >= {"0, atypical", "1, typical"}
 
 
 @pytest.mark.parametrize("change", ["no column", "no numbers"])

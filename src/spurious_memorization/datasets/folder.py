@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ from .tables import AnnotatedTable, DatasetDescription, path_within, read_own_ta
 from .text_tables import read_text_table
 from .transforms import ImageTransform, check_crop
 from .value_names import check_filled, encode
+
+TYPICAL, ATYPICAL = "typical", "atypical"
+"""The values of the attribute in a table of `spurmem discover`. Atypical groups are the minority."""
+
+DISCOVERED_NAME = "{label}, {attribute}"
 
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 RESERVED_COLUMNS = ("path", "y", "split")
@@ -97,7 +103,11 @@ def assemble(
     min_group_size: int = 1,
 ) -> Dataset:
     """Build the data set from a table that was read from `root`. Arguments and errors are those of `read_data`."""
-    frame, description = table.frame, table.description
+    description, is_discovered = table.description, _is_other_table(table, attribute)
+    if is_discovered:
+        table = _with_other_table(root, table, Path(str(attribute)))
+        attribute, description = "attribute", description.model_copy(update={"group_name": DISCOVERED_NAME})
+    frame = table.frame
     if unknown := [name for name in description.attributes if name not in frame or name in RESERVED_COLUMNS]:
         raise UserError(f"{root}: dataset.yaml names values of {unknown[0]!r}, which is no attribute column")
     y, classes = encode(frame["y"], description.classes)
@@ -127,6 +137,8 @@ def assemble(
         split_seed=seed,
         merged=too_small,
     )
+    if is_discovered and not minority:
+        return data.with_minority([name for name in groups.names if name.endswith(f", {ATYPICAL}")])
     if minority or attribute is None:
         return data.with_minority(minority or description.minority)
     return data.with_minority([name for name in description.minority if name in groups.names])
@@ -220,43 +232,46 @@ def attribute_columns(table: AnnotatedTable, wanted: str | None) -> tuple[str, .
     raise UserError(f"several attribute columns ({', '.join(columns)}): choose one with attribute (--attribute)")
 
 
-def _chosen_attribute(root: Path, table: AnnotatedTable, wanted: str | None) -> Attribute | None:
-    """The attribute of the samples: of one or several columns, or of another table. None if the groups are the classes.
+def _is_other_table(table: AnnotatedTable, wanted: str | None) -> bool:
+    """Whether `wanted` names the file of another table, rather than columns of this one."""
+    return wanted is not None and wanted not in own_columns(table) and wanted.endswith((".csv", ".parquet"))
+
+
+def _with_other_table(root: Path, table: AnnotatedTable, file: Path) -> AnnotatedTable:
+    """The table with the columns `attribute` and, if it has none, `split` of another table, as `discover` writes it.
 
     Raises:
-        UserError: as for `attribute_columns`; another table does not fit.
-    """
-    columns = own_columns(table)
-    if wanted not in columns and (wanted == NO_ATTRIBUTE or (wanted is None and not columns)):
-        if wanted is None:
-            log_once(f"{root}: the table has no attribute column, so the groups are the classes")
-        return None
-    if wanted is not None and wanted not in columns and wanted.endswith((".csv", ".parquet")):
-        return _of_other_table(root, table, Path(wanted))
-    return combined([_attribute(table, name) for name in attribute_columns(table, wanted)])
-
-
-def _of_other_table(root: Path, table: AnnotatedTable, file: Path) -> Attribute:
-    """The attribute in another table, which has the columns path and attribute, as `discover` writes it.
-
-    Raises:
-        UserError: a column is missing, or the table lacks a sample or has it twice.
+        UserError: a column is missing, or the other table lacks a sample or has it twice.
     """
     other = read_text_table(file)
     if missing := [name for name in ("path", "attribute") if name not in other]:
         raise UserError(
             f"{file} has no column {missing[0]!r}: it needs path and attribute, as `spurmem discover` writes"
         )
-    there = pd.Series(other["attribute"].to_numpy(), index=[path_within(root, path) for path in other["path"]])
-    if not there.index.is_unique:
-        twice = there.index[there.index.duplicated()][0]
+    other.index = pd.Index([path_within(root, path) for path in other["path"]])
+    if not other.index.is_unique:
+        twice = other.index[other.index.duplicated()][0]
         raise UserError(f"{file} has the path {twice!r} twice: leave one row out")
-    found = there.reindex([path_within(root, path) for path in table.frame["path"]])
-    if found.isna().any():
-        lacking = found.index[found.isna()][0]
+    paths = [path_within(root, path) for path in table.frame["path"]]
+    if lacking := next((path for path in paths if path not in other.index), None):
         raise UserError(f"{file} has no row for {lacking!r}: make it again by `spurmem discover` on this folder")
-    codes, values = encode(found.rename_axis(str(file)), None)
-    return Attribute("attribute", values, codes)
+    has_split = "split" in table.frame or "split" not in other
+    columns = {name: other.loc[paths, name].to_numpy() for name in ("attribute", *(() if has_split else ("split",)))}
+    return replace(table, frame=table.frame.assign(**columns))
+
+
+def _chosen_attribute(root: Path, table: AnnotatedTable, wanted: str | None) -> Attribute | None:
+    """The attribute of the samples: of one or several columns. None if the groups are the classes.
+
+    Raises:
+        UserError: as for `attribute_columns`.
+    """
+    columns = own_columns(table)
+    if wanted not in columns and (wanted == NO_ATTRIBUTE or (wanted is None and not columns)):
+        if wanted is None:
+            log_once(f"{root}: the table has no attribute column, so the groups are the classes")
+        return None
+    return combined([_attribute(table, name) for name in attribute_columns(table, wanted)])
 
 
 def _attribute(table: AnnotatedTable, column: str) -> Attribute:

@@ -12,9 +12,6 @@ from scipy.stats import rankdata, spearmanr
 
 Floats = NDArray[np.float64]
 
-TYPICAL, ATYPICAL = "typical", "atypical"
-"""The values of the candidate attribute."""
-
 HAS_THRESHOLD = ("xrm", "early-errors", "eiil")
 """Methods whose score is a probability of being wrong, or of the worse environment: over one half is atypical."""
 

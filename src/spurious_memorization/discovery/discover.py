@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..atomic import write_parquet, write_text
 from ..console import log
-from ..datasets.folder import read_data, read_with_settings
+from ..datasets.folder import ATYPICAL, TYPICAL, read_data, read_with_settings
 from ..datasets.samples import Dataset
 from ..datasets.settings import NO_ATTRIBUTE
 from ..datasets.sources import Images
@@ -28,7 +28,7 @@ from ..training.seeds import seeds_from
 from ..training.settings import NetworkTraining, TrainExecution, TrainSettings
 from ..training.starting_network import starting_network
 from ..training.train import network_settings, train
-from .candidates import ATYPICAL, TYPICAL, auroc, consensus, is_atypical, stability
+from .candidates import auroc, consensus, is_atypical, stability
 from .clusters import error_mixture_scores, small_cluster_scores
 from .eiil import environment_scores
 from .settings import METHODS, DiscoverSettings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..discovery.candidates import ATYPICAL, TYPICAL
+from ..datasets.folder import ATYPICAL, TYPICAL
 from ..runs.records import DataRecord
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ...datasets.folder import ATYPICAL
 from ...datasets.samples import Dataset
 from ...datasets.sources import Images
 from ...datasets.tables import path_within
 from ...datasets.text_tables import read_text_table
-from ...discovery.candidates import ATYPICAL
 from ...errors import UserError
 from ...input_files import shown
 from ...runs.run import Run
