@@ -83,7 +83,7 @@ def test_candidate_groups_stand_class_by_class(plain: Path, table: Path, discove
     ]  # fmt: skip
     rows = pd.read_csv(table)
     for group in found["groups"]:
-        label, _, value = group["name"].partition(" with ")
+        label, _, value = group["name"].partition(", ")
         of_group = rows[(rows["y"] == int(label)) & (rows["attribute"] == value)]
         counts = of_group["split"].value_counts()
         assert group["counts"] == ", ".join(f"{counts[split]} in {split}" for split in ("train", "val", "test"))
@@ -157,7 +157,7 @@ def test_odd_names_stay_text(page: Page, tmp_path: Path) -> None:
     candidates(folder, odd)
     shown = Page(sm.report([trained(folder, odd, tmp_path / "run").path]))
     found = gallery(shown)
-    expected = [f"{name} with {value}" for name in tiny.HOSTILE["classes"] for value in ("atypical", "typical")]
+    expected = [f"{name}, {value}" for name in tiny.HOSTILE["classes"] for value in ("atypical", "typical")]
     assert [group["name"] for group in found["groups"]] == expected
     assert odd.name in found["caption"]
     assert all("window.hacked=4" in path for group in found["groups"] for path in paths(shown, group))
