@@ -12,8 +12,11 @@ from scipy.stats import rankdata, spearmanr
 
 Floats = NDArray[np.float64]
 
-HAS_THRESHOLD = ("xrm", "early-errors", "eiil")
-"""Methods whose score is a probability of being wrong, or of the worse environment: over one half is atypical."""
+HAS_THRESHOLD = ("xrm", "eiil")
+"""Methods whose score is a probability by trained networks, or of the worse environment: over one half is atypical.
+
+A network of an early epoch may give every label less than one half, so its errors are cut as other scores are.
+"""
 
 
 def consensus(scores: Sequence[Floats], y: NDArray[np.int64]) -> Floats:
