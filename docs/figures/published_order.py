@@ -16,7 +16,7 @@ from spurious_memorization.published.results import all_results
 
 METHODS = {
     "erm": ("ERM", "Yang et al."),
-    "reweighting": ("RWG", "Idrissi et al."),
+    "balanced-sampling": ("RWG", "Idrissi et al."),
     "jtt": ("JTT", "Liu et al."),
     "afr": ("AFR", "Qiu et al."),
     "group-dro": ("GroupDRO", "Sagawa et al."),

@@ -49,11 +49,11 @@ def test_the_chosen_precision_is_stored_and_trained_with(
 ) -> None:
     monkeypatch.setattr(train, "faster_precision", lambda *_: chosen)
     auto = sm.train(squares, tmp_path / "auto", sm.TrainSettings(**{**tiny.QUICK, "precision": "auto"}))
-    stated = sm.train(squares, tmp_path / "stated", sm.TrainSettings(**{**tiny.QUICK, "precision": chosen}))
-    assert auto.record.settings == stated.record.settings
+    named = sm.train(squares, tmp_path / "named", sm.TrainSettings(**{**tiny.QUICK, "precision": chosen}))
+    assert auto.record.settings == named.record.settings
     assert auto.record.settings["precision"] == chosen
-    assert tiny.same_networks(auto, stated)
-    assert auto.history().equals(stated.history())
+    assert tiny.same_networks(auto, named)
+    assert auto.history().equals(named.history())
 
 
 def test_a_resumed_training_keeps_the_stored_precision(
