@@ -120,7 +120,7 @@ def test_the_list_of_commands_shows_the_summary_of_each(capsys: Capture) -> None
     ("typed", "error"),
     [
         (["stduy", "runs/first"], 'spurmem: Unknown command "stduy". Did you mean "study"?'),
-        (["xyzzy"], 'spurmem: Unknown command "xyzzy". Available commands: calibrate, compare, demo'),
+        (["xyzzy"], 'spurmem: Unknown command "xyzzy". Available commands: calibrate, check-groups, compare'),
         (["data", "chekc", "x"], "did you mean"),
         (["train", "nowhere", "--out", "x"], "nowhere"),
         (["train", "nowhere", "--out", "x", "--epohcs", "3"], "--epochs"),

@@ -16,7 +16,8 @@ from spurious_memorization.discovery.settings import METHODS
 
 Capture = pytest.CaptureFixture[str]
 
-FLAGS = ("--model", tiny.NETWORK, "--epochs", 3, "--batch-size", 8, "--lr", 0.01, "--seeds", "0..1", "--no-augment")
+FLAGS = ("--model", tiny.NETWORK, "--epochs", 3, "--batch-size", 8, "--lr", 0.01, "--no-augment")
+FEW = ("--seeds", "0..1", "--eiil-steps", 50)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def groups(plain: Path) -> Path:
-    settings = sm.DiscoverSettings(**{**tiny.QUICK, "image_size": 16, "seeds": "0..1", "augment": False})
+    settings = sm.DiscoverSettings(
+        **{**tiny.QUICK, "image_size": 16, "seeds": "0..1", "augment": False, "eiil_steps": 50}
+    )
     sm.discover(plain, plain.with_name("groups.csv"), settings)
     return plain.with_name("groups.csv")
 
@@ -84,7 +87,7 @@ def test_the_table_is_an_attribute(plain: Path, groups: Path, tmp_path: Path, ca
     assert data.groups.attributes == ("atypical", "typical")
     assert [data.groups.attributes[a] for a in data.a] == table["attribute"].tolist()
     said = tiny.spurmem(
-        capsys, "train", plain, "--attribute", shuffled, *FLAGS[:-3], "--image-size", 16, "--out", tmp_path / "run"
+        capsys, "train", plain, "--attribute", shuffled, *FLAGS, "--image-size", 16, "--out", tmp_path / "run"
     )
     assert said.status == 0, said.err
     assert "0, atypical" in said.out
@@ -125,13 +128,13 @@ def test_tables_that_do_not_fit(plain: Path, groups: Path, tmp_path: Path) -> No
 
 def test_the_command_continues_and_judges_methods(squares: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "groups.csv"
-    said = tiny.spurmem(capsys, "discover", squares, *FLAGS, "--out", out, "--compare-with", "a", "--json")
+    said = tiny.spurmem(capsys, "discover", squares, *FLAGS, *FEW, "--out", out, "--compare-with", "a", "--json")
     assert said.status == 0, said.err
     facts = json.loads(said.out)
     assert [row["method"] for row in facts["methods"]] == list(METHODS)
     networks = tmp_path / "groups_networks"
     before = {name: (networks / name).stat().st_mtime_ns for name in tiny.files_below(networks)}
-    again = tiny.spurmem(capsys, "discover", squares, *FLAGS, "--out", out, "--method", "eiil", "--format", "csv")
+    again = tiny.spurmem(capsys, "discover", squares, *FLAGS, *FEW, "--out", out, "--method", "eiil", "--format", "csv")
     assert again.status == 0, again.err
     assert before == {name: (networks / name).stat().st_mtime_ns for name in tiny.files_below(networks)}
     scores = pd.read_csv(pd.io.common.StringIO(again.out))
@@ -140,7 +143,7 @@ def test_the_command_continues_and_judges_methods(squares: Path, tmp_path: Path,
     for row in facts["methods"]:
         expected = roc_auc_score(minority[is_train], scores[row["method"]][is_train])
         assert row["auroc"] == pytest.approx(expected, abs=1e-6)
-    other = tiny.spurmem(capsys, "discover", squares, *FLAGS, "--lr", 0.02, "--out", out)
+    other = tiny.spurmem(capsys, "discover", squares, *FLAGS, *FEW, "--lr", 0.02, "--out", out)
     assert "lr" in other.error
     assert other.status == 2
 
@@ -153,6 +156,8 @@ def test_bad_calls(squares: Path, tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_the_wanted_epochs_must_be_there(squares: Path, tmp_path: Path, capsys: Capture) -> None:
-    error = tiny.spurmem(capsys, "discover", squares, *FLAGS, "--early", 9, "--out", tmp_path / "groups.csv").error
+    error = tiny.spurmem(
+        capsys, "discover", squares, *FLAGS, *FEW, "--early", 9, "--out", tmp_path / "groups.csv"
+    ).error
     assert "--early 9" in error
     assert not (tmp_path / "groups_networks").exists()

@@ -173,7 +173,7 @@ def _training(settings: DiscoverSettings, seed: int) -> TrainSettings:
 def _check_settings(place: Path, settings: DiscoverSettings) -> None:
     """Store the settings beside the networks, or check that they are the same."""
     file = place / "discovery.json"
-    own = settings.model_dump(mode="json", exclude={"method", "seeds", "max_clusters", "early"})
+    own = settings.model_dump(mode="json", exclude={"method", "seeds", "max_clusters", "early", "eiil_steps"})
     if is_stored(file):
         check_same_settings(read_json(file, REMEDY), own, str(place))
     else:
@@ -200,10 +200,11 @@ def _scores_of_seed(
         features[samples.index] = values
     assert features is not None  # there is a training split
     is_train, known = data.split == "train", np.isfinite(wrong)
+    steps = settings.eiil_steps
     found = {
         "xrm": unlike_by_twins(twins),
         "early-errors": wrong,
-        "eiil": _by_split(data, lambda index: environment_scores(early[index], data.y[index], seed=seed)),
+        "eiil": _by_split(data, lambda index: environment_scores(early[index], data.y[index], steps=steps, seed=seed)),
         "clusters": _where(
             known,
             small_cluster_scores(features[known], data.y[known], is_train[known], settings.max_clusters, seed),

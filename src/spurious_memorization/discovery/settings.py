@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..settings import MAX_EPOCHS
+from ..settings import MAX_COUNT, MAX_EPOCHS
 from ..training.settings import NetworkTraining
 
 Method = Literal["xrm", "early-errors", "eiil", "clusters", "error-mixture", "consensus"]
@@ -26,4 +26,5 @@ class DiscoverSettings(NetworkTraining):
     twin_epochs: int | None = Field(
         None, ge=1, le=MAX_EPOCHS, description="epochs of the twins of xrm; by default half of the epochs"
     )
+    eiil_steps: int = Field(10_000, ge=1, le=MAX_COUNT, description="gradient steps of eiil")
     max_clusters: int = Field(5, ge=2, le=100, description="maximum number of clusters of a class")
