@@ -111,7 +111,7 @@ def test_a_study_says_that_the_groups_are_candidates(
     sentence = f"The groups are candidates from {table}, not labels: look at their images before you trust a verdict."
     flags = ("--criterion", "weight_norm", "--size", "1", "--controls", "3")
     said = tiny.spurmem(capsys, "study", run.path, *flags, "--json")
-    assert json.loads(said.out)["findings"][-1] == sentence
+    assert json.loads(said.out)["findings"][-1].startswith(sentence)
     assert " ".join(sentence.split()[:6]) in tiny.spurmem(capsys, "study", run.path, *flags).out
     assert sentence in Page(sm.report([run.path])).text
     given = tiny.copied(sm.Run(studied.path.parent.parent), tmp_path / "given")

@@ -216,7 +216,8 @@ def _how_tests_ended(tests: pd.DataFrame) -> str:
 
 def _are_candidates(table: str) -> str:
     return (
-        f"The groups are candidates from {shown(table)}, not labels: look at their images before you trust a verdict."
+        f"The groups are candidates from {shown(table)}, not labels: look at their images before you trust a verdict. "
+        "Samples that networks get wrong are atypical by choice, so low accuracy on them is no finding by itself."
     )
 
 
