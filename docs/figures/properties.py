@@ -17,7 +17,7 @@ from PIL import Image
 from planted_properties import PLANTS, make_planted
 
 import spurious_memorization as sm
-from spurious_memorization.statistics.intervals import wilson_interval
+from spurious_memorization.intervals import wilson_interval
 
 
 def found_properties(folder: Path, seed: int) -> set[str]:

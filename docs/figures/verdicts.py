@@ -21,11 +21,11 @@ from torch import nn
 import spurious_memorization as sm
 from spurious_memorization.calibration.striped_images import striped_images
 from spurious_memorization.datasets.samples import Dataset
+from spurious_memorization.intervals import wilson_interval
 from spurious_memorization.reporting.figures.colors import BLUE, CONFIG, LINE, MUTED, ORANGE, printed
 from spurious_memorization.reporting.tables.findings import findings, p_influential
 from spurious_memorization.statistics.damage import FACTOR, matching
 from spurious_memorization.statistics.effects import set_effects
-from spurious_memorization.statistics.intervals import wilson_interval
 from spurious_memorization.statistics.selectivity import matched_sets
 from spurious_memorization.studies.selected_sets import SelectedSet
 from spurious_memorization.studies.study import Study

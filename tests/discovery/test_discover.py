@@ -150,6 +150,8 @@ def test_the_command_continues_and_judges_methods(squares: Path, tmp_path: Path,
 
 def test_bad_calls(squares: Path, tmp_path: Path, capsys: Capture) -> None:
     assert "name a file that ends in .csv" in tiny.spurmem(capsys, "discover", squares, "--out", tmp_path / "g").error
+    flags = ("--out", tmp_path / "groups.csv", "--attribute", "a")
+    assert "give --compare-with" in tiny.spurmem(capsys, "discover", squares, *flags).error
     flags = ("--out", tmp_path / "groups.csv", "--compare-with", "b")
     assert "no attribute column 'b'" in tiny.spurmem(capsys, "discover", squares, *flags).error
     assert not (tmp_path / "groups_networks").exists()

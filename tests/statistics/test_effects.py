@@ -16,9 +16,9 @@ from outcome_cases import by_group, cases
 import spurious_memorization as sm
 from spurious_memorization.datasets.pseudo_minority import with_pseudo_minority
 from spurious_memorization.engine.outcomes import Block
+from spurious_memorization.intervals import paired_interval
 from spurious_memorization.statistics.contrast import contrast_p
 from spurious_memorization.statistics.damage import SetEffects, damage_matched
-from spurious_memorization.statistics.intervals import paired_interval
 from spurious_memorization.statistics.sample_effects import SampleEffects
 from spurious_memorization.statistics.selectivity import GroupEffects, selectivity
 from spurious_memorization.statistics.verdicts import answer_questions

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
+from ..intervals import wilson_interval
 from ..runs.epochs import EQUAL
 from ..runs.run import Run
 from ..settings import MAX_COUNT
-from ..statistics.intervals import wilson_interval
 from ..statistics.noise_band import noise_band, sidak_level
 from .methods import runs_at
 

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..datasets.groups import Groups
-from ..statistics.intervals import wilson_interval
+from ..intervals import wilson_interval
 
 AVERAGES = ("average", "average_train_weighted", "average_group_balanced")
 OVERALL = (*AVERAGES, "worst_group_accuracy")

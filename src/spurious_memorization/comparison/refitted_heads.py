@@ -16,12 +16,13 @@ from ..console import log
 from ..datasets.samples import Dataset, Samples
 from ..errors import UserError
 from ..networks.build import build
+from ..networks.head import linear_head
 from ..networks.prototypes import prototypes_in
 from ..runs.run import Run
 from ..settings import Execution, Settings
 from ..stored_files import BrokenFileError, checked_record, is_stored, read_json, reading
 from ..training.epoch_selection import val_halves
-from ..training.heads import Features, features_of, linear_head
+from ..training.heads import Features, features_of
 from ..training.objectives.dfr import DfrSettings, fit_head
 from .compare import Comparison, compare
 from .epochs import CHOSEN_BY
@@ -218,8 +219,7 @@ def _fitted(
     seen = data.with_transform(run.record.data.transform)
 
     def features(samples: Samples) -> Features:
-        values = features_of(model, Samples(seen, samples.index, samples.split), precision, execution)
-        return Features(values, samples.y, samples.g)
+        return features_of(model, Samples(seen, samples.index, samples.split), precision, execution)
 
     fitting, selecting = (features(half) for half in halves)
     head, strength = fit_head(fitting, selecting, DfrSettings(), member.seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,20 +14,21 @@ from numpy.typing import NDArray
 from ..atomic import write_parquet, write_text
 from ..console import log
 from ..datasets.folder import ATYPICAL, TYPICAL, read_data, read_with_settings
-from ..datasets.samples import Dataset
+from ..datasets.samples import Dataset, Samples
 from ..datasets.settings import NO_ATTRIBUTE
 from ..datasets.sources import Images
 from ..errors import UserError
 from ..networks.build import with_own_transform
 from ..runs.records import check_same_settings
-from ..runs.run import Run
 from ..stored_files import is_stored, read_frame, read_json
+from ..training.epoch_selection import stored_probabilities
 from ..training.heads import features_of
 from ..training.recipes import expanded
 from ..training.seeds import seeds_from
-from ..training.settings import NetworkTraining, TrainExecution, TrainSettings
+from ..training.settings import TrainExecution, TrainSettings
 from ..training.starting_network import starting_network
 from ..training.train import network_settings, train
+from .by_split import by_split
 from .candidates import auroc, consensus, is_atypical, stability
 from .clusters import error_mixture_scores, small_cluster_scores
 from .eiil import environment_scores
@@ -96,6 +97,8 @@ def discover(
     settings, execution = settings or DiscoverSettings(), execution or TrainExecution()
     if out.suffix != ".csv":
         raise UserError(f"--out {out}: the groups are written as a table: name a file that ends in .csv")
+    if settings.attribute not in (None, NO_ATTRIBUTE):
+        raise UserError("--attribute: discover uses no attribute; to judge the methods by it, give --compare-with")
     settings = settings.model_copy(update={"attribute": NO_ATTRIBUTE})
     data = read_with_settings(folder, settings)
     known = None if compare_with is None else read_data(folder, attribute=compare_with, split_seed=settings.split_seed)
@@ -164,10 +167,7 @@ def _check_epochs(settings: DiscoverSettings, data: Dataset) -> None:
 
 def _training(settings: DiscoverSettings, seed: int) -> TrainSettings:
     """The settings of one training."""
-    shared = {
-        name: getattr(settings, name) for name in NetworkTraining.model_fields if name in settings.model_fields_set
-    }
-    return TrainSettings(**{**shared, "attribute": NO_ATTRIBUTE, "seed": seed})
+    return TrainSettings(**{**settings.given(), "attribute": NO_ATTRIBUTE, "seed": seed})
 
 
 def _check_settings(place: Path, settings: DiscoverSettings) -> None:
@@ -188,23 +188,22 @@ def _scores_of_seed(
     run = train(folder, place / "erm" / f"seed_{seed}", config, resume=True, execution=execution)
     config = expanded(config, data)
     twins = _stored_twins(data, place / "twins" / f"seed_{seed}.parquet", config, settings, execution)
-    early = _answers(run, settings.early or max(1, config.epochs // 10), data)
+    epoch = settings.early or max(1, config.epochs // 10)
+    early = by_split(data, lambda samples: stored_probabilities(run, epoch, samples))  # [samples, classes]
     wrong = 1 - early[np.arange(len(data)), data.y]
-    last = run.epochs()[-1]
-    in_place = data.with_transform(run.record.data.transform)
-    network, features = run.network(last), None
-    for split in data.splits:
-        samples = in_place.samples(split)
-        values = features_of(network, samples, config.known_precision, execution)
-        features = np.full((len(data), values.shape[1]), np.nan) if features is None else features
-        features[samples.index] = values
-    assert features is not None  # there is a training split
+    in_place, network = data.with_transform(run.record.data.transform), run.network(run.epochs()[-1])
+    features = by_split(
+        in_place, lambda samples: features_of(network, samples, config.known_precision, execution).values
+    )
     is_train, known = data.split == "train", np.isfinite(wrong)
-    steps = settings.eiil_steps
+
+    def environments(samples: Samples) -> Floats:
+        return environment_scores(early[samples.index], samples.y, steps=settings.eiil_steps, seed=seed)
+
     found = {
         "xrm": unlike_by_twins(twins),
         "early-errors": wrong,
-        "eiil": _by_split(data, lambda index: environment_scores(early[index], data.y[index], steps=steps, seed=seed)),
+        "eiil": by_split(data, environments),
         "clusters": _where(
             known,
             small_cluster_scores(features[known], data.y[known], is_train[known], settings.max_clusters, seed),
@@ -234,24 +233,6 @@ def _stored_twins(
     answers = twin_answers(twins, data, config, epochs, execution)
     write_parquet(file, pd.DataFrame(answers.T, columns=["one", "other"]))
     return answers
-
-
-def _answers(run: Run, epoch: int, data: Dataset) -> Floats:
-    """Class probabilities of a run's network after an epoch, [samples, classes]; nan for samples without a split."""
-    found = np.full((len(data), len(data.groups.classes)), np.nan)
-    for split in data.splits:
-        stored = run.predictions(epoch, split)
-        found[stored.index] = stored.to_numpy()
-    return found
-
-
-def _by_split(data: Dataset, scores: Callable[[NDArray[np.int64]], Floats]) -> Floats:
-    """Scores that are computed for the samples of each split by themselves, [samples]."""
-    found = np.full(len(data), np.nan)
-    for split in data.splits:
-        index = data.samples(split).index
-        found[index] = scores(index)
-    return found
 
 
 def _where(known: NDArray[np.bool_], values: Floats) -> Floats:

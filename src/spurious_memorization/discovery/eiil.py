@@ -28,15 +28,14 @@ def environment_scores(
     log_p = np.log(probabilities.clip(1e-12))
     slopes = (probabilities * log_p).sum(1) - log_p[np.arange(len(y)), y]  # of the loss, for a factor of the logits
     slope = torch.from_numpy(slopes)
-    weight = torch.randn(len(y), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
+    weight = torch.randn(len(y), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     optimizer = torch.optim.Adam([weight], lr=lr)
     for _ in range(steps):
         q = weight.sigmoid()
-        penalty = (q * slope).mean() ** 2 + ((1 - q) * slope).mean() ** 2
-        optimizer.zero_grad()
-        (-penalty).backward()  # type: ignore[no-untyped-call]
+        of_one, of_other = (q * slope).mean(), ((1 - q) * slope).mean()
+        weight.grad = -2 * (of_one - of_other) * slope * q * (1 - q) / len(y)  # of the negative penalty
         optimizer.step()
-    assigned: Floats = weight.detach().sigmoid().numpy()
+    assigned: Floats = weight.sigmoid().numpy()
     wrong = 1 - probabilities[np.arange(len(y)), y]
     is_worse = (assigned @ wrong) / assigned.sum() >= ((1 - assigned) @ wrong) / (1 - assigned).sum()
     return assigned if is_worse else 1 - assigned

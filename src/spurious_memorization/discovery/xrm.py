@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..console import log, progress
-from ..datasets.samples import Dataset
+from ..datasets.samples import Dataset, Samples
 from ..networks.forward import autocast, choose_device, logits, moved
 from ..networks.losses import cross_entropy
 from ..runs.evaluate import predict
 from ..training.optimizers import build_optimizer
 from ..training.settings import TrainExecution, TrainSettings
+from .by_split import by_split
 
 Floats = NDArray[np.float64]
 
@@ -67,12 +68,12 @@ def twin_answers(
 
 def label_probabilities(model: nn.Module, data: Dataset, config: TrainSettings, execution: TrainExecution) -> Floats:
     """The probability that a network gives to the label of each sample, [samples]; nan for samples without a split."""
-    found = np.full(len(data), np.nan)
-    for split in data.splits:
-        samples = data.samples(split)
+
+    def of_label(samples: Samples) -> Floats:
         probabilities, _ = predict(model, samples, precision=config.known_precision, execution=execution)
-        found[samples.index] = probabilities[np.arange(len(samples)), samples.y]
-    return found
+        return probabilities[np.arange(len(samples)), samples.y].astype(np.float64)
+
+    return by_split(data, of_label)
 
 
 def unlike_by_twins(answers: Floats) -> Floats:

@@ -108,6 +108,6 @@ def _head_gradients(run: Run, epoch: int, data: Dataset, execution: Execution) -
     with torch.no_grad():
         for batch in data.train.batches(execution.eval_batch_size):
             features, output = features_and_logits(model, moved(batch.inputs, device))
-            errors = _errors(output.double().softmax(1).cpu().numpy(), batch.y.numpy())
-            found.append(errors * np.sqrt(features.double().square().sum(1).cpu().numpy() + 1))
+            errors = _errors(output.cpu().double().softmax(1).numpy(), batch.y.numpy())
+            found.append(errors * np.sqrt(features.cpu().double().square().sum(1).numpy() + 1))
     return np.concatenate(found)

@@ -29,7 +29,7 @@ from ..stored_files import Columns, StoredFileError, checked_record, is_stored, 
 from ..training.loop import train_in_memory
 from ..training.objective import Training
 from ..training.recipes import expanded
-from ..training.settings import NetworkTraining, TrainExecution, TrainSettings
+from ..training.settings import TrainExecution, TrainSettings
 from ..training.starting_network import starting_network
 from ..training.train import network_settings
 from .estimates import MEMORIZED, estimated_scores
@@ -268,8 +268,7 @@ def _begin(result: MemorizationScores, record: MemorizationRecord, data: Dataset
 
 def _training_settings(settings: MemorizationSettings, data: Dataset) -> TrainSettings:
     """The settings of every network's training, but its seed."""
-    names = {*NetworkTraining.model_fields, "start"} & settings.model_fields_set
-    return expanded(TrainSettings(**{name: getattr(settings, name) for name in names}), data)
+    return expanded(TrainSettings(**settings.given(), start=settings.start), data)
 
 
 def _answers(

@@ -52,6 +52,22 @@ def name_head(model: nn.Module, names: tuple[str, ...]) -> None:
     vars(model)[_NAMED] = names
 
 
+def linear_head(model: nn.Module, needed_by: str) -> nn.Linear:
+    """The linear layer that gives the logits.
+
+    Raises:
+        UserError: the logits come from several layers, or from none.
+    """
+    names = head_names(model)
+    layers = [model.get_submodule(name) for name in names]
+    if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
+        found = f"the layers {', '.join(names)}" if names else "no layer"
+        raise UserError(
+            f"{needed_by} needs one linear layer that gives the logits; here it is {found}: choose another objective"
+        )
+    return layers[0]
+
+
 def unused_layers(model: nn.Module) -> frozenset[str]:
     """Module names of the layers that the logits do not depend on in evaluation, such as auxiliary heads."""
     flow = data_flow(model)

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UserError
-from .head import head_names
+from .head import head_names, linear_head
 
 
 class PrototypeEnsemble(nn.Module):
@@ -58,14 +57,8 @@ def give_prototypes(model: nn.Module, n_members: int) -> None:
     Raises:
         UserError: the logits come from several layers, or from none, or from one that is not linear.
     """
-    names = head_names(model)
-    layer = model.get_submodule(names[0]) if len(names) == 1 else None
-    if not isinstance(layer, nn.Linear):
-        raise UserError(
-            f"prototypes need one linear layer that gives the logits; here it is {', '.join(names) or 'no layer'}: "
-            "choose another objective"
-        )
-    parent, _, own = names[0].rpartition(".")
+    layer, (name,) = linear_head(model, "a prototype ensemble"), head_names(model)
+    parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, PrototypeEnsemble(layer.in_features, layer.out_features, n_members))
 
 

@@ -22,9 +22,6 @@ BestRule = Literal[
 EQUAL = 1e-12
 """Values closer than this are equal: averages differ by rounding."""
 
-_Z = 1.959963984540054
-"""Two-sided 95 % quantile of the normal distribution."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class BestEpoch:
@@ -81,7 +78,10 @@ def best_epoch(
         case "worst_group_accuracy":
             values = accuracy.min()
         case "worst_group_bound":
-            values = wilson_lower(rows["correct"], rows["n"]).groupby(rows["epoch"]).min()
+            from ..intervals import wilson_interval
+
+            lower, _ = wilson_interval(rows["correct"], rows["n"])
+            values = rows.assign(lower=lower).groupby("epoch")["lower"].min()
         case "worst_class_accuracy":
             values = class_accuracies(rows, label_of).min(axis=1)
         case "average_group_balanced":
@@ -105,12 +105,6 @@ def class_accuracies(rows: pd.DataFrame, label_of: Callable[[int], int] | None) 
     assert label_of is not None, "classes are known from the groups only"
     sums = rows.groupby(["epoch", rows["group"].map(label_of).rename("label")])[["n", "correct"]].sum()
     return (sums["correct"] / sums["n"]).unstack("label")
-
-
-def wilson_lower(correct: pd.Series, n: pd.Series) -> pd.Series:
-    """Lower bound of Wilson's 95 % interval (Wilson 1927). A higher layer, `statistics.intervals`, has both bounds."""
-    p, z = correct / n, _Z
-    return (p + z**2 / (2 * n) - z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5) / (1 + z**2 / n)
 
 
 def run_and_epoch(start: str) -> tuple[Path, str]:

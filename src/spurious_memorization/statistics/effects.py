@@ -13,11 +13,11 @@ from ..datasets.samples import Dataset, Samples, checked_samples
 from ..edits.edit import Edit
 from ..engine.outcomes import Outcomes
 from ..errors import UserError
+from ..intervals import paired_interval
 from .contrast import contrast_p
 from .counts import COUNTS, count
 from .damage import DamageMatched, SetEffects, damage_matched
 from .influence import Influence, influence
-from .intervals import paired_interval
 from .sample_effects import SampleEffects, sample_effects
 from .selectivity import GroupEffects, Selectivity, selectivity
 from .verdicts import answer_questions

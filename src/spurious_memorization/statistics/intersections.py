@@ -21,7 +21,7 @@ from ..datasets.samples import Dataset, checked_dataset
 from ..datasets.text_tables import cell_text
 from ..datasets.value_names import encode
 from ..errors import UserError
-from .intervals import wilson_interval
+from ..intervals import wilson_interval
 
 MAX_COMBINED = 3
 """Attributes in one group."""

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..datasets.samples import Dataset
-from .intervals import wilson_interval
+from ..intervals import wilson_interval
 
 Array = NDArray[np.float64]
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from ..datasets.property_values import property_values
 from ..datasets.samples import Dataset
+from ..intervals import wilson_interval
 from ..runs.run import Run
-from .intervals import wilson_interval
 
 
 def property_accuracies(

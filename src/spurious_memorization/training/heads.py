@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
@@ -16,7 +17,7 @@ from ..datasets.samples import Dataset, Samples
 from ..errors import UserError
 from ..networks.features import features_and_logits, head_name
 from ..networks.forward import autocast, choose_device, exact_float32, moved, working_copy
-from ..networks.head import head_names
+from ..networks.head import linear_head
 from ..networks.losses import cross_entropy, finite
 from ..networks.names import Precision
 from ..networks.weights import add_biases
@@ -115,26 +116,24 @@ class Features:
 H = TypeVar("H", bound=HeadSettings)
 
 
-class HeadObjective(Objective[H]):
-    """An objective whose only epoch fits a new head. A method says in `fit` how."""
+class FeatureObjective(Objective[H], ABC):
+    """An objective whose only epoch replaces the head, by what it learns from the features of a trained network."""
 
     @classmethod
     def check_data(cls, settings: H, data: Dataset) -> None:
         val_halves(data)
 
-    def fit(self, fitting: Features, selecting: Features, head: Head) -> Head:
-        """The new head.
+    @abstractmethod
+    def replace_head(self, fitting: Features, selecting: Features) -> None:
+        """Give the trained network its new head.
 
         Arguments:
             fitting: features on which it is fitted.
             selecting: features of the half of val that chooses among candidates.
-            head: of the network from which the training started.
         """
-        raise NotImplementedError
 
     def begin(self) -> None:
         super().begin()
-        linear_head(self.training.model, self.settings.name)
         self.fitting_samples()
 
     def fitting_samples(self) -> Samples:
@@ -163,33 +162,36 @@ class HeadObjective(Objective[H]):
     def features(self, samples: Samples, model: nn.Module | None = None) -> Features:
         """Features of some samples, by the trained network or by another one of the same kind."""
         training = self.training
-        values = features_of(model or training.model, samples, training.config.known_precision, training.execution)
-        return Features(values, samples.y, samples.g)
+        return features_of(model or training.model, samples, training.config.known_precision, training.execution)
 
     def run_epoch(self, epoch: int, steps: GradientSteps) -> None:
         fitting, (_, selecting) = self.fitting_samples(), val_halves(self.training.measured)
         log(f"{self.settings.name}: a new head, fitted on {len(fitting)} samples")
-        model = self.training.model
-        set_head(model, self.fit(self.features(fitting), self.features(selecting), head_of(model)))
+        self.replace_head(self.features(fitting), self.features(selecting))
 
     def passes(self, epoch: int) -> int:
         return len(self.fitting_samples())
 
 
-def linear_head(model: nn.Module, needed_by: str) -> nn.Linear:
-    """The linear layer that gives the logits.
+class HeadObjective(FeatureObjective[H]):
+    """An objective whose only epoch fits a new linear head. A method says in `fit` how."""
 
-    Raises:
-        UserError: the logits come from several layers, or from none.
-    """
-    names = head_names(model)
-    layers = [model.get_submodule(name) for name in names]
-    if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
-        found = f"the layers {', '.join(names)}" if names else "no layer"
-        raise UserError(
-            f"{needed_by} needs one linear layer that gives the logits; here it is {found}: choose another objective"
-        )
-    return layers[0]
+    @abstractmethod
+    def fit(self, fitting: Features, selecting: Features, head: Head) -> Head:
+        """The new head.
+
+        Arguments:
+            fitting, selecting: as for `replace_head`.
+            head: of the network from which the training started.
+        """
+
+    def begin(self) -> None:
+        super().begin()
+        linear_head(self.training.model, self.settings.name)
+
+    def replace_head(self, fitting: Features, selecting: Features) -> None:
+        model = self.training.model
+        set_head(model, self.fit(fitting, selecting, head_of(model)))
 
 
 def head_of(model: nn.Module) -> Head:
@@ -209,8 +211,8 @@ def set_head(model: nn.Module, head: Head) -> None:
         layer.bias.copy_(torch.from_numpy(head.bias))
 
 
-def features_of(model: nn.Module, samples: Samples, precision: Precision, execution: Execution) -> Floats:
-    """Penultimate features in evaluation mode, [samples, features].
+def features_of(model: nn.Module, samples: Samples, precision: Precision, execution: Execution) -> Features:
+    """Penultimate features in evaluation mode.
 
     Raises:
         UserError: a feature or logit is NaN or infinite.
@@ -223,7 +225,7 @@ def features_of(model: nn.Module, samples: Samples, precision: Precision, execut
             for values in (features, output):
                 finite(values, batch.index, "the network whose head is fitted anew", source=samples.dataset.source)
             found.append(features.cpu().double().numpy())
-    return np.concatenate(found)
+    return Features(np.concatenate(found), samples.y, samples.g)
 
 
 def least_accuracy(predicted: NDArray[np.int64], features: Features, by: SelectBy = "worst-group") -> float:

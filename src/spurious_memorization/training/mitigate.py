@@ -24,7 +24,7 @@ from .objective_settings import ObjectiveSettings
 from .objectives.jtt import JttSettings, error_set
 from .recipes import expanded
 from .seeds import seeds_from
-from .settings import MitigateSettings, NetworkTraining, TrainExecution, TrainSettings
+from .settings import MitigateSettings, TrainExecution, TrainSettings
 from .train import train
 
 Runs = tuple[Run, ...]
@@ -112,9 +112,7 @@ def mitigate(
     data = read_with_settings(Path(folder), settings)
     seeds = seeds_from(settings.seeds)
     _check_data(data, settings)
-    shared = {
-        name: getattr(settings, name) for name in NetworkTraining.model_fields if name in settings.model_fields_set
-    }
+    shared = settings.given()
     erm_epochs = expanded(TrainSettings(**shared), data).epochs
     budget = Budget(samples=len(data.train), erm_epochs=erm_epochs, finetune_epochs=settings.finetune_epochs)
     log(

@@ -87,6 +87,11 @@ class NetworkTraining(DataSettings):
     )
     best_by: BestRule = Field("worst_group_accuracy", description="validation rule of --epoch best")
 
+    def given(self) -> dict[str, Any]:
+        """The settings of training that the user gave. The recipe fills in the others."""
+        names = NetworkTraining.model_fields.keys() & self.model_fields_set
+        return {name: getattr(self, name) for name in names}
+
 
 class TrainSettings(NetworkTraining):
     """Everything that changes the result of a training."""

@@ -7,8 +7,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ...intervals import wilson_interval
 from ...runs.run import Run
-from ...statistics.intervals import wilson_interval
 from ..inputs import ReportInputs
 from ..tables.columns import table_of
 from ..tables.number_formats import format_value

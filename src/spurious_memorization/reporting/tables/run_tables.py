@@ -8,8 +8,8 @@ import pandas as pd
 
 from ...criteria.scores import Scores
 from ...datasets.groups import Groups
+from ...intervals import wilson_interval
 from ...networks.units import Units, short_name
-from ...statistics.intervals import wilson_interval
 from .number_formats import format_value
 from .table import Column, Row, Table
 

@@ -10,12 +10,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from ...console import log
 from ...networks.losses import cross_entropy
 from ...networks.prototypes import PrototypeEnsemble, prototype_distances, prototypes_in, standardized
-from ..epoch_selection import val_halves
-from ..gradient_steps import GradientSteps
-from ..heads import Features, HeadObjective, HeadSettings, least_accuracy
+from ..heads import FeatureObjective, Features, HeadSettings, least_accuracy
 from ..names import Balance
 
 
@@ -50,7 +47,7 @@ class DpeSettings(HeadSettings):
         return self.members
 
 
-class Dpe(HeadObjective[DpeSettings]):
+class Dpe(FeatureObjective[DpeSettings]):
     """Diverse prototypical ensembles: To et al. (2025), Diverse Prototypical Ensembles Improve Robustness to
     Subpopulation Shift.
 
@@ -63,19 +60,11 @@ class Dpe(HeadObjective[DpeSettings]):
     The network before this training has random prototypes, since its linear head is gone.
     """
 
-    def begin(self) -> None:
-        self.check_data(self.settings, self.training.data)
-        self.fitting_samples()
-
-    def run_epoch(self, epoch: int, steps: GradientSteps) -> None:
-        fitting, (_, selecting) = self.fitting_samples(), val_halves(self.training.measured)
-        log(f"dpe: {self.settings.members} members, fitted on {len(fitting)} samples")
-        model = self.training.model
+    def replace_head(self, fitting: Features, selecting: Features) -> None:
+        model, seed = self.training.model, self.training.config.seed
         head = model.get_submodule(str(prototypes_in(model)))
         assert isinstance(head, PrototypeEnsemble)
-        fitted = fit_ensemble(
-            self.features(fitting), self.features(selecting), self.settings, head.prototypes.shape[1], steps.config.seed
-        )
+        fitted = fit_ensemble(fitting, selecting, self.settings, head.prototypes.shape[1], seed)
         with torch.no_grad():
             head.prototypes.copy_(fitted.prototypes)
             head.scales.copy_(fitted.scales)

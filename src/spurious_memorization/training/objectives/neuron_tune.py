@@ -55,15 +55,13 @@ class NeuronTune(HeadObjective[NeuronTuneSettings]):
         if biased.all():
             raise NotApplicableError("every feature counts as biased: give a larger threshold")
         log(f"neuron-tune: {int(biased.sum())} of {len(biased)} features are biased")
-        kept = Features(fitting.values * ~biased, fitting.y, fitting.g)
-        masked = Head(head.weight * ~biased, head.bias)
+        kept = np.tile(~biased, (len(head.weight), 1))
+        masked = Head(head.weight * kept, head.bias)
 
         def candidates() -> Iterator[tuple[float, Head]]:
             for lr in settings.lrs:
-                yield (
-                    lr,
-                    retrained(masked, kept, steps=settings.steps, batch_size=settings.batch_size, lr=lr, seed=seed),
-                )
+                steps, size = settings.steps, settings.batch_size
+                yield lr, retrained(masked, fitting, steps=steps, batch_size=size, lr=lr, kept=kept, seed=seed)
 
         lr, found = best_candidate(candidates(), selecting, settings.select_by)
         log(f"neuron-tune: rate {lr:g}")

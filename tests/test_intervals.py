@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
-from spurious_memorization.statistics.intervals import paired_interval, wilson_interval
+from spurious_memorization.intervals import paired_interval, wilson_interval
 
 QUICK = settings(max_examples=60, deadline=None)
 
