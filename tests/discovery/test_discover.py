@@ -70,7 +70,8 @@ def test_attribute_none_leaves_columns_out(squares: Path) -> None:
 
 def test_the_table(plain: Path, groups: Path) -> None:
     table, data = pd.read_csv(groups), sm.read_data(plain)
-    assert list(table) == ["path", "y", "split", "attribute", "minority_score", "unsure"]
+    assert list(table) == ["path", "y", "split", "attribute", "minority_score", "unsure", "seed_0", "seed_1"]
+    assert table["unsure"].equals(table["seed_0"] != table["seed_1"])
     assert len(table) == len(data)
     assert set(table["attribute"]) <= {"typical", "atypical"}
     assert table["minority_score"].between(0, 1).all()

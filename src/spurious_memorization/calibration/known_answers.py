@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..atomic import write_text
 from ..errors import UserError
 from ..seeds import derived_seed
+from ..statistics.verdicts import VERDICTS
 from ..stored_files import checked_record, read_json
 from ..studies.pipeline import study_in_memory
 from ..studies.settings import StudySettings
 from ..studies.study import Study
 from .networks import Family, on_one_thread
 from .plants import FIRST_LAYER, KnownNetwork, memory_plant, never_trained
-from .rates import VERDICTS
 
 FAMILY: Family = "deit"
 POINTS = 60

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from ..statistics.sequential import LEVEL
+from ..statistics.verdicts import VERDICTS
 from .networks import FAMILIES
 
 
@@ -203,10 +204,6 @@ def described_verdicts(records: pd.DataFrame) -> pd.DataFrame:
             row[verdict] = int(counts.get(verdict, 0))
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-VERDICTS = ("memorizing", "critical", "influential", "selective", "none", "no verdict")
-"""From the strongest to the weakest."""
 
 
 def accepted_plants(records: pd.DataFrame) -> pd.DataFrame:

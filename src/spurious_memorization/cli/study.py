@@ -36,14 +36,13 @@ def study_command(
     """
     from ..reporting.tables.findings import findings
     from ..reporting.tables.study_tables import all_study_tables, summary_table
-    from ..reporting.wording import candidate_table
     from ..runs.run import Run
     from ..studies.pipeline import study
 
     opened = Run(run)
     result = study(opened, settings, name=name, data_folder=data, execution=execution)
     effects = result.effects()
-    found = findings(effects, result.groups(), candidate_table(opened.record.data))
+    found = findings(effects, result.groups(), opened.record.data.candidate_table, result.groupings())
     more = all_study_tables(result) if verbose else []
     hint = [] if verbose else [f"more: the same command with --verbose prints every table; spurmem report {run}"]
     text: list[RenderableType] = [*found, summary_table(effects), *more, f"stored in {result.path}", *hint]
@@ -52,11 +51,13 @@ def study_command(
 
 def _facts(result: Study, found: list[str]) -> dict[str, Any]:
     effects, agreement, epochs = result.effects(), result.agreement(), result.other_epochs()
+    groupings = result.groupings()
     return {
         "study": str(result.path),
         "groups": result.groups().to_dict(orient="records"),
         "effects": effects.to_dict(orient="records"),
         "agreement": [] if agreement is None else agreement.to_dict(orient="records"),
+        "groupings": [] if groupings is None else groupings.to_dict(orient="records"),
         "other_epochs": [] if epochs is None else epochs.to_dict(orient="records"),
         "findings": found,
     }

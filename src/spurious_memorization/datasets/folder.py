@@ -138,7 +138,8 @@ def assemble(
         merged=too_small,
     )
     if is_discovered and not minority:
-        return data.with_minority([name for name in groups.names if name.endswith(f", {ATYPICAL}")])
+        trained = [name for name, n in zip(groups.names, data.train_counts, strict=True) if n]
+        return data.with_minority([name for name in trained if name.endswith(f", {ATYPICAL}")])
     if minority or attribute is None:
         return data.with_minority(minority or description.minority)
     return data.with_minority([name for name in description.minority if name in groups.names])

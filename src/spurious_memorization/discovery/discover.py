@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..atomic import write_parquet, write_text
 from ..console import log
 from ..datasets.folder import ATYPICAL, TYPICAL, read_data, read_with_settings
+from ..datasets.groupings import SEED_COLUMN
 from ..datasets.samples import Dataset, Samples
 from ..datasets.settings import NO_ATTRIBUTE
 from ..datasets.sources import Images
@@ -46,7 +47,8 @@ class Discovery:
 
     Arguments:
         table: one row per sample: path, y, split, attribute ("typical" or "atypical"), minority_score (higher: more
-            like a minority sample of its class), unsure (whether the seeds disagree). It is what the file holds.
+            like a minority sample of its class), unsure (whether the seeds disagree), and with several seeds the
+            attribute by each one alone, such as seed_0. It is what the file holds.
         scores: one row per sample: sample (index in the data set), path, y, split, and the mean score by each method.
         methods: one row per method: the columns of `stability`, and auroc if the true attribute was given.
         method: whose groups the table has.
@@ -114,7 +116,7 @@ def discover(
         minority = np.isin(known.g, known.minority)
         is_train = data.split == "train"
         methods["auroc"] = [auroc(np.mean(scores[m], axis=0)[is_train], minority[is_train]) for m in methods["method"]]
-    table = candidate_table(data, settings.method, scores[settings.method])
+    table = candidate_table(data, settings.method, dict(zip(seeds, scores[settings.method], strict=True)))
     write_text(out, table.to_csv(index=False))
     return Discovery(
         table=table,
@@ -125,15 +127,21 @@ def discover(
     )
 
 
-def candidate_table(data: Dataset, method: str, of_seeds: Sequence[Floats]) -> pd.DataFrame:
-    """The table of `Discovery`, from the scores of one method, one array [samples] per seed."""
-    mean = np.mean(of_seeds, axis=0)
-    votes = np.mean([is_atypical(method, one, data.y) for one in of_seeds], axis=0)
+def candidate_table(data: Dataset, method: str, of_seeds: Mapping[int, Floats]) -> pd.DataFrame:
+    """The table of `Discovery`, from the scores of one method, {seed: [samples]}."""
+    mean = np.mean(list(of_seeds.values()), axis=0)
+    atypical = {seed: is_atypical(method, one, data.y) for seed, one in of_seeds.items()}
+    votes = np.mean(list(atypical.values()), axis=0)
     return _named(data)[["path", "y", "split"]].assign(
-        attribute=np.where(is_atypical(method, mean, data.y), ATYPICAL, TYPICAL),
+        attribute=_values(is_atypical(method, mean, data.y)),
         minority_score=mean.round(6),
         unsure=(votes > 0) & (votes < 1),
+        **({SEED_COLUMN.format(seed): _values(of) for seed, of in atypical.items()} if len(atypical) > 1 else {}),
     )
+
+
+def _values(atypical: NDArray[np.bool_]) -> NDArray[np.str_]:
+    return np.where(atypical, ATYPICAL, TYPICAL)
 
 
 def _named(data: Dataset) -> pd.DataFrame:

@@ -7,9 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from ..datasets.folder import ATYPICAL, TYPICAL
-from ..runs.records import DataRecord
-
 
 def selected_by(row: Mapping[str, Any]) -> str:
     """How a selected set was chosen: "gradient (waterbird on land)"."""
@@ -31,16 +28,6 @@ def with_names(effects: pd.DataFrame) -> pd.DataFrame:
 def group_title(name: str, is_minority: bool) -> str:
     """The name of a group above its panel."""
     return f"{name} (minority)" if is_minority else name
-
-
-def candidate_table(data: DataRecord) -> str | None:
-    """The table of `spurmem discover` that a run's groups are from; None if the groups were given.
-
-    A table whose values are no longer "typical" and "atypical" was named by a person.
-    """
-    table = data.settings.attribute
-    is_table = table is not None and table.endswith((".csv", ".parquet"))
-    return table if is_table and {TYPICAL, ATYPICAL} & set(data.attributes) else None
 
 
 def null_sets_text(drawn_from: object) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from ..datasets.folder import ATYPICAL, TYPICAL
 from ..datasets.groups import Groups
 from ..datasets.samples import Dataset
 from ..datasets.settings import DataSettings
@@ -50,6 +51,16 @@ class DataRecord(Settings):
     @property
     def groups(self) -> Groups:
         return Groups(self.classes, self.attributes, self.group_name)
+
+    @property
+    def candidate_table(self) -> str | None:
+        """The table of `spurmem discover` that the groups are from; None if the groups were given.
+
+        A table whose values are no longer "typical" and "atypical" was named by a person.
+        """
+        table = self.settings.attribute
+        is_table = table is not None and table.endswith((".csv", ".parquet"))
+        return table if is_table and {TYPICAL, ATYPICAL} & set(self.attributes) else None
 
 
 class StartRecord(Settings):

@@ -38,6 +38,11 @@ NO_DAMAGE = DamageMatched(
 """Where the third question was not asked."""
 
 
+def tested_split(effects: pd.DataFrame) -> str:
+    """The split whose verdicts are summarized: training if it was measured, otherwise the first one."""
+    return "train" if (effects["split"] == "train").any() else str(effects["split"].iloc[0])
+
+
 def effects(
     outcomes: Outcomes, samples: Samples, *, unseen: tuple[Outcomes, Samples] | None = None, seed: int = 0
 ) -> pd.DataFrame:

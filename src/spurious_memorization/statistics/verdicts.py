@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from .damage import MIN_MATCHED, DamageMatched
 from .max_statistic import TIE
@@ -12,6 +12,9 @@ from .selectivity import Selectivity
 from .sequential import LEVEL
 
 Verdict = Literal["memorizing", "critical", "influential", "selective", "none", "no verdict"]
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+"""From the strongest to the weakest."""
 
 MIN_DIFFERENCE = 0.05
 """A set is called selective only from this difference of drops on, in accuracy."""

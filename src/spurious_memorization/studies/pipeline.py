@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from ..console import log
 from ..criteria.scores import Scores
+from ..datasets.groupings import groupings
 from ..datasets.samples import Dataset, checked_dataset
 from ..engine.evaluate import engine_for
 from ..engine.protocol import Engine
@@ -30,6 +32,7 @@ from ..settings import Execution
 from ..statistics.agreement import agreement, first_units, norm_rankings
 from ..statistics.sequential import LOOKS
 from .blocks import announce_engine
+from .groupings import ALL_SEEDS, settings_of_grouping, verdicts_by_grouping
 from .measure import Measured, parts_of
 from .network import (
     StudiedNetwork,
@@ -96,7 +99,11 @@ def study(
     _ = run.record  # raises an error if this is no run
     with run.writing():
         network = network_to_trace(run, settings, data_folder=data_folder, execution=execution)
-        return _study(network, settings, store, name=name, engine=None, execution=execution)
+        found = _study(network, settings, store, name=name, engine=None, execution=execution)
+        table = run.record.data.candidate_table
+        if settings.groupings and table is not None and not found.store.has_frame("groupings"):
+            _repeat_with_other_groupings(found, network, settings, Path(table), execution)
+        return found
 
 
 @outside_inference_mode
@@ -227,6 +234,31 @@ def _study(
     )
     own.save_frame("effects", effects)
     return result
+
+
+def _repeat_with_other_groupings(
+    main: Study, network: StudiedNetwork, settings: StudySettings, table: Path, execution: Execution
+) -> None:
+    """Do the same study with the candidate groups of each seed of the discovery alone, and store what each one says.
+
+    Each has its own rankings, since other groups have other samples.
+    """
+    others = groupings(network.data, table)
+    found: dict[str, Study | None] = {}
+    for number, (name, data) in enumerate(others.items(), 1):
+        log(f"grouping {number}/{len(others)}: the same study with the candidate groups of {name} alone")
+        of_grouping = settings_of_grouping(settings, data)
+        found[name] = of_grouping and _study(
+            replace(network, data=data),
+            of_grouping,
+            main.store.below(f"groupings/{name}"),
+            name=main.name,
+            engine=None,
+            execution=execution,
+        )
+    if others:
+        table_of_all = {ALL_SEEDS: network.data, **others}
+        main.store.save_frame("groupings", verdicts_by_grouping(table_of_all, {ALL_SEEDS: main, **found}))
 
 
 def _unchanged_sets(network: StudiedNetwork, others: Sequence[StudiedNetwork], selected: Sequence[Variant]) -> set[int]:

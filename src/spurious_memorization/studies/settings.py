@@ -111,6 +111,9 @@ class StudySettings(TraceSettings):
     agreement_with: tuple[str, ...] = Field(
         (), description="other runs whose rankings are compared, such as those of other seeds"
     )
+    groupings: bool = Field(
+        True, description="repeat the study of candidate groups with the groups of each seed of the discovery alone"
+    )
     smallest: bool = Field(False, description="select the smallest scores instead of the largest")
     threshold_everywhere: bool | None = Field(
         None, description="single weights by a threshold on every parameter; set by the preset by default"

@@ -96,6 +96,16 @@ OTHER_EPOCHS: Columns = {
     "accuracy_change": "number",
 }
 
+GROUPINGS: Columns = {
+    "grouping": "text",
+    "group": "count",
+    "group_name": "text",
+    "n_train": "count",
+    "memorized": "flag or none",
+    "verdict": "text",
+    "units": "text or none",
+}
+
 STRONGEST: Columns = {
     "selected_set": "count",
     "group": "count",
@@ -134,6 +144,7 @@ _FRAMES = {
     "results": RESULTS,
     "effects": EFFECTS,
     "groups": GROUPS,
+    "groupings": GROUPINGS,
     "strongest": STRONGEST,
     "other_epochs": OTHER_EPOCHS,
     "agreement": AGREEMENT,
@@ -147,6 +158,7 @@ _KEYS = {
     "results": ("variant", "split", "subset", "half", "group"),
     "effects": ("selected_set", "split", "group"),
     "groups": ("group",),
+    "groupings": ("grouping", "group"),
     "strongest": ("selected_set", "group", "control"),
     "other_epochs": ("selected_set", "epoch", "split", "group"),
     "agreement": ("one", "other", "k"),

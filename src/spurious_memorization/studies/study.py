@@ -157,6 +157,11 @@ class Study:
         """The strongest edits of selected and random units, as `strongest_edits` makes them; None if not asked for."""
         return self.store.frame("strongest")
 
+    def groupings(self) -> pd.DataFrame | None:
+        """What the study says of candidate groups as each seed of the discovery draws them, as `verdicts_by_grouping`
+        makes it; None for groups that were given."""
+        return self.store.frame("groupings")
+
     def agreement(self) -> pd.DataFrame | None:
         """How far rankings agree: one row per pair; None for single weights, and if the units were given."""
         return self.store.frame("agreement")

@@ -8,12 +8,12 @@ import altair as alt
 import pandas as pd
 
 from ...networks.units import short_name
+from ...statistics.effects import tested_split
 from ...studies.ablation_map import stored_map
 from ...studies.ranking_settings import RankingSettings
 from ...studies.store import FolderStore
 from ..inputs import FinishedStudy, ReportInputs
 from ..tables.columns import table_of
-from ..tables.findings import tested_split
 from ..wording import group_title
 from .accuracy import ROWS, specification
 from .colors import BLUE, LINE, MUTED, ORANGE, PAPER

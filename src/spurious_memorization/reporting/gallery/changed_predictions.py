@@ -18,11 +18,11 @@ from ...datasets.sources import Images
 from ...errors import UserError
 from ...runs.run import Run
 from ...settings import Execution
+from ...statistics.effects import tested_split
 from ...stored_files import StoredFileError
 from ...studies.selected_sets import SelectedSet
 from ...studies.study import Study
 from ..inputs import FinishedStudy, ReportInputs
-from ..tables.findings import tested_split
 from .group_images import GroupGallery, group_galleries
 from .most_memorized import MemorizedImage, most_memorized_images
 from .top_activating import stored_top_activating

@@ -19,7 +19,6 @@ from ...errors import UserError
 from ...input_files import shown
 from ...runs.run import Run
 from ..tables.number_formats import format_value
-from ..wording import candidate_table
 
 PER_GROUP = 4
 """Images of each group."""
@@ -80,11 +79,11 @@ def group_galleries(opened: Sequence[tuple[Run, Dataset]]) -> tuple[GroupGallery
     alike: dict[tuple[object, ...], list[tuple[Run, Dataset]]] = {}
     for run, data in opened:
         record = run.record.data
-        alike.setdefault((record.fingerprint, record.minority, candidate_table(record)), []).append((run, data))
+        alike.setdefault((record.fingerprint, record.minority, record.candidate_table), []).append((run, data))
     galleries = []
     for same in alike.values():
         first, data = same[0]
-        table, runs = candidate_table(first.record.data), tuple(str(run.path) for run, _ in same)
+        table, runs = first.record.data.candidate_table, tuple(str(run.path) for run, _ in same)
         galleries.append(_given(runs, data) if table is None else _discovered(runs, data, table))
     return tuple(galleries)
 

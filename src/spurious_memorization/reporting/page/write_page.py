@@ -29,7 +29,6 @@ from ..inputs import ReportInputs, read_inputs
 from ..tables.calibration_tables import false_rate_table, power_table
 from ..tables.findings import findings
 from ..tables.html import html_table
-from ..wording import candidate_table
 from .in_short import cards
 from .page_data import SIDE, figure_data, gallery_data, script_json
 
@@ -153,8 +152,11 @@ def _findings(inputs: ReportInputs) -> list[tuple[Mapping[str, str], list[str]]]
     found: list[tuple[Mapping[str, str], list[str]]] = []
     for run in inputs.runs:
         here = [study for study in inputs.studies if study.run is run]
-        table = candidate_table(run.record.data)
-        found += [(study.place, findings(study.study.effects(), study.study.groups(), table)) for study in here]
+        table = run.record.data.candidate_table
+        found += [
+            (study.place, findings(study.study.effects(), study.study.groups(), table, study.study.groupings()))
+            for study in here
+        ]
         if not here:
             none = f"This network has no finished study yet: `spurmem study {run.path}` measures edits of it."
             found.append(({"run": str(run.path)}, [none]))

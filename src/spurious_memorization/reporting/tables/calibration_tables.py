@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from ...calibration.networks import FAMILIES
-from ...calibration.rates import NULL_ROWS, VERDICTS, Rate
+from ...calibration.rates import NULL_ROWS, Rate
+from ...statistics.verdicts import VERDICTS
 from .number_formats import Kind, interval
 from .table import Column, Row, Table
 

@@ -8,18 +8,12 @@ from typing import Any
 import pandas as pd
 
 from ...input_files import shown
+from ...statistics.effects import tested_split
+from ...statistics.verdicts import VERDICTS
 from ..wording import damage_matched_text, edit_text, is_usual_source, null_sets_text, selected_by
 from .number_formats import format_value, interval, is_missing, p_text
 
 FOUND = ("critical", "memorizing")
-
-VERDICTS = ("memorizing", "critical", "influential", "selective", "none")
-"""From the strongest to the weakest."""
-
-
-def tested_split(effects: pd.DataFrame) -> str:
-    """The split whose verdicts are summarized: training if it was measured, otherwise the first one."""
-    return "train" if (effects["split"] == "train").any() else str(effects["split"].iloc[0])
 
 
 def p_influential(effects: pd.DataFrame) -> pd.Series:
@@ -27,7 +21,12 @@ def p_influential(effects: pd.DataFrame) -> pd.Series:
     return effects[["p_adjusted", "p_beyond_norm"]].max(axis=1, skipna=False)
 
 
-def findings(effects: pd.DataFrame, groups: pd.DataFrame | None = None, candidates: str | None = None) -> list[str]:
+def findings(
+    effects: pd.DataFrame,
+    groups: pd.DataFrame | None = None,
+    candidates: str | None = None,
+    groupings: pd.DataFrame | None = None,
+) -> list[str]:
     """What was found about each minority group, then how the tests ended, and at last whether groups were discovered.
 
     For each group, the first sentence says whether it is memorized and whether the memory is localized. If it is, a
@@ -37,6 +36,7 @@ def findings(effects: pd.DataFrame, groups: pd.DataFrame | None = None, candidat
         effects: of a study.
         groups: its groups, as `Study.groups` gives them; without their rows nothing is said about memorization.
         candidates: the table of candidate groups that the groups are from; None if they were given.
+        groupings: verdicts with the candidate groups of each seed, as `Study.groupings` gives them.
     """
     tests = effects[(effects["split"] == tested_split(effects)) & effects["minority"]]
     origin = [] if candidates is None else [_are_candidates(candidates)]
@@ -47,6 +47,8 @@ def findings(effects: pd.DataFrame, groups: pd.DataFrame | None = None, candidat
     found = []
     for name, of_group in tests.sort_values("group", kind="stable").groupby("group_name", sort=False):
         found += _of_group(str(name), of_group, about.get(name), _unseen(effects))
+        if groupings is not None:
+            found.append(_by_grouping(groupings[groupings["group_name"] == name].iloc[1:]))
     return [*found, _how_tests_ended(tests), *origin]
 
 
@@ -98,6 +100,23 @@ def _of_group(name: str, tests: pd.DataFrame, about: Mapping[str, Any] | None, u
         verb = "is" if first["n_units"] == 1 else "are"
         answer = f"{_named_units(first)}, selected by {selected_by(first)}, {verb} critical for it{more}"
     return [f"{head}: {answer}.", _figures(first), *_transplants(first, tests, unseen)]
+
+
+def _by_grouping(others: pd.DataFrame) -> str:
+    """How often the other groupings give each verdict on a group.
+
+    Arguments:
+        others: the group's rows, one per seed.
+    """
+    counts = others["verdict"].value_counts()
+    verdicts = ", ".join(f"{verdict} in {counts[verdict]}" for verdict in VERDICTS if counts.get(verdict, 0))
+    sizes = others["n_train"]
+    memorized = sum(not is_missing(value) and bool(value) for value in others["memorized"])
+    name = others["group_name"].iloc[0]
+    return (
+        f"Each of {len(others)} seeds draws {name} anew, with {sizes.min():,} to {sizes.max():,} training samples: it "
+        f"is memorized in {memorized} of them, and its strongest verdict is {verdicts}."
+    )
 
 
 def _unseen(effects: pd.DataFrame) -> pd.DataFrame:
@@ -202,7 +221,7 @@ def _how_tests_ended(tests: pd.DataFrame) -> str:
     decided = int(counts.drop("no verdict", errors="ignore").sum())
     parts = []
     if decided:
-        ended = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts.get(verdict, 0)]
+        ended = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS[:-1] if counts.get(verdict, 0)]
         parts.append(f"verdicts of {decided} {_tests(decided)}: {', '.join(ended)}")
     undecided = tests[tests["verdict"] == "no verdict"]
     if len(undecided):

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from ...statistics.effects import tested_split
 from ...studies.study import Study
 from ..wording import damage_matched_text, is_usual_source, null_sets_text, source_flag, with_names
-from .findings import FOUND, p_influential, tested_split
+from .findings import FOUND, p_influential
 from .number_formats import MISSING, Kind, format_value, interval, is_missing, p_text
 from .table import Column, Row, Table
 
@@ -55,6 +56,32 @@ def groups_table(groups: pd.DataFrame) -> Table:
         ),
         caption="Accuracy before any edit. * minority group. Unseen: samples of val or test, as far as they were "
         "measured. A group is memorized if the 95 % interval of the difference is above 0.",
+    )
+
+
+def groupings_table(groupings: pd.DataFrame) -> Table:
+    """What the study says of candidate groups as each seed of the discovery draws them.
+
+    Arguments:
+        groupings: as `Study.groupings` gives them.
+    """
+    rows = groupings.assign(
+        found=groupings["verdict"].isin(FOUND),
+        memorized=[not is_missing(value) and bool(value) for value in groupings["memorized"]],
+    )
+    return Table(
+        title="The candidate groups of each seed",
+        rows=rows,
+        columns=(
+            Column(name="group_name", heading="group"),
+            Column(name="grouping", heading="drawn by"),
+            Column(name="n_train", heading="training samples", kind="count"),
+            Column(name="memorized", heading="memorized", kind="yes_no"),
+            Column(name="verdict", heading="strongest verdict", strong="found"),
+            Column(name="units", heading="units"),
+        ),
+        caption="The whole study is repeated with the groups of each seed alone. A verdict that one grouping gives and "
+        "others don't depends on the choice of the samples.",
     )
 
 
@@ -318,6 +345,8 @@ def all_study_tables(study: Study) -> list[Table]:
         tables += [other_epochs_table(epochs, effects, split) for split in splits]
     if searched is not None and len(searched):
         tables.append(strongest_table(searched, effects))
+    if (groupings := study.groupings()) is not None:
+        tables.append(groupings_table(groupings))
     if agreement is not None and len(agreement):
         tables.append(agreement_table(agreement))
     return tables

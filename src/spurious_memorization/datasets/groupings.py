@@ -1,0 +1,54 @@
+"""Other groupings of the same samples: the groups that each seed of `spurmem discover` gives alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from .samples import Dataset
+from .sources import Images
+from .tables import path_within
+from .text_tables import read_text_table
+
+SEED_COLUMN = "seed_{}"
+"""The column of a table of candidate groups with the attribute by one seed."""
+
+_IS_OF_SEED = re.compile(SEED_COLUMN.format(r"\d+"))
+
+
+def groupings(data: Dataset, file: Path) -> dict[str, Dataset]:
+    """The samples with the groups of each seed.
+
+    Arguments:
+        data: samples whose attribute is that of the table.
+        file: the table, as `discover` writes it.
+
+    Returns:
+        {name of the column: the data with these groups}. Labels, splits, names and minority groups stay the same. A
+        table without such columns gives none.
+
+    Raises:
+        UserError: the table can't be read, lacks a sample, or has another value than the data's attribute.
+    """
+    table = read_text_table(file)
+    columns = [name for name in table if _IS_OF_SEED.fullmatch(name)]
+    if not isinstance(data.source, Images) or not columns:
+        return {}
+    root = data.source.root
+    table.index = [path_within(root, path) for path in table["path"]]  # type: ignore[assignment]
+    if lacking := next((path for path in data.source.paths if path not in table.index), None):
+        raise UserError(f"{file} has no row for {lacking!r}: make it again by `spurmem discover`")
+    codes = {value: code for code, value in enumerate(data.groups.attributes)}
+    found = {}
+    for column in columns:
+        values = table.loc[list(data.source.paths), column]
+        if unknown := next((value for value in values if value not in codes), None):
+            raise UserError(f"{file}: {column} has the value {unknown!r}, which the column attribute does not have")
+        found[column] = replace(
+            data, a=np.array([codes[value] for value in values], np.int64), named_minority=data.minority
+        )
+    return found
