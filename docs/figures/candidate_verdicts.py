@@ -1,4 +1,4 @@
-"""Print the table of verdicts in docs/labels-only.md: `python docs/figures/candidate_verdicts.py`. It takes an hour or so.
+"""Print the table of verdicts in docs/labels-only.md: `python docs/figures/candidate_verdicts.py` (half an hour).
 
 Known networks are asked about twice: with the true minority group, and with the group that three pairs of twins (XRM)
 draw instead. The settings are those of the demo's controls.
