@@ -39,7 +39,7 @@ def groupings(data: Dataset, file: Path) -> dict[str, Dataset]:
     if not isinstance(data.source, Images) or not columns:
         return {}
     root = data.source.root
-    table.index = [path_within(root, path) for path in table["path"]]  # type: ignore[assignment]
+    table.index = [path_within(root, path) for path in table["path"]]
     if lacking := next((path for path in data.source.paths if path not in table.index), None):
         raise UserError(f"{file} has no row for {lacking!r}: make it again by `spurmem discover`")
     codes = {value: code for code, value in enumerate(data.groups.attributes)}

@@ -248,13 +248,13 @@ def _repeat_with_other_groupings(
     for number, (name, data) in enumerate(others.items(), 1):
         log(f"grouping {number}/{len(others)}: the same study with the candidate groups of {name} alone")
         of_grouping = settings_of_grouping(settings, data)
-        found[name] = of_grouping and _study(
-            replace(network, data=data),
-            of_grouping,
-            main.store.below(f"groupings/{name}"),
-            name=main.name,
-            engine=None,
-            execution=execution,
+        store = main.store.below(f"groupings/{name}")
+        found[name] = (
+            None
+            if of_grouping is None
+            else _study(
+                replace(network, data=data), of_grouping, store, name=main.name, engine=None, execution=execution
+            )
         )
     if others:
         table_of_all = {ALL_SEEDS: network.data, **others}
