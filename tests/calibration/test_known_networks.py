@@ -108,6 +108,7 @@ def test_each_kind_says_what_it_is(kind: str, family):
         assert len(known.reserved) in (32, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_seed_gives_the_same_network(family):
     one, two, other = (memory_plant(family, seed, 30, epochs=1) for seed in (5, 5, 6))
@@ -180,6 +181,7 @@ def test_a_transplant_removes_planted_memory_and_nothing_else():
     assert all(abs(before[group] - after[group]) <= 0.05 for group in before)
 
 
+@pytest.mark.slow
 def test_a_transplant_of_channels_that_were_never_trained_has_no_effect():
     known = never_trained("resnet", 0, epochs=1)
     twin = never_trained("resnet", 0, epochs=2).model.state_dict()

@@ -133,7 +133,8 @@ def test_an_edit_that_changes_nothing_equals_the_row_before(model, data):
     assert np.array_equal(result.after.margin, result.before.margin)
 
 
-@pytest.mark.parametrize("name", ["resnet18", pytest.param("deit_tiny", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "deit_tiny"])
 def test_batch_size_changes_no_result(name):
     torch.manual_seed(0)
     net = build(NetworkSettings(model=name, n_classes=3, image_size=32))

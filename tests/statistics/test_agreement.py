@@ -83,6 +83,7 @@ def test_the_agreement_of_a_study(asked: tuple[sm.Run, sm.Study]):
     assert (pairs["shared"] <= pairs["k"]).all()
 
 
+@pytest.mark.slow
 def test_sceptics_options_on_the_command_line(asked: tuple[sm.Run, sm.Study], capsys: pytest.CaptureFixture[str]):
     run, _ = asked
     options = ("--criterion", "weight_norm", "--size", 2, "--controls", 0, "--other-epochs", "0,last")

@@ -34,7 +34,7 @@ CASES = {
 }
 
 
-QUICK = ("ablation, screened", "given units")
+QUICK = ("given units",)
 
 
 @pytest.mark.parametrize(

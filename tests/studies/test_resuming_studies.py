@@ -43,7 +43,7 @@ def test_the_record(whole: sm.Study, trained: sm.Run) -> None:
     "lost",
     [
         "results",
-        "everything",
+        pytest.param("everything", marks=pytest.mark.slow),
         pytest.param("effects", marks=pytest.mark.slow),
         pytest.param("outcomes", marks=pytest.mark.slow),
         pytest.param("rankings", marks=pytest.mark.slow),
@@ -132,7 +132,8 @@ def killed_at(writes: int, run: sm.Run, settings: sm.StudySettings) -> Callable[
     return child
 
 
-@pytest.mark.parametrize("batch_size", [1, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 7])
 def test_the_batch_size_changes_no_count(batch_size: int, run: sm.Run, whole: sm.Study) -> None:
     result = sm.study(
         run, small(edit=("zero", MEAN, REWIND)), name="whole", execution=sm.Execution(eval_batch_size=batch_size)

@@ -192,6 +192,7 @@ def test_where_null_sets_come_from(reach: str, said: str, trained: sm.Run) -> No
     assert set(null["rule"]) == set(result.effects()["drawn_from"]) == {f"random, of the same {said}"}
 
 
+@pytest.mark.slow
 def test_the_seed_makes_a_study(found: sm.Study) -> None:
     same(sm.study_in_memory(Memory(), marked(), MEMORIZING), found)
     other = sm.study_in_memory(Memory(), marked(), two_units(seed=1, controls=19))
@@ -241,7 +242,7 @@ def test_a_study_that_is_killed_between_rounds_goes_on(wide: sm.Run, squares: Pa
     pd.testing.assert_frame_equal(study.groups(), whole.groups())
 
 
-@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("frozen", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_units_that_training_left_alone_hold_no_samples(frozen: bool, squares: Path, tmp_path: Path) -> None:
     """A layer that is as it was at epoch 0 can't be memorizing, and the reason says so."""
     settings = sm.TrainSettings(**{**tiny.QUICK, "epochs": 2})

@@ -26,6 +26,7 @@ import spurious_memorization as sm
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
 
+@pytest.mark.slow
 def test_several_random_edits_with_repeats(run: sm.Run) -> None:
     settings = small(
         criterion=("weight_norm",),

@@ -44,11 +44,16 @@ HEADS = (
     "prune-critical:n=2",
     "prune-critical:n=2,random=true",
 )
+QUICK = ("pruned-contrast:fraction=0.1", "jtt", "self:early=1,n=4,lrs=0.1")
+"""The others are killed and resumed in the slow tests."""
 
 
-@pytest.mark.parametrize("text", OBJECTIVES)
+def mostly_slow(texts: tuple[str, ...]) -> list[Any]:
+    return [text if text in QUICK else pytest.param(text, marks=pytest.mark.slow) for text in texts]
+
+
+@pytest.mark.parametrize("text", mostly_slow(OBJECTIVES))
 def test_killed_and_resumed(text: str, squares: Path, trained: sm.Run, tmp_path: Path) -> None:
-
     text = f"jtt:errors_of={tmp_path / 'start'}@1,upweight=3" if text == "jtt" else text
     tiny.copied(trained, tmp_path / "start")
     start = {"from": str(tmp_path / "start")} if text.startswith(("erm-", "pruned")) else {}
@@ -79,7 +84,7 @@ def test_killed_and_resumed(text: str, squares: Path, trained: sm.Run, tmp_path:
     assert resumed.record.training_cost.sample_passes_before == whole.record.training_cost.sample_passes_before
 
 
-@pytest.mark.parametrize("text", HEADS)
+@pytest.mark.parametrize("text", mostly_slow(HEADS))
 def test_a_new_head_killed_and_resumed(text: str, squares: Path, trained: sm.Run, tmp_path: Path) -> None:
     recorded = settings(text, start=f"{trained.path}@3")
 

@@ -140,6 +140,7 @@ def test_a_fixed_mask_stays(trained: sm.Run, squares: Path, tmp_path: Path) -> N
     assert not torch.equal(first, second)
 
 
+@pytest.mark.slow
 def test_bf16_and_workers(squares: Path, trained: sm.Run, tmp_path: Path) -> None:
     recorded = settings("pruned-contrast", epochs=1, precision="bf16", **{"from": str(trained.path)})
     run = sm.train(squares, tmp_path / "run", recorded, execution=sm.TrainExecution(workers=1))
