@@ -38,7 +38,7 @@ def groupings(data: Dataset, file: Path) -> dict[str, Dataset]:
     columns = [name for name in table if _IS_OF_SEED.fullmatch(name)]
     if not isinstance(data.source, Images) or not columns:
         return {}
-    root = data.source.root
+    root = data.source.files.root
     table.index = [path_within(root, path) for path in table["path"]]
     if lacking := next((path for path in data.source.paths if path not in table.index), None):
         raise UserError(f"{file} has no row for {lacking!r}: make it again by `spurmem discover`")

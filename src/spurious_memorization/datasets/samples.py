@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import UserError
 from .groups import Groups, group_counts, lift, majority_groups, minority_groups
 from .loading import load_augmented_batches, load_batch, load_batches
+from .settings import FOUND_COLUMNS, Columns
 from .sources import Batch, Images, Source
 from .transforms import ImageTransform
 
@@ -38,6 +39,7 @@ class Dataset:
         layout: the layout that was recognized on disk.
         split_seed: seed of the split, if it was made here; None if it was given.
         merged: names of the attribute values that were too small and became one value, the last one.
+        columns: the columns that were named when the data were read.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Dataset:
     layout: str = "tensors"
     split_seed: int | None = None
     merged: tuple[str, ...] = ()
+    columns: Columns = FOUND_COLUMNS
 
     def __len__(self) -> int:
         return len(self.y)
