@@ -18,7 +18,7 @@ from spurious_memorization.datasets.samples import SPLITS
 from spurious_memorization.datasets.settings import SynthbirdsSettings
 from spurious_memorization.datasets.synthbirds.make import make_synthbirds
 from spurious_memorization.networks import birds_resnet18
-from spurious_memorization.networks.build import NetworkSettings, build
+from spurious_memorization.networks.build import NetworkSettings, build_pretrained
 from spurious_memorization.training.recipes import expanded
 
 Capture = pytest.CaptureFixture[str]
@@ -34,7 +34,7 @@ def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_file_is_small_and_holds_the_whole_network() -> None:
     assert birds_resnet18.WEIGHTS.stat().st_size <= 1_000_000
     stored = load_file(birds_resnet18.WEIGHTS)
-    built = build(NetworkSettings(model="birds_resnet18", n_classes=80), pretrained=True).state_dict()
+    built = build_pretrained(NetworkSettings(model="birds_resnet18", n_classes=80))[0].state_dict()
     assert stored.keys() == built.keys()
     for name, value in stored.items():
         assert torch.equal(built[name], value.to(built[name].dtype)), name
@@ -42,7 +42,7 @@ def test_the_file_is_small_and_holds_the_whole_network() -> None:
 
 def test_another_number_of_classes_gets_a_head_at_random() -> None:
     stored = load_file(birds_resnet18.WEIGHTS)
-    built = build(NetworkSettings(model="birds_resnet18", n_classes=2), pretrained=True).state_dict()
+    built = build_pretrained(NetworkSettings(model="birds_resnet18", n_classes=2))[0].state_dict()
     assert built["fc.weight"].shape == (2, 96)
     assert torch.equal(built["conv1.weight"], stored["conv1.weight"].float())
 
@@ -50,7 +50,7 @@ def test_another_number_of_classes_gets_a_head_at_random() -> None:
 def test_it_tells_species_and_places_apart_on_images_it_was_not_trained_on() -> None:
     images, species, place = draw_species(range(20_000, 20_240), 40, 64, seed=0)
     assert len(images) == 240
-    model = build(NetworkSettings(model="birds_resnet18", n_classes=80), pretrained=True).eval()
+    model = build_pretrained(NetworkSettings(model="birds_resnet18", n_classes=80))[0].eval()
     found = predicted(model, images).numpy()
     assert (found % 2 == place).mean() > 0.97
     assert (found // 2 == species).mean() > 0.35  # chance is 2.5 %

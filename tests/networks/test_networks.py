@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import spurious_memorization as sm
-from spurious_memorization.networks.build import NetworkSettings, build
+from spurious_memorization.networks.build import NetworkSettings, build, build_pretrained
 from spurious_memorization.networks.head import head_names
 from spurious_memorization.networks.weights import load_exactly, read_state, read_weights, save_state
 
@@ -138,7 +138,7 @@ def test_a_users_factory_takes_weights(factory):
     with pytest.raises(sm.UserError, match=r"another architecture than .*: 0.bias is missing"):
         build(settings, {name: value for name, value in theirs.items() if name != "0.bias"})
     with pytest.raises(sm.UserError, match="give its weights as a file"):
-        build(settings, pretrained=True)
+        build_pretrained(settings)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from ..input_files import shown
 from ..settings import MAX_IMAGE_SIZE
 from . import celeba, hugging_face, image_folder, waterbirds, web_dataset
 from .attributes import Attribute, ValueNoun, column_names, combined, merged
+from .candidate_groups import GROUP_NAME, with_candidate_roles
 from .groups import Groups
 from .image_files import Folder
 from .samples import Dataset
@@ -33,11 +34,6 @@ from .tables import (
 from .text_tables import read_text_table
 from .transforms import ImageTransform, check_crop
 from .value_names import check_filled, encode
-
-TYPICAL, ATYPICAL = "typical", "atypical"
-"""The values of the attribute in a table of `spurmem discover`. Atypical groups are the minority."""
-
-DISCOVERED_NAME = "{label}, {attribute}"
 
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 RESERVED_COLUMNS = ("path", "y", "split")
@@ -131,7 +127,7 @@ def assemble(
     description, is_discovered = table.description, _is_other_table(table, attribute)
     if is_discovered:
         table = _with_other_table(root, table, Path(str(attribute)))
-        attribute, description = "attribute", description.model_copy(update={"group_name": DISCOVERED_NAME})
+        attribute, description = "attribute", description.model_copy(update={"group_name": GROUP_NAME})
     frame = table.frame
     if unknown := [name for name in description.attributes if name not in frame or name in RESERVED_COLUMNS]:
         raise UserError(f"{root}: dataset.yaml names values of {unknown[0]!r}, which is no attribute column")
@@ -163,9 +159,9 @@ def assemble(
         split_seed=seed,
         merged=too_small,
     )
-    if is_discovered and not minority:
-        trained = [name for name, n in zip(groups.names, data.train_counts, strict=True) if n]
-        return data.with_minority([name for name in trained if name.endswith(f", {ATYPICAL}")])
+    if is_discovered:
+        data = with_candidate_roles(data)
+        return data.with_minority(minority) if minority else data
     if minority or attribute is None:
         return data.with_minority(minority or description.minority)
     return data.with_minority([name for name in description.minority if name in groups.names])

@@ -28,7 +28,8 @@ class ImageTransform(BaseModel):
 
     In evaluation: a resize, then a center crop. The resize gives a square of `resize` pixels. With `keep_aspect`, it
     gives the shorter side `resize` pixels instead. With `pad`, it gives the longer side `resize` pixels, and the rest
-    of the square is filled with the color `mean`. timm calls these crop modes squash, center and border.
+    of the square is filled with the color `mean`. timm calls these crop modes squash, center and border. With `bgr`,
+    the order of the colors is blue, green, red; `mean` and `std` are in this order, too.
 
     In training: a random resized crop (scale 0.7 to 1, aspect ratio 3/4 to 4/3, bilinear), then a horizontal flip with
     probability 0.5. The research code of You et al. (2025) uses `resize` 256 and `image_size` 224.
@@ -43,6 +44,7 @@ class ImageTransform(BaseModel):
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    bgr: bool = False
 
     def evaluation(self) -> v2.Transform:
         """The deterministic transform from an image to an image of `image_size`, the input of `normalized`."""
@@ -60,14 +62,14 @@ class ImageTransform(BaseModel):
 
     def geometry(self) -> dict[str, Any]:
         """The fields on which the result of `evaluation` depends."""
-        return self.model_dump(exclude={"std"} if self.pad else {"mean", "std"})
+        return self.model_dump(exclude={"std", "bgr"} if self.pad else {"mean", "std", "bgr"})
 
     def __str__(self) -> str:
         """As a log line says it: means, standard deviations, resize and crop."""
         shape = "longer side of" if self.pad else "shorter side of" if self.keep_aspect else "square of"
         mean, std = (" ".join(f"{value:.3g}" for value in values) for values in (self.mean, self.std))
         crop = f"{self.interpolation} resize to a {shape} {self.resize} pixels, center crop of {self.image_size}"
-        return f"mean {mean}, std {std}, {crop}"
+        return f"mean {mean}, std {std}, {crop}{', colors in the order BGR' if self.bgr else ''}"
 
     def normalized(self, images: Sequence[Pixels]) -> Tensor:
         """Pixels as inputs of the network: float32, [images, 3, image_size, image_size].
@@ -78,7 +80,7 @@ class ImageTransform(BaseModel):
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         inputs = torch.from_numpy(np.empty((len(images), 3, self.image_size, self.image_size), np.float32))
         for out, pixels in zip(inputs, images, strict=True):
-            out.copy_(torch.from_numpy(pixels)).mul_(1 / 255).sub_(mean).div_(std)
+            out.copy_(torch.from_numpy(pixels[::-1].copy() if self.bgr else pixels)).mul_(1 / 255).sub_(mean).div_(std)
         return inputs
 
     def training(self) -> v2.Transform:
@@ -89,10 +91,15 @@ class ImageTransform(BaseModel):
         to_tensor = [
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
+            *([_reversed_colors] if self.bgr else []),
             v2.Normalize(list(self.mean), list(self.std)),
             v2.ToPureTensor(),
         ]
         return v2.Compose([crop, v2.RandomHorizontalFlip(), *to_tensor])
+
+
+def _reversed_colors(image: Tensor) -> Tensor:
+    return image.flip(0)
 
 
 def check_crop(resize: int, image_size: int) -> None:

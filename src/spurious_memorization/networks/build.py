@@ -1,4 +1,4 @@
-"""Networks by name: any timm classifier, or a user's own `module:factory`."""
+"""Networks by name: any timm classifier, one of another library, or a user's own `module:factory`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..datasets.transforms import INTERPOLATIONS, ImageTransform
 from ..errors import UserError, first_line
 from ..settings import MAX_IMAGE_SIZE, Settings
 from ..user_functions import load_user_function
-from . import birds_resnet18
+from . import birds_resnet18, hugging_face
 from .checked import checked_network, in_float32
 from .head import head_names, name_head
 from .prototypes import give_prototypes
@@ -46,12 +46,13 @@ class NetworkSettings(Settings):
     """Everything needed to build a network again.
 
     Arguments:
-        model: a timm name, a short name of the paper, or `module:factory`.
+        model: a timm name, a short name of the paper, `hf:PATH`, or `module:factory`.
         n_classes: number of outputs.
         image_size: side of the square input in pixels; None for the network's own.
         norm_eps: epsilon of the layer norms; None for the network's own. The research code uses 1e-5, timm 1e-6.
         head: module names of the layers that give the logits; if empty, they are found by tracing.
         prototypes: number of prototypes of each class, if an ensemble of them replaces the head; 0 if it does not.
+        configuration: of a network `hf:PATH`, which can so be built without its folder.
     """
 
     model: str
@@ -60,28 +61,70 @@ class NetworkSettings(Settings):
     norm_eps: float | None = Field(None, gt=0)
     head: tuple[str, ...] = ()
     prototypes: int = Field(0, ge=0)
+    configuration: dict[str, Any] | None = None
 
     @property
     def timm_name(self) -> str:
         return PAPER_NETWORKS.get(self.model, self.model)
 
     @property
+    def is_of_hugging_face(self) -> bool:
+        return self.model.startswith(hugging_face.PREFIX)
+
+    @property
     def is_factory(self) -> bool:
-        return ":" in self.model and not self.model.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+        of_library = ("hf-hub:", "hf_hub:", "local-dir:", hugging_face.PREFIX)
+        return ":" in self.model and not self.model.startswith(of_library)
+
+    def with_configuration(self) -> NetworkSettings:
+        """The same settings, with the configuration of a network `hf:PATH`."""
+        if not self.is_of_hugging_face or self.configuration is not None:
+            return self
+        return self.model_copy(update={"configuration": hugging_face.configuration(self.model)})
 
 
-def build(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool = False) -> nn.Module:
-    """Build a network, with random weights unless `pretrained` says otherwise.
+def build(settings: NetworkSettings, state: dict[str, Tensor] | None = None) -> nn.Module:
+    """Build a network, with random weights unless a state dict is given.
 
     Arguments:
         settings: which network.
-        pretrained: True for the weights that timm or this package has for it, or a state dict of the same
-            architecture. A head with another number of classes is not loaded and starts at random.
+        state: a state dict of the same architecture. A head with another number of classes is not loaded and starts at
+            random.
 
     Raises:
-        UserError: the name is unknown, the download fails, or the weights belong to another architecture.
+        UserError: the name is unknown, or the weights belong to another architecture.
     """
-    model = _from_factory(settings, pretrained) if settings.is_factory else _from_timm(settings, pretrained)
+    if settings.is_factory:
+        model = _from_factory(settings, state)
+    elif settings.is_of_hugging_face:
+        model, _ = _from_hugging_face(settings, pretrained=False)
+        if state is not None:
+            _load_state(model, state, settings.model)
+    else:
+        model = _from_timm(settings, False if state is None else state)
+    return _finished(model, settings)
+
+
+def build_pretrained(settings: NetworkSettings) -> tuple[nn.Module, bool]:
+    """Build a network with the weights that its library, its folder or this package has for it.
+
+    Returns:
+        The network, and whether these weights include the head. A head with another number of classes starts at random.
+
+    Raises:
+        UserError: the name is unknown, there are no such weights, or the download fails.
+    """
+    if settings.is_factory:
+        raise UserError(f"{settings.model} is not one of timm's networks: give its weights as a file")
+    if settings.is_of_hugging_face:
+        model, has_head = _from_hugging_face(settings, pretrained=True)
+    else:
+        model = _from_timm(settings, True)
+        has_head = vars(model)["pretrained_cfg"].get("num_classes") == settings.n_classes
+    return _finished(model, settings), has_head
+
+
+def _finished(model: nn.Module, settings: NetworkSettings) -> nn.Module:
     if settings.norm_eps is not None:
         for module in model.modules():
             if isinstance(module, nn.LayerNorm):
@@ -129,6 +172,8 @@ def own_transform(settings: NetworkSettings, given: Mapping[str, Any] | None = N
         if size is None:
             raise UserError(f"{settings.model} has no image size: give --image-size, or write it to dataset.yaml")
         return ImageTransform(**{"image_size": size, "resize": size, **given})
+    if settings.is_of_hugging_face:
+        return _resized(hugging_face.own_transform(settings.model, settings.configuration or {}), size, given)
     of_timm = _pretrained_config(settings.timm_name).to_dict()
     config = resolve_data_config(pretrained_cfg=of_timm)  # type: ignore[no-untyped-call]
     channels, height, width = config["input_size"]
@@ -190,7 +235,24 @@ def _from_timm(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) 
     return model
 
 
-def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | bool) -> nn.Module:
+def _resized(transform: ImageTransform, size: int | None, given: Mapping[str, Any]) -> ImageTransform:
+    """A transform for images of another size, with the same share cropped."""
+    size = size or transform.image_size
+    resize = math.floor(transform.resize * size / transform.image_size)
+    return ImageTransform(**{**transform.model_dump(), "image_size": size, "resize": resize, **given})
+
+
+def _from_hugging_face(settings: NetworkSettings, pretrained: bool) -> tuple[nn.Module, bool]:
+    stored = settings.with_configuration().configuration or {}
+    model, has_head = hugging_face.build_network(
+        settings.model, stored, settings.n_classes, settings.image_size, pretrained
+    )
+    if settings.head:
+        name_head(model, settings.head)
+    return model, has_head
+
+
+def _from_factory(settings: NetworkSettings, state: dict[str, Tensor] | None) -> nn.Module:
     factory = load_user_function(settings.model)
     takes_classes = "num_classes" in inspect.signature(factory).parameters
     model = factory(num_classes=settings.n_classes) if takes_classes else factory()
@@ -200,14 +262,17 @@ def _from_factory(settings: NetworkSettings, pretrained: dict[str, Tensor] | boo
     if settings.head:
         name_head(model, settings.head)
     _fit_head(model, settings)
-    if pretrained is True:
-        raise UserError(f"{settings.model} is not one of timm's networks: give its weights as a file")
-    if isinstance(pretrained, dict):
-        own = model.state_dict()
-        head = {f"{name}.{part}" for name in head_names(model) for part in ("weight", "bias")} & own.keys()
-        left_out = {name for name in head & set(pretrained) if pretrained[name].shape != own[name].shape}
-        load_exactly(model, {**pretrained, **{name: own[name] for name in left_out}}, settings.model)
+    if state is not None:
+        _load_state(model, state, settings.model)
     return model
+
+
+def _load_state(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Load all weights but those of a head with another number of classes."""
+    own = model.state_dict()
+    head = {f"{layer}.{part}" for layer in head_names(model) for part in ("weight", "bias")} & own.keys()
+    left_out = {key for key in head & set(state) if state[key].shape != own[key].shape}
+    load_exactly(model, {**state, **{key: own[key] for key in left_out}}, name)
 
 
 def _fit_head(model: nn.Module, settings: NetworkSettings) -> None:

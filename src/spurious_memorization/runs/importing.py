@@ -60,7 +60,7 @@ def import_network(
         image_size=data.image_size,
         norm_eps=settings.norm_eps,
         head=settings.head,
-    )
+    ).with_configuration()
     models, decided = [], []
     for weights in loaded:
         model = build(network)

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ..datasets.folder import ATYPICAL, TYPICAL, full_path
+from ..datasets.candidate_groups import ATYPICAL, TYPICAL
+from ..datasets.folder import full_path
 from ..datasets.groups import Groups
 from ..datasets.samples import Dataset
 from ..datasets.settings import DataSettings

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..datasets.samples import Dataset
 from ..datasets.synthbirds.make import SYNTHBIRDS
-from ..networks import birds_resnet18
+from ..networks import birds_resnet18, hugging_face
 from .settings import TrainSettings
 
 _PAPER: dict[str, Any] = {
@@ -80,6 +80,8 @@ def expanded(settings: TrainSettings, data: Dataset) -> TrainSettings:
             filled = dict(_PAPER_PRUNING)
     if settings.recipe != "standard" and transformer:
         filled["norm_eps"] = 1e-5
+    if settings.model.startswith(hugging_face.PREFIX):
+        filled["weights"] = "pretrained"
     if settings.start is not None:
         filled.pop("weights", None)
     left_open = {name: value for name, value in filled.items() if name not in settings.model_fields_set}

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..console import log
 from ..errors import UserError
-from ..networks.build import PACKAGED, NetworkSettings, build
+from ..networks.build import PACKAGED, NetworkSettings, build, build_pretrained
 from ..networks.head import head_names
 from ..networks.prototypes import give_prototypes
 from ..networks.weights import StateDict, WeightFile, fit, read_weights, weight_file
@@ -58,9 +58,8 @@ def starting_network(config: TrainSettings, network: NetworkSettings) -> Start:
         )
     if config.weights == "package":
         log(f"weights: those that come with this package for {network.model}, learned on other kinds of birds")
-    if config.weights in ("timm", "package"):
-        model = build(network, pretrained=True)
-        return Start(model, vars(model)["pretrained_cfg"].get("num_classes") == network.n_classes)
+    if config.weights in ("pretrained", "timm", "package"):
+        return Start(*build_pretrained(network))
     return _from_file(config, network)
 
 
@@ -70,7 +69,7 @@ def _from_file(config: NetworkTraining, network: NetworkSettings) -> Start:
         random = build(network)
     head = head_names(random)
     fitted = fit(random, weights.state, head)
-    model = build(network, pretrained=fitted.state)
+    model = build(network, fitted.state)
     decided = weight_file(weights, fitted, head, _has_head_of(model, fitted.state))
     log(str(decided))
     return Start(model, decided.head_loaded, (decided,))

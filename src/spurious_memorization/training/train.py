@@ -140,7 +140,7 @@ def network_settings(config: TrainSettings, data: Dataset) -> NetworkSettings:
         norm_eps=config.norm_eps,
         head=config.head,
         prototypes=config.objective.prototypes,
-    )
+    ).with_configuration()
 
 
 def start_record(config: TrainSettings) -> StartRecord | None:

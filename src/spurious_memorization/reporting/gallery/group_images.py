@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ...datasets.folder import ATYPICAL
+from ...datasets.candidate_groups import ATYPICAL
 from ...datasets.samples import Dataset
 from ...datasets.sources import Images
 from ...datasets.tables import path_within

@@ -1,4 +1,4 @@
-"""Other groupings of the same samples: the groups that each seed of `spurmem discover` gives alone."""
+"""Candidate groups: those of a table of `spurmem discover`, and what each seed of the discovery gives alone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,29 @@ from .sources import Images
 from .tables import path_within
 from .text_tables import read_text_table
 
+TYPICAL, ATYPICAL = "typical", "atypical"
+"""The values of the attribute."""
+
+GROUP_NAME = "{label}, {attribute}"
+
 SEED_COLUMN = "seed_{}"
 """The column of a table of candidate groups with the attribute by one seed."""
 
 _IS_OF_SEED = re.compile(SEED_COLUMN.format(r"\d+"))
+
+
+def with_candidate_roles(data: Dataset) -> Dataset:
+    """The data with the atypical groups as minority and the typical ones as majority, if they have training samples.
+
+    Lift can't decide this: of the typical groups, one is always below the average. Where the values have other names,
+    it does.
+    """
+    values, counts = data.groups.attributes, data.train_counts
+    roles = {
+        value: tuple(g for g in range(len(data.groups)) if counts[g] and values[g % len(values)] == value)
+        for value in (ATYPICAL, TYPICAL)
+    }
+    return replace(data, named_minority=roles[ATYPICAL], named_majority=roles[TYPICAL])
 
 
 def groupings(data: Dataset, file: Path) -> dict[str, Dataset]:
