@@ -30,7 +30,7 @@ from spurious_memorization.calibration.plants import (
     memory_plant,
     never_trained,
 )
-from spurious_memorization.datasets.folder import ATYPICAL, DISCOVERED_NAME, TYPICAL
+from spurious_memorization.datasets.candidate_groups import ATYPICAL, GROUP_NAME, TYPICAL, with_candidate_roles
 from spurious_memorization.datasets.groups import Groups
 from spurious_memorization.discovery.candidates import auroc, is_atypical
 from spurious_memorization.discovery.xrm import twin_answers, unlike_by_twins
@@ -100,11 +100,10 @@ def scores(known: KnownNetwork, family: Family) -> np.ndarray:
 
 
 def drawn_groups(data: sm.Dataset, atypical: np.ndarray) -> sm.Dataset:
-    """The data with the groups that were drawn; those with training samples are the minority."""
-    groups = Groups(data.groups.classes, (ATYPICAL, TYPICAL), DISCOVERED_NAME)
+    """The data with the groups that were drawn."""
+    groups = Groups(data.groups.classes, (ATYPICAL, TYPICAL), GROUP_NAME)
     drawn = replace(data, groups=groups, a=np.where(atypical, 0, 1), named_minority=())
-    counts = drawn.train_counts
-    return drawn.with_minority([name for g, name in enumerate(groups.names) if counts[g] and name.endswith(ATYPICAL)])
+    return with_candidate_roles(drawn)
 
 
 def verdict(known: KnownNetwork, data: sm.Dataset, group: str, kind: str, family: Family) -> str:

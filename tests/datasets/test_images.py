@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from torchvision.datasets.folder import default_loader
 
+from spurious_memorization.datasets.image_files import Folder
 from spurious_memorization.datasets.images import opened_image, to_rgb
 from spurious_memorization.datasets.sources import Images
 from spurious_memorization.datasets.transforms import ImageTransform
@@ -25,7 +26,7 @@ COLORS = np.stack([RAMP, RAMP.T, 255 - RAMP], axis=-1)
 
 
 def decoded(file: Path) -> Values:
-    with opened_image(file) as image:
+    with opened_image(Folder(file.parent), file.name) as image:
         return np.asarray(to_rgb(image))
 
 
@@ -203,7 +204,7 @@ def test_any_error_of_a_decoder_is_one_line(tmp_path: Path, monkeypatch: pytest.
     Image.fromarray(COLORS).save(tmp_path / "a.bmp")
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
     with pytest.raises(UserError, match=r"image \S+a.bmp can't be read \(.+\): replace the file") as caught:
-        Images(tmp_path, ("a.bmp",), None).open(0)
+        Images(Folder(tmp_path), ("a.bmp",), None).open(0)
     assert "\n" not in str(caught.value)
 
 
@@ -221,14 +222,14 @@ def test_only_regular_files_are_opened(tmp_path: Path, kind: str, monkeypatch: p
         case "device":
             Path("a").symlink_to("/dev/zero")
     with pytest.raises(UserError, match=r"image \S+ can't be read \(it is not a regular file\)"):
-        Images(tmp_path, ("a",), None).open(0)
+        Images(Folder(tmp_path), ("a",), None).open(0)
 
 
 @pytest.mark.parametrize("name", ["gone.png", "link.png", "nul\0.png", "a" * 300, "file/a.png"])
 def test_names_that_lead_to_no_file(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link.png").symlink_to("nowhere.png")
-    source = Images(tmp_path, (name,), ImageTransform(image_size=8, resize=8))
+    source = Images(Folder(tmp_path), (name,), ImageTransform(image_size=8, resize=8))
     with pytest.raises(UserError, match=r"is missing|can't be read") as caught:
         source.load(np.array([0]))
     assert str(caught.value).isprintable()
@@ -262,12 +263,12 @@ def test_one_pixel_and_narrow_images(tmp_path: Path) -> None:
     paths = ("one.png", "narrow.png")
     squashed = ImageTransform(image_size=4, resize=4, mean=(0, 0, 0), std=(1, 1, 1))
     for n in (0, 1):
-        inputs = Images(tmp_path, paths, squashed).load(np.array([n]))
+        inputs = Images(Folder(tmp_path), paths, squashed).load(np.array([n]))
         np.testing.assert_allclose(inputs * 255, np.broadcast_to(np.array([9, 99, 199])[:, None, None], (1, 3, 4, 4)))
     for options in ({"keep_aspect": True}, {"pad": True}):
         transform = ImageTransform(image_size=224, resize=256, **options)
         with pytest.raises(UserError, match=r"narrow\.png of 20000 x 1 pixels is too narrow"):
-            Images(tmp_path, paths, transform).load(np.array([1]))
+            Images(Folder(tmp_path), paths, transform).load(np.array([1]))
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.gif", "a.bmp", "a.webp", "a.pgm"])

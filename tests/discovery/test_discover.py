@@ -95,8 +95,10 @@ def test_the_table_is_an_attribute(plain: Path, groups: Path, tmp_path: Path, ca
     again = sm.Run(tmp_path / "run").read_data()
     assert again.groups.names == ("0, atypical", "0, typical", "1, atypical", "1, typical")
     assert again.minority == (0, 2)
+    assert again.majority == (1, 3)
     named = sm.read_data(plain, attribute=str(shuffled), minority=("0, typical",))
     assert named.minority == (1,)
+    assert named.majority == (3,)
 
 
 def test_a_table_without_splits_has_those_of_the_discovery(plain: Path, groups: Path, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_tables_that_changed(squares: Path, tmp_path: Path, change: object, mess
     rows.to_csv(file, index=False)
     data = sm.read_data(squares, attribute=str(file))
     change(rows).to_csv(file, index=False)  # type: ignore[operator]
-    from spurious_memorization.datasets.groupings import groupings
+    from spurious_memorization.datasets.candidate_groups import groupings
 
     with pytest.raises(sm.UserError, match=message):
         groupings(data, file)

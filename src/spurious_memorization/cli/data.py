@@ -13,7 +13,7 @@ from cyclopts.validators import Number
 from rich.console import RenderableType
 from rich.text import Text
 
-from ..datasets.settings import ColoredDigitsSettings, CubPlacesSettings, SynthbirdsSettings
+from ..datasets.settings import FOUND_COLUMNS, ColoredDigitsSettings, Columns, CubPlacesSettings, SynthbirdsSettings
 from ..settings import MAX_COUNT
 from .app import Answer
 from .data_groups import groups_command
@@ -91,6 +91,7 @@ def check_command(
     decode: Annotated[bool, Parameter(negative="--no-decode")] = True,
     duplicates: Annotated[bool, Parameter(negative="--no-duplicates")] = True,
     min_group_size: Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_COUNT))] = 1,
+    columns: Annotated[Columns | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Count samples per split and group, and find what is wrong with images, labels and splits.
 
@@ -103,7 +104,8 @@ def check_command(
         duplicates: search for images that occur more than once, or look alike in different splits
         min_group_size: attribute values, or combinations of them, with fewer training samples are merged into one
     """
-    return checked(folder, attribute=attribute, decode=decode, duplicates=duplicates, min_group_size=min_group_size)
+    named = columns or FOUND_COLUMNS
+    return checked(folder, attribute, named, decode=decode, duplicates=duplicates, min_group_size=min_group_size)
 
 
 @prepare_app.command(name="waterbirds")
@@ -134,8 +136,9 @@ def prepare_celeba_command(source: Path | None = None, /, *, out: Path | None = 
 
 def checked(
     folder: Path,
-    *,
     attribute: str | None = None,
+    columns: Columns = FOUND_COLUMNS,
+    *,
     decode: bool,
     duplicates: bool = True,
     min_group_size: int = 1,
@@ -143,7 +146,7 @@ def checked(
     """Check a data folder. The exit status is 1 if something is wrong."""
     from ..datasets.check import check
 
-    report = check(folder, attribute, decode, duplicates, min_group_size)
+    report = check(folder, attribute, decode, duplicates, min_group_size, columns)
     too_small = _groups_too_small(report)
     text: list[RenderableType] = [
         Text(f"{report.folder}: {report.name}, {report.images} images, layout {report.layout!r}"),
@@ -154,6 +157,8 @@ def checked(
     if report.sound:
         options = [] if report.attribute == "a" else ["--attribute", report.attribute]
         options += [] if min_group_size == 1 else ["--min-group-size", str(min_group_size)]
+        named = columns.model_dump(exclude_none=True)
+        options += [part for name, column in named.items() for part in (f"--{name.replace('_', '-')}", column)]
         command = ["spurmem", "train", report.folder, *options, "--model", "resnet18", "--out", "runs/first"]
         text.append(Text(f"next: {shlex.join(command)}"))
     facts = {**report.facts(), "too_small": [asdict(group) for group in too_small]}

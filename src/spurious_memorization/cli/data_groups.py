@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from ..datasets.settings import FOUND_COLUMNS, Columns
 from ..reporting.settings import TableFormat
 from ..settings import MAX_COUNT
 from ..studies.settings import SplitName
@@ -29,6 +30,7 @@ def groups_command(
     min_group_size: Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_COUNT))] = 10,
     show: Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_COUNT))] = 20,
     format: TableFormat | None = None,
+    columns: Annotated[Columns | None, Parameter(name="*")] = None,
 ) -> Answer:
     """List the groups of every attribute, and of two or three attributes at once, where a network is the least right.
 
@@ -54,10 +56,11 @@ def groups_command(
     run = None if network is None else Run(network)
     if attribute is None and run is not None:
         attribute = run.record.data.settings.attribute
-    table = read_table(folder)
-    columns = attribute_columns(table, attribute)
-    wanted = columns[0] if attribute is None else attribute
-    data = _data(folder, table, wanted, columns[0]) if run is None else run.read_data(folder)
+    named = columns or FOUND_COLUMNS
+    table = read_table(folder, named)
+    first = attribute_columns(table, attribute)[0]
+    wanted = first if attribute is None else attribute
+    data = _data(folder, table, wanted, first, named) if run is None else run.read_data(folder)
     samples = data.samples(split)
     number, correct, heading = None, None, f"{data.name}: {len(samples):,} samples in {split}"
     if run is not None:
@@ -87,12 +90,12 @@ def groups_command(
     return Answer([heading, *tables, *intersection_notes(groups, split, min_group_size)], facts)
 
 
-def _data(folder: Path, table: AnnotatedTable, wanted: str, first: str) -> Dataset:
+def _data(folder: Path, table: AnnotatedTable, wanted: str, first: str, columns: Columns) -> Dataset:
     """The data set. Its own groups don't matter, unless its split is made within them, as in training."""
     from ..datasets.folder import assemble
 
     def with_attribute(attribute: str) -> Dataset:
-        return assemble(folder, table, attribute=attribute, image_size=None, minority=(), split_seed=0)
+        return assemble(folder, table, attribute=attribute, image_size=None, minority=(), split_seed=0, columns=columns)
 
     data = with_attribute(first)
     return data if data.split_seed is None else with_attribute(wanted)

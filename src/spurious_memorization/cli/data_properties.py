@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from ..datasets.settings import FOUND_COLUMNS, Columns
 from ..errors import UserError
 from ..input_files import shown
 from ..reporting.settings import TableFormat
@@ -33,6 +34,7 @@ def properties_command(
     permutations: Annotated[int, Parameter(validator=Number(gte=19, lte=MAX_PERMUTATIONS))] = 999,
     seed: Annotated[int, Parameter(validator=Number(gte=0, lte=MAX_SEED))] = 0,
     format: TableFormat | None = None,
+    columns: Annotated[Columns | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Measure simple properties of every image (brightness, border, size, ...), and find those that go with the label.
 
@@ -59,11 +61,12 @@ def properties_command(
     from ..statistics.property_accuracies import property_accuracies
     from ..statistics.property_associations import property_associations
 
-    table = read_table(folder)
+    named = columns or FOUND_COLUMNS
+    table = read_table(folder, named)
     if out is not None:
         _check_out(out)
     run = None if network is None else Run(network)
-    data = without_attribute(folder, table) if run is None else run.read_data(folder)
+    data = without_attribute(folder, table, named) if run is None else run.read_data(folder)
     if run is not None:
         run.predictions(run.choose_epoch(epoch), split)  # raises an error before the images are measured
     properties = image_properties(data)
@@ -85,8 +88,8 @@ def properties_command(
         facts["out"] = str(out)
     if format == "csv":
         whole = pd.concat([frame.assign(table=name) for name, frame in frames.items()], ignore_index=True)
-        columns = ["table", *whole.columns.drop("table")]
-        return Answer([csv_text(whole[columns] if len(frames) > 1 else associations)], facts)
+        with_table = ["table", *whole.columns.drop("table")]
+        return Answer([csv_text(whole[with_table] if len(frames) > 1 else associations)], facts)
     if format is not None:
         return Answer(["\n\n".join(one.formatted(format) for one in tables)], facts)
     notes = [] if out is None else [_how_to_use(out, folder, associations)]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..console import log
 from ..errors import UserError
+from .image_files import ImageFiles
 from .transforms import ImageTransform, Pixels
 
 FORMAT = 1
@@ -43,15 +44,15 @@ class ImageCache:
     Arguments:
         file: file of the records.
         limit: maximum size of all cache files in the folder together, in bytes on disk.
-        root: the data folder.
-        paths: image file of each sample, relative to `root`.
+        files: the image files by name.
+        paths: name of the image file of each sample.
         side: height and width of the images in pixels.
     """
 
-    def __init__(self, *, file: Path, limit: float, root: Path, paths: Sequence[str], side: int) -> None:
+    def __init__(self, *, file: Path, limit: float, files: ImageFiles, paths: Sequence[str], side: int) -> None:
         self.file = file
         self._limit = limit
-        self._root = root
+        self._files = files
         self._paths = paths
         self._shape = (3, side, side)
         self._record_bytes = math.ceil((8 + math.prod(self._shape)) / PAGE) * PAGE
@@ -68,7 +69,7 @@ class ImageCache:
             The pixels of each sample, each [3, side, side].
         """
         samples = index.tolist()
-        stamps = [_stamp(self._root / self._paths[i]) for i in samples]
+        stamps = [_stamp(self._files.version(self._paths[i])) for i in samples]
         stored = self._read(samples, stamps)
         images = [decode(i) if pixels is None else pixels for i, pixels in zip(samples, stored, strict=True)]
         new = [n for n, pixels in enumerate(stored) if pixels is None]
@@ -140,7 +141,7 @@ class ImageCache:
         return left
 
 
-def image_cache(root: Path, paths: tuple[str, ...], transform: ImageTransform) -> ImageCache | None:
+def image_cache(files: ImageFiles, paths: tuple[str, ...], transform: ImageTransform) -> ImageCache | None:
     """The cache of these images with this transform, in the folder given by the environment variable `SPURMEM_CACHE`.
 
     Returns:
@@ -155,13 +156,13 @@ def image_cache(root: Path, paths: tuple[str, ...], transform: ImageTransform) -
         return None
     versions = [FORMAT, PIL.__version__, torchvision.__version__]
     geometry = transform.geometry()
-    identity = json.dumps([versions, str(root.resolve()), paths, geometry], sort_keys=True)
+    identity = json.dumps([versions, files.identity, paths, geometry], sort_keys=True)
     name = hashlib.sha256(identity.encode()).hexdigest()[:32] + SUFFIX
     folder = _folder()
     if folder is None:
         _log_once("there is no home directory, so images are decoded again in each pass: set SPURMEM_CACHE to a folder")
         return None
-    return ImageCache(file=folder / name, limit=limit, root=root, paths=paths, side=transform.image_size)
+    return ImageCache(file=folder / name, limit=limit, files=files, paths=paths, side=transform.image_size)
 
 
 def _folder() -> Path | None:
@@ -197,14 +198,9 @@ def _opened(file: Path, flags: int) -> Iterator[int]:
         os.close(handle)
 
 
-def _stamp(file: Path) -> int:
-    """A number that changes when the file changes; 0 if the file does not exist."""
-    try:
-        facts = file.stat()
-    except (OSError, ValueError):
-        return 0
-    identity = f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
-    return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest())
+def _stamp(version: str) -> int:
+    """The number of a version of a file; 0 if the file does not exist."""
+    return int.from_bytes(hashlib.blake2b(version.encode(), digest_size=8).digest()) if version else 0
 
 
 class _File(NamedTuple):

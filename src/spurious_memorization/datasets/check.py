@@ -16,10 +16,10 @@ from . import celeba, waterbirds
 from .file_facts import FileFacts, inspect_files
 from .folder import assemble, attribute_columns, own_columns, read_table
 from .groups import group_counts
-from .images import file_size
+from .image_files import ImageFiles
 from .near_duplicates import nearest_matches
 from .samples import SPLITS, Dataset
-from .settings import NO_ATTRIBUTE
+from .settings import FOUND_COLUMNS, NO_ATTRIBUTE, Columns
 from .sources import Images
 from .tables import AnnotatedTable, leads_outside
 
@@ -159,6 +159,7 @@ def check(
     decode: bool = True,
     duplicates: bool = True,
     min_group_size: int = 1,
+    columns: Columns = FOUND_COLUMNS,
 ) -> Report:
     """Check a data folder of any known layout.
 
@@ -171,6 +172,7 @@ def check(
         decode: decode every image completely. This finds truncated images.
         duplicates: search for images that occur more than once, and, if they are decoded, for near-duplicates.
         min_group_size: training samples that an attribute value needs, as for `read_data`.
+        columns: the columns of image, label and split, as for `read_data`.
 
     Returns:
         The report. `report.sound` is true if nothing is wrong.
@@ -185,7 +187,7 @@ def check(
         ```
     """
     root = Path(folder)
-    table = read_table(root)
+    table = read_table(root, columns)
     outside = tuple(path for path in map(str, table.frame["path"]) if leads_outside(path))
     if outside:
         inside = table.frame[[not leads_outside(str(path)) for path in table.frame["path"]]]
@@ -197,8 +199,10 @@ def check(
     )
     column = attribute or (attribute_columns(table, None)[0] if own_columns(table) else NO_ATTRIBUTE)
     differences = _differences(root, data, table, column)
-    paths = data.source.paths if isinstance(data.source, Images) else ()
-    files = _check_files(root, paths, data, decode, duplicates)
+    source = data.source
+    assert isinstance(source, Images)
+    paths = source.paths
+    files = _check_files(source.files, paths, data, decode, duplicates)
     names = data.groups.names
     return Report(
         folder=str(root),
@@ -258,18 +262,18 @@ class _Files(NamedTuple):
     rotated: tuple[str, ...]
 
 
-def _check_files(root: Path, paths: Sequence[str], data: Dataset, decode: bool, duplicates: bool) -> _Files:
+def _check_files(files: ImageFiles, paths: Sequence[str], data: Dataset, decode: bool, duplicates: bool) -> _Files:
     splits: dict[str, set[str]] = defaultdict(set)
     groups: dict[str, set[int]] = defaultdict(set)
     for path, split, group in zip(paths, data.split.tolist(), data.g.tolist(), strict=True):
         splits[path].add(split)
         groups[path].add(group)
-    sizes = {path: file_size(root / path) for path in splits}
-    unreadable = {path: reason for path in sizes if (reason := _unreadable(root / path, sizes[path]))}
+    sizes = {path: files.size(path) for path in splits}
+    unreadable = {path: reason for path in sizes if (reason := _unreadable(files, path, sizes[path]))}
     present = {path: size for path, size in sizes.items() if size and path not in unreadable}
     alike = _of_equal_size(present) if duplicates else set()
     read = list(present) if decode else sorted(alike)
-    facts = inspect_files(root, read, decode=decode, digested=alike, compare=duplicates)
+    facts = inspect_files(files, read, decode=decode, digested=alike, compare=duplicates)
     copies = _copies(splits, facts) if duplicates else []
     leaks = _leaks(copies, splits)
     leaked = {path for leak in leaks for members in leak.values() for path in members}
@@ -295,10 +299,10 @@ def _check_files(root: Path, paths: Sequence[str], data: Dataset, decode: bool, 
     )
 
 
-def _unreadable(file: Path, size: int | None) -> str | None:
+def _unreadable(files: ImageFiles, path: str, size: int | None) -> str | None:
     if size is None:
         return None
-    if not file.is_file():
+    if not files.is_regular(path):
         return "it is not a regular file"
     return "the file is empty" if size == 0 else None
 

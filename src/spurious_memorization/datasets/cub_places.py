@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from ..console import log
 from ..errors import UserError
 from .generated import BALANCED, begin_folder, finish_folder, save_images, spread_evenly, waterbirds_table
+from .image_files import Folder
 from .images import opened_image, to_rgb
 from .samples import SPLITS
 from .settings import CubPlacesSettings
@@ -261,7 +262,7 @@ def _pasted(bird: Path, mask: Path, background: Path) -> Image.Image:
 
 def _opened(path: Path, mode: str) -> Image.Image:
     try:
-        with opened_image(path) as image:
+        with opened_image(Folder(path.parent), path.name) as image:
             return to_rgb(image).convert(mode)
     except UserError as error:
         raise UserError(f"{path} can't be read ({error}): replace the file") from error

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ from PIL import ExifTags, Image
 
 from ..console import log, progress
 from ..errors import UserError
+from .image_files import ImageFiles
 from .images import opened_image, to_rgb
 from .near_duplicates import perceptual_hash
 
@@ -52,20 +52,20 @@ class FileFacts:
 
 
 def inspect_files(
-    root: Path, paths: Sequence[str], *, decode: bool, digested: set[str], compare: bool
+    files: ImageFiles, paths: Sequence[str], *, decode: bool, digested: set[str], compare: bool
 ) -> dict[str, FileFacts]:
-    """Read files below `root` in several threads, which is enough because decoding releases Python's global lock.
+    """Read image files in several threads, which is enough because decoding releases Python's global lock.
 
     Arguments:
-        root: the data folder.
-        paths: the files, which exist.
+        files: the image files by name.
+        paths: the names of those to read, which exist.
         decode: decode them completely.
         digested: the files whose digest is wanted.
         compare: compute the perceptual hash of decoded images.
     """
 
     def inspect(path: str) -> FileFacts:
-        return _inspect(root / path, decode, path in digested, compare)
+        return _inspect(files, path, decode, path in digested, compare)
 
     return dict(zip(paths, in_threads(paths, inspect, "decoding" if decode else "comparing"), strict=True))
 
@@ -97,15 +97,15 @@ def in_threads(items: Sequence[T], read: Callable[[T], R], verb: str) -> list[R]
         return list(progress(results(pool), len(items), verb))
 
 
-def _inspect(file: Path, decode: bool, digested: bool, compare: bool) -> FileFacts:
+def _inspect(files: ImageFiles, path: str, decode: bool, digested: bool, compare: bool) -> FileFacts:
     digest = None
     try:
         if digested:
-            with file.open("rb") as stream:
+            with files.open(path) as stream:
                 digest = hashlib.file_digest(stream, "sha256").digest()
         if not decode:
             return FileFacts(digest=digest)
-        with opened_image(file) as image:
+        with opened_image(files, path) as image:
             mode = image.mode
             rgb = to_rgb(image)
             return FileFacts(

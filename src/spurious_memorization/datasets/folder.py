@@ -14,21 +14,26 @@ from ..console import log_once
 from ..errors import UserError
 from ..input_files import shown
 from ..settings import MAX_IMAGE_SIZE
-from . import celeba, waterbirds
+from . import celeba, hugging_face, image_folder, waterbirds, web_dataset
 from .attributes import Attribute, ValueNoun, column_names, combined, merged
+from .candidate_groups import GROUP_NAME, with_candidate_roles
 from .groups import Groups
+from .image_files import Folder
 from .samples import Dataset
-from .settings import NO_ATTRIBUTE, DataSettings
+from .settings import FOUND_COLUMNS, NO_ATTRIBUTE, Columns, DataSettings
 from .sources import Images
-from .tables import AnnotatedTable, DatasetDescription, path_within, read_own_table, split_names
+from .tables import (
+    AnnotatedTable,
+    DatasetDescription,
+    own_table_file,
+    path_within,
+    read_own_table,
+    split_names,
+    with_columns,
+)
 from .text_tables import read_text_table
 from .transforms import ImageTransform, check_crop
 from .value_names import check_filled, encode
-
-TYPICAL, ATYPICAL = "typical", "atypical"
-"""The values of the attribute in a table of `spurmem discover`. Atypical groups are the minority."""
-
-DISCOVERED_NAME = "{label}, {attribute}"
 
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 RESERVED_COLUMNS = ("path", "y", "split")
@@ -42,15 +47,25 @@ def read_data(
     minority: tuple[str, ...] = (),
     split_seed: int = 0,
     min_group_size: int = 1,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
 ) -> Dataset:
     """Read a folder of images with labels and spurious attributes.
 
-    Three layouts are recognized: that of Waterbirds, those of CelebA, and the layout for your own data. The latter
-    needs `metadata.csv` (or `.parquet`) with the columns `path`, `y`, an attribute column and optionally `split`. It
-    may have a `dataset.yaml`.
+    These layouts are recognized, and a line says which one was:
+
+    - `metadata.csv` (or `.parquet`) with the columns `path`, `y`, an attribute column and optionally `split`;
+    - a folder per class, as for torchvision's `ImageFolder`;
+    - data sets of Hugging Face's `datasets`: saved by `save_to_disk`, as Parquet files, or on the hub;
+    - shards of WebDataset;
+    - the published layouts of Waterbirds, CelebA, MetaShift, ImageNet-9, CheXpert, MIMIC-CXR and ISIC, and the tables
+      of SubpopBench.
+
+    A `dataset.yaml` in the folder replaces names and the transform.
 
     Arguments:
-        folder: the data folder.
+        folder: the data folder, or `hf:owner/name` for a data set on the Hugging Face hub.
         attribute: attribute column; by default "a", or the only attribute column. With several, such as "a,b", the
             attribute of a sample is the combination of its values. Only combinations that occur count.
         image_size: side of the square input in pixels; by default that of dataset.yaml or of the layout. It sets only
@@ -60,6 +75,9 @@ def read_data(
         split_seed: seed of the stratified split, which is made if the table has no split.
         min_group_size: combinations (of one column, values) with fewer training samples, of all labels together, become
             one: "other combinations" ("other values"). A line says which.
+        image_column: column of the image or of its path; by default it is found.
+        label_column: column of the label; by default it is found.
+        split_column: column of the split; by default it is found.
 
     Returns:
         The data set. Its images are opened when they are needed.
@@ -76,9 +94,11 @@ def read_data(
         ```
     """
     root = Path(folder)
+    columns = Columns(image_column=image_column, label_column=label_column, split_column=split_column)
     return assemble(
         root,
-        read_table(root),
+        read_table(root, columns),
+        columns=columns,
         attribute=attribute,
         image_size=image_size,
         minority=minority,
@@ -101,12 +121,13 @@ def assemble(
     minority: tuple[str, ...],
     split_seed: int,
     min_group_size: int = 1,
+    columns: Columns = FOUND_COLUMNS,
 ) -> Dataset:
     """Build the data set from a table that was read from `root`. Arguments and errors are those of `read_data`."""
     description, is_discovered = table.description, _is_other_table(table, attribute)
     if is_discovered:
         table = _with_other_table(root, table, Path(str(attribute)))
-        attribute, description = "attribute", description.model_copy(update={"group_name": DISCOVERED_NAME})
+        attribute, description = "attribute", description.model_copy(update={"group_name": GROUP_NAME})
     frame = table.frame
     if unknown := [name for name in description.attributes if name not in frame or name in RESERVED_COLUMNS]:
         raise UserError(f"{root}: dataset.yaml names values of {unknown[0]!r}, which is no attribute column")
@@ -132,14 +153,15 @@ def assemble(
         y=y,
         a=kept.codes,
         split=split,
-        source=Images(root, paths, transform, given),
+        source=Images(table.files or Folder(root), paths, transform, given),
         layout=table.layout,
+        columns=columns,
         split_seed=seed,
         merged=too_small,
     )
-    if is_discovered and not minority:
-        trained = [name for name, n in zip(groups.names, data.train_counts, strict=True) if n]
-        return data.with_minority([name for name in trained if name.endswith(f", {ATYPICAL}")])
+    if is_discovered:
+        data = with_candidate_roles(data)
+        return data.with_minority(minority) if minority else data
     if minority or attribute is None:
         return data.with_minority(minority or description.minority)
     return data.with_minority([name for name in description.minority if name in groups.names])
@@ -158,30 +180,54 @@ def read_attributes(data: Dataset, wanted: str) -> tuple[Attribute, ...]:
     """
     if not isinstance(data.source, Images):
         raise UserError("a data set of tensors has no table: give the values of each attribute, {name: values}")
-    root = data.source.root
-    table = read_table(root)
+    root = data.source.files.root
+    table = read_table(root, data.columns)
     if tuple(path_within(root, path) for path in table.frame["path"]) != data.source.paths:
         raise UserError(f"the table of {root} has changed since the data were read: read them again")
     return tuple(_attribute(table, column) for column in attribute_columns(table, wanted))
 
 
-def read_table(folder: Path) -> AnnotatedTable:
+def read_table(folder: Path, columns: Columns = FOUND_COLUMNS) -> AnnotatedTable:
     """Recognize the layout of a data folder.
 
     Raises:
         UserError: the folder is missing, empty, or in no known layout.
     """
-    if not folder.is_dir():
+    if not is_there(folder):
         raise UserError(f"data folder {folder} does not exist: create one by `spurmem data make` or `data prepare`")
-    table = waterbirds.read_table(folder) or celeba.read_table(folder) or read_own_table(folder)
+    table = _table(folder, columns)
     if table is None:
         raise UserError(
             f"{folder} is not in a known layout: it needs metadata.csv with the columns path, y, a and optionally "
-            "split, or the files of Waterbirds or CelebA"
+            "split, a folder of images for each class, or the files of a known data set or library"
         )
     if table.frame.empty:
         raise UserError(f"{folder}: the table has no rows")
     return table
+
+
+def is_there(folder: Path) -> bool:
+    """Whether a data folder exists. The name of a data set on the hub may."""
+    return hugging_face.is_on_hub(folder) or folder.is_dir()
+
+
+def full_path(folder: Path) -> Path:
+    """The folder by its full path. The name of a data set on the hub stays as it is."""
+    return folder if hugging_face.is_on_hub(folder) else folder.resolve()
+
+
+def _table(folder: Path, columns: Columns) -> AnnotatedTable | None:
+    if hugging_face.is_on_hub(folder):
+        return hugging_face.read_hub(folder, columns)
+    if known := waterbirds.read_table(folder) or celeba.read_table(folder):
+        return with_columns(known, columns)
+    if own_table_file(folder) is not None:
+        return image_folder.read_with_table(folder, columns) or read_own_table(folder, columns)
+    return (
+        hugging_face.read_table(folder, columns)
+        or web_dataset.read_table(folder, columns)
+        or image_folder.read_table(folder)
+    )
 
 
 def stratified_split(g: NDArray[np.int64], seed: int) -> NDArray[np.str_]:
@@ -224,6 +270,8 @@ def attribute_columns(table: AnnotatedTable, wanted: str | None) -> tuple[str, .
         if unknown := [name for name in names if name not in columns]:
             raise UserError(f"no attribute column {unknown[0]!r}: the table has {', '.join(columns) or 'none'}")
         return names
+    if table.default_attribute is not None:
+        return (table.default_attribute,)
     if "a" in columns:
         return ("a",)
     if len(columns) == 1:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError, first_line
+from .image_files import ImageFiles
 
 FULL_RANGE = 2**16 - 1
 LARGEST_OF_14_BITS = 2**14 - 1
@@ -21,16 +20,8 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 _WHITE_IS_ZERO = 0
 
 
-def file_size(file: Path) -> int | None:
-    """The size of a file in bytes; None if there is no such file."""
-    try:
-        return file.stat().st_size
-    except (OSError, ValueError):
-        return None
-
-
 @contextmanager
-def opened_image(file: Path) -> Iterator[Image.Image]:
+def opened_image(files: ImageFiles, name: str) -> Iterator[Image.Image]:
     """An image file whose pixels are not decoded yet.
 
     Raises:
@@ -38,9 +29,7 @@ def opened_image(file: Path) -> Iterator[Image.Image]:
             message doesn't name the file.
     """
     try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise UserError("it is not a regular file")
-        with Image.open(file) as image:
+        with files.open(name) as stream, Image.open(stream) as image:
             if image.format == "EPS":
                 raise UserError("EPS files are programs: save it as PNG")
             yield image

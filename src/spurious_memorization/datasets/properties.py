@@ -9,12 +9,12 @@ import pandas as pd
 
 from ..errors import UserError
 from .file_facts import in_threads
-from .folder import assemble, own_columns, read_data, read_table
-from .images import file_size, to_rgb
+from .folder import assemble, own_columns, read_table
+from .images import to_rgb
 from .property_measures import Property, file_properties, measured_properties
 from .property_values import property_values
 from .samples import Dataset, checked_dataset
-from .settings import NO_ATTRIBUTE
+from .settings import FOUND_COLUMNS, NO_ATTRIBUTE, Columns
 from .sources import Images
 from .tables import AnnotatedTable
 
@@ -67,15 +67,15 @@ def labeled_data(data: Dataset | str | Path) -> Dataset:
     return without_attribute(Path(data), read_table(Path(data)))
 
 
-def without_attribute(root: Path, table: AnnotatedTable) -> Dataset:
+def without_attribute(root: Path, table: AnnotatedTable, columns: Columns = FOUND_COLUMNS) -> Dataset:
     """The data set of a table that was read from `root`, in which all samples have the same attribute.
 
     Without splits in the table, each class is split; if there is a default attribute, each group, as by `read_data`.
     """
     others = own_columns(table)
     if "split" not in table.frame and ("a" in others or len(others) == 1):
-        return read_data(root)
-    return assemble(root, table, attribute=NO_ATTRIBUTE, image_size=None, minority=(), split_seed=0)
+        return assemble(root, table, attribute=None, image_size=None, minority=(), split_seed=0, columns=columns)
+    return assemble(root, table, attribute=NO_ATTRIBUTE, image_size=None, minority=(), split_seed=0, columns=columns)
 
 
 def property_table(data: Dataset, properties: pd.DataFrame, table: AnnotatedTable | None = None) -> pd.DataFrame:
@@ -106,7 +106,7 @@ def property_table(data: Dataset, properties: pd.DataFrame, table: AnnotatedTabl
 
 
 def _measured(source: Images, index: int) -> dict[str, Property]:
-    n_bytes = file_size(source.root / source.paths[index])
+    n_bytes = source.files.size(source.paths[index])
     with source.opened(index) as image:
         rgb = to_rgb(image)
         file_format = image.format or "unknown"

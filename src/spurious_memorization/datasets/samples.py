@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import UserError
 from .groups import Groups, group_counts, lift, majority_groups, minority_groups
 from .loading import load_augmented_batches, load_batch, load_batches
+from .settings import FOUND_COLUMNS, Columns
 from .sources import Batch, Images, Source
 from .transforms import ImageTransform
 
@@ -34,10 +35,11 @@ class Dataset:
         a: spurious attribute of each sample, [samples].
         split: "train", "val" or "test" for each sample, [samples].
         source: where the inputs come from.
-        named_minority: minority groups that were chosen by name. If empty, the lift decides.
+        named_minority, named_majority: groups that were chosen by name. If empty, the lift decides.
         layout: the layout that was recognized on disk.
         split_seed: seed of the split, if it was made here; None if it was given.
         merged: names of the attribute values that were too small and became one value, the last one.
+        columns: the columns that were named when the data were read.
     """
 
     name: str
@@ -47,9 +49,11 @@ class Dataset:
     split: NDArray[np.str_]
     source: Source
     named_minority: tuple[int, ...] = ()
+    named_majority: tuple[int, ...] = ()
     layout: str = "tensors"
     split_seed: int | None = None
     merged: tuple[str, ...] = ()
+    columns: Columns = FOUND_COLUMNS
 
     def __len__(self) -> int:
         return len(self.y)
@@ -112,8 +116,9 @@ class Dataset:
 
     @property
     def majority(self) -> tuple[int, ...]:
-        """The majority groups: those with a lift over 1 that are not chosen as minority by name."""
-        return tuple(g for g in majority_groups(self.groups, self.train_counts) if g not in self.named_minority)
+        """The majority groups: those chosen by name, otherwise those with a lift over 1. No named minority is one."""
+        found = self.named_majority or majority_groups(self.groups, self.train_counts)
+        return tuple(g for g in found if g not in self.named_minority)
 
     def counts(self) -> pd.DataFrame:
         """Number of samples of each group in each split.

@@ -25,7 +25,25 @@ COLORS = {
 """Colors of the colored digits: {name: red, green and blue, 0 to 255}."""
 
 
-class DataSettings(Settings):
+class Columns(Settings):
+    """The columns that a user has named. None leaves the choice to the layout."""
+
+    image_column: str | None = Field(None, description="column of the image or its path; by default found")
+    label_column: str | None = Field(None, description="column of the label; by default found")
+    split_column: str | None = Field(None, description="column of the split; by default found")
+
+    @property
+    def of_table(self) -> dict[str, str]:
+        """{column of `AnnotatedTable.frame`: the column that was named for it}."""
+        named = {"path": self.image_column, "y": self.label_column, "split": self.split_column}
+        return {column: name for column, name in named.items() if name is not None}
+
+
+FOUND_COLUMNS = Columns()
+"""No column is named, so that the layout decides."""
+
+
+class DataSettings(Columns):
     """How a data folder is read. These are flags of every command that takes a data folder."""
 
     attribute: str | None = Field(

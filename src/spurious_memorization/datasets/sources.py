@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,9 +18,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ..errors import UserError
-from ..input_files import shown
 from .cache import ImageCache, image_cache
-from .images import file_size, opened_image, to_rgb
+from .image_files import ImageFiles
+from .images import opened_image, to_rgb
 from .transforms import ImageTransform, Pixels, augmented
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -90,16 +89,16 @@ def sample_name(index: int, source: Source | None = None) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Image files below `root`. For evaluation they are decoded once and cached; for augmentation, each time.
+    """Image files. For evaluation they are decoded once and cached; for augmentation, each time.
 
     Arguments:
-        root: the data folder.
-        paths: file of each sample, relative to `root`.
+        files: the image files by name.
+        paths: name of the file of each sample. In a folder, its path relative to the folder.
         transform: from image to input; None until a network or an image size is chosen.
         given: the entries of the transform that are fixed, if a network chooses the others. None if all are fixed.
     """
 
-    root: Path
+    files: ImageFiles
     paths: tuple[str, ...]
     transform: ImageTransform | None
     given: Mapping[str, Any] | None = None
@@ -120,12 +119,11 @@ class Images:
         Raises:
             UserError: the file is missing, or a decoder raises an error within the block. The message names the file.
         """
-        path = self.root / self.paths[index]
         try:
-            with opened_image(path) as image:
+            with opened_image(self.files, self.paths[index]) as image:
                 yield image
         except UserError as error:
-            name = shown(path)
+            name = self.files.place(self.paths[index])
             if isinstance(error.__cause__, FileNotFoundError):
                 raise UserError(f"image {name} is missing: `spurmem data check` lists all missing files") from error
             raise UserError(
@@ -145,7 +143,7 @@ class Images:
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for path in self.paths:
-            size = file_size(self.root / path)
+            size = self.files.size(path)
             digest.update(f"{path}\0{-1 if size is None else size}\0".encode(errors="surrogatepass"))
         return digest.hexdigest()
 
@@ -153,14 +151,14 @@ class Images:
         image = self.open(index)
         if _is_too_narrow(image.size, self._chosen_transform):
             raise UserError(
-                f"image {shown(self.root / self.paths[index])} of {image.width} x {image.height} pixels is too narrow "
+                f"image {self.files.place(self.paths[index])} of {image.width} x {image.height} pixels is too narrow "
                 "to keep its aspect ratio: crop it, or set keep_aspect: false in dataset.yaml"
             )
         return np.array(self._evaluation(image)).transpose(2, 0, 1)
 
     @cached_property
     def _cache(self) -> ImageCache | None:
-        return image_cache(self.root, self.paths, self._chosen_transform)
+        return image_cache(self.files, self.paths, self._chosen_transform)
 
     @cached_property
     def _evaluation(self) -> v2.Transform:

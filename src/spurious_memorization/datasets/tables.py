@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,13 +20,21 @@ from ..input_files import regular_file, shown
 from ..settings import MAX_IMAGE_SIZE
 from ..yaml_files import read_yaml
 from .groups import check_template
+from .image_files import ImageFiles
 from .samples import SPLITS
+from .settings import FOUND_COLUMNS, Columns
 from .text_tables import header_of, place, read_text_table
 from .transforms import IMAGENET_MEAN, IMAGENET_STD, MAX_RESIZE, ImageTransform, check_crop
 from .value_names import check_filled, check_names, name_key
 
 TABLE_FILES = ("metadata.csv", "metadata.parquet")
 DESCRIPTION_FILE = "dataset.yaml"
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""The names of splits that folders, shards and splits have, as Hugging Face's `datasets` knows them."""
 MAX_FILE_NAME, MAX_PATH = 255, 4096
 Mean = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -127,18 +135,27 @@ class AnnotatedTable:
     """The table and the description of a data set as they are in its folder, before names become indices.
 
     Arguments:
-        layout: name of the layout ("table", "waterbirds", "celeba").
-        frame: one row per sample, with the columns `path` (relative to the data folder), `y`, any number of attribute
-            columns, and optionally `split` (names or codes, as for `split_names`).
+        layout: name of the layout ("table", "waterbirds", "celeba", ...).
+        frame: one row per sample, with the columns `path` (name of the image file in `files`), `y`, any number of
+            attribute columns, and optionally `split` (names or codes, as for `split_names`).
         description: names, transform and minority groups.
+        files: the image files; by default those of the data folder.
+        default_attribute: the attribute column to use if none is chosen; by default "a", or the only one.
     """
 
     layout: str
     frame: pd.DataFrame
     description: DatasetDescription
+    files: ImageFiles | None = None
+    default_attribute: str | None = None
 
 
-def read_own_table(folder: Path) -> AnnotatedTable | None:
+def own_table_file(folder: Path) -> Path | None:
+    """`metadata.csv` or `metadata.parquet` of a data folder; None if it has neither."""
+    return next((folder / name for name in TABLE_FILES if (folder / name).exists()), None)
+
+
+def read_own_table(folder: Path, columns: Columns = FOUND_COLUMNS) -> AnnotatedTable | None:
     """Read `metadata.csv` or `metadata.parquet` with the columns path, y, an attribute and optionally split.
 
     Returns:
@@ -147,17 +164,38 @@ def read_own_table(folder: Path) -> AnnotatedTable | None:
     Raises:
         UserError: the table can't be read, or a column is missing.
     """
-    file = next((folder / name for name in TABLE_FILES if (folder / name).exists()), None)
+    file = own_table_file(folder)
     if file is None:
         return None
-    frame = read_text_table(file)
+    table = with_columns(AnnotatedTable("table", read_text_table(file), read_description(folder)), columns)
+    frame = table.frame
     for column in ("path", "y"):
         if column not in frame:
             raise UserError(
                 f"{file} has no column {column!r} (it has {', '.join(map(str, frame.columns))}): "
                 "it needs path, y, an attribute column such as a, and optionally split"
             )
-    return AnnotatedTable("table", frame, read_description(folder))
+    return table
+
+
+def with_columns(table: AnnotatedTable, columns: Columns) -> AnnotatedTable:
+    """The table with the columns that a user has named as path, y and split. The label's values keep their names.
+
+    Raises:
+        UserError: a column does not exist.
+    """
+    frame, description = table.frame, table.description
+    for column, name in columns.of_table.items():
+        if name not in frame:
+            raise UserError(f"no column {shown(name)!r}: the table has {', '.join(map(str, frame.columns))}")
+        if name != column:
+            frame = frame.drop(columns=column, errors="ignore").rename(columns={name: column})
+    if columns.label_column not in (None, "y"):
+        values = dict(description.attributes)
+        description = description.model_copy(
+            update={"classes": values.pop(columns.label_column, None), "attributes": values}
+        )
+    return replace(table, frame=frame, description=description)
 
 
 def read_frame(file: Path, **csv: Any) -> pd.DataFrame:
@@ -183,13 +221,22 @@ def read_description(folder: Path, default: DatasetDescription | None = None) ->
     if not file.exists():
         return default
     entries = read_yaml(file, "image_size: 64")
+    return description_of(shown(file), {**default.model_dump(exclude_unset=True), **entries})
+
+
+def description_of(place: str, entries: dict[str, Any]) -> DatasetDescription:
+    """The description with these entries, which are from `place`.
+
+    Raises:
+        UserError: an entry is unknown, or a value has the wrong type or is no sensible name.
+    """
     try:
-        return DatasetDescription(**{**default.model_dump(exclude_unset=True), **entries})
+        return DatasetDescription(**entries)
     except ValidationError as error:
         first = error.errors()[0]
         where = shown(".".join(map(str, first["loc"])) or "entries")
         raise UserError(
-            f"{file}: {where}: {first_line(ValueError(first['msg'].removeprefix('Value error, ')))}"
+            f"{place}: {where}: {first_line(ValueError(first['msg'].removeprefix('Value error, ')))}"
         ) from error
 
 
@@ -233,6 +280,11 @@ def path_within(folder: Path, path: str) -> str:
         raise UserError(f"path {shown(path)!r} is longer than a path may be ({MAX_FILE_NAME} bytes a name): correct it")
     literal = "\\" in path and (folder / path).exists()
     return posixpath.normpath(path if literal else path.replace("\\", "/"))
+
+
+def split_of_name(name: str) -> str | None:
+    """The split that the name of a folder or of a split means: "train" for "training". None if it is no such name."""
+    return next((split for split, names in SPLIT_WORDS.items() if name.casefold() in names), None)
 
 
 def split_names(column: pd.Series) -> pd.Series:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..atomic import write_parquet, write_text
 from ..console import log
-from ..datasets.folder import ATYPICAL, TYPICAL, read_data, read_with_settings
-from ..datasets.groupings import SEED_COLUMN
+from ..datasets.candidate_groups import ATYPICAL, SEED_COLUMN, TYPICAL
+from ..datasets.folder import read_data, read_with_settings
 from ..datasets.samples import Dataset, Samples
 from ..datasets.settings import NO_ATTRIBUTE
 from ..datasets.sources import Images

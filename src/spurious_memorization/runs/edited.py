@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..atomic import atomic_folder
+from ..datasets.folder import full_path
 from ..edits.apply import edited
 from ..edits.edit import Edit, EditSpec, parse_edit
 from ..edits.tensors import OtherState, tensors_of_edit
@@ -101,7 +102,7 @@ def save_edited(
         "edit": str(spec),
         "seed": seed,
     }
-    place = run.record.data.model_copy(update={"folder": str((data_folder or Path(run.record.data.folder)).resolve())})
+    place = run.record.data.model_copy(update={"folder": str(full_path(data_folder or Path(run.record.data.folder)))})
     changed = {"origin": "edit", "data": place, "settings": settings, "versions": versions()}
     record = run.record.model_copy(update=changed)
     with atomic_folder(new.path) as folder:

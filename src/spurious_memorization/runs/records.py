@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ..datasets.folder import ATYPICAL, TYPICAL
+from ..datasets.candidate_groups import ATYPICAL, TYPICAL
+from ..datasets.folder import full_path
 from ..datasets.groups import Groups
 from ..datasets.samples import Dataset
 from ..datasets.settings import DataSettings
@@ -134,7 +135,7 @@ def data_record(data: Dataset, folder: Path, settings: DataSettings) -> DataReco
     if transform is None:
         raise UserError("a run needs images with a transform: use the Python functions for tensors")
     return DataRecord(
-        folder=str(folder.resolve()),
+        folder=str(full_path(folder)),
         settings=DataSettings(**{name: getattr(settings, name) for name in DataSettings.model_fields}),
         transform=transform,
         fingerprint=data.fingerprint(),

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..atomic import write_parquet, write_text
 from ..console import log
-from ..datasets.folder import read_with_settings
+from ..datasets.folder import is_there, read_with_settings
 from ..datasets.samples import SPLITS, Dataset
 from ..errors import UserError
 from ..locks import locked
@@ -129,7 +129,7 @@ class Run:
         """
         recorded = self.record.data
         place = folder or Path(recorded.folder)
-        if folder is None and not place.is_dir():
+        if folder is None and not is_there(place):
             raise UserError(f"the run's data folder {place} does not exist: give its new place with --data DIR")
         data = read_with_settings(place, recorded.settings).with_transform(recorded.transform)
         if data.fingerprint() != recorded.fingerprint:

@@ -16,15 +16,23 @@ ALL_SEEDS = "all seeds"
 """The grouping of the main study: by the mean score of all seeds."""
 
 
+MAX_CONTROLS = 99
+"""Null sets per ranking in each repeated study: enough for the level of 0.05."""
+
+
 def settings_of_grouping(settings: StudySettings, data: Dataset) -> StudySettings | None:
     """The settings of the same study with other groups: those of its groups that have training samples.
+
+    It draws at most `MAX_CONTROLS` null sets.
 
     Returns:
         The settings; None if no group is left to study.
     """
     wanted = [data.groups.index(group) for group in settings.group] or list(data.minority)
     names = tuple(data.groups.names[group] for group in wanted if data.train_counts[group])
-    return settings.model_copy(update={"group": names}) if names else None
+    if not names:
+        return None
+    return settings.model_copy(update={"group": names, "controls": min(settings.controls, MAX_CONTROLS)})
 
 
 def verdicts_by_grouping(data: Mapping[str, Dataset], studies: Mapping[str, Study | None]) -> pd.DataFrame:

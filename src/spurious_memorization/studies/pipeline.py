@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..console import log
 from ..criteria.scores import Scores
-from ..datasets.groupings import groupings
+from ..datasets.candidate_groups import groupings
 from ..datasets.samples import Dataset, checked_dataset
 from ..engine.evaluate import engine_for
 from ..engine.protocol import Engine

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ...datasets.folder import ATYPICAL
+from ...datasets.candidate_groups import ATYPICAL
 from ...datasets.samples import Dataset
 from ...datasets.sources import Images
 from ...datasets.tables import path_within
@@ -104,7 +104,7 @@ def minority_scores(data: Dataset, file: Path) -> NDArray[np.float64] | None:
         table = read_text_table(file)
         if not {"path", SCORE} <= set(table):
             return None
-        paths = [path_within(data.source.root, path) for path in table["path"]]
+        paths = [path_within(data.source.files.root, path) for path in table["path"]]
     except UserError:
         return None
     score_of = dict(zip(paths, pd.to_numeric(table[SCORE], errors="coerce"), strict=True))

@@ -1,4 +1,4 @@
-"""Other groupings of the same samples: the groups that each seed of `spurmem discover` gives alone."""
+"""Candidate groups: those of a table of `spurmem discover`, and what each seed of the discovery gives alone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,29 @@ from .sources import Images
 from .tables import path_within
 from .text_tables import read_text_table
 
+TYPICAL, ATYPICAL = "typical", "atypical"
+"""The values of the attribute."""
+
+GROUP_NAME = "{label}, {attribute}"
+
 SEED_COLUMN = "seed_{}"
 """The column of a table of candidate groups with the attribute by one seed."""
 
 _IS_OF_SEED = re.compile(SEED_COLUMN.format(r"\d+"))
+
+
+def with_candidate_roles(data: Dataset) -> Dataset:
+    """The data with the atypical groups as minority and the typical ones as majority, if they have training samples.
+
+    Lift can't decide this: of the typical groups, one is always below the average. Where the values have other names,
+    it does.
+    """
+    values, counts = data.groups.attributes, data.train_counts
+    roles = {
+        value: tuple(g for g in range(len(data.groups)) if counts[g] and values[g % len(values)] == value)
+        for value in (ATYPICAL, TYPICAL)
+    }
+    return replace(data, named_minority=roles[ATYPICAL], named_majority=roles[TYPICAL])
 
 
 def groupings(data: Dataset, file: Path) -> dict[str, Dataset]:
@@ -38,7 +57,7 @@ def groupings(data: Dataset, file: Path) -> dict[str, Dataset]:
     columns = [name for name in table if _IS_OF_SEED.fullmatch(name)]
     if not isinstance(data.source, Images) or not columns:
         return {}
-    root = data.source.root
+    root = data.source.files.root
     table.index = [path_within(root, path) for path in table["path"]]
     if lacking := next((path for path in data.source.paths if path not in table.index), None):
         raise UserError(f"{file} has no row for {lacking!r}: make it again by `spurmem discover`")
