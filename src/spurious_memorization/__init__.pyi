@@ -20,6 +20,9 @@ from .engine.ablation import ablation, ablation_map
 from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
 from .errors import UserError
+from .exporting.export import export
+from .exporting.model_card import model_card
+from .exporting.sample_table import sample_table
 from .memorization.only_memorized import only_memorized
 from .memorization.proxies import memorization_proxies, proxy_correlations
 from .memorization.scores import MemorizationScores, memorization_scores
@@ -101,6 +104,7 @@ __all__ = [
     "edits",
     "effects",
     "evaluate",
+    "export",
     "from_tensors",
     "hardest_samples",
     "image_properties",
@@ -110,6 +114,7 @@ __all__ = [
     "memorization_proxies",
     "memorization_scores",
     "mitigate",
+    "model_card",
     "nt_xent",
     "null_sets",
     "only_memorized",
@@ -124,6 +129,7 @@ __all__ = [
     "refitted_heads",
     "report",
     "reproduce",
+    "sample_table",
     "selected_epoch",
     "sets_of_many_sizes",
     "study",
