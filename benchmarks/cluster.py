@@ -1,4 +1,4 @@
-"""Simulate a study on 1 to 1,000 workers: `python -m benchmarks.cluster`. The model is fed with block times measured here.
+"""Simulate a study on 1 to 1,000 workers, with block times measured here: `python -m benchmarks.cluster`.
 
 A study is a sequence of rounds. Within a round, blocks are independent; the next round starts when the last block is
 stored, because its edits depend on what was found. One driver hands out blocks, and stores and counts each result.
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import simpy
+import timm
 import torch
 
 import spurious_memorization as sm
@@ -150,16 +151,17 @@ def measured(n_edits: int, n_images: int, image_size: int = 64) -> Measured:
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.normal(size=(n_images, 3, image_size, image_size)).astype(np.float32))
     data = sm.from_tensors(x, rng.integers(0, 2, n_images), rng.integers(0, 2, n_images))
-    model = _network()
+    torch.manual_seed(0)
+    model = timm.create_model("resnet18", num_classes=2).eval()
     edits = [sm.edits.zero(units) for units in _channels(model, n_edits, rng)]
     begun = time.perf_counter()
     engine = engine_for(model, data.train)
     start = time.perf_counter() - begun
     times: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
-        timed = _Timed(engine, times)
+        timed, part = _Timed(engine, times), Part("bench", edits, data.train)
         begun = time.perf_counter()
-        for _ in measured_blocks(FolderStore(Path(scratch)), "outcomes/part", timed, Part("bench", edits, data.train)):  # type: ignore[arg-type]
+        for _ in measured_blocks(FolderStore(Path(scratch)), "outcomes/part", timed, part):  # type: ignore[arg-type]
             pass
         whole = time.perf_counter() - begun
     return Measured(blocks=tuple(times), store=(whole - sum(times)) / len(times), start=start)
@@ -179,13 +181,6 @@ class _Timed:
         block = self._engine.run(edits, rows, samples)
         self._times.append(time.perf_counter() - begun)
         return block
-
-
-def _network() -> torch.nn.Module:
-    import timm
-
-    torch.manual_seed(0)
-    return timm.create_model("resnet18", num_classes=2).eval()
 
 
 def _channels(model: torch.nn.Module, n: int, rng: np.random.Generator) -> list[sm.Units]:
