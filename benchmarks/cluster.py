@@ -204,7 +204,7 @@ def main() -> None:
     median = float(np.median(found.blocks))
     n = len(list(block_plan(options.edits, options.images)))
     print(
-        f"measured: {n} blocks of {median:.2f} s (median), {found.store:.3f} s to store one, {found.start:.1f} s to start"
+        f"{n} blocks of {median:.2f} s (median), each stored in {found.store:.3f} s; a start takes {found.start:.1f} s"
     )
     study = rounds_of(found.blocks, (20, 60, 120, 240, 480, 1000, 9000))
     usual = Cluster(n_workers=1, start=found.start, store=found.store)
