@@ -14,7 +14,16 @@ from ..console import log_once
 from ..errors import UserError
 from ..input_files import shown
 from ..settings import MAX_IMAGE_SIZE
-from . import celeba, hugging_face, image_folder, waterbirds, web_dataset
+from . import (
+    celeba,
+    chest_xrays,
+    hugging_face,
+    image_folder,
+    isic,
+    subpopbench,
+    waterbirds,
+    web_dataset,
+)
 from .attributes import Attribute, ValueNoun, column_names, combined, merged
 from .candidate_groups import GROUP_NAME, with_candidate_roles
 from .groups import Groups
@@ -31,7 +40,7 @@ from .tables import (
     split_names,
     with_columns,
 )
-from .text_tables import read_text_table
+from .text_tables import header_of, read_text_table
 from .transforms import ImageTransform, check_crop
 from .value_names import check_filled, encode
 
@@ -219,9 +228,12 @@ def full_path(folder: Path) -> Path:
 def _table(folder: Path, columns: Columns) -> AnnotatedTable | None:
     if hugging_face.is_on_hub(folder):
         return hugging_face.read_hub(folder, columns)
-    if known := waterbirds.read_table(folder) or celeba.read_table(folder):
-        return with_columns(known, columns)
-    if own_table_file(folder) is not None:
+    own = own_table_file(folder)
+    is_own = own is not None and (own.suffix == ".parquet" or "path" in header_of(own))
+    for published in (waterbirds, celeba) if is_own else (waterbirds, celeba, subpopbench, chest_xrays, isic):
+        if known := published.read_table(folder):
+            return with_columns(known, columns)
+    if own is not None:
         return image_folder.read_with_table(folder, columns) or read_own_table(folder, columns)
     return (
         hugging_face.read_table(folder, columns)

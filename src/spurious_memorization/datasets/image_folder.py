@@ -44,7 +44,7 @@ def read_table(folder: Path) -> AnnotatedTable | None:
         The table. None if no two folders hold images.
     """
     splits = _splits(folder)
-    found = {prefix: _images(folder / prefix) for prefix in splits or ("",)}
+    found = {prefix: class_images(folder / prefix) for prefix in splits or ("",)}
     classes = list(dict.fromkeys(name for images in found.values() for name, _ in images))
     if len(classes) < 2:
         return None
@@ -101,7 +101,7 @@ def _splits(folder: Path) -> dict[str, str]:
     means = {name: split for name in below if (split := split_of_name(name))}
     if len(means) < len(below) or "train" not in means.values():
         return {}
-    classes = {name: {one for one, _ in _images(folder / name)} for name in below}
+    classes = {name: {one for one, _ in class_images(folder / name)} for name in below}
     of_train = set[str]().union(*(classes[name] for name in below if means[name] == "train"))
     direct = any(file.is_file() and _is_image(file) for name in below for file in (folder / name).iterdir())
     if direct or len(of_train) < 2 or not all(classes.values()) or set[str]().union(*classes.values()) - of_train:
@@ -113,7 +113,7 @@ def _is_image(file: Path) -> bool:
     return file.suffix.lower() in IMG_EXTENSIONS
 
 
-def _images(folder: Path) -> list[tuple[str, str]]:
+def class_images(folder: Path) -> list[tuple[str, str]]:
     """Class and path, relative to `folder`, of each image, as `ImageFolder` lists them."""
     try:
         found = ImageFolder(str(folder), allow_empty=True)
