@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,9 @@ from .tables import (
 from .text_tables import header_of, read_text_table
 from .transforms import ImageTransform, check_crop
 from .value_names import check_filled, encode
+
+if TYPE_CHECKING:
+    import datasets
 
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 RESERVED_COLUMNS = ("path", "y", "split")
@@ -107,6 +110,48 @@ def read_data(
     return assemble(
         root,
         read_table(root, columns),
+        columns=columns,
+        attribute=attribute,
+        image_size=image_size,
+        minority=minority,
+        split_seed=split_seed,
+        min_group_size=min_group_size,
+    )
+
+
+def from_hugging_face(
+    rows: datasets.Dataset | datasets.DatasetDict,
+    *,
+    attribute: str | None = None,
+    image_size: int | None = None,
+    minority: tuple[str, ...] = (),
+    split_seed: int = 0,
+    min_group_size: int = 1,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+) -> Dataset:
+    """A data set of Hugging Face's `datasets` that you have in Python.
+
+    For a run, save it by `save_to_disk`: then `train` and every other command reads its folder.
+
+    Arguments:
+        rows: the rows, or the rows of each split. Images are opened when they are needed.
+        attribute: attribute column, as for `read_data`; so are the others.
+
+    Raises:
+        UserError: it is no such data set; otherwise as for `read_data`.
+
+    Example:
+        ```python
+        data = sm.from_hugging_face(datasets.load_from_disk("birds"), attribute="place")
+        ```
+    """
+    columns = Columns(image_column=image_column, label_column=label_column, split_column=split_column)
+    root, table = hugging_face.read_live(rows, columns)
+    return assemble(
+        root,
+        table,
         columns=columns,
         attribute=attribute,
         image_size=image_size,

@@ -153,16 +153,32 @@ def read_hub(name: Path, columns: Columns = FOUND_COLUMNS) -> AnnotatedTable:
     return table_of(name, found, columns, is_within=False)
 
 
+def read_live(
+    rows: datasets.Dataset | datasets.DatasetDict, columns: Columns = FOUND_COLUMNS
+) -> tuple[Path, AnnotatedTable]:
+    """The name and the table of a data set that is already loaded.
+
+    Raises:
+        UserError: it is no `Dataset` or `DatasetDict`; otherwise as for `read_table`.
+    """
+    library = imported()
+    if not isinstance(rows, library.Dataset | library.DatasetDict):
+        raise UserError(f"a {type(rows).__name__} is no Dataset or DatasetDict of datasets: load one without streaming")
+    first = next(iter(rows.values())) if isinstance(rows, Mapping) else rows
+    name = Path(first.info.dataset_name or "dataset")
+    return name, table_of(name, rows, columns, is_within=False)
+
+
 def table_of(
     root: Path, found: datasets.Dataset | datasets.DatasetDict, columns: Columns, *, is_within: bool
 ) -> AnnotatedTable:
     """The table of a loaded data set. A line says what was decided about its columns and splits.
 
     Arguments:
-        root: where the data set is, with its optional dataset.yaml.
+        root: where the data set is, or its name.
         found: the rows, or the rows of each split.
         columns: those that a user has named.
-        is_within: whether image files that the rows name must be below `root`.
+        is_within: whether `root` is a folder: it may have a dataset.yaml, and images that are files must be within it.
 
     Raises:
         UserError: there is no column of images or labels, or there are several and none is named.
@@ -188,7 +204,7 @@ def table_of(
     return AnnotatedTable(
         LAYOUT,
         frame,
-        read_description(root, default),
+        read_description(root, default) if is_within else default,
         Rows(root, {part: _undecoded(rows, image) for part, rows in splits.items()}, image, is_within),
         of_classes[0] if len(of_classes) == 1 and "a" not in others else None,
     )
