@@ -138,8 +138,8 @@ def check_deterministic(model: nn.Module, inputs: Inputs, device: torch.device |
         answers = logits(network, given)
         is_random = not torch.equal(_random_state(device_of(network)), drawn)
         again = [logits(network, given) for _ in range(REPEATS_IF_RANDOM if is_random else 1)]
-        in_other_company = logits(network, _first_repeated(given, n))[:1]
-        in_other_batch = logits(network, _first_repeated(given, n + 1))[:1]
+        in_other_company = logits(network, first_repeated(given, n))[:1]
+        in_other_batch = logits(network, first_repeated(given, n + 1))[:1]
     left = [name for name, module in network.named_modules() if module.training and name]
     training = f" ({left[0]} is in training mode even after eval())" if left else ""
     if any(_differ(a, answers, SAME_BATCH) for a in again):
@@ -160,7 +160,7 @@ def _random_state(device: torch.device) -> Tensor:
     return torch.cat(states)
 
 
-def _first_repeated(inputs: Inputs, n: int) -> Inputs:
+def first_repeated(inputs: Inputs, n: int) -> Inputs:
     """A batch of the first sample alone, n times."""
     if isinstance(inputs, Mapping):
         return {name: value[:1].repeat(n, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
