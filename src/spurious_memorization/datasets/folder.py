@@ -235,6 +235,8 @@ def read_attributes(data: Dataset, wanted: str) -> tuple[Attribute, ...]:
     if not isinstance(data.source, Images):
         raise UserError("a data set of tensors has no table: give the values of each attribute, {name: values}")
     root = data.source.files.root
+    if not is_there(root):
+        raise UserError(f"{root} is no folder with a table: give the values of each attribute, {{name: values}}")
     table = read_table(root, data.columns)
     if tuple(path_within(root, path) for path in table.frame["path"]) != data.source.paths:
         raise UserError(f"the table of {root} has changed since the data were read: read them again")
