@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from ..console import log_once
 from ..errors import UserError, first_line
 from ..input_files import shown
-from .image_files import Stream, file_version
+from .image_files import Folder, Stream, file_version
 from .settings import FOUND_COLUMNS, Columns
 from .tables import AnnotatedTable, description_of, read_description, split_of_name
 from .text_tables import cell_text
@@ -59,10 +59,9 @@ class Rows:
             return io.BytesIO(stored["bytes"])
         if stored["path"] is None:
             raise UserError("the row has no image")
-        file = Path(stored["path"])
-        if self.is_within and not (self.root / file).resolve().is_relative_to(self.root.resolve()):
+        if self.is_within and not (self.root / stored["path"]).resolve().is_relative_to(self.root.resolve()):
             raise UserError("its file is outside the data folder: save the data set with its images")
-        return (self.root / file).open("rb")
+        return Folder(self.root).open(stored["path"])
 
     def size(self, name: str) -> int | None:
         split, row = _split_and_row(name)
