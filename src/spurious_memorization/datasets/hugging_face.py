@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from ..console import log_once
 from ..errors import UserError, first_line
 from ..input_files import shown
-from .image_files import Stream, file_version
+from .image_files import Folder, Stream, file_version
 from .settings import FOUND_COLUMNS, Columns
 from .tables import AnnotatedTable, description_of, read_description, split_of_name
 from .text_tables import cell_text
@@ -59,10 +59,9 @@ class Rows:
             return io.BytesIO(stored["bytes"])
         if stored["path"] is None:
             raise UserError("the row has no image")
-        file = Path(stored["path"])
-        if self.is_within and not (self.root / file).resolve().is_relative_to(self.root.resolve()):
+        if self.is_within and not (self.root / stored["path"]).resolve().is_relative_to(self.root.resolve()):
             raise UserError("its file is outside the data folder: save the data set with its images")
-        return (self.root / file).open("rb")
+        return Folder(self.root).open(stored["path"])
 
     def size(self, name: str) -> int | None:
         split, row = _split_and_row(name)
@@ -153,16 +152,32 @@ def read_hub(name: Path, columns: Columns = FOUND_COLUMNS) -> AnnotatedTable:
     return table_of(name, found, columns, is_within=False)
 
 
+def read_live(
+    rows: datasets.Dataset | datasets.DatasetDict, columns: Columns = FOUND_COLUMNS
+) -> tuple[Path, AnnotatedTable]:
+    """The name and the table of a data set that is already loaded.
+
+    Raises:
+        UserError: it is no `Dataset` or `DatasetDict`; otherwise as for `read_table`.
+    """
+    library = imported()
+    if not isinstance(rows, library.Dataset | library.DatasetDict):
+        raise UserError(f"a {type(rows).__name__} is no Dataset or DatasetDict of datasets: load one without streaming")
+    first = next(iter(rows.values())) if isinstance(rows, Mapping) else rows
+    name = Path(first.info.dataset_name or "dataset")
+    return name, table_of(name, rows, columns, is_within=False)
+
+
 def table_of(
     root: Path, found: datasets.Dataset | datasets.DatasetDict, columns: Columns, *, is_within: bool
 ) -> AnnotatedTable:
     """The table of a loaded data set. A line says what was decided about its columns and splits.
 
     Arguments:
-        root: where the data set is, with its optional dataset.yaml.
+        root: where the data set is, or its name.
         found: the rows, or the rows of each split.
         columns: those that a user has named.
-        is_within: whether image files that the rows name must be below `root`.
+        is_within: whether `root` is a folder: it may have a dataset.yaml, and images that are files must be within it.
 
     Raises:
         UserError: there is no column of images or labels, or there are several and none is named.
@@ -188,7 +203,7 @@ def table_of(
     return AnnotatedTable(
         LAYOUT,
         frame,
-        read_description(root, default),
+        read_description(root, default) if is_within else default,
         Rows(root, {part: _undecoded(rows, image) for part, rows in splits.items()}, image, is_within),
         of_classes[0] if len(of_classes) == 1 and "a" not in others else None,
     )
