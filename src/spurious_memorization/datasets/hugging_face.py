@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from ..console import log_once
 from ..errors import UserError, first_line
+from ..extras import imported
 from ..input_files import shown
 from .image_files import Folder, Stream, file_version
 from .settings import FOUND_COLUMNS, Columns
@@ -30,7 +31,6 @@ SAVED = ("dataset_dict.json", "state.json")
 """Files that `save_to_disk` writes: one for a `DatasetDict`, one for a `Dataset`."""
 LABELS = ("label", "labels", "y")
 """Names of the label, if several columns have classes."""
-INSTALL = "pip install 'spurious-memorization[datasets]'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +160,7 @@ def read_live(
     Raises:
         UserError: it is no `Dataset` or `DatasetDict`; otherwise as for `read_table`.
     """
-    library = imported()
+    library = _library()
     if not isinstance(rows, library.Dataset | library.DatasetDict):
         raise UserError(f"a {type(rows).__name__} is no Dataset or DatasetDict of datasets: load one without streaming")
     first = next(iter(rows.values())) if isinstance(rows, Mapping) else rows
@@ -209,21 +209,12 @@ def table_of(
     )
 
 
-def imported() -> Any:
-    """The package `datasets`.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(f"this needs Hugging Face's datasets: {INSTALL}") from error
-    return datasets
+def _library() -> Any:
+    return imported("datasets", "datasets")
 
 
 def _called(place: Path, load: Callable[[Any], datasets.Dataset | datasets.DatasetDict]) -> Any:
-    library = imported()
+    library = _library()
     library.disable_progress_bars()
     try:
         return load(library)
@@ -292,7 +283,7 @@ def _label(root: Path, features: Mapping[str, Any], columns: Columns) -> str:
 
 def _is_image(feature: Any) -> bool:
     """Whether a feature holds images: it says so, or it holds bytes, alone or beside a path."""
-    library = imported()
+    library = _library()
     if isinstance(feature, library.Image):
         return True
     stored = feature["bytes"] if isinstance(feature, dict) and feature.keys() <= {"bytes", "path"} else feature
@@ -301,7 +292,7 @@ def _is_image(feature: Any) -> bool:
 
 def _is_single(feature: Any) -> bool:
     """Whether a feature holds a name, a number or a truth value."""
-    library = imported()
+    library = _library()
     kinds = ("string", "large_string", "bool", "int", "uint", "float")
     return isinstance(feature, library.ClassLabel) or (
         isinstance(feature, library.Value) and feature.dtype.rstrip("0123456789") in kinds
@@ -309,7 +300,7 @@ def _is_single(feature: Any) -> bool:
 
 
 def _class_names(feature: Any) -> tuple[str, ...]:
-    return tuple(feature.names) if isinstance(feature, imported().ClassLabel) else ()
+    return tuple(feature.names) if isinstance(feature, _library().ClassLabel) else ()
 
 
 def _cells(root: Path, split: str, rows: datasets.Dataset, source: Mapping[str, str]) -> pd.DataFrame:
@@ -334,7 +325,7 @@ def _undecoded(rows: datasets.Dataset, image: str) -> datasets.Dataset:
     images = rows.with_format(None).select_columns([image])
     if images._indices is not None:
         images = images.flatten_indices()
-    return images.cast_column(image, imported().Image(decode=False))
+    return images.cast_column(image, _library().Image(decode=False))
 
 
 def _say(
