@@ -7,7 +7,7 @@ from .controls.null_sets import null_sets, sets_of_many_sizes
 from .criteria.hardest import hardest_samples
 from .criteria.presets import tracing_rules
 from .criteria.scores import Scores, by_threshold, count_of, random_dropout, top
-from .datasets.folder import read_data
+from .datasets.folder import from_hugging_face, read_data
 from .datasets.properties import image_properties
 from .datasets.pseudo_minority import with_pseudo_minority
 from .datasets.samples import Dataset, Samples
@@ -105,6 +105,7 @@ __all__ = [
     "effects",
     "evaluate",
     "export",
+    "from_hugging_face",
     "from_tensors",
     "hardest_samples",
     "image_properties",

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 N_CLASSES = 3
 NEAR = 1e-4
-MOST_OF_A_PASS = 0.7
+MAX_LAST_FRACTION = 0.7
 """The edit that comes last needs less than this share of a full forward pass."""
 
 FEW_BLOCKS = {"layers": (1, 1, 1, 1)}
@@ -176,7 +176,7 @@ def assert_outcomes_of_plain_pytorch(net: nn.Module, x: Inputs) -> str:
     result = sm.evaluate(net, edits, samples)
     if result.engine == "shared prefix":
         engine = engine_for(net, samples)
-        assert engine.pass_fractions(edits).min() < MOST_OF_A_PASS
+        assert engine.pass_fractions(edits).min() < MAX_LAST_FRACTION
     networks = [net, *(without_channel(net, *pair) for pair in pairs)]
     expected = torch.stack([plain_logits(network, x) for network in networks])
     near = NEAR * max(1.0, float(expected.abs().max()))
