@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from ..atomic import atomic_folder
-from ..datasets.hugging_face import imported
 from ..datasets.image_files import Folder
 from ..datasets.sources import Images, Source
+from ..extras import imported
 
 SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 """The names of splits on the hub."""
@@ -28,7 +28,7 @@ def write_datasets(table: pd.DataFrame, classes: tuple[str, ...], source: Source
     Raises:
         UserError: the library is not installed; the folder is not empty, or can't be written; an image is missing.
     """
-    datasets = imported()
+    datasets = imported("datasets", "datasets")
     class_label = datasets.ClassLabel(names=list(classes))
     splits = datasets.DatasetDict()
     for split, rows in table.groupby("split", sort=False):
