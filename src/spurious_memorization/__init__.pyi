@@ -7,7 +7,7 @@ from .controls.null_sets import null_sets, sets_of_many_sizes
 from .criteria.hardest import hardest_samples
 from .criteria.presets import tracing_rules
 from .criteria.scores import Scores, by_threshold, count_of, random_dropout, top
-from .datasets.folder import read_data
+from .datasets.folder import from_hugging_face, read_data
 from .datasets.properties import image_properties, text_properties
 from .datasets.pseudo_minority import with_pseudo_minority
 from .datasets.samples import Dataset, Samples
@@ -20,6 +20,9 @@ from .engine.ablation import ablation, ablation_map
 from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
 from .errors import UserError
+from .exporting.export import export
+from .exporting.model_card import model_card
+from .exporting.sample_table import sample_table
 from .memorization.only_memorized import only_memorized
 from .memorization.proxies import memorization_proxies, proxy_correlations
 from .memorization.scores import MemorizationScores, memorization_scores
@@ -101,6 +104,8 @@ __all__ = [
     "edits",
     "effects",
     "evaluate",
+    "export",
+    "from_hugging_face",
     "from_tensors",
     "hardest_samples",
     "image_properties",
@@ -110,6 +115,7 @@ __all__ = [
     "memorization_proxies",
     "memorization_scores",
     "mitigate",
+    "model_card",
     "nt_xent",
     "null_sets",
     "only_memorized",
@@ -124,6 +130,7 @@ __all__ = [
     "refitted_heads",
     "report",
     "reproduce",
+    "sample_table",
     "selected_epoch",
     "sets_of_many_sizes",
     "study",

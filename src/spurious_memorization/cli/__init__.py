@@ -16,6 +16,7 @@ from .data import data_app
 from .demo import demo_command
 from .discover import discover_command
 from .edit import edit_command
+from .export import export_command
 from .figure import figure_command
 from .import_ import import_command
 from .memorization import memorization_command
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable[..., Answer]] = {
     "demo": demo_command,
     "discover": discover_command,
     "edit": edit_command,
+    "export": export_command,
     "figure": figure_command,
     "import": import_command,
     "memorization": memorization_command,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,16 @@ from ..console import log_once
 from ..errors import UserError
 from ..input_files import shown
 from ..settings import MAX_IMAGE_SIZE
-from . import celeba, hugging_face, image_folder, waterbirds, web_dataset
+from . import (
+    celeba,
+    chest_xrays,
+    hugging_face,
+    image_folder,
+    isic,
+    subpopbench,
+    waterbirds,
+    web_dataset,
+)
 from .attributes import Attribute, ValueNoun, column_names, combined, merged
 from .candidate_groups import GROUP_NAME, with_candidate_roles
 from .groups import Groups
@@ -31,10 +40,13 @@ from .tables import (
     split_names,
     with_columns,
 )
-from .text_tables import read_text_table
+from .text_tables import header_of, read_text_table
 from .texts import Texts
 from .transforms import ImageTransform, check_crop
 from .value_names import check_filled, encode
+
+if TYPE_CHECKING:
+    import datasets
 
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 RESERVED_COLUMNS = ("path", "y", "split")
@@ -122,6 +134,48 @@ def read_data(
     )
 
 
+def from_hugging_face(
+    rows: datasets.Dataset | datasets.DatasetDict,
+    *,
+    attribute: str | None = None,
+    image_size: int | None = None,
+    minority: tuple[str, ...] = (),
+    split_seed: int = 0,
+    min_group_size: int = 1,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+) -> Dataset:
+    """A data set of Hugging Face's `datasets` that you have in Python.
+
+    For a run, save it by `save_to_disk`: then `train` and every other command reads its folder.
+
+    Arguments:
+        rows: the rows, or the rows of each split. Images are opened when they are needed.
+        attribute: attribute column, as for `read_data`; so are the others.
+
+    Raises:
+        UserError: it is no such data set; otherwise as for `read_data`.
+
+    Example:
+        ```python
+        data = sm.from_hugging_face(datasets.load_from_disk("birds"), attribute="place")
+        ```
+    """
+    columns = Columns(image_column=image_column, label_column=label_column, split_column=split_column)
+    root, table = hugging_face.read_live(rows, columns)
+    return assemble(
+        root,
+        table,
+        columns=columns,
+        attribute=attribute,
+        image_size=image_size,
+        minority=minority,
+        split_seed=split_seed,
+        min_group_size=min_group_size,
+    )
+
+
 def read_with_settings(folder: Path, settings: DataSettings) -> Dataset:
     """Read a data folder with the settings of a command. Raises the errors of `read_data`."""
     return read_data(folder, **{name: getattr(settings, name) for name in DataSettings.model_fields})
@@ -198,6 +252,8 @@ def read_attributes(data: Dataset, wanted: str) -> tuple[Attribute, ...]:
     if not isinstance(data.source, Images | Texts):
         raise UserError("a data set of tensors has no table: give the values of each attribute, {name: values}")
     root = data.source.root
+    if not is_there(root):
+        raise UserError(f"{root} is no folder with a table: give the values of each attribute, {{name: values}}")
     table = read_table(root, data.columns)
     if tuple(path_within(root, path) for path in table.frame["path"]) != data.source.paths:
         raise UserError(f"the table of {root} has changed since the data were read: read them again")
@@ -236,9 +292,12 @@ def full_path(folder: Path) -> Path:
 def _table(folder: Path, columns: Columns) -> AnnotatedTable | None:
     if hugging_face.is_on_hub(folder):
         return hugging_face.read_hub(folder, columns)
-    if known := waterbirds.read_table(folder) or celeba.read_table(folder):
-        return with_columns(known, columns)
-    if own_table_file(folder) is not None:
+    own = own_table_file(folder)
+    is_own = own is not None and (own.suffix == ".parquet" or "path" in header_of(own))
+    for published in (waterbirds, celeba) if is_own else (waterbirds, celeba, subpopbench, chest_xrays, isic):
+        if known := published.read_table(folder):
+            return with_columns(known, columns)
+    if own is not None:
         return image_folder.read_with_table(folder, columns) or read_own_table(folder, columns)
     return (
         hugging_face.read_table(folder, columns)

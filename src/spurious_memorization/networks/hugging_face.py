@@ -71,7 +71,7 @@ def build_network(
     """
     transformers = imported("transformers", "transformers")
     try:
-        config = transformers.AutoConfig.for_model(**stored)
+        config = transformers.AutoConfig.for_model(**{**stored, "architectures": stored.get("architectures") or []})
         labels = dict(config.id2label)
         if len(labels) != n_classes:
             config.num_labels = n_classes

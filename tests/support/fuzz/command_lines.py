@@ -44,6 +44,7 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
     "edit": (["run"], {"--units": "conv1:0", "--out": "out"}),
     "check-groups": (["run"], {"--min-worst": "50", "--format": "junit"}),
     "compare": (["run", "other"], {}),
+    "export": (["csv", "run"], {"--out": "samples.csv"}),
     "figure": (["accuracy", "run"], {"--out": "out"}),
     "report": (["run"], {}),
     "calibrate": ([], {"--out": "out", "--networks": "1", "--workers": "1"}),
