@@ -8,7 +8,7 @@ from .criteria.hardest import hardest_samples
 from .criteria.presets import tracing_rules
 from .criteria.scores import Scores, by_threshold, count_of, random_dropout, top
 from .datasets.folder import from_hugging_face, read_data
-from .datasets.properties import image_properties
+from .datasets.properties import image_properties, text_properties
 from .datasets.pseudo_minority import with_pseudo_minority
 from .datasets.samples import Dataset, Samples
 from .datasets.sources import Batch
@@ -138,6 +138,7 @@ __all__ = [
     "sets_of_many_sizes",
     "study",
     "study_in_memory",
+    "text_properties",
     "top",
     "trace",
     "tracing_rules",

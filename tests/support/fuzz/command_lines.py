@@ -53,6 +53,7 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
     "reproduce": (["waterbirds-resnet50-largest-channel"], {"--out": "out", "--data": "data", "--epochs": "-1"}),
     "data make synthbirds": ([], {"--out": "out", **IMAGES}),
     "data make colored-digits": ([], {"--out": "out", "--digits": "0,1", "--image-size": "8"}),
+    "data make negated-pairs": ([], {"--out": "out", "--train": "20", "--val": "4", "--test": "4"}),
     "data make waterbirds": ([], {"--out": "out", "--cub": "data", "--places": "data"}),
     "data prepare waterbirds": (["data"], {"--out": "out"}),
     "data prepare celeba": (["data"], {"--out": "out"}),

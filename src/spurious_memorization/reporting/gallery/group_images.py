@@ -15,6 +15,7 @@ from ...datasets.samples import Dataset
 from ...datasets.sources import Images
 from ...datasets.tables import path_within
 from ...datasets.text_tables import read_text_table
+from ...datasets.texts import Texts
 from ...errors import UserError
 from ...input_files import shown
 from ...runs.run import Run
@@ -105,13 +106,13 @@ def minority_scores(data: Dataset, file: Path) -> NDArray[np.float64] | None:
     Returns:
         The scores; None if the table is gone, or has no scores.
     """
-    if not isinstance(data.source, Images):
+    if not isinstance(data.source, Images | Texts):
         return None
     try:
         table = read_text_table(file)
         if not {"path", SCORE} <= set(table):
             return None
-        paths = [path_within(data.source.files.root, path) for path in table["path"]]
+        paths = [path_within(data.source.root, path) for path in table["path"]]
     except UserError:
         return None
     score_of = dict(zip(paths, pd.to_numeric(table[SCORE], errors="coerce"), strict=True))

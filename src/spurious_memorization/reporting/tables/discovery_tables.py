@@ -1,4 +1,4 @@
-"""Tables of `spurmem discover`: the candidate groups, and how far the methods agree."""
+"""Tables of `spurmem discover`: the candidate groups, their words, and how far the methods agree."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pandas as pd
 from ...discovery.discover import Discovery
 from ...statistics.sequential import LEVEL
 from .table import Column, Table
+
+SHOWN_WORDS = 10
 
 
 def discovery_methods(found: Discovery) -> Table:
@@ -83,4 +85,23 @@ def candidate_groups(found: Discovery) -> Table:
             Column(name="unsure", heading="unsure", kind="count"),
         ),
         caption="Look at them before you trust them: the report shows the images of each group.",
+    )
+
+
+def words_table(words: pd.DataFrame) -> Table:
+    """The words that tell atypical from typical texts, at most 10 of each class.
+
+    Arguments:
+        words: as `Discovery` has them.
+    """
+    return Table(
+        title="Words that tell atypical from typical training texts",
+        rows=words.groupby("y", sort=False).head(SHOWN_WORDS),
+        columns=(
+            Column(name="y", heading="class"),
+            Column(name="nmi", heading="mutual information", kind="decimal"),
+            Column(name="p_adjusted", heading="adjusted p", kind="p"),
+            Column(name="difference", heading="difference", is_long=True),
+        ),
+        caption="Within each class; p is from permutations, adjusted for the number of words. Level 0.05.",
     )
