@@ -14,6 +14,7 @@ import jupytext
 import pytest
 
 import spurious_memorization as sm
+from spurious_memorization.cli import main
 from spurious_memorization.cli.app import app
 from spurious_memorization.datasets.settings import SynthbirdsSettings
 from spurious_memorization.datasets.synthbirds.make import make_synthbirds
@@ -25,6 +26,8 @@ PACKAGE = ROOT / "src" / "spurious_memorization"
 PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "commands.md"})
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
 GENERATED = {"commands.md"}
+DATA_PAGES = ("hugging-face-data.md", "image-folders.md", "webdataset.md", "published-data.md")
+"""Pages whose examples, Python and commands in turn, make data and read them."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -109,6 +112,21 @@ def test_notebooks_run(notebook):
     cells = jupytext.read(notebook).cells
     assert sum(cell.cell_type == "markdown" for cell in cells) >= 5
     runpy.run_path(str(notebook))
+
+
+@pytest.mark.parametrize("page", DATA_PAGES)
+def test_data_are_made_and_read_as_the_page_shows(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for language, block in re.findall(r"^```(python|sh)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        if language == "python":
+            exec(compile(block, page, "exec"), {})
+        for line in block.splitlines() if language == "sh" else ():
+            if line.startswith("spurmem "):
+                with pytest.raises(SystemExit) as ended:
+                    main(shlex.split(line)[1:])
+                assert ended.value.code == 0, line
+    assert "images in more than one split: none" in capsys.readouterr().out
 
 
 @pytest.mark.slow

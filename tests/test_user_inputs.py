@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations, prune
 
 import spurious_memorization as sm
 from spurious_memorization.console import log_once
+from spurious_memorization.networks import forward
 from spurious_memorization.networks.checked import checked_network
 
 
@@ -266,7 +267,7 @@ class Output(dict[str, Any]):
     ("output", "message"),
     [
         (lambda z: (z, z), r"a tuple of 2 \(\[16, 2\], \[16, 2\]\)"),
-        (lambda z: [z], r"a list of 1 \(\[16, 2\]\)"),
+        (lambda z: [z[0]], r"a list of 1 \(\[2\]\)"),
         (lambda z: {"main": z, "auxiliary": z}, "a dict with the keys main, auxiliary"),
         (lambda z: z[:, :, None, None], r"a tensor of shape \[16, 2, 1, 1\]"),
         (lambda z: z.argmax(1), r"a tensor of shape \[16\] and type int64"),
@@ -289,6 +290,24 @@ def test_logits_are_taken_from_a_field_or_key(output: Callable[[Tensor], object]
     for function in ("evaluate", "gradient"):
         expected = FUNCTIONS[function](network(), dataset().train)
         np.testing.assert_allclose(FUNCTIONS[function](giving(output), dataset().train), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("output", "what"),
+    [
+        (lambda z: (z[:, 0], z, z[:, :, None]), "a tuple of 3"),
+        (lambda z: [z], "a list of 1"),
+        (lambda z: {"scores": z, "norm": z.norm(dim=1, keepdim=True), "class": z.argmax(1)}, "a dict with the keys"),
+    ],
+)
+def test_the_only_matrix_of_a_tuple_or_mapping_is_taken_and_said(
+    output: Callable[[Tensor], object], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for function in ("evaluate", "gradient"):
+        expected = FUNCTIONS[function](network(), dataset().train)
+        np.testing.assert_allclose(FUNCTIONS[function](giving(output), dataset().train), expected, rtol=1e-5, atol=1e-6)
+    forward.logits(giving(output), torch.ones(2, 3, 6, 6))
+    assert f"the network gives {what}" in capsys.readouterr().err
 
 
 def test_a_failing_forward_is_one_line_with_the_networks_own_error() -> None:

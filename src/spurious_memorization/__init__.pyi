@@ -7,19 +7,23 @@ from .controls.null_sets import null_sets, sets_of_many_sizes
 from .criteria.hardest import hardest_samples
 from .criteria.presets import tracing_rules
 from .criteria.scores import Scores, by_threshold, count_of, random_dropout, top
-from .datasets.folder import read_data
-from .datasets.properties import image_properties
+from .datasets.folder import from_hugging_face, read_data
+from .datasets.properties import image_properties, text_properties
 from .datasets.pseudo_minority import with_pseudo_minority
 from .datasets.samples import Dataset, Samples
 from .datasets.sources import Batch
 from .datasets.tensors import from_tensors
 from .discovery.discover import Discovery, discover
-from .discovery.settings import DiscoverSettings
+from .discovery.group_words import group_words
+from .discovery.settings import DiscoverSettings, WordSettings
 from .edits.edit import Edit
 from .engine.ablation import ablation, ablation_map
 from .engine.evaluate import evaluate
 from .engine.outcomes import Outcomes
 from .errors import UserError
+from .exporting.export import export
+from .exporting.model_card import model_card
+from .exporting.sample_table import sample_table
 from .memorization.only_memorized import only_memorized
 from .memorization.proxies import memorization_proxies, proxy_correlations
 from .memorization.scores import MemorizationScores, memorization_scores
@@ -87,6 +91,7 @@ __all__ = [
     "UnitTracking",
     "Units",
     "UserError",
+    "WordSettings",
     "__version__",
     "ablation",
     "ablation_map",
@@ -101,7 +106,10 @@ __all__ = [
     "edits",
     "effects",
     "evaluate",
+    "export",
+    "from_hugging_face",
     "from_tensors",
+    "group_words",
     "hardest_samples",
     "image_properties",
     "import_network",
@@ -110,6 +118,7 @@ __all__ = [
     "memorization_proxies",
     "memorization_scores",
     "mitigate",
+    "model_card",
     "nt_xent",
     "null_sets",
     "only_memorized",
@@ -124,10 +133,12 @@ __all__ = [
     "refitted_heads",
     "report",
     "reproduce",
+    "sample_table",
     "selected_epoch",
     "sets_of_many_sizes",
     "study",
     "study_in_memory",
+    "text_properties",
     "top",
     "trace",
     "tracing_rules",

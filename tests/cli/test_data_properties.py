@@ -49,7 +49,7 @@ def test_the_facts_are_those_of_python(framed: Path, capsys: Capture) -> None:
     expected = sm.property_associations(framed, sm.image_properties(framed), permutations=99, seed=4)
     assert [row["property"] for row in facts["associations"]] == expected["property"].tolist()
     assert facts["associations"][0]["p_adjusted"] == expected["p_adjusted"][0]
-    assert (facts["images"], facts["permutations"], facts["seed"], facts["split_seed"]) == (84, 99, 4, None)
+    assert (facts["samples"], facts["permutations"], facts["seed"], facts["split_seed"]) == (84, 99, 4, None)
 
 
 def test_formats(framed: Path, capsys: Capture) -> None:

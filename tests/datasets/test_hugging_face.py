@@ -23,6 +23,7 @@ FEATURES = {
     "place": datasets.ClassLabel(names=["snow", "grass"]),
     "camera": datasets.Value("string"),
 }
+AS_BYTES = datasets.Image(decode=False)
 COUNTS = {"train": 12, "validation": 8, "test": 4}
 
 
@@ -171,3 +172,23 @@ def test_labels_that_are_hidden_are_named(tmp_path: Path) -> None:
     place = saved(datasets.DatasetDict({"train": rows(8), "test": rows(4, label=[-1] * 4)}), tmp_path / "hidden")
     with pytest.raises(UserError, match="column 'y' has no value in row 8"):
         sm.read_data(place)
+
+
+def test_a_live_data_set_may_be_shuffled_and_selected(tmp_path: Path) -> None:
+    live = datasets.DatasetDict({name: part.shuffle(seed=1).select(range(3)) for name, part in splits().items()})
+    data = sm.from_hugging_face(live, image_size=SIDE)
+    assert_equal(data, live)
+    assert data.source.files.size("train/0") == len(live["train"].cast_column("image", AS_BYTES)[0]["image"]["bytes"])
+    with pytest.raises(UserError, match="no Dataset or DatasetDict"):
+        sm.from_hugging_face(live["train"].to_iterable_dataset())
+
+
+def test_bytes_without_a_feature_are_images_too() -> None:
+    stored = {"shown": [noise_image(i) for i in range(20)], "y": ["finch", "gull"] * 10}
+    features = datasets.Features(shown=datasets.Image(), y=datasets.Value("string"))
+    table = datasets.Dataset.from_dict(stored, features=features).data.table
+    plain = datasets.Dataset(table.replace_schema_metadata(None))
+    assert not isinstance(plain.features["shown"], datasets.Image)
+    data = sm.from_hugging_face(plain, image_size=SIDE)
+    assert data.groups.classes == ("finch", "gull")
+    torch.testing.assert_close(data.train.batch().inputs, inputs_of(noise_image(i) for i in data.train.index))

@@ -146,24 +146,6 @@ def test_errors_of_the_user_and_of_memory_are_no_reason_to_go_on(error, monkeypa
     assert capsys.readouterr().err == ""
 
 
-def test_inputs_by_name_run_plainly():
-    class Named(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner, self.fc = nn.Linear(6, 8), nn.Linear(8, 2)
-
-        def forward(self, left: Tensor, right: Tensor) -> Tensor:
-            return self.fc(self.inner(left * right))
-
-    torch.manual_seed(10)
-    net, x = Named(), {"left": torch.randn(12, 6), "right": torch.randn(12, 6)}
-    data = sm.from_tensors(x, [0, 1] * 6, [0] * 12)
-    assert (
-        sm.evaluate(net, [sm.edits.zero(units(net, "inner:3"))], data.train).engine
-        == "plain: its input is no single tensor"
-    )
-
-
 @pytest.mark.parametrize(
     "how",
     [

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spurious_memorization as sm
+from spurious_memorization.datasets.sources import Inputs
+from spurious_memorization.engine.evaluate import engine_for
 from spurious_memorization.networks.selection import Selection
 from spurious_memorization.networks.units import sites
 
@@ -20,6 +22,9 @@ pytestmark = pytest.mark.slow
 
 N_CLASSES = 3
 NEAR = 1e-4
+MAX_LAST_FRACTION = 0.7
+"""The edit that comes last needs less than this share of a full forward pass."""
+
 FEW_BLOCKS = {"layers": (1, 1, 1, 1)}
 
 TIMM: dict[str, tuple[int, dict[str, Any]]] = {
@@ -68,6 +73,7 @@ TIMM: dict[str, tuple[int, dict[str, Any]]] = {
     "xcit_nano_12_p16_224": (64, {"img_size": 64, "depth": 2}),
 }
 
+PVT = {"depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 3, 4]}
 TRANSFORMERS: dict[str, tuple[int, dict[str, Any]]] = {
     "beit": (32, {"image_size": 32, "patch_size": 16}),
     "convnextv2": (64, {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
@@ -75,8 +81,25 @@ TRANSFORMERS: dict[str, tuple[int, dict[str, Any]]] = {
     "mobilenet_v2": (64, {"depth_multiplier": 0.35}),
     "regnet": (64, {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1], "groups_width": 8}),
     "resnet": (64, {"embedding_size": 16, "hidden_sizes": [32, 64], "depths": [1, 1]}),
+    "convnext": (64, {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
+    "deit": (32, {"image_size": 32, "patch_size": 16}),
+    "mobilevit": (64, {"hidden_sizes": [12, 16, 20], "neck_hidden_sizes": [8, 8, 12, 16, 20, 24, 32]}),
+    "pvt": (
+        64,
+        {
+            "image_size": 64,
+            "hidden_sizes": [8, 16, 24, 32],
+            "depths": [1, 1, 1, 1],
+            "num_attention_heads": [1, 2, 3, 4],
+        },
+    ),
     "swin": (32, {"image_size": 32, "embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}),
     "vit": (32, {"image_size": 32, "patch_size": 16}),
+}
+TEXT: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 2, "hidden_dim": 96},
+    "roberta": {},
 }
 SMALL = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
 
@@ -84,7 +107,7 @@ PLAIN: dict[str, str] = {}
 """Networks that need full forward passes: what their engine says."""
 
 
-def lively(net: nn.Module, x: Tensor) -> nn.Module:
+def lively(net: nn.Module, x: Inputs) -> nn.Module:
     """Random statistics, scales and offsets, so that nothing is zero or one by chance, and a head that tells these
     samples apart."""
     with torch.no_grad():
@@ -125,22 +148,35 @@ def without_channel(net: nn.Module, layer: str, channel: int) -> nn.Module:
     return changed
 
 
-def plain_logits(net: nn.Module, x: Tensor) -> Tensor:
+def plain_logits(net: nn.Module, x: Inputs) -> Tensor:
     with torch.no_grad():
-        output = net(x)
+        output = net(x) if isinstance(x, Tensor) else net(**x)
         return getattr(output, "logits", output)
 
 
-def assert_outcomes_of_plain_pytorch(net: nn.Module, size: int) -> str:
+def images(size: int) -> Tensor:
+    return F.interpolate(torch.randn(6, 3, 4, 4), size) * 2 + torch.randn(6, 3, size, size)
+
+
+def sentences() -> dict[str, Tensor]:
+    """Token numbers of sentences of several lengths, padded."""
+    mask = (torch.arange(9) < torch.tensor([9, 3, 5, 9, 7, 4])[:, None]).long()
+    return {"input_ids": torch.randint(3, 40, (6, 9)) * mask + (1 - mask), "attention_mask": mask}
+
+
+def assert_outcomes_of_plain_pytorch(net: nn.Module, x: Inputs) -> str:
     """Compare the network before any edit, and without each of some channels; give the engine."""
-    x = F.interpolate(torch.randn(6, 3, 4, 4), size) * 2 + torch.randn(6, 3, size, size)
     net, y = lively(net, x), torch.arange(6) % N_CLASSES
     keys = list(sites(net, Selection()))
     layers = [keys[i].removesuffix(".weight") for i in np.linspace(0, len(keys) - 1, 5).astype(int)]
     channels = [int(torch.randint(len(net.get_submodule(layer).weight), ())) for layer in layers]
     pairs = list(zip(layers, channels, strict=True))
     edits = [sm.edits.zero(sm.parse_units(net, f"{layer}:{channel}")) for layer, channel in pairs]
-    result = sm.evaluate(net, edits, sm.from_tensors(x, y, [0] * 6).train)
+    samples = sm.from_tensors(x, y, [0] * 6).train
+    result = sm.evaluate(net, edits, samples)
+    if result.engine == "shared prefix":
+        engine = engine_for(net, samples)
+        assert engine.pass_fractions(edits).min() < MAX_LAST_FRACTION
     networks = [net, *(without_channel(net, *pair) for pair in pairs)]
     expected = torch.stack([plain_logits(network, x) for network in networks])
     near = NEAR * max(1.0, float(expected.abs().max()))
@@ -167,15 +203,25 @@ def test_timm(name):
     size, options = TIMM[name]
     torch.manual_seed(0)
     net = timm.create_model(name, num_classes=N_CLASSES, **options)
-    assert assert_outcomes_of_plain_pytorch(net, size) == PLAIN.get(name, "shared prefix")
+    assert assert_outcomes_of_plain_pytorch(net, images(size)) == PLAIN.get(name, "shared prefix")
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers(name):
     transformers = pytest.importorskip("transformers")
     size, options = TRANSFORMERS[name]
-    of_blocks = {} if "depths" in options or name == "mobilenet_v2" else SMALL
-    config = transformers.AutoConfig.for_model(name, num_labels=N_CLASSES, **of_blocks, **options)
+    of_blocks = {} if "hidden_sizes" in options or "depths" in options or name == "mobilenet_v2" else SMALL
+    config = transformers.AutoConfig.for_model(name, num_labels=N_CLASSES, architectures=[], **of_blocks, **options)
     torch.manual_seed(0)
     net = transformers.AutoModelForImageClassification.from_config(config)
-    assert assert_outcomes_of_plain_pytorch(net, size) == PLAIN.get(name, "shared prefix")
+    assert assert_outcomes_of_plain_pytorch(net, images(size)) == PLAIN.get(name, "shared prefix")
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_text(name):
+    transformers = pytest.importorskip("transformers")
+    options = TEXT[name] or SMALL
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(name, num_labels=N_CLASSES, vocab_size=40, **options)
+    net = transformers.AutoModelForSequenceClassification.from_config(config)
+    assert assert_outcomes_of_plain_pytorch(net, sentences()) == "shared prefix"

@@ -18,7 +18,7 @@ from spurious_memorization.engine.prefix import edit_cache as edit_cache_module
 from spurious_memorization.engine.prefix import engine as prefix_module
 from spurious_memorization.engine.prefix import network as network_module
 from spurious_memorization.engine.prefix import stacks as stacks_module
-from spurious_memorization.engine.prefix.network import SegmentedNetwork
+from spurious_memorization.engine.prefix.network import SegmentedNetwork, Shared
 from spurious_memorization.engine.prefix.prepared import prepare_edit
 
 
@@ -42,9 +42,11 @@ def test_limits_of_memory_change_no_outcome(tight, monkeypatch):
     sizes: list[int] = []
     made: list[int] = []
 
-    def counted(network: SegmentedNetwork, start: int, several: Sequence[Any], given: Sequence[Tensor]) -> list[Tensor]:
+    def counted(
+        network: SegmentedNetwork, start: int, several: Sequence[Any], given: list[Tensor], shared: Shared
+    ) -> list[Tensor]:
         sizes.append(len(several))
-        return network_module.run_stack(network, start, several, given)
+        return network_module.run_stack(network, start, several, given, shared)
 
     def prepared(*arguments: Any) -> Any:
         made.append(1)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from engine_cases import EXACT, assert_same_block, full_passes, run_both, units
 from engine_networks import OWN, Unused
-from torch import nn
+from torch import Tensor, nn
 
 import spurious_memorization as sm
+from spurious_memorization.engine.evaluate import engine_for
 from spurious_memorization.engine.prefix.network import segmented
 from spurious_memorization.networks.selection import Selection
 from spurious_memorization.networks.units import sites
@@ -97,3 +100,61 @@ def test_a_layer_that_nothing_reads_has_no_units():
     assert path == "shared prefix"
     np.testing.assert_allclose(given.loss, plain.loss, rtol=1e-5, atol=1e-6)
     assert not np.array_equal(given.loss[1], given.loss[0])
+
+
+class Masked(nn.Module):
+    """Three layers that all read a mask, which is computed from two inputs by name."""
+
+    def __init__(self, sizes: tuple[int, ...] = (6, 8, 8)) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        self.fc = nn.Linear(sizes[-1], 2)
+
+    def forward(self, x: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
+        weight = (mask.float() * scale)[..., None]
+        for layer in self.layers:
+            x = (layer(x) * weight).relu()
+        return self.fc(x.mean(1))
+
+
+class Product(nn.Module):
+    """A single value is computed from two inputs by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.fc = nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.fc(self.inner(left * right))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_inputs_by_name_share_their_prefix(precision):
+    torch.manual_seed(10)
+    net = Masked()
+    x = {"x": torch.randn(12, 5, 6), "mask": (torch.rand(12, 5) > 0.3).long(), "scale": torch.rand(12, 5) + 0.5}
+    samples = sm.from_tensors(x, [0, 1] * 6, [0] * 12).train
+    names = [f"layers.{i}:{channel}" for i in range(2) for channel in range(8)]
+    edits = [sm.edits.zero(sm.parse_units(net, name)) for name in names]
+    engine = engine_for(net, samples, precision=precision, execution=sm.Execution(eval_batch_size=5))
+    given = engine.run(edits, range(-1, len(edits)), samples)
+    assert engine.description == "shared prefix"
+    assert engine.pass_fractions(edits)[-1] < engine.pass_fractions(edits)[0] < 1
+    for row, edit in enumerate([None, *edits]):
+        edited = net if edit is None else sm.edits.edited(net, edit)
+        with torch.no_grad():
+            losses = nn.functional.cross_entropy(edited(**x), torch.from_numpy(samples.y), reduction="none")
+        np.testing.assert_allclose(given.loss[row], losses, atol=1e-5 if precision == "float32" else 0.05)
+
+
+def test_one_value_of_several_inputs_is_the_prefix():
+    torch.manual_seed(10)
+    net, x = Product(), {"left": torch.randn(12, 6), "right": torch.randn(12, 6)}
+    samples = sm.from_tensors({name: x[name] for name in ("right", "left")}, [0, 1] * 6, [0] * 12).train
+    edit = sm.edits.zero(sm.parse_units(net, "inner:3"))
+    result = sm.evaluate(net, [edit], samples)
+    assert result.engine == "shared prefix"
+    with torch.no_grad():
+        after = sm.edits.edited(net, edit)(x["left"], x["right"])
+    losses = nn.functional.cross_entropy(after, torch.from_numpy(samples.y), reduction="none")
+    np.testing.assert_allclose(result.after.loss[0], losses, atol=1e-5)

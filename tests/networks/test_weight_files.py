@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import spurious_memorization as sm
-from spurious_memorization.networks.weights import load_exactly, read_weights
+from spurious_memorization.networks.weights import fit, load_exactly, read_weights
 
 State = dict[str, Tensor]
 
@@ -129,3 +129,22 @@ def test_any_wrapper_gives_the_same_network(
     file = tmp_path_factory.mktemp("weights") / "w.pth"
     torch.save(container({**others, **prefixed(prefix)}), file)
     assert same(loaded(file), STATE)
+
+
+def test_a_checkpoint_of_lightning(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    own = {f"model.{name}": value for name, value in model.state_dict().items()}
+    content = {
+        "epoch": 3,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": {**own, "loss.weight": torch.ones(2)},
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.5), "best_model_path": "x"}},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(2)}}}],
+        "hyper_parameters": {"lr": 0.1},
+    }
+    torch.save(content, tmp_path / "last.ckpt")
+    weights = read_weights(tmp_path / "last.ckpt")
+    fitted = fit(model, weights.state)
+    assert (weights.key, fitted.prefix, fitted.left_out) == ("state_dict", "model.", ("loss.weight",))
+    assert all(torch.equal(fitted.state[name], value) for name, value in model.state_dict().items())

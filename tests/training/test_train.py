@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -296,6 +297,31 @@ def test_wandb(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (start["project"], start["config"]["epochs"], end) == ("spurmem", "2", "finished")
     assert [step for step, _ in logged] == [1, 2]
     assert {"loss", "accuracy/test/class 0 with color 1"} <= set(logged[0][1])
+
+
+def test_mlflow(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "tracked").as_uri())
+    data = tmp_path / "data"
+    shutil.copytree(squares, data)
+    template = "{label}, {attribute} / (odd)//"
+    (data / "dataset.yaml").write_text(f"image_size: 16\ngroup_name: '{template}'\n")
+    run = train(data, tmp_path / "run", epochs=2, execution=sm.TrainExecution(log="mlflow"))
+    client = mlflow.MlflowClient()
+    (tracked,) = client.search_runs([client.get_experiment_by_name("spurmem").experiment_id])
+    assert (tracked.info.run_name, tracked.info.status, tracked.data.params["epochs"]) == ("run", "FINISHED", "2")
+    assert [metric.step for metric in client.get_metric_history(tracked.info.run_id, "loss")] == [1, 2]
+    stored = run.history().query("epoch == 2 and split == 'test' and group == 1").iloc[0]
+    name = next(name for name in tracked.data.metrics if name.startswith("accuracy/test/0_ 1 / _odd_"))
+    assert tracked.data.metrics[name] == pytest.approx(stored["correct"] / stored["n"])
+
+
+def test_mlflow_without_a_place(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://somewhere")
+    with pytest.raises(sm.UserError, match="set MLFLOW_TRACKING_URI to a server"):
+        train(squares, tmp_path / "run", epochs=1, execution=sm.TrainExecution(log="mlflow"))
 
 
 def test_a_loss_that_is_no_number(squares: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -16,6 +16,7 @@ from .data import data_app
 from .demo import demo_command
 from .discover import discover_command
 from .edit import edit_command
+from .export import export_command
 from .figure import figure_command
 from .import_ import import_command
 from .memorization import memorization_command
@@ -25,6 +26,7 @@ from .reproduce import reproduce_command
 from .study import study_command
 from .trace import trace_command
 from .train import train_command
+from .words import words_command
 
 __all__ = ["main"]
 
@@ -35,6 +37,7 @@ COMMANDS: dict[str, Callable[..., Answer]] = {
     "demo": demo_command,
     "discover": discover_command,
     "edit": edit_command,
+    "export": export_command,
     "figure": figure_command,
     "import": import_command,
     "memorization": memorization_command,
@@ -44,6 +47,7 @@ COMMANDS: dict[str, Callable[..., Answer]] = {
     "study": study_command,
     "trace": trace_command,
     "train": train_command,
+    "words": words_command,
 }
 
 for _name, _command in COMMANDS.items():

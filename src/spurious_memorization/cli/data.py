@@ -13,7 +13,15 @@ from cyclopts.validators import Number
 from rich.console import RenderableType
 from rich.text import Text
 
-from ..datasets.settings import FOUND_COLUMNS, ColoredDigitsSettings, Columns, CubPlacesSettings, SynthbirdsSettings
+from ..datasets.settings import (
+    FOUND_COLUMNS,
+    NETWORK_FOLDER,
+    ColoredDigitsSettings,
+    Columns,
+    CubPlacesSettings,
+    NegatedPairsSettings,
+    SynthbirdsSettings,
+)
 from ..settings import MAX_COUNT
 from .app import Answer
 from .data_groups import groups_command
@@ -66,6 +74,21 @@ def make_colored_digits_command(
     from ..datasets.colored_digits import make_colored_digits
 
     make_colored_digits(out, settings or ColoredDigitsSettings())
+    return checked(out, decode=False, duplicates=False)
+
+
+@make_app.command(name="negated-pairs")
+def make_negated_pairs_command(
+    *, out: Path, settings: Annotated[NegatedPairsSettings | None, Parameter(name="*")] = None
+) -> Answer:
+    """Write pairs of sentences with a planted negation, and the configuration of a small network of text.
+
+    Arguments:
+        out: the data folder; the same command continues one that is not complete
+    """
+    from ..datasets.negated_pairs import make_negated_pairs
+
+    make_negated_pairs(out, settings or NegatedPairsSettings())
     return checked(out, decode=False, duplicates=False)
 
 
@@ -149,7 +172,7 @@ def checked(
     report = check(folder, attribute, decode, duplicates, min_group_size, columns)
     too_small = _groups_too_small(report)
     text: list[RenderableType] = [
-        Text(f"{report.folder}: {report.name}, {report.images} images, layout {report.layout!r}"),
+        Text(f"{report.folder}: {report.name}, {report.images} {report.kind}, layout {report.layout!r}"),
         counts_table(report),
         *_findings(report),
         *_notes(report, too_small),
@@ -159,10 +182,18 @@ def checked(
         options += [] if min_group_size == 1 else ["--min-group-size", str(min_group_size)]
         named = columns.model_dump(exclude_none=True)
         options += [part for name, column in named.items() for part in (f"--{name.replace('_', '-')}", column)]
-        command = ["spurmem", "train", report.folder, *options, "--model", "resnet18", "--out", "runs/first"]
+        command = ["spurmem", "train", report.folder, *options, *_network_for(report), "--out", "runs/first"]
         text.append(Text(f"next: {shlex.join(command)}"))
     facts = {**report.facts(), "too_small": [asdict(group) for group in too_small]}
     return Answer(text, facts, exit_status=0 if report.sound else 1)
+
+
+def _network_for(report: Report) -> list[str]:
+    """The options of `train` that choose a network for these data."""
+    if report.kind == "images":
+        return ["--model", "resnet18"]
+    own = Path(report.folder) / NETWORK_FOLDER
+    return ["--model", f"hf:{own}", "--weights", "none"] if own.is_dir() else ["--model", "hf:PATH"]
 
 
 def counts_table(report: Report) -> Table:
@@ -182,6 +213,21 @@ def counts_table(report: Report) -> Table:
 
 
 def _findings(report: Report) -> list[Text]:
+    lines = _file_findings(report) if report.kind == "images" else []
+    if report.searched:
+        leaks = [" = ".join(f"{split}: {', '.join(paths)}" for split, paths in leak.items()) for leak in report.leaks]
+        lines.append(_finding(f"{report.kind} in more than one split", leaks))
+        contradictions = [f"{' = '.join(c.paths)}: {' and '.join(c.groups)}" for c in report.contradictions]
+        lines.append(_finding(f"{report.kind} with contradicting labels or attributes", contradictions))
+    if report.compared:
+        differences = [f"{d.group} in {d.split}: {d.found}, not {d.known}" for d in report.differences]
+        lines.append(_finding(f"counts that differ from the published ones of {report.name}", differences))
+    if report.split_seed is not None:
+        lines.append(Text(f"the table has no split: each group is split 70/10/20 with split seed {report.split_seed}"))
+    return lines
+
+
+def _file_findings(report: Report) -> list[Text]:
     broken = [f"{path} ({reason})" for path, reason in report.broken.items()]
     lines = [
         _finding("images missing", list(report.missing)),
@@ -189,16 +235,6 @@ def _findings(report: Report) -> list[Text]:
     ]
     if report.decoded or broken:
         lines.append(_finding("images that can't be read completely", broken))
-    if report.searched:
-        leaks = [" = ".join(f"{split}: {', '.join(paths)}" for split, paths in leak.items()) for leak in report.leaks]
-        lines.append(_finding("images in more than one split", leaks))
-        contradictions = [f"{' = '.join(c.paths)}: {' and '.join(c.groups)}" for c in report.contradictions]
-        lines.append(_finding("images with contradicting labels or attributes", contradictions))
-    if report.compared:
-        differences = [f"{d.group} in {d.split}: {d.found}, not {d.known}" for d in report.differences]
-        lines.append(_finding(f"counts that differ from the published ones of {report.name}", differences))
-    if report.split_seed is not None:
-        lines.append(Text(f"the table has no split: each group is split 70/10/20 with split seed {report.split_seed}"))
     return lines
 
 
@@ -225,8 +261,10 @@ def _notes(report: Report, too_small: list[GroupTooSmall]) -> list[Text]:
     rare = [f"{rare.kind} {rare.value!r} in {rare.split}: {rare.count}" for rare in report.rare]
     lines = [
         _note("rows that repeat exactly", [f"{path}: {n} times" for path, n in report.repeated.items()]),
-        _note("copies of an image within a split", [" = ".join(paths) for paths in report.copies]),
-        _note(NEAR, pairs) if pairs or not (report.searched and report.decoded) else Text(f"{NEAR}: none"),
+        _note(f"copies of {report.kind} within a split", [" = ".join(paths) for paths in report.copies]),
+        _note(NEAR, pairs)
+        if pairs or report.kind == "texts" or not (report.searched and report.decoded)
+        else Text(f"{NEAR}: none"),
         _note("classes and attribute values that occur once or never in a split", rare),
         _note("groups too small for a verdict", [str(group) for group in too_small]),
         _note("unusual images", [f"{path}: {what}" for path, what in report.unusual.items()]),

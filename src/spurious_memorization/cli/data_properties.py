@@ -36,9 +36,10 @@ def properties_command(
     format: TableFormat | None = None,
     columns: Annotated[Columns | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Measure simple properties of every image (brightness, border, size, ...), and find those that go with the label.
+    """Measure simple properties of every image (brightness, border, size, ...), or the words of every text, and find
+    those that go with the label.
 
-    The table of the images needs no attribute column. No network is needed.
+    The table needs no attribute column. No network is needed.
 
     Arguments:
         folder: the data folder
@@ -54,7 +55,7 @@ def properties_command(
 
     from ..atomic import write_text
     from ..datasets.folder import read_table
-    from ..datasets.properties import image_properties, property_table, without_attribute
+    from ..datasets.properties import properties_of, property_table, without_attribute
     from ..reporting.tables.property_tables import associations_table, worst_values_table
     from ..reporting.tables.table import csv_text
     from ..runs.run import Run
@@ -69,7 +70,7 @@ def properties_command(
     data = without_attribute(folder, table, named) if run is None else run.read_data(folder)
     if run is not None:
         run.predictions(run.choose_epoch(epoch), split)  # raises an error before the images are measured
-    properties = image_properties(data)
+    properties = properties_of(data)
     associations = property_associations(data, properties, permutations=permutations, seed=seed)
     tables, frames = [associations_table(associations, permutations)], {"associations": associations}
     if run is not None:
@@ -77,7 +78,7 @@ def properties_command(
         tables.append(worst_values_table(accuracies, split))
         frames["accuracies"] = accuracies.assign(split=split)
     facts: dict[str, Any] = {
-        "images": len(data),
+        "samples": len(data),
         "split_seed": data.split_seed,
         "permutations": permutations,
         "seed": seed,
@@ -103,13 +104,24 @@ def _check_out(out: Path) -> None:
     if out.suffix != ".csv":
         raise UserError(f"--out {shown(out)} is no name of a CSV file: choose one that ends in .csv")
     with suppress(UserError):
-        if not out.exists() or {"path", "y", "brightness"} <= set(header_of(out)):
+        if not out.exists() or _is_of_properties(header_of(out)):
             return
     raise UserError(f"--out {shown(out)} exists and is no table of properties: choose another file")
 
 
+def _is_of_properties(columns: tuple[str, ...]) -> bool:
+    return {"path", "y"} <= set(columns) and not {"brightness", "words"}.isdisjoint(columns)
+
+
 def _how_to_use(out: Path, folder: Path, associations: pd.DataFrame) -> str:
     found = associations["property"][associations["goes_with_label"]]
-    command = ["spurmem", "data", "check", str(folder), "--attribute", next(iter(found), "brightness")]
+    command = [
+        "spurmem",
+        "data",
+        "check",
+        str(folder),
+        "--attribute",
+        next(iter(found), associations["property"].iloc[0]),
+    ]
     table = folder / "metadata.csv"
     return f"properties {out}; in the place of {table} it gives attributes: {shlex.join(command)}"

@@ -33,7 +33,7 @@ def discover_command(
         format: print the tables as markdown or latex, or the scores by every method as csv
     """
     from ..discovery.discover import discover
-    from ..reporting.tables.discovery_tables import candidate_groups, discovery_methods
+    from ..reporting.tables.discovery_tables import candidate_groups, discovery_methods, words_table
     from ..reporting.tables.table import csv_text
 
     found = discover(data, out, settings, compare_with=compare_with, execution=execution)
@@ -41,12 +41,15 @@ def discover_command(
         "method": found.method,
         "methods": found.methods.to_dict(orient="records"),
         "groups": candidate_groups(found).rows.to_dict(orient="records"),
+        "words": [] if found.words is None else found.words.to_dict(orient="records"),
         "table": str(out),
         "notes": list(found.notes),
     }
     if format == "csv":
         return Answer([csv_text(found.scores)], facts)
     tables = [discovery_methods(found), candidate_groups(found)]
+    if found.words is not None:
+        tables.append(words_table(found.words))
     if format is not None:
         return Answer(["\n\n".join(table.formatted(format) for table in tables), *found.notes], facts)
     following = f"next: spurmem train {data} --attribute {out} --out runs/first"

@@ -13,6 +13,7 @@ from .samples import Dataset
 from .sources import Images
 from .tables import path_within
 from .text_tables import read_text_table
+from .texts import Texts
 
 TYPICAL, ATYPICAL = "typical", "atypical"
 """The values of the attribute."""
@@ -23,6 +24,11 @@ SEED_COLUMN = "seed_{}"
 """The column of a table of candidate groups with the attribute by one seed."""
 
 _IS_OF_SEED = re.compile(SEED_COLUMN.format(r"\d+"))
+
+
+def words_file(table: Path) -> Path:
+    """The file with the words that fit each group of a table, as `group_words` writes it."""
+    return table.with_name(f"{table.stem}_words.csv")
 
 
 def with_candidate_roles(data: Dataset) -> Dataset:
@@ -55,9 +61,9 @@ def groupings(data: Dataset, file: Path) -> dict[str, Dataset]:
     """
     table = read_text_table(file)
     columns = [name for name in table if _IS_OF_SEED.fullmatch(name)]
-    if not isinstance(data.source, Images) or not columns:
+    if not isinstance(data.source, Images | Texts) or not columns:
         return {}
-    root = data.source.files.root
+    root = data.source.root
     table.index = [path_within(root, path) for path in table["path"]]
     if lacking := next((path for path in data.source.paths if path not in table.index), None):
         raise UserError(f"{file} has no row for {lacking!r}: make it again by `spurmem discover`")

@@ -20,6 +20,8 @@ KNOWN_COUNTS = {"train": (71629, 66874, 22880, 1387), "val": (8535, 8276, 2874, 
 LABEL, ATTRIBUTE = "Blond_Hair", "Male"
 IMAGES = "img_align_celeba"
 ATTRIBUTES_FILE, SPLITS_FILE = "list_attr_celeba", "list_eval_partition"
+SUBPOPBENCH_FILE = "metadata_celeba.csv"
+"""The table of SubpopBench, which needs none of the lists."""
 LIST_PLACES = ("", "data", "Anno", "Eval")
 IMAGE_PLACES = tuple(f"{place}{IMAGES}/{nested}" for place in ("", "data/", "Img/") for nested in (f"{IMAGES}/", ""))
 DESCRIPTION = DatasetDescription(
@@ -57,7 +59,8 @@ def read_table(folder: Path) -> AnnotatedTable | None:
         return None
     attributes_file, splits_file = _list_file(folder, ATTRIBUTES_FILE), _list_file(folder, SPLITS_FILE)
     images = next((place for place in IMAGE_PLACES if (folder / place).is_dir()), None)
-    if ready is None and attributes_file is None and splits_file is None and images is None:
+    is_table_enough = images is None or (folder / SUBPOPBENCH_FILE).is_file()
+    if ready is None and attributes_file is None and splits_file is None and is_table_enough:
         return None
     attributes = None if attributes_file is None else _read_attributes(attributes_file)
     if ready is not None:

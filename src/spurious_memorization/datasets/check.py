@@ -1,4 +1,4 @@
-"""Check a data folder: counts, missing and broken images, and images that occur more than once."""
+"""Check a data folder: counts, missing and broken images, and images or texts that occur more than once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from .samples import SPLITS, Dataset
 from .settings import FOUND_COLUMNS, NO_ATTRIBUTE, Columns
 from .sources import Images
 from .tables import AnnotatedTable, leads_outside
+from .texts import Texts
 
 KNOWN_COUNTS = {"waterbirds": waterbirds.KNOWN_COUNTS, "celeba": celeba.KNOWN_COUNTS}
 KNOWN_ATTRIBUTES = ("a", celeba.ATTRIBUTE)
@@ -77,6 +78,7 @@ class Report:
         folder: the data folder.
         name: name of the data set.
         layout: the recognized layout ("table", "waterbirds", "celeba").
+        kind: what the samples are.
         attribute: the attribute column, or several, such as "a,b".
         classes: name of each class.
         groups: name of each group.
@@ -88,7 +90,7 @@ class Report:
         split_seed: seed of the split, if the table has no split; otherwise None.
         compared: whether the counts were compared with known counts.
         differences: the counts that differ from the known counts.
-        images: number of image files in the table.
+        images: number of image files, or of texts, in the table.
         decoded: whether every image was decoded.
         searched: whether images that occur more than once were searched for.
         missing: files that don't exist.
@@ -109,6 +111,7 @@ class Report:
     folder: str
     name: str
     layout: str
+    kind: Literal["images", "texts"]
     attribute: str
     classes: tuple[str, ...]
     groups: tuple[str, ...]
@@ -200,14 +203,18 @@ def check(
     column = attribute or (attribute_columns(table, None)[0] if own_columns(table) else NO_ATTRIBUTE)
     differences = _differences(root, data, table, column)
     source = data.source
-    assert isinstance(source, Images)
+    if isinstance(source, Texts):
+        files = _check_texts(source, data, duplicates)
+    else:
+        assert isinstance(source, Images), "a folder has images or texts"
+        files = _check_files(source.files, source.paths, data, decode, duplicates)
     paths = source.paths
-    files = _check_files(source.files, paths, data, decode, duplicates)
     names = data.groups.names
     return Report(
         folder=str(root),
         name=data.name,
         layout=data.layout,
+        kind="texts" if table.texts else "images",
         attribute=column,
         classes=data.groups.classes,
         groups=names,
@@ -263,11 +270,7 @@ class _Files(NamedTuple):
 
 
 def _check_files(files: ImageFiles, paths: Sequence[str], data: Dataset, decode: bool, duplicates: bool) -> _Files:
-    splits: dict[str, set[str]] = defaultdict(set)
-    groups: dict[str, set[int]] = defaultdict(set)
-    for path, split, group in zip(paths, data.split.tolist(), data.g.tolist(), strict=True):
-        splits[path].add(split)
-        groups[path].add(group)
+    splits, groups = _splits_and_groups(paths, data)
     sizes = {path: files.size(path) for path in splits}
     unreadable = {path: reason for path in sizes if (reason := _unreadable(files, path, sizes[path]))}
     present = {path: size for path, size in sizes.items() if size and path not in unreadable}
@@ -278,25 +281,58 @@ def _check_files(files: ImageFiles, paths: Sequence[str], data: Dataset, decode:
     leaks = _leaks(copies, splits)
     leaked = {path for leak in leaks for members in leak.values() for path in members}
     decoded = {path: fact for path, fact in facts.items() if fact.mode is not None}
-    names = data.groups.names
-    contradictions = tuple(
-        Contradiction(paths=tuple(members), groups=tuple(names[g] for g in sorted(found)))
-        for members in copies
-        if len(found := set[int]().union(*(groups[path] for path in members))) > 1
-    )
-    wrong = leaked.union(*(contradiction.paths for contradiction in contradictions))
+    contradictions = _contradictions(copies, groups, data)
     return _Files(
         missing=tuple(path for path, size in sizes.items() if size is None),
         broken=unreadable | {path: fact.broken for path, fact in facts.items() if fact.broken is not None},
         leaks=leaks,
         contradictions=contradictions,
-        copies=tuple(tuple(members) for members in copies if len(members) > 1 and wrong.isdisjoint(members)),
+        copies=_mere_copies(copies, leaked, contradictions),
         near_duplicates=_near_duplicates(decoded, splits, leaked),
         modes=_most_common(str(fact.mode) for fact in decoded.values()),
         sizes=_most_common(_shown(fact.size) for fact in decoded.values()),
         unusual=_unusual(decoded),
         rotated=tuple(path for path, fact in decoded.items() if fact.is_rotated),
     )
+
+
+def _check_texts(source: Texts, data: Dataset, duplicates: bool) -> _Files:
+    splits, groups = _splits_and_groups(source.paths, data)
+    same: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    parts = [part for part in (source.texts, source.pairs) if part is not None]
+    for path, text in dict(zip(source.paths, zip(*parts, strict=True), strict=True)).items():
+        same[text].append(path)
+    copies = list(same.values()) if duplicates else []
+    leaks = _leaks(copies, splits)
+    contradictions = _contradictions(copies, groups, data)
+    leaked = {path for leak in leaks for members in leak.values() for path in members}
+    return _Files((), {}, leaks, contradictions, _mere_copies(copies, leaked, contradictions), (), {}, {}, {}, ())
+
+
+def _splits_and_groups(paths: Sequence[str], data: Dataset) -> tuple[dict[str, set[str]], dict[str, set[int]]]:
+    splits: dict[str, set[str]] = defaultdict(set)
+    groups: dict[str, set[int]] = defaultdict(set)
+    for path, split, group in zip(paths, data.split.tolist(), data.g.tolist(), strict=True):
+        splits[path].add(split)
+        groups[path].add(group)
+    return splits, groups
+
+
+def _contradictions(copies: list[list[str]], groups: dict[str, set[int]], data: Dataset) -> tuple[Contradiction, ...]:
+    names = data.groups.names
+    return tuple(
+        Contradiction(paths=tuple(members), groups=tuple(names[g] for g in sorted(found)))
+        for members in copies
+        if len(found := set[int]().union(*(groups[path] for path in members))) > 1
+    )
+
+
+def _mere_copies(
+    copies: list[list[str]], leaked: set[str], contradictions: tuple[Contradiction, ...]
+) -> tuple[tuple[str, ...], ...]:
+    """The copies within one split and group."""
+    wrong = leaked.union(*(contradiction.paths for contradiction in contradictions))
+    return tuple(tuple(members) for members in copies if len(members) > 1 and wrong.isdisjoint(members))
 
 
 def _unreadable(files: ImageFiles, path: str, size: int | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,16 @@ from ..console import log_once
 from ..errors import UserError
 from ..input_files import shown
 from ..settings import MAX_IMAGE_SIZE
-from . import celeba, hugging_face, image_folder, waterbirds, web_dataset
+from . import (
+    celeba,
+    chest_xrays,
+    hugging_face,
+    image_folder,
+    isic,
+    subpopbench,
+    waterbirds,
+    web_dataset,
+)
 from .attributes import Attribute, ValueNoun, column_names, combined, merged
 from .candidate_groups import GROUP_NAME, with_candidate_roles
 from .groups import Groups
@@ -31,9 +40,13 @@ from .tables import (
     split_names,
     with_columns,
 )
-from .text_tables import read_text_table
+from .text_tables import header_of, read_text_table
+from .texts import Texts
 from .transforms import ImageTransform, check_crop
 from .value_names import check_filled, encode
+
+if TYPE_CHECKING:
+    import datasets
 
 SPLIT_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 RESERVED_COLUMNS = ("path", "y", "split")
@@ -50,12 +63,16 @@ def read_data(
     image_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
+    text_column: str | None = None,
+    text_pair_column: str | None = None,
+    max_tokens: int | None = None,
 ) -> Dataset:
-    """Read a folder of images with labels and spurious attributes.
+    """Read a folder of images or texts with labels and spurious attributes.
 
     These layouts are recognized, and a line says which one was:
 
     - `metadata.csv` (or `.parquet`) with the columns `path`, `y`, an attribute column and optionally `split`;
+    - the same with the column `text`, or `text` and `text_pair`, instead of `path`: a data set of texts;
     - a folder per class, as for torchvision's `ImageFolder`;
     - data sets of Hugging Face's `datasets`: saved by `save_to_disk`, as Parquet files, or on the hub;
     - shards of WebDataset;
@@ -78,9 +95,12 @@ def read_data(
         image_column: column of the image or of its path; by default it is found.
         label_column: column of the label; by default it is found.
         split_column: column of the split; by default it is found.
+        text_column: column of the text; by default `text`, if there is no column `path`.
+        text_pair_column: column of the second text of a pair; by default `text_pair`.
+        max_tokens: tokens of a text, at most; by default 128. What is longer is cut.
 
     Returns:
-        The data set. Its images are opened when they are needed.
+        The data set. Its images are opened when they are needed. Its texts are tokenized by a network's tokenizer.
 
     Raises:
         UserError: the layout is unknown, a column is missing, a split is unknown, a path leads outside the folder,
@@ -94,10 +114,59 @@ def read_data(
         ```
     """
     root = Path(folder)
-    columns = Columns(image_column=image_column, label_column=label_column, split_column=split_column)
+    columns = Columns(
+        image_column=image_column,
+        label_column=label_column,
+        split_column=split_column,
+        text_column=text_column,
+        text_pair_column=text_pair_column,
+    )
     return assemble(
         root,
         read_table(root, columns),
+        columns=columns,
+        attribute=attribute,
+        image_size=image_size,
+        minority=minority,
+        split_seed=split_seed,
+        min_group_size=min_group_size,
+        max_tokens=max_tokens,
+    )
+
+
+def from_hugging_face(
+    rows: datasets.Dataset | datasets.DatasetDict,
+    *,
+    attribute: str | None = None,
+    image_size: int | None = None,
+    minority: tuple[str, ...] = (),
+    split_seed: int = 0,
+    min_group_size: int = 1,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+) -> Dataset:
+    """A data set of Hugging Face's `datasets` that you have in Python.
+
+    For a run, save it by `save_to_disk`: then `train` and every other command reads its folder.
+
+    Arguments:
+        rows: the rows, or the rows of each split. Images are opened when they are needed.
+        attribute: attribute column, as for `read_data`; so are the others.
+
+    Raises:
+        UserError: it is no such data set; otherwise as for `read_data`.
+
+    Example:
+        ```python
+        data = sm.from_hugging_face(datasets.load_from_disk("birds"), attribute="place")
+        ```
+    """
+    columns = Columns(image_column=image_column, label_column=label_column, split_column=split_column)
+    root, table = hugging_face.read_live(rows, columns)
+    return assemble(
+        root,
+        table,
         columns=columns,
         attribute=attribute,
         image_size=image_size,
@@ -122,6 +191,7 @@ def assemble(
     split_seed: int,
     min_group_size: int = 1,
     columns: Columns = FOUND_COLUMNS,
+    max_tokens: int | None = None,
 ) -> Dataset:
     """Build the data set from a table that was read from `root`. Arguments and errors are those of `read_data`."""
     description, is_discovered = table.description, _is_other_table(table, attribute)
@@ -145,7 +215,6 @@ def assemble(
     noun: ValueNoun = "combinations" if every.is_combined else "values"
     kept, too_small = merged(every, split == "train", min_group_size, noun)
     groups = Groups(classes, kept.values, description.group_name if chosen else "{label}")
-    transform, given = _transform(description, image_size)
     name = description.name or root.resolve().name
     data = Dataset(
         name=name,
@@ -153,7 +222,9 @@ def assemble(
         y=y,
         a=kept.codes,
         split=split,
-        source=Images(table.files or Folder(root), paths, transform, given),
+        source=_texts(root, table, paths, max_tokens, image_size)
+        if table.texts
+        else _images(root, table, paths, image_size, max_tokens),
         layout=table.layout,
         columns=columns,
         split_seed=seed,
@@ -178,9 +249,11 @@ def read_attributes(data: Dataset, wanted: str) -> tuple[Attribute, ...]:
         UserError: the data set comes from no table, a column does not exist or has an empty cell, or the table has
             changed since.
     """
-    if not isinstance(data.source, Images):
+    if not isinstance(data.source, Images | Texts):
         raise UserError("a data set of tensors has no table: give the values of each attribute, {name: values}")
-    root = data.source.files.root
+    root = data.source.root
+    if not is_there(root):
+        raise UserError(f"{root} is no folder with a table: give the values of each attribute, {{name: values}}")
     table = read_table(root, data.columns)
     if tuple(path_within(root, path) for path in table.frame["path"]) != data.source.paths:
         raise UserError(f"the table of {root} has changed since the data were read: read them again")
@@ -198,8 +271,8 @@ def read_table(folder: Path, columns: Columns = FOUND_COLUMNS) -> AnnotatedTable
     table = _table(folder, columns)
     if table is None:
         raise UserError(
-            f"{folder} is not in a known layout: it needs metadata.csv with the columns path, y, a and optionally "
-            "split, a folder of images for each class, or the files of a known data set or library"
+            f"{folder} is not in a known layout: it needs metadata.csv with the columns path (or text), y, a and "
+            "optionally split, a folder of images for each class, or the files of a known data set or library"
         )
     if table.frame.empty:
         raise UserError(f"{folder}: the table has no rows")
@@ -219,9 +292,12 @@ def full_path(folder: Path) -> Path:
 def _table(folder: Path, columns: Columns) -> AnnotatedTable | None:
     if hugging_face.is_on_hub(folder):
         return hugging_face.read_hub(folder, columns)
-    if known := waterbirds.read_table(folder) or celeba.read_table(folder):
-        return with_columns(known, columns)
-    if own_table_file(folder) is not None:
+    own = own_table_file(folder)
+    is_own = own is not None and (own.suffix == ".parquet" or "path" in header_of(own))
+    for published in (waterbirds, celeba) if is_own else (waterbirds, celeba, subpopbench, chest_xrays, isic):
+        if known := published.read_table(folder):
+            return with_columns(known, columns)
+    if own is not None:
         return image_folder.read_with_table(folder, columns) or read_own_table(folder, columns)
     return (
         hugging_face.read_table(folder, columns)
@@ -254,7 +330,7 @@ def stratified_split(g: NDArray[np.int64], seed: int) -> NDArray[np.str_]:
 
 def own_columns(table: AnnotatedTable) -> list[str]:
     """The columns of a table that may hold attributes."""
-    return [str(name) for name in table.frame.columns if name not in RESERVED_COLUMNS]
+    return [str(name) for name in table.frame.columns if name not in (*RESERVED_COLUMNS, *table.texts)]
 
 
 def attribute_columns(table: AnnotatedTable, wanted: str | None) -> tuple[str, ...]:
@@ -326,6 +402,23 @@ def _chosen_attribute(root: Path, table: AnnotatedTable, wanted: str | None) -> 
 def _attribute(table: AnnotatedTable, column: str) -> Attribute:
     codes, values = encode(table.frame[column], table.description.attributes.get(column))
     return Attribute(column, values, codes)
+
+
+def _images(
+    root: Path, table: AnnotatedTable, paths: tuple[str, ...], image_size: int | None, max_tokens: int | None
+) -> Images:
+    if max_tokens is not None:
+        raise UserError(f"{root} holds images, which have no tokens: leave max_tokens (--max-tokens) out")
+    return Images(table.files or Folder(root), paths, *_transform(table.description, image_size))
+
+
+def _texts(
+    root: Path, table: AnnotatedTable, paths: tuple[str, ...], max_tokens: int | None, image_size: int | None
+) -> Texts:
+    if image_size is not None:
+        raise UserError(f"{root} holds texts, which have no image size: leave image_size (--image-size) out")
+    texts, *pairs = (tuple(table.frame[column]) for column in table.texts)
+    return Texts(root, paths, texts, pairs[0] if pairs else None, max_tokens)
 
 
 def _transform(

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 
 from ..console import log_once
 from ..errors import UserError, first_line
+from ..extras import imported
 from ..input_files import shown
-from .image_files import Stream, file_version
+from .image_files import Folder, Stream, file_version
 from .settings import FOUND_COLUMNS, Columns
 from .tables import AnnotatedTable, description_of, read_description, split_of_name
 from .text_tables import cell_text
@@ -30,7 +31,6 @@ SAVED = ("dataset_dict.json", "state.json")
 """Files that `save_to_disk` writes: one for a `DatasetDict`, one for a `Dataset`."""
 LABELS = ("label", "labels", "y")
 """Names of the label, if several columns have classes."""
-INSTALL = "pip install 'spurious-memorization[datasets]'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +59,9 @@ class Rows:
             return io.BytesIO(stored["bytes"])
         if stored["path"] is None:
             raise UserError("the row has no image")
-        file = Path(stored["path"])
-        if self.is_within and not (self.root / file).resolve().is_relative_to(self.root.resolve()):
+        if self.is_within and not (self.root / stored["path"]).resolve().is_relative_to(self.root.resolve()):
             raise UserError("its file is outside the data folder: save the data set with its images")
-        return (self.root / file).open("rb")
+        return Folder(self.root).open(stored["path"])
 
     def size(self, name: str) -> int | None:
         split, row = _split_and_row(name)
@@ -153,16 +152,32 @@ def read_hub(name: Path, columns: Columns = FOUND_COLUMNS) -> AnnotatedTable:
     return table_of(name, found, columns, is_within=False)
 
 
+def read_live(
+    rows: datasets.Dataset | datasets.DatasetDict, columns: Columns = FOUND_COLUMNS
+) -> tuple[Path, AnnotatedTable]:
+    """The name and the table of a data set that is already loaded.
+
+    Raises:
+        UserError: it is no `Dataset` or `DatasetDict`; otherwise as for `read_table`.
+    """
+    library = _library()
+    if not isinstance(rows, library.Dataset | library.DatasetDict):
+        raise UserError(f"a {type(rows).__name__} is no Dataset or DatasetDict of datasets: load one without streaming")
+    first = next(iter(rows.values())) if isinstance(rows, Mapping) else rows
+    name = Path(first.info.dataset_name or "dataset")
+    return name, table_of(name, rows, columns, is_within=False)
+
+
 def table_of(
     root: Path, found: datasets.Dataset | datasets.DatasetDict, columns: Columns, *, is_within: bool
 ) -> AnnotatedTable:
     """The table of a loaded data set. A line says what was decided about its columns and splits.
 
     Arguments:
-        root: where the data set is, with its optional dataset.yaml.
+        root: where the data set is, or its name.
         found: the rows, or the rows of each split.
         columns: those that a user has named.
-        is_within: whether image files that the rows name must be below `root`.
+        is_within: whether `root` is a folder: it may have a dataset.yaml, and images that are files must be within it.
 
     Raises:
         UserError: there is no column of images or labels, or there are several and none is named.
@@ -188,27 +203,18 @@ def table_of(
     return AnnotatedTable(
         LAYOUT,
         frame,
-        read_description(root, default),
+        read_description(root, default) if is_within else default,
         Rows(root, {part: _undecoded(rows, image) for part, rows in splits.items()}, image, is_within),
         of_classes[0] if len(of_classes) == 1 and "a" not in others else None,
     )
 
 
-def imported() -> Any:
-    """The package `datasets`.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(f"this needs Hugging Face's datasets: {INSTALL}") from error
-    return datasets
+def _library() -> Any:
+    return imported("datasets", "datasets")
 
 
 def _called(place: Path, load: Callable[[Any], datasets.Dataset | datasets.DatasetDict]) -> Any:
-    library = imported()
+    library = _library()
     library.disable_progress_bars()
     try:
         return load(library)
@@ -277,7 +283,7 @@ def _label(root: Path, features: Mapping[str, Any], columns: Columns) -> str:
 
 def _is_image(feature: Any) -> bool:
     """Whether a feature holds images: it says so, or it holds bytes, alone or beside a path."""
-    library = imported()
+    library = _library()
     if isinstance(feature, library.Image):
         return True
     stored = feature["bytes"] if isinstance(feature, dict) and feature.keys() <= {"bytes", "path"} else feature
@@ -286,7 +292,7 @@ def _is_image(feature: Any) -> bool:
 
 def _is_single(feature: Any) -> bool:
     """Whether a feature holds a name, a number or a truth value."""
-    library = imported()
+    library = _library()
     kinds = ("string", "large_string", "bool", "int", "uint", "float")
     return isinstance(feature, library.ClassLabel) or (
         isinstance(feature, library.Value) and feature.dtype.rstrip("0123456789") in kinds
@@ -294,7 +300,7 @@ def _is_single(feature: Any) -> bool:
 
 
 def _class_names(feature: Any) -> tuple[str, ...]:
-    return tuple(feature.names) if isinstance(feature, imported().ClassLabel) else ()
+    return tuple(feature.names) if isinstance(feature, _library().ClassLabel) else ()
 
 
 def _cells(root: Path, split: str, rows: datasets.Dataset, source: Mapping[str, str]) -> pd.DataFrame:
@@ -319,7 +325,7 @@ def _undecoded(rows: datasets.Dataset, image: str) -> datasets.Dataset:
     images = rows.with_format(None).select_columns([image])
     if images._indices is not None:
         images = images.flatten_indices()
-    return images.cast_column(image, imported().Image(decode=False))
+    return images.cast_column(image, _library().Image(decode=False))
 
 
 def _say(

@@ -43,8 +43,8 @@ def read_table(folder: Path) -> AnnotatedTable | None:
     Returns:
         The table. None if no two folders hold images.
     """
-    splits = _splits(folder)
-    found = {prefix: _images(folder / prefix) for prefix in splits or ("",)}
+    splits = _images_of_splits(folder)
+    found = splits or {"": class_images(folder)}
     classes = list(dict.fromkeys(name for images in found.values() for name, _ in images))
     if len(classes) < 2:
         return None
@@ -55,8 +55,8 @@ def read_table(folder: Path) -> AnnotatedTable | None:
     for level, column in enumerate(levels):
         frame["a" if len(levels) == 1 else f"folder_{level + 1}"] = column
     if splits:
-        frame["split"] = [splits[prefix] for prefix, _, _ in rows]
-    log_once(f"{shown(folder)}: {_decision(splits, classes, levels)}")
+        frame["split"] = [split_of_name(prefix) for prefix, _, _ in rows]
+    log_once(f"{shown(folder)}: {_decision(list(splits), classes, levels)}")
     default = description_of(shown(folder), {"classes": tuple(classes)})
     return AnnotatedTable(LAYOUT, frame, read_description(folder, default))
 
@@ -95,25 +95,25 @@ def read_with_table(folder: Path, columns: Columns) -> AnnotatedTable | None:
     return table
 
 
-def _splits(folder: Path) -> dict[str, str]:
-    """{folder: its split}; empty if the first folders are no splits."""
+def _images_of_splits(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    """{folder of a split: class and path of its images}; empty if the first folders are no splits."""
     below = sorted(place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
-    means = {name: split for name in below if (split := split_of_name(name))}
-    if len(means) < len(below) or "train" not in means.values():
+    splits = [split_of_name(name) for name in below]
+    if not below or None in splits or "train" not in splits:
         return {}
-    classes = {name: {one for one, _ in _images(folder / name)} for name in below}
-    of_train = set[str]().union(*(classes[name] for name in below if means[name] == "train"))
-    direct = any(file.is_file() and _is_image(file) for name in below for file in (folder / name).iterdir())
-    if direct or len(of_train) < 2 or not all(classes.values()) or set[str]().union(*classes.values()) - of_train:
+    if any(_is_image(file) for name in below for file in (folder / name).iterdir()):
         return {}
-    return {name: means[name] for name in sorted(below, key=lambda name: SPLITS.index(means[name]))}
+    found = {name: class_images(folder / name) for split in SPLITS for name in below if split_of_name(name) == split}
+    of_train = {label for name, images in found.items() if split_of_name(name) == "train" for label, _ in images}
+    is_known = all(images and {label for label, _ in images} <= of_train for images in found.values())
+    return found if is_known and len(of_train) > 1 else {}
 
 
 def _is_image(file: Path) -> bool:
     return file.suffix.lower() in IMG_EXTENSIONS
 
 
-def _images(folder: Path) -> list[tuple[str, str]]:
+def class_images(folder: Path) -> list[tuple[str, str]]:
     """Class and path, relative to `folder`, of each image, as `ImageFolder` lists them."""
     try:
         found = ImageFolder(str(folder), allow_empty=True)
@@ -139,7 +139,7 @@ def _is_shared(values: Sequence[str], classes: Sequence[str]) -> bool:
     return any(len(found) > 1 for found in classes_of.values())
 
 
-def _decision(splits: dict[str, str], classes: Sequence[str], levels: Sequence[Sequence[str]]) -> str:
+def _decision(splits: Sequence[str], classes: Sequence[str], levels: Sequence[Sequence[str]]) -> str:
     first = f"the folders {', '.join(splits)} are splits, and those below" if splits else "the folders"
     label = f"{first} are the {len(classes)} classes"
     if not levels:

@@ -1,4 +1,4 @@
-"""Properties of all images of a data set, and the data sets that need no attribute."""
+"""Properties of all images or texts of a data set, and the data sets that need no attribute."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from .samples import Dataset, checked_dataset
 from .settings import FOUND_COLUMNS, NO_ATTRIBUTE, Columns
 from .sources import Images
 from .tables import AnnotatedTable
+from .texts import Texts
+from .word_properties import word_properties
 
 
 def image_properties(data: Dataset | str | Path) -> pd.DataFrame:
@@ -44,13 +46,46 @@ def image_properties(data: Dataset | str | Path) -> pd.DataFrame:
     """
     source = labeled_data(data).source
     if not isinstance(source, Images):
-        raise UserError("the data are tensors: properties are those of image files, so give a folder of images")
+        raise UserError("the data are tensors or texts: give a folder of images, or see text_properties")
 
     def measure(index: int) -> dict[str, Property]:
         return _measured(source, index)
 
     rows = in_threads(range(len(source.paths)), measure, "measuring")
     return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="sample"))
+
+
+def text_properties(data: Dataset | str | Path) -> pd.DataFrame:
+    """The words of every text, and their number. No network is needed.
+
+    A word is a run of letters, digits and apostrophes, in lower case. Only words that are in at least 1 % of the
+    training texts and not in all of them count; of these, the 500 words that are in most of them.
+
+    Arguments:
+        data: a data set of texts, or its folder. The table of a folder needs no attribute column here.
+
+    Returns:
+        One row per sample, with its index in the data set as index: words (their number), and for each word whether the
+        text has it, such as word_never. Of a second text: pair_words, pair_word_never.
+
+    Raises:
+        UserError: the data are not texts.
+
+    Example:
+        ```python
+        properties = sm.text_properties("my_texts/")
+        sm.property_associations("my_texts/", properties)
+        ```
+    """
+    data = labeled_data(data)
+    if not isinstance(data.source, Texts):
+        raise UserError("the data are no texts: the properties of images are found by image_properties")
+    return word_properties(data.source, data.train.index)
+
+
+def properties_of(data: Dataset) -> pd.DataFrame:
+    """The properties of images, or of texts. Raises the errors of `image_properties`."""
+    return text_properties(data) if isinstance(data.source, Texts) else image_properties(data)
 
 
 def labeled_data(data: Dataset | str | Path) -> Dataset:
@@ -83,20 +118,22 @@ def property_table(data: Dataset, properties: pd.DataFrame, table: AnnotatedTabl
 
     Arguments:
         data: the data set.
-        properties: as `image_properties` returns them.
+        properties: as `image_properties` or `text_properties` returns them.
         table: the data set's own table, whose attribute columns are kept.
 
     Returns:
-        One row per sample: path, y (name of the class), the attribute columns of `table` that are no properties,
-        split, and each property: low, mid or high for numbers, cut at the thirds of the training split; otherwise its
-        value.
+        One row per sample: path, the texts if there are any, y (name of the class), the attribute columns of `table`
+        that are no properties, split, and each property: low, mid or high for numbers, cut at the thirds of the
+        training split; otherwise its value.
     """
-    assert isinstance(data.source, Images), "tensors have no paths"
+    assert isinstance(data.source, Images | Texts), "tensors have no paths"
+    texts = {} if table is None else {name: table.frame[name].to_numpy() for name in table.texts}
     own = {} if table is None else {name: table.frame[name].to_numpy() for name in own_columns(table)}
     values = property_values(data, properties)
     return pd.DataFrame(
         {
             "path": data.source.paths,
+            **texts,
             "y": np.array(data.groups.classes, object)[data.y],
             **{name: column for name, column in own.items() if name not in values},
             "split": data.split,

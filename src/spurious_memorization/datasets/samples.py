@@ -16,6 +16,7 @@ from .groups import Groups, group_counts, lift, majority_groups, minority_groups
 from .loading import load_augmented_batches, load_batch, load_batches
 from .settings import FOUND_COLUMNS, Columns
 from .sources import Batch, Images, Source
+from .texts import Texts, Tokenization
 from .transforms import ImageTransform
 
 SPLITS = ("train", "val", "test")
@@ -139,15 +140,27 @@ class Dataset:
 
     @property
     def image_size(self) -> int | None:
-        """Side of the square input in pixels. None for tensors, and if no transform is chosen yet."""
-        transform = self.source.transform if isinstance(self.source, Images) else None
-        return transform.image_size if transform is not None else None
+        """Side of the square input in pixels. None for texts and tensors, and if no transform is chosen yet."""
+        return self.transform.image_size if isinstance(self.transform, ImageTransform) else None
 
-    def with_transform(self, transform: ImageTransform) -> Dataset:
+    @property
+    def transform(self) -> ImageTransform | Tokenization | None:
+        """From image or text to input. None for tensors, and if none is chosen yet."""
+        match self.source:
+            case Images(transform=transform):
+                return transform
+            case Texts(tokenization=tokenization):
+                return tokenization
+        return None
+
+    def with_transform(self, transform: ImageTransform | Tokenization) -> Dataset:
         """The same samples with another transform. A data set of tensors is returned unchanged."""
-        if not isinstance(self.source, Images):
-            return self
-        return replace(self, source=replace(self.source, transform=transform, given=None))
+        match self.source, transform:
+            case Images() as images, ImageTransform():
+                return replace(self, source=replace(images, transform=transform, given=None))
+            case Texts() as texts, Tokenization():
+                return replace(self, source=replace(texts, tokenization=transform))
+        return self
 
     def with_minority(self, names: tuple[str, ...] | list[str]) -> Dataset:
         """The same samples with these groups as minority.
@@ -181,7 +194,7 @@ class Dataset:
         return half
 
     def fingerprint(self) -> str:
-        """SHA-256 of labels, attributes, splits, names and inputs. For images: paths and file sizes."""
+        """SHA-256 of labels, attributes, splits, names and inputs: the paths and sizes of image files, or the texts."""
         digest = hashlib.sha256(repr((self.groups.classes, self.groups.attributes)).encode())
         digest.update(np.ascontiguousarray(np.stack([self.y, self.a])).tobytes())
         digest.update("\0".join(self.split.tolist()).encode())

@@ -12,6 +12,9 @@ from ..settings import MAX_COUNT, MAX_IMAGE_SIZE, MAX_SEED, Settings
 NO_ATTRIBUTE = "none"
 """The value of `attribute` with which groups are the classes, whatever columns a table has."""
 
+NETWORK_FOLDER = "network"
+"""Where generated texts have the configuration and the tokenizer of a small network."""
+
 COLORS = {
     "red": (230, 60, 50),
     "green": (70, 190, 80),
@@ -31,11 +34,21 @@ class Columns(Settings):
     image_column: str | None = Field(None, description="column of the image or its path; by default found")
     label_column: str | None = Field(None, description="column of the label; by default found")
     split_column: str | None = Field(None, description="column of the split; by default found")
+    text_column: str | None = Field(None, description="column of the text; by default 'text', if there is no 'path'")
+    text_pair_column: str | None = Field(
+        None, description="column of the second text of a pair; by default 'text_pair'"
+    )
 
     @property
     def of_table(self) -> dict[str, str]:
         """{column of `AnnotatedTable.frame`: the column that was named for it}."""
-        named = {"path": self.image_column, "y": self.label_column, "split": self.split_column}
+        named = {
+            "path": self.image_column,
+            "y": self.label_column,
+            "split": self.split_column,
+            "text": self.text_column,
+            "text_pair": self.text_pair_column,
+        }
         return {column: name for column, name in named.items() if name is not None}
 
 
@@ -61,6 +74,9 @@ class DataSettings(Columns):
         (), description="names of the minority groups; by default those with a lift below 0.5"
     )
     image_size: int | None = Field(None, ge=1, le=MAX_IMAGE_SIZE, description="side of the square input, in pixels")
+    max_tokens: int | None = Field(
+        None, ge=4, le=MAX_COUNT, description="tokens of a text, at most; the rest is cut; by default 128"
+    )
     split_seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the split, if the table has no split")
 
 
@@ -104,6 +120,18 @@ class ColoredDigitsSettings(Settings):
         if self.val_share + self.test_share >= 1:
             raise ValueError("val_share and test_share must leave some images for training")
         return self
+
+
+class NegatedPairsSettings(Settings):
+    """Number and shares of the generated pairs of sentences."""
+
+    train: int = Field(2400, ge=20, le=100_000, description="training pairs")
+    val: int = Field(600, ge=4, le=100_000, description="validation pairs")
+    test: int = Field(1200, ge=4, le=100_000, description="test pairs")
+    correlation: float = Field(
+        0.95, ge=0, le=1, description="share of each label's training pairs whose negation matches the label"
+    )
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of everything random")
 
 
 class CubPlacesSettings(Settings):

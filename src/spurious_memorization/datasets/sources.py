@@ -1,4 +1,4 @@
-"""Sources of inputs: image files, which are decoded when they are needed, or tensors in memory."""
+"""Sources of inputs: image files, which are decoded when they are needed, texts, or tensors in memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..errors import UserError
 from .cache import ImageCache, image_cache
 from .image_files import ImageFiles
 from .images import opened_image, to_rgb
+from .texts import Texts
 from .transforms import ImageTransform, Pixels, augmented
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -83,8 +85,8 @@ class Tensors:
 
 
 def sample_name(index: int, source: Source | None = None) -> str:
-    """How a message names a sample: "sample 3", and for images also the file."""
-    return f"sample {index} ({source.paths[index]})" if isinstance(source, Images) else f"sample {index}"
+    """How a message names a sample: "sample 3", and for images also the file, for texts the row."""
+    return f"sample {index} ({source.paths[index]})" if isinstance(source, Images | Texts) else f"sample {index}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,11 @@ class Images:
     paths: tuple[str, ...]
     transform: ImageTransform | None
     given: Mapping[str, Any] | None = None
+
+    @property
+    def root(self) -> Path:
+        """Where the data are."""
+        return self.files.root
 
     def open(self, index: int) -> Image.Image:
         """The decoded image, in RGB.

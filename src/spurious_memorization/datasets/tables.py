@@ -137,10 +137,12 @@ class AnnotatedTable:
     Arguments:
         layout: name of the layout ("table", "waterbirds", "celeba", ...).
         frame: one row per sample, with the columns `path` (name of the image file in `files`), `y`, any number of
-            attribute columns, and optionally `split` (names or codes, as for `split_names`).
+            attribute columns, and optionally `split` (names or codes, as for `split_names`). For texts, `path` is any
+            name of the sample.
         description: names, transform and minority groups.
         files: the image files; by default those of the data folder.
         default_attribute: the attribute column to use if none is chosen; by default "a", or the only one.
+        texts: the columns of the text, or of the two texts, of each sample; empty for images.
     """
 
     layout: str
@@ -148,6 +150,7 @@ class AnnotatedTable:
     description: DatasetDescription
     files: ImageFiles | None = None
     default_attribute: str | None = None
+    texts: tuple[str, ...] = ()
 
 
 def own_table_file(folder: Path) -> Path | None:
@@ -156,7 +159,7 @@ def own_table_file(folder: Path) -> Path | None:
 
 
 def read_own_table(folder: Path, columns: Columns = FOUND_COLUMNS) -> AnnotatedTable | None:
-    """Read `metadata.csv` or `metadata.parquet` with the columns path, y, an attribute and optionally split.
+    """Read `metadata.csv` or `metadata.parquet` with the columns path (or text), y, an attribute and optionally split.
 
     Returns:
         The table. None if the folder has no such file.
@@ -168,14 +171,28 @@ def read_own_table(folder: Path, columns: Columns = FOUND_COLUMNS) -> AnnotatedT
     if file is None:
         return None
     table = with_columns(AnnotatedTable("table", read_text_table(file), read_description(folder)), columns)
+    if "text" in table.frame and ("path" not in table.frame or columns.text_column is not None):
+        table = of_texts(table)
     frame = table.frame
     for column in ("path", "y"):
         if column not in frame:
             raise UserError(
                 f"{file} has no column {column!r} (it has {', '.join(map(str, frame.columns))}): "
-                "it needs path, y, an attribute column such as a, and optionally split"
+                "it needs path (or text), y, an attribute column such as a, and optionally split"
             )
     return table
+
+
+def of_texts(table: AnnotatedTable) -> AnnotatedTable:
+    """The table as one of texts: those in the column `text`, and in `text_pair` if there is one.
+
+    Samples without a name in a column `path` get the number of their row, from 0.
+    """
+    frame = table.frame
+    texts = tuple(name for name in ("text", "text_pair") if name in frame)
+    if "path" not in frame:
+        frame = frame.assign(path=[str(row) for row in range(len(frame))])
+    return replace(table, frame=frame, texts=texts)
 
 
 def with_columns(table: AnnotatedTable, columns: Columns) -> AnnotatedTable:

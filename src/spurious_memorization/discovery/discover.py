@@ -18,6 +18,7 @@ from ..datasets.folder import read_data, read_with_settings
 from ..datasets.samples import Dataset, Samples
 from ..datasets.settings import NO_ATTRIBUTE
 from ..datasets.sources import Images
+from ..datasets.texts import Texts
 from ..errors import UserError
 from ..networks.build import with_own_transform
 from ..runs.records import check_same_settings
@@ -34,6 +35,7 @@ from .candidates import auroc, consensus, is_atypical, stability
 from .clusters import error_mixture_scores, small_cluster_scores
 from .eiil import environment_scores
 from .settings import METHODS, DiscoverSettings
+from .telling_words import telling_words
 from .xrm import twin_answers, unlike_by_twins
 
 Floats = NDArray[np.float64]
@@ -52,6 +54,8 @@ class Discovery:
         scores: one row per sample: sample (index in the data set), path, y, split, and the mean score by each method.
         methods: one row per method: the columns of `stability`, and auroc if the true attribute was given.
         method: whose groups the table has.
+        words: of texts, those that tell atypical from typical samples: as `telling_words` returns them. Of images,
+            None.
         notes: sentences that a reader must know.
     """
 
@@ -59,6 +63,7 @@ class Discovery:
     scores: pd.DataFrame
     methods: pd.DataFrame
     method: str
+    words: pd.DataFrame | None
     notes: tuple[str, ...]
 
 
@@ -123,6 +128,7 @@ def discover(
         scores=_named(data).assign(**{method: np.mean(scores[method], axis=0) for method in METHODS}),
         methods=methods,
         method=settings.method,
+        words=telling_words(data, table["attribute"].to_numpy(str)) if isinstance(data.source, Texts) else None,
         notes=_notes(table),
     )
 
@@ -147,7 +153,7 @@ def _values(atypical: NDArray[np.bool_]) -> NDArray[np.str_]:
 def _named(data: Dataset) -> pd.DataFrame:
     """One row per sample: sample, path, y (name), split."""
     source = data.source
-    paths = [str(path) for path in source.paths] if isinstance(source, Images) else [None] * len(data)
+    paths = [str(path) for path in source.paths] if isinstance(source, Images | Texts) else [None] * len(data)
     labels = [data.groups.classes[label] for label in data.y]
     return pd.DataFrame({"sample": np.arange(len(data)), "path": paths, "y": labels, "split": data.split})
 

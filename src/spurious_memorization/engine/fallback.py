@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ..console import log
 from ..datasets.samples import Samples
@@ -41,8 +41,6 @@ def prefix_or_plain(
         UserError: the device is not available, or its memory is full.
     """
     try:
-        if not isinstance(example, Tensor):
-            raise NotExportable("its input is no single tensor")
         return FallbackEngine(prefix_engine(model, example, loss=loss, precision=precision, execution=execution))
     except UserError:
         raise

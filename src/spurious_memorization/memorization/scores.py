@@ -19,6 +19,7 @@ from ..console import log
 from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..datasets.sources import Images
+from ..datasets.texts import Texts
 from ..errors import UserError
 from ..locks import locked
 from ..networks.build import with_own_transform
@@ -255,7 +256,7 @@ def _begin(result: MemorizationScores, record: MemorizationRecord, data: Dataset
         pd.DataFrame(
             {
                 "sample": train.index,
-                "path": [source.paths[i] if isinstance(source, Images) else None for i in train.index],
+                "path": [source.paths[i] if isinstance(source, Images | Texts) else None for i in train.index],
                 "label": [data.groups.classes[y] for y in train.y],
                 "group": train.g,
                 "group_name": [data.groups.names[g] for g in train.g],

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..console import log
 from ..datasets.samples import Dataset
 from ..datasets.sources import Images
+from ..datasets.texts import Texts
 from ..datasets.transforms import INTERPOLATIONS, ImageTransform
 from ..errors import UserError, first_line
 from ..settings import MAX_IMAGE_SIZE, Settings
@@ -137,12 +138,20 @@ def _finished(model: nn.Module, settings: NetworkSettings) -> nn.Module:
 def with_own_transform(data: Dataset, network: NetworkSettings) -> Dataset:
     """The data with the network's own transform, but for those entries that the data set or the user states.
 
+    Texts are tokenized by the network's own tokenizer.
+
     A log line says what was decided.
 
     Raises:
         UserError: as for `own_transform`.
     """
     source = data.source
+    if isinstance(source, Texts):
+        if not network.is_of_hugging_face:
+            raise UserError(f"{network.model} takes no texts: choose a network with a tokenizer, --model hf:PATH")
+        tokenization = hugging_face.own_tokenization(network.model, network.configuration or {}, source)
+        log(f"texts: tokenizer of {network.model}, {tokenization}")
+        return data.with_transform(tokenization)
     if not isinstance(source, Images):
         return data
     if source.transform is not None and source.given is None:

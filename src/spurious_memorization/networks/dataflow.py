@@ -6,6 +6,7 @@ network that needs values runs on its own device instead.
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 import warnings
@@ -29,6 +30,12 @@ SIZES = (224, 32, 28, 64, 16, 96, 128, 256, 299, 384, 448, 512, 8, 48, 40, 24, 1
 
 MAX_SIZE = 1025
 """Larger inputs are not tried."""
+
+TOKENS = "input_ids"
+"""The argument under which networks of text take the numbers of tokens, [samples, tokens]."""
+
+MANY_TOKENS, FEW_TOKENS = 16, 4
+"""Numbers of tokens that are tried."""
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 """Layers that have channels."""
@@ -223,9 +230,13 @@ def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> D
     where = device or (first.device if first is not None else "cpu")
     kind = first.dtype if first is not None and first.is_floating_point() else torch.float32
     names = {_memory(value): name for name, value in (*network.named_buffers(), *network.named_parameters())}
-    example = torch.zeros(tuple(shape), dtype=kind, device=where)
     given = Operation("input", (), ())
-    recorder = _Recorder(names, {_memory(example): given})
+    by_name = _token_names(network)
+    if by_name:
+        example = {name: torch.ones(tuple(shape), dtype=torch.long, device=where) for name in by_name}
+    else:
+        example = {"": torch.zeros(tuple(shape), dtype=kind, device=where)}
+    recorder = _Recorder(names, dict.fromkeys(map(_memory, example.values()), given))
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
@@ -235,7 +246,7 @@ def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> D
             stack.enter_context(torch.device(device))
         stack.enter_context(recorder)
         try:
-            output = network(example)
+            output = network(**example) if by_name else network(example[""])
         except Exception as error:  # the network's own code can raise anything for an input that it does not accept
             raise _NotAccepted(str(error)) from error
     output = logits_in(output)
@@ -264,6 +275,10 @@ def _copied(model: nn.Module, device: str | None) -> nn.Module:
 
 def _input_shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
     """Input shapes that a network may accept, the likely ones first."""
+    if _token_names(model):
+        yield 2, MANY_TOKENS
+        yield 2, FEW_TOKENS
+        return
     given = getattr(model, "pretrained_cfg", None) or {}
     own = tuple(given.get("input_size") or ())
     embedding = getattr(getattr(model, "patch_embed", None), "img_size", None)
@@ -282,6 +297,16 @@ def _input_shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
         yield from (
             (2, channels, *[size] * n_axes) for n_axes, channels in kinds for size in (sizes if n_axes else [1])
         )
+
+
+def _token_names(model: nn.Module) -> list[str]:
+    """Names of the inputs of a network of text: the token ids and what its forward can't do without. Otherwise none."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    if TOKENS not in {parameter.name for parameter in parameters}:
+        return []
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind in plain]
+    return [*dict.fromkeys([TOKENS, *needed])]
 
 
 def _input_kind(layer: nn.Module) -> tuple[int, int]:

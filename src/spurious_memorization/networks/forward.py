@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..console import log_once
 from ..datasets.sources import Inputs
 from ..errors import UserError, first_line, is_out_of_memory
 from .checked import checked_network, copied_network, in_float32
@@ -86,7 +87,7 @@ def logits(model: nn.Module, inputs: Inputs, changed: Mapping[str, Tensor] | Non
     """Logits [samples, classes] of a network, in float32. The tensors in `changed` replace its own.
 
     The network gets a copy of the inputs, over which it may write. A mapping is passed by name. If the output has a
-    field or key `logits`, this is used.
+    field or key `logits`, this is used. Otherwise it may be a tuple, list or mapping with one matrix; a line says so.
 
     Raises:
         UserError: the network's forward fails, or its output is no tensor of shape [samples, classes].
@@ -102,21 +103,39 @@ def logits(model: nn.Module, inputs: Inputs, changed: Mapping[str, Tensor] | Non
         raise UserError(_failure(error, inputs)) from error
     found: Any = logits_in(output)
     n = len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
-    is_right = isinstance(found, Tensor) and found.ndim == 2 and found.is_floating_point()
-    if not is_right or len(found) != n or found.shape[1] < 2:
+    if not _is_matrix(found) or len(found) != n or found.shape[1] < 2:
         raise UserError(
             f"the network gives {_described(found)} for {n} samples: it must give logits of shape [samples, classes], "
-            "alone or as `logits`"
+            "alone, as `logits`, or as the only matrix among several results"
         )
+    if found is not output and not _names_logits(output):
+        log_once(f"the network gives {_described(output)}: the only matrix among them is taken for the logits")
     result: Tensor = found.float()
     return result
 
 
 def logits_in(output: Any) -> Any:
-    """What a network's output has as field or key `logits`; otherwise the output itself."""
-    if isinstance(output, Mapping) and "logits" in output:
-        return output["logits"]
-    return getattr(output, "logits", output)
+    """What a network's output has as field or key `logits`; otherwise the only matrix of several columns in it, if it
+    is a tuple, list or mapping; otherwise the output itself."""
+    if _names_logits(output):
+        return output["logits"] if isinstance(output, Mapping) else output.logits
+    matrices = [part for part in _parts(output) if _is_matrix(part) and part.shape[1] > 1]
+    return matrices[0] if len(matrices) == 1 else output
+
+
+def _names_logits(output: Any) -> bool:
+    return "logits" in output if isinstance(output, Mapping) else hasattr(output, "logits")
+
+
+def _parts(output: Any) -> list[Any]:
+    """The parts of a tuple, list or mapping; none of anything else."""
+    if isinstance(output, Mapping):
+        return list(output.values())
+    return list(output) if isinstance(output, tuple | list) else []
+
+
+def _is_matrix(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 2 and value.is_floating_point()
 
 
 def check_deterministic(model: nn.Module, inputs: Inputs, device: torch.device | None = None) -> None:
@@ -138,8 +157,8 @@ def check_deterministic(model: nn.Module, inputs: Inputs, device: torch.device |
         answers = logits(network, given)
         is_random = not torch.equal(_random_state(device_of(network)), drawn)
         again = [logits(network, given) for _ in range(REPEATS_IF_RANDOM if is_random else 1)]
-        in_other_company = logits(network, _first_repeated(given, n))[:1]
-        in_other_batch = logits(network, _first_repeated(given, n + 1))[:1]
+        in_other_company = logits(network, first_repeated(given, n))[:1]
+        in_other_batch = logits(network, first_repeated(given, n + 1))[:1]
     left = [name for name, module in network.named_modules() if module.training and name]
     training = f" ({left[0]} is in training mode even after eval())" if left else ""
     if any(_differ(a, answers, SAME_BATCH) for a in again):
@@ -160,7 +179,7 @@ def _random_state(device: torch.device) -> Tensor:
     return torch.cat(states)
 
 
-def _first_repeated(inputs: Inputs, n: int) -> Inputs:
+def first_repeated(inputs: Inputs, n: int) -> Inputs:
     """A batch of the first sample alone, n times."""
     if isinstance(inputs, Mapping):
         return {name: value[:1].repeat(n, *[1] * (value.ndim - 1)) for name, value in inputs.items()}

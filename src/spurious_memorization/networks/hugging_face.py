@@ -5,6 +5,7 @@ Only the library's own code and safetensors files are used, never code or pickle
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from ..console import log
+from ..datasets.texts import MAX_TOKENS, Texts, Tokenization, chunks, digest_of, load_tokenizer
 from ..datasets.transforms import ImageTransform
 from ..errors import UserError, first_line
 from ..extras import imported
@@ -69,7 +71,7 @@ def build_network(
     """
     transformers = imported("transformers", "transformers")
     try:
-        config = transformers.AutoConfig.for_model(**stored)
+        config = transformers.AutoConfig.for_model(**{**stored, "architectures": stored.get("architectures") or []})
         labels = dict(config.id2label)
         if len(labels) != n_classes:
             config.num_labels = n_classes
@@ -122,6 +124,41 @@ def own_transform(model: str, stored: Mapping[str, Any]) -> ImageTransform:
             "average: it does more than resize, crop and normalize"
         )
     return transform
+
+
+def own_tokenization(model: str, stored: Mapping[str, Any], texts: Texts) -> Tokenization:
+    """How the network's own tokenizer makes inputs of these texts. A log line says how many texts are cut.
+
+    The length is that of the longest text, but at most `texts.max_tokens`, and no longer than the network can read.
+
+    Raises:
+        UserError: there is no tokenizer, it has more words than the network, or the network is none of text.
+    """
+    transformers = imported("transformers", "transformers")
+    config = transformers.AutoConfig.for_model(**stored)
+    if _is_for_images(transformers, config, model):
+        raise UserError(f"{model} is a network for images, but the data are texts: choose one of text")
+    with _silent(transformers):
+        tokenizer = load_tokenizer(place(model))
+        digest = digest_of(tokenizer)
+        lengths = [len(ids) for part in chunks(texts.texts, texts.pairs) for ids in tokenizer(*part)["input_ids"]]
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"the tokenizer of {model} has {len(tokenizer)} words, but its network has {config.vocab_size}: take both "
+            "from the same network"
+        )
+    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    limit = min(texts.max_tokens or MAX_TOKENS, tokenizer.model_max_length, positions)
+    if n_cut := sum(length > limit for length in lengths):
+        log(f"note: {n_cut} of {len(lengths)} texts have more than {limit} tokens and are cut: see --max-tokens")
+    network = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    taken = inspect.signature(network.forward).parameters
+    return Tokenization(
+        tokenizer=place(model),
+        digest=digest,
+        length=min(max(lengths), limit),
+        names=tuple(name for name in tokenizer.model_input_names if name in taken),
+    )
 
 
 def place(model: str) -> str:

@@ -14,7 +14,7 @@ from ..datasets.folder import full_path
 from ..datasets.groups import Groups
 from ..datasets.samples import Dataset
 from ..datasets.settings import DataSettings
-from ..datasets.sources import Images
+from ..datasets.texts import Tokenization
 from ..datasets.transforms import ImageTransform
 from ..errors import UserError
 from ..networks.build import NetworkSettings
@@ -31,7 +31,7 @@ class DataRecord(Settings):
     Arguments:
         folder: where the data were.
         settings: how they were read.
-        transform: from image to input.
+        transform: from image or text to input.
         fingerprint: of the table and the files.
         classes, attributes: names, in order.
         group_name: template of the groups' names.
@@ -41,7 +41,7 @@ class DataRecord(Settings):
 
     folder: str
     settings: DataSettings
-    transform: ImageTransform
+    transform: ImageTransform | Tokenization
     fingerprint: str
     classes: tuple[str, ...]
     attributes: tuple[str, ...]
@@ -129,15 +129,14 @@ def data_record(data: Dataset, folder: Path, settings: DataSettings) -> DataReco
     """The record of these data for `run.json`.
 
     Raises:
-        UserError: the data are not images, or have no transform yet.
+        UserError: the data are neither images nor texts, or have no transform yet.
     """
-    transform = data.source.transform if isinstance(data.source, Images) else None
-    if transform is None:
-        raise UserError("a run needs images with a transform: use the Python functions for tensors")
+    if data.transform is None:
+        raise UserError("a run needs images or texts with a transform: use the Python functions for tensors")
     return DataRecord(
         folder=str(full_path(folder)),
         settings=DataSettings(**{name: getattr(settings, name) for name in DataSettings.model_fields}),
-        transform=transform,
+        transform=data.transform,
         fingerprint=data.fingerprint(),
         classes=data.groups.classes,
         attributes=data.groups.attributes,

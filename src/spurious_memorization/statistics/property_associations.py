@@ -1,4 +1,4 @@
-"""Which properties of images go with the label: normalized mutual information, tested by permuting the labels."""
+"""Which properties of samples go with the label: normalized mutual information, tested by permuting the labels."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ MORE_AND_LESS = {
     "colorfulness": ("more colorful", "less colorful"),
     "border_brightness": ("a brighter border", "a darker border"),
     "border_variation": ("a less uniform border", "a more uniform border"),
+    "words": ("more words", "fewer words"),
+    "pair_words": ("more words in the second text", "fewer words in the second text"),
     "width": ("wider", "narrower"),
     "height": ("taller", "less tall"),
     "aspect_ratio": ("a wider shape", "a taller shape"),
@@ -58,8 +60,8 @@ def property_associations(
 
     Arguments:
         data: a data set, or its folder, whose table needs no attribute column here.
-        properties: one row per sample, as `image_properties` returns it. Further columns of your own may hold numbers
-            or names.
+        properties: one row per sample, as `image_properties` or `text_properties` returns it. Further columns of your
+            own may hold numbers or names.
         permutations: number of permutations of the labels.
         seed: of the permutations.
 
@@ -162,6 +164,10 @@ def _difference(
             return f"{classes[present[c]]}: {more_or_less}, median {texts[0]} against {texts[1]}"
     of_value = (codes[:, None] == np.arange(len(values.names))).astype(float)
     own, other = (where @ of_value / where.sum(1, keepdims=True) for where in (is_own, ~is_own))
-    c, v = divmod(int((own - other).argmax()), len(values.names))
-    value = " ".join([name.replace("_", " "), values.names[v], values.ranges()[v]]).rstrip()
+    if column.dtype == bool:
+        c, v = int((own - other)[:, 1].argmax()), 1
+        value = name.replace("_", " ")
+    else:
+        c, v = divmod(int((own - other).argmax()), len(values.names))
+        value = " ".join([name.replace("_", " "), values.names[v], values.ranges()[v]]).rstrip()
     return f"{classes[present[c]]}: {value} in {100 * own[c, v]:.0f} % against {100 * other[c, v]:.0f} %"

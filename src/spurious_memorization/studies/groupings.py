@@ -50,10 +50,10 @@ def verdicts_by_grouping(data: Mapping[str, Dataset], studies: Mapping[str, Stud
     rows = []
     for name, of in data.items():
         found = studies[name]
-        tests = None if found is None else _tests(found.effects())
+        effects = None if found is None else found.effects()
         memorized = {} if found is None else dict(found.groups()[["group", "memorized"]].itertuples(index=False))
         for group in of.minority:
-            first = None if tests is None else _strongest(tests[tests["group"] == group])
+            first = None if effects is None else strongest_test(effects, group)
             rows.append(
                 {
                     "grouping": name,
@@ -68,12 +68,15 @@ def verdicts_by_grouping(data: Mapping[str, Dataset], studies: Mapping[str, Stud
     return pd.DataFrame(rows).astype({"memorized": object, "units": object})
 
 
-def _tests(effects: pd.DataFrame) -> pd.DataFrame:
-    return effects[effects["split"] == tested_split(effects)]
+def strongest_test(effects: pd.DataFrame, group: int) -> pd.Series | None:
+    """The test on a group with the strongest verdict, in the tested split; of several, that with the largest
+    difference; None without a test.
 
-
-def _strongest(tests: pd.DataFrame) -> pd.Series | None:
-    """The test with the strongest verdict; of several, that with the largest difference."""
+    Arguments:
+        effects: of a study.
+        group: its index.
+    """
+    tests = effects[(effects["split"] == tested_split(effects)) & (effects["group"] == group)]
     if tests.empty:
         return None
     ranks = [VERDICTS.index(verdict) for verdict in tests["verdict"]]

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from ..console import progress
 from ..datasets.samples import Samples
-from ..datasets.sources import Batch, Inputs, sample_name
+from ..datasets.sources import Batch, Images, Inputs, sample_name
 from ..engine.cpu.kernels import reused_memory
 from ..errors import UserError
 from ..networks.activations import check_pass_fits
@@ -85,14 +85,15 @@ class GradientSteps:
         return float(loss.detach())
 
     def _batches(self, epoch: int, samples: Samples) -> Iterator[Batch]:
-        config, size, workers = self.config, self.config.batch_size, self._workers()
+        config, size, workers = self.config, self.config.batch_size, self._workers(samples)
         if config.augment:
             batches = samples.augmented_batches(size, config.seed, epoch, workers)
         else:
             batches = samples.batches(size, workers)
         return progress(batches, math.ceil(len(samples) / size), f"epoch {epoch}/{config.epochs}")
 
-    def _workers(self) -> int:
+    def _workers(self, samples: Samples) -> int:
         if self.execution.workers is not None:
             return self.execution.workers
-        return 0 if self.device.type == "cpu" else min(MAX_READERS, (os.cpu_count() or 1) - 1)
+        are_files = isinstance(samples.dataset.source, Images)
+        return 0 if self.device.type == "cpu" or not are_files else min(MAX_READERS, (os.cpu_count() or 1) - 1)

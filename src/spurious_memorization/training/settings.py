@@ -122,7 +122,9 @@ class TrainSettings(NetworkTraining):
 class TrainExecution(Execution):
     """How a training is carried out. None of this changes results."""
 
-    log: Literal["tensorboard", "wandb"] | None = Field(None, description="log curves to tensorboard or wandb")
+    log: Literal["tensorboard", "wandb", "mlflow"] | None = Field(
+        None, description="log curves to tensorboard, wandb or mlflow"
+    )
     keep_pruned: bool = Field(
         False, description="also store the pruned networks of an objective that prunes, as RUN/pruned"
     )

@@ -1,17 +1,22 @@
-"""Trackers: they log the curves of a training to TensorBoard or to Weights & Biases."""
+"""Trackers: they log the curves of a training to TensorBoard, Weights & Biases or MLflow."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 PROJECT = "spurmem"
-"""Name of the folder in the run (TensorBoard) and of the project (Weights & Biases)."""
+"""Name of the folder in the run (TensorBoard), of the project (Weights & Biases) and of the experiment (MLflow)."""
+
+_REFUSED_BY_MLFLOW = re.compile(r"[^\w\-. :/]|(?<=/)[/.]|/$")
+"""Signs in the name of a curve that MLflow takes for no name or for no path."""
 
 Log = Callable[[Mapping[str, float], int], None]
 """Logs {name of a curve: value} after an epoch, which is the second argument."""
@@ -32,9 +37,12 @@ def open_tracker(name: str | None, folder: Path, settings: Mapping[str, Any]) ->
     """Open a tracker, log the settings, and close it at the end of the block.
 
     Arguments:
-        name: "tensorboard", "wandb", or None for no tracker.
+        name: "tensorboard", "wandb", "mlflow", or None for no tracker.
         folder: of the run.
         settings: of the training.
+
+    Raises:
+        UserError: MLflow can't write to its server or database.
 
     Example:
         ```python
@@ -48,6 +56,8 @@ def open_tracker(name: str | None, folder: Path, settings: Mapping[str, Any]) ->
             opened = _tensorboard(folder, texts)
         case "wandb":
             opened = _wandb(texts)
+        case "mlflow":
+            opened = _mlflow(folder, texts)
         case _:
             yield lambda values, epoch: None
             return
@@ -77,3 +87,27 @@ def _wandb(settings: dict[str, str]) -> tuple[Log, Callable[[], object]]:
 
     tracked: Any = wandb.init(project=PROJECT, config=settings)
     return (lambda values, epoch: tracked.log(dict(values), step=epoch)), tracked.finish
+
+
+def _mlflow(folder: Path, settings: dict[str, str]) -> tuple[Log, Callable[[], object]]:
+    """A client rather than MLflow's active run, which may be the user's own."""
+    import mlflow
+
+    try:
+        client: Any = mlflow.MlflowClient()
+        known = client.get_experiment_by_name(PROJECT)
+        experiment = known.experiment_id if known else client.create_experiment(PROJECT)
+        tracked = client.create_run(experiment, run_name=folder.name).info.run_id
+        client.log_batch(tracked, params=[mlflow.entities.Param(*item) for item in settings.items()])
+    except mlflow.MlflowException as error:
+        raise UserError(
+            f"mlflow can't write to {mlflow.get_tracking_uri()} ({first_line(error)}): set MLFLOW_TRACKING_URI to a "
+            "server, or `pip install mlflow` for a database on this machine"
+        ) from error
+
+    def log(values: Mapping[str, float], epoch: int) -> None:
+        now = int(1000 * time.time())
+        named = {_REFUSED_BY_MLFLOW.sub("_", curve): value for curve, value in values.items()}
+        client.log_batch(tracked, metrics=[mlflow.entities.Metric(*item, now, epoch) for item in named.items()])
+
+    return log, lambda: client.set_terminated(tracked)

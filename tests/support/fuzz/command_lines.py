@@ -35,6 +35,7 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
     ),
     "memorization": (["data"], {"--out": "out", **TRAINING, "--networks": "2"}),
     "discover": (["data"], {"--out": "groups.csv", **TRAINING, "--seeds": "0", "--eiil-steps": "9"}),
+    "words": (["data", "groups.csv"], {"--clip": "nothing", "--permutations": "19"}),
     "import": (["data"], {"--out": "out", "--model": NETWORK, "--weights": "weights.pth"}),
     "study": (
         ["run"],
@@ -44,6 +45,7 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
     "edit": (["run"], {"--units": "conv1:0", "--out": "out"}),
     "check-groups": (["run"], {"--min-worst": "50", "--format": "junit"}),
     "compare": (["run", "other"], {}),
+    "export": (["csv", "run"], {"--out": "samples.csv"}),
     "figure": (["accuracy", "run"], {"--out": "out"}),
     "report": (["run"], {}),
     "calibrate": ([], {"--out": "out", "--networks": "1", "--workers": "1"}),
@@ -51,6 +53,7 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
     "reproduce": (["waterbirds-resnet50-largest-channel"], {"--out": "out", "--data": "data", "--epochs": "-1"}),
     "data make synthbirds": ([], {"--out": "out", **IMAGES}),
     "data make colored-digits": ([], {"--out": "out", "--digits": "0,1", "--image-size": "8"}),
+    "data make negated-pairs": ([], {"--out": "out", "--train": "20", "--val": "4", "--test": "4"}),
     "data make waterbirds": ([], {"--out": "out", "--cub": "data", "--places": "data"}),
     "data prepare waterbirds": (["data"], {"--out": "out"}),
     "data prepare celeba": (["data"], {"--out": "out"}),

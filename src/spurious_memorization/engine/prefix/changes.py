@@ -83,7 +83,7 @@ def _output_change(
         source = operand(node, 0)
         change = changed.get(source)
         if rows is not None and change is None:
-            new = rows.output(node, unedited[source], value)
+            new = rows.output(node, value(source), value)
             return ChangedChannels(axis=channel_axis(node), index=rows.index, new=new)
         whole = (
             _low_rank_update(node, change, unedited[source], unedited[node], constants)

@@ -11,16 +11,17 @@ from ...console import log
 from ...errors import first_line
 from ..silence import quiet
 
-SegmentFunction = Callable[[Tensor], Tensor]
-"""Takes the value that enters a segment, and gives the value that leaves it; both [rows, ...]."""
+SegmentFunction = Callable[..., Tensor]
+"""Takes the value that enters a segment and the shared values that it reads, and gives the value that leaves it.
+All are [rows, ...]."""
 
 
-def compiled_functions(modules: Sequence[fx.GraphModule], example: Tensor) -> list[SegmentFunction] | None:
+def compiled_functions(modules: Sequence[fx.GraphModule], example: Sequence[Tensor]) -> list[SegmentFunction] | None:
     """Compile segments with their constants frozen. Each one is compiled when it is first called.
 
     Arguments:
         modules: the segments, in order.
-        example: an input of the first.
+        example: the arguments of the first.
 
     Returns:
         The compiled segments; None, with a line in the log, where the first of them cannot be compiled.
@@ -28,7 +29,7 @@ def compiled_functions(modules: Sequence[fx.GraphModule], example: Tensor) -> li
     functions = [_compiled(module) for module in modules]
     try:
         with quiet(), torch.no_grad():
-            functions[0](example)
+            functions[0](*example)
     except Exception as error:
         log(f"running without torch.compile, which fails here: {first_line(error)}")
         torch.compiler.reset()
@@ -39,9 +40,9 @@ def compiled_functions(modules: Sequence[fx.GraphModule], example: Tensor) -> li
 def _compiled(module: fx.GraphModule) -> SegmentFunction:
     function = torch.compile(module, dynamic=True, options={"freezing": True})
 
-    def quietly(x: Tensor) -> Tensor:
+    def quietly(*values: Tensor) -> Tensor:
         with quiet():
-            result: Tensor = function(x)
+            result: Tensor = function(*values)
         return result
 
     return quietly

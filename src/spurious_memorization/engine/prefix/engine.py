@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...datasets.samples import Samples
 from ...datasets.sources import Inputs
 from ...edits.edit import Edit
-from ...networks.forward import choose_device, exact_float32, moved, working_copy
+from ...networks.forward import choose_device, device_of, exact_float32, first_repeated, moved, working_copy
 from ...networks.names import LossName, Precision
 from ...settings import Execution
 from ..cpu.kernels import reused_memory
@@ -29,8 +29,7 @@ from .changes import segment_change
 from .channelwise import Change, ChangedChannels
 from .edit_cache import EditCache
 from .multiplications import full_pass_multiplications
-from .network import SegmentedNetwork, run_alone, segment_values, segmented
-from .prepared import in_run_format
+from .network import SegmentedNetwork, Shared, run_alone, segment_values, segmented
 from .stacks import Stacks
 
 BATCH_BYTES = 32_000_000
@@ -51,7 +50,7 @@ UNEDITED = -1
 
 def prefix_engine(
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     *,
     loss: LossName = "cross_entropy",
     precision: Precision = "float32",
@@ -71,8 +70,9 @@ def prefix_engine(
         UserError: the device is not available.
     """
     execution = execution or Execution()
-    example = example.to(choose_device(execution.device))
-    network = segmented(working_copy(model, example.device), example, precision)
+    device = choose_device(execution.device)
+    example = moved(example, device)
+    network = segmented(working_copy(model, device), example, precision)
     return PrefixEngine(network, example, loss=loss, execution=execution)
 
 
@@ -86,13 +86,14 @@ class PrefixEngine:
         execution: workers and batch size; changes no result.
     """
 
-    def __init__(self, network: SegmentedNetwork, example: Tensor, *, loss: LossName, execution: Execution) -> None:
+    def __init__(self, network: SegmentedNetwork, example: Inputs, *, loss: LossName, execution: Execution) -> None:
         self.network = network
         self.example = example
+        self.device = device_of(network.model)
         self.loss = loss
         self.execution = execution
         self.precision = network.precision
-        self.batch_size = max(1, min(execution.eval_batch_size, _batch_bytes(example.device) // network.row_bytes[0]))
+        self.batch_size = max(1, min(execution.eval_batch_size, _batch_bytes(self.device) // network.row_bytes[0]))
         self.description = "shared prefix, compiled" if network.is_compiled else "shared prefix"
         self.pass_multiplications = full_pass_multiplications(network.segments)
 
@@ -104,7 +105,6 @@ class PrefixEngine:
         with torch.no_grad(), exact_float32(), reused_memory() as return_memory:
 
             def logits_of(inputs: Inputs) -> Iterator[tuple[int, Tensor]]:
-                assert isinstance(inputs, Tensor)
                 for row, logits in edited_logits(self.network, wanted, inputs, cache, unedited=UNEDITED in rows):
                     yield row, logits
                     return_memory()
@@ -117,7 +117,7 @@ class PrefixEngine:
                 loss=self.loss,
                 batch_size=self.batch_size,
                 workers=self.execution.workers or 0,
-                device=self.example.device,
+                device=self.device,
             )
 
     def pass_fractions(self, edits: Sequence[Edit]) -> NDArray[np.float64]:
@@ -127,29 +127,28 @@ class PrefixEngine:
     def seconds_per_pass(self, samples: Samples, precision: Precision | None = None) -> float:
         """Measure a full forward pass of one sample, in this precision or in the engine's own: the faster of two."""
         network = self.network if precision in (None, self.precision) else self.network.in_precision(precision)
-        inputs = moved(samples.part(range(self.batch_size)).batch().inputs, self.example.device)
-        assert isinstance(inputs, Tensor)
+        inputs = moved(samples.part(range(self.batch_size)).batch().inputs, self.device)
         with torch.no_grad(), exact_float32(), reused_memory():
-            inputs = in_run_format(inputs, network.dtype)
-            return min(_seconds_of_pass(network, inputs) for _ in range(2)) / len(inputs)
+            value, shared = network.enter(inputs)
+            return min(_seconds_of_pass(network, value, shared) for _ in range(2)) / len(value)
 
     def compiling_pays(self, passes: float) -> bool:
         """Whether compiling saves more time than it costs. In float32 on a CPU it never does: the convolutions of
         oneDNN and of the Winograd kernel are as fast, and compiling fuses nothing else that takes long. On a GPU it
         saved at most 8 %."""
-        device = self.example.device.type
+        device = self.device.type
         if device == "cuda" or (device == "cpu" and self.precision == "float32"):
             return False
         return passes * self.pass_multiplications > MIN_MULTIPLICATIONS_TO_COMPILE
 
     def compiled(self) -> PrefixEngine:
         """The same engine with compiled segments, where a compiler is available."""
-        network = self.network.compiled(self.example[:1].expand(self.batch_size, *self.example.shape[1:]))
+        network = self.network.compiled(first_repeated(self.example, self.batch_size))
         return PrefixEngine(network, self.example, loss=self.loss, execution=self.execution)
 
 
 def edited_logits(
-    network: SegmentedNetwork, edits: Mapping[int, Edit], inputs: Tensor, cache: EditCache, *, unedited: bool
+    network: SegmentedNetwork, edits: Mapping[int, Edit], inputs: Inputs, cache: EditCache, *, unedited: bool
 ) -> Iterator[tuple[int, Tensor]]:
     """Compute the logits of every edited network for one batch.
 
@@ -170,25 +169,26 @@ def edited_logits(
         starting[first].append(number)
     waiting: dict[int, ChangedChannels] = {}  # {edit: the few channels that it changes in the next segment's input}
     same = [UNEDITED] if unedited else []  # edits that turn out to change nothing
-    batch_bytes = _batch_bytes(inputs.device)
+    value, shared = network.enter(inputs)
+    constants = {**network.constants, **shared}
+    batch_bytes = _batch_bytes(value.device)
     max_waiting = WAITING_BYTES * batch_bytes // BATCH_BYTES
-    stacks = Stacks(network, max_bytes=batch_bytes)
-    value = in_run_format(inputs, network.dtype)
+    stacks = Stacks(network, shared, max_bytes=batch_bytes)
     for position, segment in enumerate(network.segments):
         arriving, waiting, waiting_bytes = waiting, {}, 0
         here = [*arriving, *starting.pop(position, ())]
         if not here:
             if not (starting or same):
                 return
-            value = network.functions[position](value)
+            value = network.run_segment(position, value, shared)
             continue
-        values = segment_values(network.program, segment, network.constants, value, kernels=network.kernels)
+        values = segment_values(network.program, segment, constants, value, kernels=network.kernels)
         for number in here:
             prepared = cache.get(edits[number])
             changed_segments = sorted({network.segment_of[node] for node in prepared.operations})
             if prepared.constants:
                 end = changed_segments[-1] + 1
-                stacks.add(end, number, prepared, run_alone(network, position, end, value, prepared))
+                stacks.add(end, number, prepared, run_alone(network, position, end, value, prepared, shared))
                 yield from stacks.full()
                 continue
             change = segment_change(
@@ -197,7 +197,7 @@ def edited_logits(
                 prepared,
                 arriving.pop(number, None),
                 unedited=values,
-                constants=network.constants,
+                constants=constants,
                 kernels=network.kernels,
             )
             later = [p for p in changed_segments if p > position]
@@ -234,9 +234,9 @@ def _batch_bytes(device: torch.device) -> int:
     return max(BATCH_BYTES, torch.cuda.get_device_properties(device).total_memory // PARTS_OF_GPU)
 
 
-def _seconds_of_pass(network: SegmentedNetwork, inputs: Tensor) -> float:
+def _seconds_of_pass(network: SegmentedNetwork, value: Tensor, shared: Shared) -> float:
     started = time.perf_counter()
-    for function in network.functions:
-        inputs = function(inputs)
-    inputs.sum().item()  # waits for an accelerator
+    for position in range(len(network.segments)):
+        value = network.run_segment(position, value, shared)
+    value.sum().item()  # waits for an accelerator
     return time.perf_counter() - started

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim
 
+from ...datasets.sources import Inputs
 from ...errors import first_line
-from ...networks.forward import logits_in, working_copy
+from ...networks.forward import first_repeated, logits_in, working_copy
 from ..operations import LAYERS, aten, operand
 from ..silence import quiet
 from .batch_norms import fold_batch_norms, folded_weight
 from .program import NotExportable, Program, parameters_of
 
 
-def export_program(model: nn.Module, example: Tensor) -> Program:
+def export_program(model: nn.Module, example: Inputs) -> Program:
     """Export a network in evaluation mode and write it as a program.
 
     Arguments:
         model: the network, which stays as it is.
-        example: an input with a batch axis, [samples, ...]; its values do not matter.
+        example: inputs with a batch axis, [samples, ...]; their values do not matter.
 
     Raises:
         NotExportable: torch.export cannot handle its forward pass with a free batch size, or it does not give logits.
     """
     network = _Logits(working_copy(model))
-    several = example[:1].expand(3, *example.shape[1:])
+    several = first_repeated(example, 3)
+    free_batch: Any = {0: Dim.DYNAMIC}
+    dynamic = free_batch if isinstance(example, Tensor) else dict.fromkeys(example, free_batch)
     try:
         with quiet():
-            exported = torch.export.export(network, (several,), dynamic_shapes=({0: Dim.DYNAMIC},))
+            exported = torch.export.export(network, (several,), dynamic_shapes=(dynamic,))
             exported = exported.run_decompositions({})
     except Exception as error:
         raise NotExportable(f"torch.export can't trace it ({first_line(error)})") from error
@@ -49,7 +53,11 @@ def export_program(model: nn.Module, example: Tensor) -> Program:
     for node in reversed(list(graph.nodes)):
         if node.op in ("get_attr", "call_function") and not node.users:
             graph.erase_node(node)
-    return _program_of(graph, parameters)
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    names = [""] if isinstance(example, Tensor) else list(example)
+    inputs = dict(zip(names, placeholders, strict=True))
+    weights = {name.removeprefix("network.") for name, _ in network.named_parameters(remove_duplicate=False)}
+    return _program_of(graph, parameters, inputs, weights)
 
 
 class _Logits(nn.Module):
@@ -59,8 +67,8 @@ class _Logits(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor) -> Tensor:
-        output = self.network(x)
+    def forward(self, x: Inputs) -> Tensor:
+        output = self.network(x) if isinstance(x, Tensor) else self.network(**x)
         result: Tensor = logits_in(output)
         return result
 
@@ -137,10 +145,18 @@ def _add_zero_biases(graph: fx.Graph, parameters: dict[str, Tensor], network: _L
             layer.args = (*layer.args[:2], zeros, *layer.args[3:])
 
 
-def _program_of(graph: fx.Graph, parameters: Mapping[str, Tensor]) -> Program:
-    """Sort the nodes of a graph into operations, constants and sizes."""
+def _program_of(
+    graph: fx.Graph, parameters: Mapping[str, Tensor], inputs: Mapping[str, fx.Node], weights: Collection[str]
+) -> Program:
+    """Sort the nodes of a graph into operations, preparations, constants and sizes.
+
+    Arguments:
+        graph: the exported graph.
+        parameters: parameters, buffers and constants by name.
+        inputs: the placeholders.
+        weights: names of the parameters, which edits may change.
+    """
     (output,) = (node for node in graph.nodes if node.op == "output")
-    (given,) = (node for node in graph.nodes if node.op == "placeholder")
     results = output.args[0]
     is_known = len(results) == 1 and isinstance(results[0], fx.Node) and results[0].op == "call_function"
     if not is_known or getattr(results[0].meta.get("val"), "ndim", 0) != 2:
@@ -148,7 +164,7 @@ def _program_of(graph: fx.Graph, parameters: Mapping[str, Tensor]) -> Program:
     operations: list[fx.Node] = []
     constants: list[fx.Node] = []
     sizes: set[fx.Node] = set()
-    dependent = {given}  # nodes that depend on the input
+    dependent = set(inputs.values())  # nodes that depend on the input
     for node in graph.nodes:
         if node.op == "get_attr":
             constants.append(node)
@@ -162,17 +178,68 @@ def _program_of(graph: fx.Graph, parameters: Mapping[str, Tensor]) -> Program:
                 operations.append(node)
         elif node.op == "call_function":
             sizes.add(node)
-            if not dependent.isdisjoint(node.all_input_nodes) and node.args[:1] != (given,):
+            if not dependent.isdisjoint(node.all_input_nodes) and node.args[0] not in inputs.values():
                 raise NotExportable("it reads the size of an intermediate value")
+    origin = parameters_of(constants)
+    operations, preparations, shared = _prepared_first(
+        operations, set(inputs.values()), {node for node in constants if origin[node].isdisjoint(weights)} | sizes
+    )
+    used = [node for node in inputs.values() if node.users]
     return Program(
         operations=tuple(_close_to_their_use(operations)),
-        input=given,
+        input=used[0],
+        inputs=inputs,
+        preparations=tuple(preparations),
+        shared=tuple(shared),
         output=results[0],
         sizes=frozenset(sizes),
         constant_nodes=tuple(constants),
         parameters=parameters,
-        parameters_of=parameters_of(constants),
+        parameters_of=origin,
     )
+
+
+def _prepared_first(
+    operations: Sequence[fx.Node], inputs: Collection[fx.Node], fixed: Collection[fx.Node]
+) -> tuple[list[fx.Node], list[fx.Node], list[fx.Node]]:
+    """Take out the operations that depend on inputs and on no parameter, unless they only lead from one input to one
+    value that the others read.
+
+    Arguments:
+        operations: all that depend on the batch, in order.
+        inputs: the placeholders.
+        fixed: constants and sizes that no edit changes.
+
+    Returns:
+        The operations that stay, those that are taken out, and the values that the former read of the latter. The last
+        two are empty where nothing is taken out.
+
+    Raises:
+        NotExportable: such a value has the samples on another axis than the first.
+    """
+    unedited, of_inputs = set(), set(inputs)
+    for node in operations:
+        if all(n in fixed or n in unedited or n in inputs for n in node.all_input_nodes):
+            unedited.add(node)
+            if not of_inputs.isdisjoint(node.all_input_nodes):
+                of_inputs.add(node)
+    main = [node for node in operations if node not in unedited]
+    read = {source for node in main for source in node.all_input_nodes}
+    shared = [node for node in (*inputs, *operations) if node in of_inputs and node in read]
+    if len(shared) < 2 and sum(bool(node.users) for node in inputs) < 2:
+        return list(operations), [], []
+    for node in shared:
+        value = node.meta.get("val")
+        sizes = value.shape if isinstance(value, Tensor) else [None]
+        if not isinstance(sizes[0] if len(sizes) else None, torch.SymInt) or any(
+            isinstance(size, torch.SymInt) for size in sizes[1:]
+        ):
+            raise NotExportable("what it computes from its inputs alone has no samples on its first axis")
+    kept = set(main)
+    for node in reversed(operations):  # what depends on the batch size alone stays where it is read
+        if node in unedited and node not in of_inputs and any(user in kept for user in node.users):
+            kept.add(node)
+    return [node for node in operations if node in kept], [node for node in operations if node in unedited], shared
 
 
 def _close_to_their_use(operations: Iterable[fx.Node]) -> list[fx.Node]:

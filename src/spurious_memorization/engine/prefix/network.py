@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ...datasets.sources import Inputs
 from ...edits.apply import edited_tensors
 from ...edits.edit import Edit
 from ...errors import first_line
-from ...networks.forward import exact_float32, logits
+from ...networks.forward import exact_float32, first_repeated, logits
 from ...networks.names import Precision
 from ...networks.units import UnitPlaces
 from ..cpu.kernels import fused_module, kernels_for
@@ -24,6 +25,9 @@ from .prepared import PreparedEdit, in_run_format, prepare_edit
 from .program import NotExportable, Program, size_value
 from .reach import EditReach
 from .segments import Segment, cut, segment_module
+
+Shared = Mapping[fx.Node, Tensor]
+"""Values of a batch that its inputs alone determine, such as an attention mask; see `Program.shared`."""
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -89,19 +93,28 @@ class SegmentedNetwork:
             self, constants=constants, kernels=kernels, functions=functions, precision=precision, is_compiled=False
         )
 
-    def compiled(self, example: Tensor) -> SegmentedNetwork:
+    def enter(self, inputs: Inputs) -> tuple[Tensor, Shared]:
+        """The value that enters the first segment, and the values that the inputs alone determine."""
+        return entered(self.program, self.constants, inputs, self.dtype)
+
+    def run_segment(self, position: int, value: Tensor, shared: Shared) -> Tensor:
+        """The value that leaves a segment before any edit."""
+        return self.functions[position](value, *(shared[node] for node in self.segments[position].shared))
+
+    def compiled(self, example: Inputs) -> SegmentedNetwork:
         """The same network with compiled segments; the network itself where no compiler is available.
 
         Arguments:
-            example: an input [samples, ...].
+            example: inputs [samples, ...].
         """
         modules = [segment_module(self.program, segment, self.constants) for segment in self.segments]
-        functions = compiled_functions(modules, in_run_format(example, self.dtype))
+        value, shared = self.enter(example)
+        functions = compiled_functions(modules, [value, *(shared[node] for node in self.segments[0].shared)])
         return self if functions is None else replace(self, functions=functions, is_compiled=True)
 
 
 @exact_float32()
-def segmented(model: nn.Module, example: Tensor, precision: Precision) -> SegmentedNetwork:
+def segmented(model: nn.Module, example: Inputs, precision: Precision) -> SegmentedNetwork:
     """Export a network in evaluation mode and cut it into segments.
 
     Arguments:
@@ -115,25 +128,16 @@ def segmented(model: nn.Module, example: Tensor, precision: Precision) -> Segmen
     program = export_program(model, example)
     segments, exact_constants = cut(program), program.constants()
 
-    def exact(value: Tensor) -> Tensor:
+    def exact(inputs: Inputs) -> Tensor:
+        value, shared = entered(program, exact_constants, inputs, torch.float32)
         for segment in segments:
-            value = segment_values(program, segment, exact_constants, value)[segment.output]
+            value = segment_values(program, segment, {**exact_constants, **shared}, value)[segment.output]
         return value
 
     _check_logits(model, exact, example)
     constants, kernels, functions = _runnable(program, segments, exact_constants, precision)
 
-    def fast(value: Tensor) -> Tensor:
-        value = in_run_format(value, DTYPES[precision])
-        for function in functions:
-            value = function(value)
-        return value
-
-    if precision == "float32":
-        _check_logits(model, fast, example)
-    else:
-        _check_precision(fast, example)
-    return SegmentedNetwork(
+    network = SegmentedNetwork(
         model=model,
         program=program,
         segments=segments,
@@ -144,6 +148,29 @@ def segmented(model: nn.Module, example: Tensor, precision: Precision) -> Segmen
         precision=precision,
         reach=EditReach(program, segments, exact_constants),
     )
+
+    def fast(inputs: Inputs) -> Tensor:
+        value, shared = network.enter(inputs)
+        for position in range(len(segments)):
+            value = network.run_segment(position, value, shared)
+        return value
+
+    if precision == "float32":
+        _check_logits(model, fast, example)
+    else:
+        _check_precision(fast, example)
+    return network
+
+
+def entered(
+    program: Program, constants: Mapping[fx.Node, Tensor], inputs: Inputs, dtype: torch.dtype
+) -> tuple[Tensor, Shared]:
+    """The value that enters the first segment, and the values that the inputs alone determine, as the program runs."""
+    named = {"": inputs} if isinstance(inputs, Tensor) else inputs
+    given = {name: in_run_format(value, dtype) for name, value in named.items()}
+    shared = program.shared_values(given, constants) if program.shared else {}
+    first = next(given[name] for name, node in program.inputs.items() if node is program.input)
+    return first, {node: in_run_format(value, dtype) for node, value in shared.items()}
 
 
 def segment_values(
@@ -161,7 +188,7 @@ def segment_values(
     Arguments:
         program: of which the segment is a part.
         segment: the segment.
-        constants: the constants' values.
+        constants: the constants' values, and the shared values of the batch.
         given: the segment's input, [rows, ...].
         edits: (rows of the batch that belong to one edited network, its edit); the edit's new rows of layers are used
             there.
@@ -185,13 +212,15 @@ def segment_values(
     return values
 
 
-def run_alone(network: SegmentedNetwork, start: int, end: int, given: Tensor, edit: PreparedEdit) -> Tensor:
+def run_alone(
+    network: SegmentedNetwork, start: int, end: int, given: Tensor, edit: PreparedEdit, shared: Shared
+) -> Tensor:
     """Run the segments from `start` to before `end` with one edit, on the batch [samples, ...] alone."""
-    constants = {**network.constants, **edit.constants}
+    constants = {**network.constants, **edit.constants, **shared}
     for position in range(start, end):
         segment = network.segments[position]
         if edit.operations.isdisjoint(segment.operations):
-            given = network.functions[position](given)
+            given = network.run_segment(position, given, shared)
         else:
             whole_batch = [(slice(None), edit)]
             values = segment_values(network.program, segment, constants, given, whole_batch, only_output=True)
@@ -200,7 +229,7 @@ def run_alone(network: SegmentedNetwork, start: int, end: int, given: Tensor, ed
 
 
 def run_stack(
-    network: SegmentedNetwork, start: int, edits: Sequence[PreparedEdit], given: list[Tensor]
+    network: SegmentedNetwork, start: int, edits: Sequence[PreparedEdit], given: list[Tensor], shared: Shared
 ) -> list[Tensor]:
     """Run the segments from `start` to the end for several edited networks at once.
 
@@ -210,12 +239,15 @@ def run_stack(
         edits: one per edited network.
         given: the value that each edited network passes to the first segment. The list is emptied, so that these
             values do not take memory in addition to the stack.
+        shared: the shared values of the batch.
 
     Returns:
         Logits [samples, classes] of each edited network.
     """
     n = len(given[0])
     stack = torch.cat(given) if len(given) > 1 else given[0]
+    if len(given) > 1:
+        shared = {node: value.repeat(len(given), *[1] * (value.ndim - 1)) for node, value in shared.items()}
     given.clear()
     for position in range(start, len(network.segments)):
         segment = network.segments[position]
@@ -225,12 +257,11 @@ def run_stack(
             if not edit.rows.keys().isdisjoint(segment.operations)
         ]
         if here:
-            values = segment_values(
-                network.program, segment, network.constants, stack, here, network.kernels, only_output=True
-            )
+            constants = {**network.constants, **shared}
+            values = segment_values(network.program, segment, constants, stack, here, network.kernels, only_output=True)
             stack = values[segment.output]
         else:
-            stack = network.functions[position](stack)
+            stack = network.run_segment(position, stack, shared)
     return list(torch.split(stack.float(), n))
 
 
@@ -244,20 +275,22 @@ def _runnable(
     return constants, kernels, [fused_module(module) for module in modules]
 
 
-def _check_logits(model: nn.Module, run: Callable[[Tensor], Tensor], example: Tensor) -> None:
+def _check_logits(model: nn.Module, run: Callable[[Inputs], Tensor], example: Inputs) -> None:
     """Check that a way to run the network gives its logits, also for one sample alone.
 
     Arguments:
         model: the network, in evaluation mode.
         run: gives the logits of inputs [samples, ...].
-        example: a few inputs, [samples, ...]; random ones are added.
+        example: a few inputs, [samples, ...]; random ones are added to a tensor of numbers.
     """
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn((2, *example.shape[1:]), generator=generator).to(example.device)
-    inputs = torch.cat([example, noise.to(example.dtype)]) if example.is_floating_point() else example
+    inputs, first = example, first_repeated(example, 1)
+    if isinstance(example, Tensor) and example.is_floating_point():
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn((2, *example.shape[1:]), generator=generator).to(example.device)
+        inputs = torch.cat([example, noise.to(example.dtype)])
     with torch.no_grad():
         expected = logits(model, inputs)
-        given = torch.cat([run(inputs), run(inputs[:1])]).float()
+        given = torch.cat([run(inputs), run(first)]).float()
     expected = torch.cat([expected, expected[:1]])
     if given.shape != expected.shape or not torch.allclose(
         given, expected, rtol=0, atol=1e-4 * max(1.0, float(expected.abs().max())), equal_nan=True
@@ -265,7 +298,7 @@ def _check_logits(model: nn.Module, run: Callable[[Tensor], Tensor], example: Te
         raise NotExportable("the exported program gives other logits than the network itself")
 
 
-def _check_precision(run: Callable[[Tensor], Tensor], example: Tensor) -> None:
+def _check_precision(run: Callable[[Inputs], Tensor], example: Inputs) -> None:
     try:
         with torch.no_grad():
             run(example)

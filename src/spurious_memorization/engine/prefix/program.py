@@ -22,8 +22,13 @@ class Program:
 
     Arguments:
         operations: the operations that depend on the input, in order. Their arguments are other nodes: operations,
-            constants, sizes, or the input.
-        input: the placeholder of the input [samples, ...].
+            constants, sizes, shared values, or the input.
+        input: the placeholder of the input [samples, ...]; of one of them, if the inputs are a mapping.
+        inputs: the placeholders of all inputs, by name. A single tensor has the name "".
+        preparations: operations before all others: they depend on the inputs and on no parameter, such as those that
+            make an attention mask. No edit changes them.
+        shared: the inputs and the results of preparations that the operations read. Those are empty where the
+            operations read one input alone: it is then the first value.
         output: the operation that gives the logits [samples, classes].
         sizes: nodes that are whole numbers computed from the batch size.
         constant_nodes: nodes that depend on the parameters alone, in order.
@@ -33,6 +38,9 @@ class Program:
 
     operations: tuple[fx.Node, ...]
     input: fx.Node
+    inputs: Mapping[str, fx.Node]
+    preparations: tuple[fx.Node, ...]
+    shared: tuple[fx.Node, ...]
     output: fx.Node
     sizes: frozenset[fx.Node]
     constant_nodes: tuple[fx.Node, ...]
@@ -55,6 +63,25 @@ class Program:
 
         wanted = (n for n in self.constant_nodes if changed is None or not self.parameters_of[n].isdisjoint(changed))
         return {node: tensor for node in wanted if isinstance(tensor := value(node), Tensor)}
+
+    def shared_values(self, inputs: Mapping[str, Tensor], constants: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
+        """Compute the shared values of a batch.
+
+        Arguments:
+            inputs: [samples, ...] each, by name.
+            constants: the constants' values.
+        """
+        values: dict[fx.Node, Any] = {self.inputs[name]: tensor for name, tensor in inputs.items()}
+        rows = len(values[self.input])
+
+        def value(node: fx.Node) -> Any:
+            if node in self.sizes:
+                return size_value(node, rows)
+            return constants[node] if node in constants else values[node]
+
+        for node in self.preparations:
+            values[node] = call(node, value)
+        return {node: values[node] for node in self.shared}
 
     def users_of(self, constants: Iterable[fx.Node]) -> list[fx.Node]:
         """The operations that read one of these constants, in order."""

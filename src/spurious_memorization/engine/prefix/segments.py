@@ -5,7 +5,7 @@ In a residual network the cuts lie between its blocks; in a plain network, betwe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, fx, nn
@@ -22,18 +22,22 @@ class Segment:
         name: of the layers in it, such as "layer3.0".
         input: the value that goes in.
         operations: in order; the last gives the value that comes out.
+        shared: the values that it reads of those which the inputs alone determine.
         unused_after: by operation: the values that no later operation of the segment reads.
     """
 
     name: str
     input: fx.Node
     operations: tuple[fx.Node, ...]
+    shared: tuple[fx.Node, ...] = ()
     unused_after: Mapping[fx.Node, tuple[fx.Node, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         last_reader = {source: node for node in self.operations for source in node.all_input_nodes}
         self.unused_after = {
-            node: tuple(source for source in node.all_input_nodes if last_reader[source] is node)
+            node: tuple(
+                source for source in node.all_input_nodes if last_reader[source] is node and source not in self.shared
+            )
             for node in self.operations
         }
 
@@ -60,15 +64,21 @@ def cut(program: Program) -> list[Segment]:
             is_better_later = following in crossed and not _reads(following, constants)
             if node not in crossed or not has_constants or is_better_later:
                 continue
-        segments.append(Segment(name=_common_name(program, part), input=given, operations=tuple(part)))
+        segments.append(_segment(program, _common_name(program, part), given, part))
         given, part = node, []
         if node is program.output:
             break
     if len(segments) > 1 and not any(_reads(n, constants) for n in segments[-1].operations):
         last, previous = segments.pop(), segments.pop()
         operations = previous.operations + last.operations
-        segments.append(Segment(name=previous.name, input=previous.input, operations=operations))
+        segments.append(_segment(program, previous.name, previous.input, operations))
     return segments
+
+
+def _segment(program: Program, name: str, given: fx.Node, operations: Sequence[fx.Node]) -> Segment:
+    read = {source for node in operations for source in node.all_input_nodes}
+    shared = tuple(node for node in program.shared if node in read)
+    return Segment(name=name, input=given, operations=tuple(operations), shared=shared)
 
 
 def _reads(node: fx.Node, constants: set[fx.Node]) -> bool:
@@ -77,15 +87,16 @@ def _reads(node: fx.Node, constants: set[fx.Node]) -> bool:
 
 def _crossed_alone(program: Program) -> set[fx.Node]:
     """The operations after which only their own value is still read, with the samples on its first axis."""
+    given = () if program.shared else (program.input,)
     position = {node: i for i, node in enumerate(program.operations)}
     last_use = {
         node: max((position[user] for user in node.users if user in position), default=len(position))
-        for node in (program.input, *program.operations)
+        for node in (*given, *program.operations)
     }
     batch = program.input.meta["val"].shape[0]
     result = set()
     for i, node in enumerate(program.operations):
-        crossing = [n for n in (program.input, *program.operations[: i + 1]) if last_use[n] > i]
+        crossing = [n for n in (*given, *program.operations[: i + 1]) if last_use[n] > i]
         value = node.meta.get("val")
         if crossing == [node] and isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch:
             result.add(node)
@@ -108,7 +119,7 @@ def _common_name(program: Program, operations: Iterable[fx.Node]) -> str:
 def segment_module(
     program: Program, segment: Segment, constants: Mapping[fx.Node, Tensor], kernels: Kernels | None = None
 ) -> fx.GraphModule:
-    """A segment as a module of its own: [rows, ...] in, [rows, ...] out.
+    """A segment as a module of its own: [rows, ...] in, [rows, ...] out. Shared values are its further arguments.
 
     Arguments:
         program: of which the segment is a part.
@@ -122,6 +133,9 @@ def segment_module(
     given = graph.placeholder("x")
     given.meta = dict(segment.input.meta)
     copies[segment.input] = given
+    for number, node in enumerate(segment.shared):
+        copies[node] = graph.placeholder(f"shared_{number}")
+        copies[node].meta = dict(node.meta)
 
     def copied(node: fx.Node) -> fx.Node:
         if node in copies:

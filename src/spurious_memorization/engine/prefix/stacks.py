@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from .network import SegmentedNetwork, run_stack
+from .network import SegmentedNetwork, Shared, run_stack
 from .prepared import PreparedEdit
 
 
@@ -16,12 +16,14 @@ class Stacks:
 
     Arguments:
         network: before any edit.
+        shared: values of the batch that its inputs alone determine.
         max_bytes: size of the largest value of a stack.
     """
 
-    def __init__(self, network: SegmentedNetwork, *, max_bytes: int) -> None:
+    def __init__(self, network: SegmentedNetwork, shared: Shared, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._network = network
+        self._shared = shared
         self._members: dict[int, list[tuple[int, PreparedEdit, Tensor]]] = defaultdict(list)
 
     def add(self, start: int, number: int, edit: PreparedEdit, value: Tensor) -> None:
@@ -56,4 +58,4 @@ class Stacks:
         numbers, edits = [number for number, _, _ in members], [edit for _, edit, _ in members]
         given = [value for _, _, value in members]
         members.clear()
-        yield from zip(numbers, run_stack(self._network, start, edits, given), strict=True)
+        yield from zip(numbers, run_stack(self._network, start, edits, given, self._shared), strict=True)

@@ -10,8 +10,8 @@ import pandas as pd
 
 from ...datasets.sources import Images
 from ...errors import UserError
-from ..gallery.changed_predictions import GalleryItem
-from ..gallery.thumbnails import changed_text, first_of_each_group, thumbnail
+from ..gallery.changed_predictions import GalleryItem, first_of_each_group
+from ..gallery.thumbnails import changed_text, thumbnail
 from ..tables.columns import table_of
 from .accuracy import ROWS, specification
 from .figure import Figure

@@ -15,17 +15,23 @@ from numpy.typing import NDArray
 from ...datasets.pseudo_minority import with_pseudo_minority
 from ...datasets.samples import Dataset
 from ...datasets.sources import Images
+from ...datasets.texts import Texts
 from ...errors import UserError
 from ...runs.run import Run
 from ...settings import Execution
 from ...statistics.effects import tested_split
 from ...stored_files import StoredFileError
+from ...studies.network import network_of_run
 from ...studies.selected_sets import SelectedSet
 from ...studies.study import Study
 from ..inputs import FinishedStudy, ReportInputs
 from .group_images import GroupGallery, group_galleries
 from .most_memorized import MemorizedImage, most_memorized_images
 from .top_activating import stored_top_activating
+from .word_changes import WordChange, edit_of, word_changes
+
+TEXTS_OF_EACH_GROUP = 6
+"""Changed texts of each group whose words are marked."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +64,7 @@ class GalleryItem:
         selected: predictions that the set changes, on all samples.
         control: the same of the null set that was drawn first, so that nobody picked it; None without null sets.
         n_changed_on_control_samples: predictions that the set changes on the null set's samples.
+        words: of the texts that are shown first for the selected set, those on which the edit acts most.
         top_activating: for each channel of both, samples and activations, the largest activation first.
         n_searched: training images that were searched for them.
     """
@@ -69,6 +76,7 @@ class GalleryItem:
     selected: ChangedPredictions
     control: ChangedPredictions | None
     n_changed_on_control_samples: int
+    words: Mapping[int, tuple[WordChange, ...]] = field(default_factory=dict)
     top_activating: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     n_searched: int = 0
 
@@ -79,13 +87,13 @@ class GalleryItem:
 
 
 def images_of(run: Run, folder: Path | None) -> Dataset:
-    """The images of a run.
+    """The images or texts of a run.
 
     Raises:
-        UserError: the data are gone, have changed, or are not images.
+        UserError: the data are gone, have changed, or are neither images nor texts.
     """
     data = run.read_data(folder)
-    if not isinstance(data.source, Images):
+    if not isinstance(data.source, Images | Texts):
         raise UserError("the data are not images")
     return data
 
@@ -177,11 +185,29 @@ def gallery_items(finished: FinishedStudy, data: Dataset, execution: Execution |
                 selected=changed,
                 control=of_control,
                 n_changed_on_control_samples=len(set(changed.sample.tolist()) & control_samples),
+                words=_words(finished, data, row, changed, execution) if isinstance(data.source, Texts) else {},
                 top_activating={unit: images[unit] for unit in channels if unit in images},
                 n_searched=images.n_searched,
             )
         )
     return sorted(found, key=lambda item: -item.n_minority)
+
+
+def _words(
+    finished: FinishedStudy, data: Dataset, variant: pd.Series, changed: ChangedPredictions, execution: Execution | None
+) -> Mapping[int, tuple[WordChange, ...]]:
+    """The words on which the edit acts, in the texts that are shown first."""
+    samples = changed.sample[first_of_each_group(changed, data, TEXTS_OF_EACH_GROUP)].tolist()
+    if not samples:
+        return {}
+    studied = network_of_run(finished.run, data, finished.study.record["epoch"], execution=execution)
+    return word_changes(studied, edit_of(studied, variant), samples, execution)
+
+
+def first_of_each_group(changed: ChangedPredictions, data: Dataset, n: int) -> NDArray[np.int64]:
+    """Positions of the first `n` changed samples of each group."""
+    groups = pd.Series(data.g[changed.sample])
+    return np.flatnonzero((groups.groupby(groups).cumcount() < n).to_numpy())
 
 
 class _TopActivating(dict[str, list[tuple[int, float]]]):

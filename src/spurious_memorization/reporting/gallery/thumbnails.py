@@ -5,10 +5,6 @@ from __future__ import annotations
 import base64
 import io
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-
 from ...datasets.samples import Dataset
 from ...datasets.sources import Images
 from ...errors import UserError
@@ -18,18 +14,12 @@ from .changed_predictions import ChangedPredictions
 def thumbnail(data: Dataset, sample: int, side: int) -> str:
     """An image as a JPEG of at most `side` pixels, in a data URI."""
     if not isinstance(data.source, Images):
-        raise UserError("there are no images to show: the data are tensors")
+        raise UserError("there are no images to show: the data are no image files")
     small = data.source.open(sample)
     small.thumbnail((side, side))
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=80, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def first_of_each_group(changed: ChangedPredictions, data: Dataset, n: int) -> NDArray[np.int64]:
-    """Positions of the first `n` changed samples of each group."""
-    groups = pd.Series(data.g[changed.sample])
-    return np.flatnonzero((groups.groupby(groups).cumcount() < n).to_numpy())
 
 
 def changed_text(changed: ChangedPredictions, split: str) -> str:

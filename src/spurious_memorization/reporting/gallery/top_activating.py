@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...atomic import write_parquet
 from ...console import log, progress
 from ...datasets.samples import Dataset, Samples
+from ...datasets.sources import Inputs
 from ...errors import UserError
 from ...networks.forward import choose_device, logits, moved, working_copy
 from ...networks.norm_factors import norm_factors
@@ -95,8 +96,9 @@ def top_activating(
 ) -> pd.DataFrame:
     """The top-activating samples of each channel.
 
-    A channel's activation is the largest value of its output over the positions. If the batch norm after it has a
-    negative weight, the output is negated first, so that a large activation is also large for the next layer.
+    A channel's activation is the largest value of its output over the positions, but not over those that pad a text.
+    If the batch norm after it has a negative weight, the output is negated first, so that a large activation is also
+    large for the next layer.
 
     Arguments:
         model: the network; it is not changed.
@@ -125,10 +127,13 @@ def top_activating(
             if not is_linear:
                 flat = output.flatten(2).transpose(1, 2)
             chosen = flat * sign.to(flat)
+            if is_padded.shape == chosen.shape[:2]:
+                chosen = chosen.masked_fill(is_padded[..., None], -torch.inf)
             seen[layer].append(chosen[..., numbers[layer]].amax(1).float().cpu())
 
         return hook
 
+    is_padded = torch.empty(0)
     for layer in numbers:
         module = network.get_submodule(layer)
         module.register_forward_hook(record(layer, isinstance(module, nn.Linear)))
@@ -136,7 +141,9 @@ def top_activating(
     n_batches = -(-len(samples) // execution.eval_batch_size)
     with torch.no_grad():
         for batch in progress(batches, n_batches, "images"):
-            logits(network, moved(batch.inputs, next(network.parameters()).device))
+            inputs = moved(batch.inputs, next(network.parameters()).device)
+            is_padded = _padded(inputs)
+            logits(network, inputs)
     rows = []
     for layer, parts in seen.items():
         values = torch.cat(parts).numpy()
@@ -146,3 +153,9 @@ def top_activating(
                 (f"{layer}:{number}", int(samples.index[i]), float(values[i, column]), len(samples)) for i in order
             ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _padded(inputs: Inputs) -> Tensor:
+    """Which positions only pad a text, [samples, positions]; empty if none are known."""
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    return torch.empty(0) if mask is None else mask == 0

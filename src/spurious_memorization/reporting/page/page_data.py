@@ -10,11 +10,13 @@ import pandas as pd
 
 from ...datasets.samples import Dataset
 from ...datasets.sources import Images
+from ...datasets.texts import Texts
 from ...errors import UserError
 from ..figures.figure import Figure
-from ..gallery.changed_predictions import GalleryItem
+from ..gallery.changed_predictions import GalleryItem, first_of_each_group
 from ..gallery.group_images import GroupGallery
-from ..gallery.thumbnails import first_of_each_group, thumbnail
+from ..gallery.thumbnails import thumbnail
+from ..gallery.word_changes import WordChange
 
 CHANGED_OF_EACH_GROUP = (6, 4, 2, 1)
 """Changed images of each group. The first number is used with which all images fit into the page."""
@@ -86,7 +88,7 @@ def gallery_data(items: Sequence[GalleryItem], galleries: Sequence[GroupGallery]
         "samples": samples,
         "left_out": len(items) - len(shown),
         "left_out_groups": left_out_groups,
-        "unreadable": [sample["path"] for sample in samples.values() if not sample["image"]],
+        "unreadable": [sample["path"] for sample in samples.values() if not sample["image"] and not sample["text"]],
     }
 
 
@@ -103,16 +105,32 @@ def _shown(found: Sequence[GalleryItem], n: int) -> set[tuple[int, int]]:
 
 
 def _key(data: Dataset, sample: int, source: int, samples: dict[str, Any]) -> str:
-    """The key of a sample among the page's samples; its image is stored there first, "" if it can't be read."""
+    """The key of a sample among the page's samples. Its image is stored there first, "" if it can't be read; or its
+    texts."""
     name = f"{source}:{sample}"
     if name not in samples:
-        path = data.source.paths[sample] if isinstance(data.source, Images) else ""
+        source_of = data.source
+        path = source_of.paths[sample] if isinstance(source_of, Images | Texts) else ""
+        text = source_of.parts(sample) if isinstance(source_of, Texts) else ()
         try:
             image = thumbnail(data, sample, SIDE)
         except UserError:
             image = ""
-        samples[name] = {"path": path, "label": data.groups.classes[data.y[sample]], "image": image}
+        samples[name] = {"path": path, "label": data.groups.classes[data.y[sample]], "image": image, "text": text}
     return name
+
+
+def _pieces(texts: Sequence[str], words: Sequence[WordChange]) -> list[list[tuple[str, float | None]]]:
+    """Each text cut at these words: the words with their changes, and what is between them."""
+    pieces: list[list[tuple[str, float | None]]] = []
+    for part, text in enumerate(texts):
+        cut: list[tuple[str, float | None]] = []
+        done = 0
+        for word in sorted(word for word in words if word.part == part):
+            cut += [(text[done : word.start], None), (text[word.start : word.end], round(word.change, 3))]
+            done = word.end
+        pieces.append([*cut, (text[done:], None)])
+    return pieces
 
 
 def _group_data(gallery: GroupGallery, source: int, samples: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +141,7 @@ def _group_data(gallery: GroupGallery, source: int, samples: dict[str, Any]) -> 
             {
                 "name": group.name,
                 "minority": group.is_minority,
+                "words": None if group.words is None else ", ".join(group.words) or "none",
                 "counts": ", ".join(f"{n} in {split}" for split, n in group.counts.items()),
                 "images": [
                     {"sample": _key(gallery.data, sample, source, samples), "label": label}
@@ -141,6 +160,11 @@ def _item_data(item: GalleryItem, n: int, source: int, samples: dict[str, Any]) 
     def key(sample: int) -> str:
         return _key(data, sample, source, samples)
 
+    def marked(sample: int, which: str) -> dict[str, Any]:
+        if which != "selected" or sample not in item.words or not isinstance(data.source, Texts):
+            return {}
+        return {"pieces": _pieces(data.source.parts(sample), item.words[sample])}
+
     def side(which: str) -> dict[str, Any] | None:
         changed = item.selected if which == "selected" else item.control
         if changed is None:
@@ -156,6 +180,7 @@ def _item_data(item: GalleryItem, n: int, source: int, samples: dict[str, Any]) 
                     "group": names[data.g[changed.sample[i]]],
                     "before": classes[changed.before[i]],
                     "after": classes[changed.after[i]],
+                    **marked(int(changed.sample[i]), which),
                 }
                 for i in first_of_each_group(changed, data, n)
             ],

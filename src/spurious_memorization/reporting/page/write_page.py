@@ -17,6 +17,8 @@ from markupsafe import Markup
 from ...atomic import write_text
 from ...calibration.rates import published_rates
 from ...console import log
+from ...datasets.samples import Dataset
+from ...datasets.texts import Texts
 from ...runs.records import versions
 from ...runs.run import Run
 from ...settings import Execution
@@ -24,6 +26,7 @@ from ..figures.all_figures import FIGURES
 from ..figures.colors import CONFIG
 from ..figures.figure import CHOOSERS, ONE_AT_A_TIME, Figure, command
 from ..gallery.changed_predictions import Gallery, make_gallery
+from ..gallery.most_memorized import MemorizedImage
 from ..gallery.thumbnails import thumbnail
 from ..inputs import ReportInputs, read_inputs
 from ..tables.calibration_tables import false_rate_table, power_table
@@ -48,9 +51,9 @@ def report(
 ) -> Path:
     """Write the report of one or several runs: a self-contained HTML file.
 
-    The page shows stored results. Only one thing is calculated: the top-activating training images of the shown
-    channels. They are stored as `top-activating.parquet` in the study's folder. If the data are gone, the page gives
-    the reason instead of the images.
+    The page shows stored results. Two things are calculated: the top-activating training images of the shown channels,
+    stored as `top-activating.parquet` in the study's folder, and the words on which an edit of a text network acts. If
+    the data are gone, the page gives the reason instead of the images.
 
     Arguments:
         runs: their directories.
@@ -81,6 +84,13 @@ def report(
     return file
 
 
+def _memorized(image: MemorizedImage, data: Dataset) -> tuple[MemorizedImage, str, tuple[str, ...]]:
+    """A training sample with its thumbnail, or with its texts."""
+    if isinstance(data.source, Texts):
+        return image, "", data.source.parts(image.sample)
+    return image, thumbnail(data, image.sample, SIDE), ()
+
+
 def page(inputs: ReportInputs, gallery: Gallery) -> str:
     """The page as HTML."""
     figures = {name: made for name, make in FIGURES.items() if (made := make(inputs)) is not None}
@@ -101,7 +111,7 @@ def page(inputs: ReportInputs, gallery: Gallery) -> str:
         "figures": figures,
         "rates": _published_rates(),
         "gallery": gallery,
-        "memorized": [(image, thumbnail(data, image.sample, SIDE)) for image, data in gallery.memorized],
+        "memorized": [_memorized(image, data) for image, data in gallery.memorized],
         **{name: shown[name] for name in ("left_out", "left_out_groups", "unreadable")},
         "findings": _findings(inputs),
         "choosers": [(name, LABELS.get(name, name)) for name in CHOOSERS],

@@ -1,4 +1,4 @@
-"""Tables of the properties of images: which go with the label, and how right a network is along them."""
+"""Tables of the properties of samples: which go with the label, and how right a network is along them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import pandas as pd
 
 from .number_formats import interval
 from .table import Column, Row, Table
+
+SHOWN = 40
+"""Properties in a table. Images have fewer; texts may have a thousand words."""
 
 
 def associations_table(associations: pd.DataFrame, permutations: int) -> Table:
@@ -19,21 +22,23 @@ def associations_table(associations: pd.DataFrame, permutations: int) -> Table:
         name=associations["property"].str.replace("_", " "),
         shown=associations["difference"].where(associations["goes_with_label"]),
     )
+    more = len(rows) > SHOWN
     return Table(
-        title="Properties of images and the label, on the training split",
-        rows=rows,
+        title="Properties and the label, on the training split",
+        rows=rows.head(SHOWN),
         columns=(
             Column(name="name", heading="property", strong="goes_with_label", strong_sign="*"),
             Column(name="nmi", heading="mutual information", kind="decimal"),
             Column(name="p", heading="p", kind="p"),
             Column(name="p_adjusted", heading="adjusted p", kind="p"),
             Column(name="verdict", heading="verdict"),
-            Column(name="shown", heading="difference of training images", is_long=True),
+            Column(name="shown", heading="difference of training samples", is_long=True),
         ),
         caption=(
             f"mutual information: normalized, from 0 to 1. p: from {permutations:,} permutations of the labels; "
             "adjusted for the number of properties by the maximum statistic. *: goes with the label, at level 0.05. "
             "Numbers are cut into low, mid and high."
+            + (f" The first {SHOWN} of {len(rows)} properties; --json and --format csv give all." if more else "")
         ),
     )
 

@@ -166,8 +166,28 @@
     return made;
   };
 
-  function imageOf(key, alt) {
+  function textOf(sample, key, pieces) {
+    const made = element("div", "text");
+    made.title = sample.path;
+    made.dataset.sample = key;
+    for (const part of pieces ?? sample.text.map((text) => [[text, null]])) {
+      const line = element("p");
+      for (const [text, change] of part) {
+        if (change === null) line.append(text);
+        else {
+          const word = element("mark", change < 0 ? "lower" : "higher", text);
+          word.title = `margin change because of this word: ${change}`;
+          line.append(word);
+        }
+      }
+      made.append(line);
+    }
+    return made;
+  }
+
+  function imageOf(key, alt, pieces) {
     const sample = page.gallery.samples[key];
+    if (sample.text.length) return textOf(sample, key, pieces);
     const image = element("img");
     if (sample.image) image.src = sample.image;
     image.alt = alt;
@@ -180,7 +200,7 @@
     const list = element("ul", "images");
     for (const one of images.filter((shown) => fits(shown.group, "group"))) {
       const line = element("li");
-      const image = imageOf(one.sample, `${one.group}: ${label(one)}`);
+      const image = imageOf(one.sample, `${one.group}: ${label(one)}`, one.pieces);
       const isMinority = item.minority.includes(one.group);
       line.append(image, element("span", isMinority ? "group minority" : "group", isMinority ? `${one.group} *` : one.group));
       line.append(element("span", "label", label(one)));
@@ -206,6 +226,7 @@
       list.append(line);
     }
     made.append(element("h4", "", group.minority ? `${group.name} *` : group.name), element("p", "", group.counts));
+    if (group.words) made.append(element("p", "words", `Words: ${group.words}`));
     if (group.images.length) made.append(list);
     return made;
   }

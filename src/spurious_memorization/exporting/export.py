@@ -1,0 +1,70 @@
+"""Files for other programs: the samples of a run as a table, and a section for a model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..atomic import write_text
+from ..console import log
+from ..datasets.sources import Images
+from ..errors import UserError
+from ..reporting.tables.table import csv_text
+from ..runs.run import Run
+from .fiftyone import write_fiftyone
+from .model_card import model_card
+from .sample_table import table_of
+from .saved_datasets import write_datasets
+from .settings import ExportFormat
+
+
+def export(
+    format: ExportFormat,
+    run: Run | str | Path,
+    out: str | Path,
+    *,
+    epoch: str | int = "best",
+    study: str | None = None,
+    memorization: str | Path | None = None,
+    data_folder: str | Path | None = None,
+) -> Path:
+    """Write what a run holds for another program.
+
+    Arguments:
+        format: "csv": a file with the rows of `sample_table`; "datasets": a folder for `datasets.load_from_disk`;
+            "fiftyone": a folder for `fiftyone.Dataset.from_dir`; "model-card": a file with the text of `model_card`.
+        run: the run, or its folder.
+        out: the file, or a new folder.
+        epoch, study, memorization, data_folder: as in `sample_table`.
+
+    Returns:
+        The file or folder.
+
+    Raises:
+        UserError: as in `sample_table`; the file can't be written; the folder is not empty; FiftyOne is asked for, and
+            the data are no images.
+
+    Example:
+        ```python
+        sm.export("fiftyone", "runs/first", "first_fiftyone", memorization="scores")
+        ```
+    """
+    run, out = run if isinstance(run, Run) else Run(run), Path(out)
+    if format == "model-card":
+        write_text(out, model_card(run, epoch=epoch, study=study, memorization=memorization) + "\n")
+        return out
+    data = run.read_data(None if data_folder is None else Path(data_folder))
+    table = table_of(run, data, epoch=epoch, study=study, memorization=memorization)
+    source, classes = data.source, data.groups.classes
+    match format:
+        case "csv":
+            write_text(out, csv_text(table) + "\n")
+        case "datasets":
+            write_datasets(table, classes, source, out)
+        case "fiftyone":
+            if not isinstance(source, Images):
+                raise UserError("fiftyone shows images, and these data have none: choose csv or datasets")
+            write_fiftyone(table, classes, source, out)
+        case _:
+            raise UserError(f"there is no format {format!r}: choose csv, datasets, fiftyone or model-card")
+    log(f"{len(table):,} samples")
+    return out
