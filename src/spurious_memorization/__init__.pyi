@@ -14,7 +14,8 @@ from .datasets.samples import Dataset, Samples
 from .datasets.sources import Batch
 from .datasets.tensors import from_tensors
 from .discovery.discover import Discovery, discover
-from .discovery.settings import DiscoverSettings
+from .discovery.group_words import group_words
+from .discovery.settings import DiscoverSettings, WordSettings
 from .edits.edit import Edit
 from .engine.ablation import ablation, ablation_map
 from .engine.evaluate import evaluate
@@ -90,6 +91,7 @@ __all__ = [
     "UnitTracking",
     "Units",
     "UserError",
+    "WordSettings",
     "__version__",
     "ablation",
     "ablation_map",
@@ -107,6 +109,7 @@ __all__ = [
     "export",
     "from_hugging_face",
     "from_tensors",
+    "group_words",
     "hardest_samples",
     "image_properties",
     "import_network",

@@ -230,3 +230,27 @@ def test_an_image_that_cannot_be_read_is_named(trained: sm.Run, squares: Path, t
     (folder / first).unlink()
     gone = Page(sm.report([trained.path], tmp_path / "gone.html", data_folder=folder))
     assert f"No images of {trained.path}" in gone.text
+
+
+def test_the_words_of_candidate_groups(plain: Path, tmp_path: Path) -> None:
+    file = tmp_path / "groups.csv"
+    rows = candidates(plain, file)
+    counts = rows[rows["split"] == "train"].groupby(["y", "attribute"]).size()
+    words = pd.DataFrame(
+        [
+            (f"{y}, {value}", n, word, fits)
+            for (y, value), n in counts.items()
+            for word, fits in (("water", value == "atypical"), ("<b>snow</b>", y == 0), ("grass", False))
+        ],
+        columns=["group", "n", "word", "fits_better"],
+    )
+    words.loc[words["group"] == "1, typical", "n"] += 1  # found before the table changed
+    words.to_csv(tmp_path / "groups_words.csv", index=False)
+    found = gallery(Page(sm.report([trained(plain, file, tmp_path / "run").path])))
+    assert {group["name"]: group["words"] for group in found["groups"]} == {
+        "0, atypical": "water, <b>snow</b>",
+        "0, typical": "<b>snow</b>",
+        "1, atypical": "water",
+        "1, typical": None,
+    }
+    assert "by CLIP (adjusted p at most 0.05)" in found["caption"]

@@ -26,6 +26,7 @@ from .reproduce import reproduce_command
 from .study import study_command
 from .trace import trace_command
 from .train import train_command
+from .words import words_command
 
 __all__ = ["main"]
 
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable[..., Answer]] = {
     "study": study_command,
     "trace": trace_command,
     "train": train_command,
+    "words": words_command,
 }
 
 for _name, _command in COMMANDS.items():

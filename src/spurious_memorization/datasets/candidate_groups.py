@@ -26,6 +26,11 @@ SEED_COLUMN = "seed_{}"
 _IS_OF_SEED = re.compile(SEED_COLUMN.format(r"\d+"))
 
 
+def words_file(table: Path) -> Path:
+    """The file with the words that fit each group of a table, as `group_words` writes it."""
+    return table.with_name(f"{table.stem}_words.csv")
+
+
 def with_candidate_roles(data: Dataset) -> Dataset:
     """The data with the atypical groups as minority and the typical ones as majority, if they have training samples.
 

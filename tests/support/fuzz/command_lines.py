@@ -35,6 +35,7 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
     ),
     "memorization": (["data"], {"--out": "out", **TRAINING, "--networks": "2"}),
     "discover": (["data"], {"--out": "groups.csv", **TRAINING, "--seeds": "0", "--eiil-steps": "9"}),
+    "words": (["data", "groups.csv"], {"--clip": "nothing", "--permutations": "19"}),
     "import": (["data"], {"--out": "out", "--model": NETWORK, "--weights": "weights.pth"}),
     "study": (
         ["run"],

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ...datasets.candidate_groups import ATYPICAL
+from ...datasets.candidate_groups import ATYPICAL, words_file
 from ...datasets.samples import Dataset
 from ...datasets.sources import Images
 from ...datasets.tables import path_within
@@ -19,6 +19,8 @@ from ...datasets.texts import Texts
 from ...errors import UserError
 from ...input_files import shown
 from ...runs.run import Run
+from ...statistics.sequential import LEVEL
+from ..tables.discovery_tables import words_of_groups
 from ..tables.number_formats import format_value
 
 PER_GROUP = 4
@@ -34,6 +36,9 @@ MAX_CANDIDATE_CLASSES = 12
 SCORE = "minority_score"
 """The column of a table of candidate groups that says how much a sample is like a minority sample of its class."""
 
+WORD_COLUMNS = {"group", "n", "word", "fits_better"}
+"""Columns of the stored words that are shown."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GroupImages:
@@ -45,6 +50,7 @@ class GroupImages:
         counts: number of samples in each split.
         samples: the shown ones, in their order.
         labels: text below each image: its minority score; "" without one.
+        words: that fit the images better than the others of the class; None if they were not measured.
     """
 
     name: str
@@ -52,6 +58,7 @@ class GroupImages:
     counts: Mapping[str, int]
     samples: tuple[int, ...]
     labels: tuple[str, ...]
+    words: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,6 +120,26 @@ def minority_scores(data: Dataset, file: Path) -> NDArray[np.float64] | None:
     return found if np.isfinite(found).any() else None
 
 
+def measured_words(data: Dataset, file: Path) -> dict[str, list[str]]:
+    """The words of each candidate group, if `group_words` has stored them: {name of the group: words}.
+
+    Words that were found for groups of another size are left out: the table has changed since.
+
+    Arguments:
+        data: with the groups of the table.
+        file: the table.
+    """
+    try:
+        table = read_text_table(words_file(file))
+    except UserError:
+        return {}
+    if not set(table) >= WORD_COLUMNS:
+        return {}
+    counts = dict(zip(data.groups.names, map(str, data.train_counts), strict=True))
+    same = table[table["n"] == table["group"].map(counts)]
+    return words_of_groups(same.assign(fits_better=same["fits_better"] == "True"))
+
+
 def _given(runs: tuple[str, ...], data: Dataset) -> GroupGallery:
     """A gallery of groups that the data set gives: minority groups first."""
     split = data.splits[0]
@@ -128,7 +155,7 @@ def _given(runs: tuple[str, ...], data: Dataset) -> GroupGallery:
 def _discovered(runs: tuple[str, ...], data: Dataset, table: str) -> GroupGallery:
     """A gallery of candidate groups, class by class: the atypical images first, those with the highest scores."""
     split, classes, values = data.splits[0], data.groups.classes, data.groups.attributes
-    scores = minority_scores(data, Path(table))
+    scores, words = minority_scores(data, Path(table)), measured_words(data, Path(table))
     groups = []
     for label in range(min(len(classes), MAX_CANDIDATE_CLASSES)):
         for a in sorted(range(len(values)), key=lambda a: values[a] != ATYPICAL):
@@ -137,7 +164,8 @@ def _discovered(runs: tuple[str, ...], data: Dataset, table: str) -> GroupGaller
                 samples = _highest(data, group, split, scores)
             else:
                 samples = _drawn(data, group, split, PER_CANDIDATE_GROUP)
-            groups.append(_of_group(data, group, samples, scores))
+            of_group = _of_group(data, group, samples, scores)
+            groups.append(replace(of_group, words=tuple(words[of_group.name]) if of_group.name in words else None))
     which = f"All are a random draw from the images in {split}."
     if scores is not None:
         which = (
@@ -148,6 +176,11 @@ def _discovered(runs: tuple[str, ...], data: Dataset, table: str) -> GroupGaller
         f"These groups were discovered, not given. They are candidates from {shown(table)}: look at them, and don't "
         f"take them for facts. {which}"
     )
+    if words:
+        caption += (
+            f" The words fit a group better than the others of its class by CLIP (adjusted p at most {LEVEL:g}). They "
+            "are hints, too."
+        )
     if len(classes) > MAX_CANDIDATE_CLASSES:
         caption += f" The first {MAX_CANDIDATE_CLASSES} of {len(classes)} classes are shown."
     return GroupGallery(runs=runs, data=data, groups=tuple(groups), caption=caption)

@@ -141,6 +141,7 @@ def _group_data(gallery: GroupGallery, source: int, samples: dict[str, Any]) -> 
             {
                 "name": group.name,
                 "minority": group.is_minority,
+                "words": None if group.words is None else ", ".join(group.words) or "none",
                 "counts": ", ".join(f"{n} in {split}" for split, n in group.counts.items()),
                 "images": [
                     {"sample": _key(gallery.data, sample, source, samples), "label": label}

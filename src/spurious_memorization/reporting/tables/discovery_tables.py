@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ...discovery.discover import Discovery
+from ...statistics.sequential import LEVEL
 from .table import Column, Table
 
 SHOWN_WORDS = 10
@@ -31,6 +32,39 @@ def discovery_methods(found: Discovery) -> Table:
             *([Column(name="auroc", heading="AUROC", kind="decimal")] if judged else []),
         ),
         caption=caption,
+    )
+
+
+MAX_WORDS = 5
+"""Words of a group that are shown."""
+
+
+def words_of_groups(found: pd.DataFrame) -> dict[str, list[str]]:
+    """The first words that fit the images of each group better: {group: words}, the largest difference first.
+
+    Arguments:
+        found: as `group_words` makes it.
+    """
+    fitting = found["word"].where(found["fits_better"])
+    return {str(name): words.dropna().head(MAX_WORDS).tolist() for name, words in fitting.groupby(found["group"])}
+
+
+def fitting_words(found: pd.DataFrame) -> Table:
+    """The words of each group, or that there are none."""
+    words = words_of_groups(found)
+    rows = found.drop_duplicates("group")[["group", "n"]]
+    return Table(
+        title="Words that fit a group better than the others of its class",
+        rows=rows.assign(words=[", ".join(words[name]) or "none" for name in rows["group"]]).reset_index(drop=True),
+        columns=(
+            Column(name="group", heading="group"),
+            Column(name="n", heading="n", kind="count"),
+            Column(name="words", heading="words", is_long=True),
+        ),
+        caption=(
+            f"n: training images. Words: by CLIP, adjusted p at most {LEVEL:g}, the largest difference first; at most "
+            f"{MAX_WORDS}. They are hints: look at the images."
+        ),
     )
 
 

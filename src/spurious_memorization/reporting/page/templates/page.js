@@ -226,6 +226,7 @@
       list.append(line);
     }
     made.append(element("h4", "", group.minority ? `${group.name} *` : group.name), element("p", "", group.counts));
+    if (group.words) made.append(element("p", "words", `Words: ${group.words}`));
     if (group.images.length) made.append(list);
     return made;
   }
