@@ -21,7 +21,7 @@ PLACES = ["processes:2", pytest.param("ray", marks=pytest.mark.slow)]
 def scheduler(request: pytest.FixtureRequest) -> Iterator[Scheduler[object, object]]:
     if request.param == "ray":
         request.getfixturevalue("two_ray_workers")
-    with workers_on(request.param, partial(pieces.times, 10)) as workers:
+    with workers_on(request.param, partial(pieces.times, 10), on_gpus=True) as workers:
         yield workers
 
 
@@ -75,7 +75,7 @@ def test_a_piece_that_ends_every_worker_is_given_up(scheduler: Scheduler[object,
 def test_workers_that_cannot_start_say_why(on: str, two_ray_workers: None) -> None:
     with (
         pytest.raises(sm.UserError, match="the factor is 0: choose another one"),
-        workers_on(on, partial(pieces.times, 0)) as workers,
+        workers_on(on, partial(pieces.times, 0), on_gpus=True) as workers,
     ):
         list(workers.run([1]))
 

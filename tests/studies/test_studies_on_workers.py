@@ -95,10 +95,11 @@ def test_a_study_whose_head_died_goes_on_here(trained: sm.Run, tmp_path: Path) -
     run = tiny.copied(trained, tmp_path / "run")
     flags = ["--criterion", "weight_norm,gradient", "--size", "1..2", "--controls", "3", "--split", "train,test"]
     study = ["study", str(run.path), "--name", "once", *flags, "--on", "ray"]
-    log, modules = tmp_path / "log.txt", {"PYTHONPATH": os.pathsep.join(sys.path)}
+    log = tmp_path / "log.txt"
+    own = {"PYTHONPATH": os.pathsep.join(sys.path), "RAY_ADDRESS": "local"}
     with log.open("w") as said:
         command = [sys.executable, "-m", "spurious_memorization", *study]
-        head = subprocess.Popen(command, start_new_session=True, stderr=said, env={**os.environ, **modules})
+        head = subprocess.Popen(command, start_new_session=True, stderr=said, env={**os.environ, **own})
     folder = run.path / "studies" / "once" / "outcomes"
     waited_for(lambda: head.poll() is not None or len(list(folder.glob("*.parquet"))) >= 3)
     assert head.poll() is None, log.read_text()

@@ -18,6 +18,7 @@ def two_ray_workers() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves its log files open
         ray.init(
+            address="local",
             num_cpus=2,
             object_store_memory=100_000_000,
             include_dashboard=False,

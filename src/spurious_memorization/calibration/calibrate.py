@@ -70,7 +70,7 @@ def calibrate(
         there = {trial: _read(out, trial) for trial in trials if trial not in missing}
         if missing:
             log(f"{len(missing)} of {len(trials)} trials to run, in {out}: each trains a small network and studies it")
-            with workers_on(on, partial(_trials, settings)) as workers:
+            with workers_on(on, partial(_trials, settings), on_gpus=False) as workers:
                 for number, record in progress(workers.run(missing), len(missing), "trials"):
                     trial = missing[number]
                     write_text(out / trial.file, json.dumps(record, indent=1) + "\n")

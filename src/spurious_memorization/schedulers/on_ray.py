@@ -15,7 +15,7 @@ from .worker import Body
 
 
 class RayCluster:
-    """A place for actors of Ray: one for each GPU, and in a cluster without GPUs one for so many cores.
+    """A place for actors of Ray: one for each GPU, or one for so many cores.
 
     A Ray that this program uses already is used further. Otherwise the cluster of the address is joined, and without
     an address the one that runs on this machine; if none does, one is started for the time of the work.
@@ -24,12 +24,13 @@ class RayCluster:
         address: of the cluster's head, ray://HEAD:PORT; None for a cluster of this machine.
         make: the pickled function that makes the function of a worker.
         threads: cores of each worker without a GPU, and threads of PyTorch in each worker.
+        on_gpus: use the GPUs, if the cluster has any.
 
     Raises:
         UserError: Ray is not installed, the cluster can't be reached, or no machine has enough cores for a worker.
     """
 
-    def __init__(self, address: str | None, make: bytes, threads: int) -> None:
+    def __init__(self, address: str | None, make: bytes, threads: int, *, on_gpus: bool) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as it will be by default
         self._ray = imported("ray", "ray")
@@ -37,7 +38,7 @@ class RayCluster:
         if self._is_ours:
             self._join(address)
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        gpus = sum(int(machine.get("GPU", 0)) for machine in machines)
+        gpus = sum(int(machine.get("GPU", 0)) for machine in machines) if on_gpus else 0
         self.room = gpus or sum(int(machine.get("CPU", 0)) // threads for machine in machines)
         if not self.room:
             self.close()

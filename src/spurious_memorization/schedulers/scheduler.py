@@ -157,12 +157,15 @@ def threads_of_each(workers: int) -> int:
 
 
 @contextmanager
-def workers_on(on: str, make: Callable[[], Callable[[Piece], Result]]) -> Iterator[Scheduler[Piece, Result]]:
+def workers_on(
+    on: str, make: Callable[[], Callable[[Piece], Result]], *, on_gpus: bool
+) -> Iterator[Scheduler[Piece, Result]]:
     """A scheduler whose workers end with the block.
 
     Arguments:
         on: "here", "processes:N", "ray", or "ray://HEAD:PORT".
         make: makes the function that gives the result of a piece. Each worker calls it once.
+        on_gpus: give each worker of Ray a GPU, where the cluster has any.
 
     Raises:
         UserError: Ray is not installed, its cluster is not found, or no worker fits into it.
@@ -178,7 +181,7 @@ def workers_on(on: str, make: Callable[[], Callable[[Piece], Result]]) -> Iterat
     else:
         from .on_ray import RayCluster
 
-        place = RayCluster(None if on == "ray" else on, content, threads_of_each(1))
+        place = RayCluster(None if on == "ray" else on, content, threads_of_each(1), on_gpus=on_gpus)
     scheduler = OnWorkers[Piece, Result](place)
     try:
         yield scheduler

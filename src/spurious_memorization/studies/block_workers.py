@@ -108,7 +108,7 @@ def block_workers(
     make = partial(
         _measuring, working_copy(model, torch.device("cpu")), samples.part(range(3)), loss, engine.precision, execution
     )
-    with workers_on(execution.on, make) as scheduler:
+    with workers_on(execution.on, make, on_gpus=not execution.device.startswith("cpu")) as scheduler:
         yield BlockWorkers(engine, scheduler)
 
 
