@@ -54,6 +54,10 @@ def _checked_place(text: str) -> str:
     raise ValueError(f"{text!r} is none of here, processes:N with N from 1 to {MAX_WORKERS}, ray, ray://HEAD:10001")
 
 
+Place = Annotated[str, AfterValidator(_checked_place)]
+"""Where pieces of work run; `schedulers` has the places."""
+
+
 class Execution(BaseModel):
     """How work is carried out. This does not change results."""
 
@@ -72,7 +76,7 @@ class Execution(BaseModel):
     compile: bool | None = Field(
         None, description="compile edited networks with torch.compile; by default only if that saves time"
     )
-    on: Annotated[str, AfterValidator(_checked_place)] = Field(
+    on: Place = Field(
         "here",
         description="where a study measures its blocks of outcomes: here, processes:N of this machine, ray, or "
         "ray://HEAD:10001",

@@ -57,6 +57,13 @@ def test_errors_of_workers_are_those_that_were_raised(scheduler: Scheduler[objec
 
 
 @pytest.mark.slow
+def test_a_run_that_was_given_up_leaves_no_answer_for_the_next(scheduler: Scheduler[object, object]) -> None:
+    next(scheduler.run([1, 2, 3, 4]))
+    found = dict(scheduler.run([5, 6, 7]))
+    assert {number: value for number, (value, _) in found.items()} == {0: 50, 1: 60, 2: 70}
+
+
+@pytest.mark.slow
 def test_a_piece_that_ends_every_worker_is_given_up(scheduler: Scheduler[object, object]) -> None:
     with pytest.raises(sm.UserError, match=r"^piece 0 has ended 3 workers \(.*\): often memory is full, so") as caught:
         list(scheduler.run(["end"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
@@ -83,7 +83,16 @@ class OnWorkers(Generic[Piece, Result]):
 
     def run(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, Result]]:
         """Run pieces; see `Scheduler.run`."""
-        waiting = deque(enumerate(pieces))
+        try:
+            yield from self._run(deque(enumerate(pieces)))
+        finally:
+            self._stop([worker for worker, piece in self._busy.items() if piece is not None])
+
+    def close(self) -> None:
+        """End all workers."""
+        self._stop([*self._idle, *self._busy])
+
+    def _run(self, waiting: deque[tuple[int, Piece]]) -> Iterator[tuple[int, Result]]:
         losses: Counter[int] = Counter()
         while waiting or any(self._busy.values()):
             self._give(waiting)
@@ -98,18 +107,19 @@ class OnWorkers(Generic[Piece, Result]):
                 _announce_loss(number, losses[number], error)
                 waiting.extendleft([] if piece is None else [piece])
                 continue
-            self._idle.append(worker)
             if not went_well:
+                worker.stop()
                 raise answer
+            self._idle.append(worker)
             losses[START] = 0
             if piece is not None:
                 yield number, answer
 
-    def close(self) -> None:
-        """End all workers."""
-        for worker in (*self._idle, *self._busy):
+    def _stop(self, workers: Sequence[Worker]) -> None:
+        for worker in workers:
             worker.stop()
-        self._idle, self._busy = [], {}
+            self._busy.pop(worker, None)
+        self._idle = [worker for worker in self._idle if worker not in workers]
 
     def _give(self, waiting: deque[tuple[int, Piece]]) -> None:
         """Give waiting pieces to idle workers, and start further ones for the rest."""
@@ -151,7 +161,7 @@ def workers_on(on: str, make: Callable[[], Callable[[Piece], Result]]) -> Iterat
     """A scheduler whose workers end with the block.
 
     Arguments:
-        on: "processes:N", "ray", or "ray://HEAD:PORT".
+        on: "here", "processes:N", "ray", or "ray://HEAD:PORT".
         make: makes the function that gives the result of a piece. Each worker calls it once.
 
     Raises:
@@ -159,6 +169,9 @@ def workers_on(on: str, make: Callable[[], Callable[[Piece], Result]]) -> Iterat
     """
     import cloudpickle
 
+    if on == "here":
+        yield InThisProcess(make())
+        return
     content, (kind, _, number) = cloudpickle.dumps(make), on.partition(":")
     if kind == "processes":
         place: Place = LocalProcesses(int(number), content, threads_of_each(int(number)))
