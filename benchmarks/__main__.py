@@ -19,6 +19,7 @@ from spurious_memorization.datasets.samples import Samples
 from spurious_memorization.engine.evaluate import engine_for, passes_needed
 from spurious_memorization.engine.outcomes import block_plan
 from spurious_memorization.settings import Execution
+from spurious_memorization.studies.block_workers import block_workers
 from spurious_memorization.studies.blocks import Part, announce_engine, measured_blocks
 from spurious_memorization.studies.store import FolderStore
 
@@ -231,9 +232,11 @@ def verdict(bench: Bench) -> None:
     expected = planned(parts)
     engine = announce_engine(engine, parts, Execution())
     started = time.perf_counter()
-    for part in parts:
-        for _ in measured_blocks(FolderStore(bench.scratch), f"outcomes/{part.label}", engine, part):
-            pass
+    loss, execution = "cross_entropy", Execution()
+    with block_workers(engine, bench.model, parts[0].samples, loss=loss, execution=execution) as workers:
+        for part in parts:
+            for _ in measured_blocks(FolderStore(bench.scratch), f"outcomes/{part.label}", workers, part):
+                pass
     seconds = time.perf_counter() - started
     networks = sum((len(edits) + 1) * len(samples) for _, edits, samples, _ in parts)
     table.add("  measured", f"planned {expected / 60:.1f} min, real {seconds / 60:.1f} min")

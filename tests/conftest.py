@@ -17,7 +17,7 @@ import torch
 
 import spurious_memorization as sm
 
-pytest_plugins = ["browser", "golden_networks"]
+pytest_plugins = ["browser", "golden_networks", "local_ray"]
 
 torch.set_num_threads(1)
 # The first backward pass starts threads of torch. After a `torch.export`, a forked child could not start them.

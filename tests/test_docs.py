@@ -130,6 +130,19 @@ def test_data_are_made_and_read_as_the_page_shows(page, tmp_path, monkeypatch, c
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:all .* are classified correctly:UserWarning", "ignore:only .* null sets")
+def test_the_commands_on_texts_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(ROOT / "docs" / "text.md", "sh"):
+        for line in block.splitlines():
+            if line.startswith("spurmem "):
+                with pytest.raises(SystemExit) as ended:
+                    main(shlex.split(line)[1:])
+                assert ended.value.code == 0, line
+    assert "nobody" in capsys.readouterr().out.partition("Words that tell")[2]
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:all .* are classified correctly:UserWarning")  # an untrained network may be lucky
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_examples_run(page, tmp_path, monkeypatch):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from .errors import UserError
 
@@ -42,6 +45,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
+def _checked_place(text: str) -> str:
+    processes = re.fullmatch(r"processes:(\d{1,3})", text, re.ASCII)
+    if processes and 1 <= int(processes[1]) <= MAX_WORKERS:
+        return text
+    if text in ("here", "ray") or re.fullmatch(r"ray://[^\s/]+:\d+", text, re.ASCII):
+        return text
+    raise ValueError(f"{text!r} is none of here, processes:N with N from 1 to {MAX_WORKERS}, ray, ray://HEAD:10001")
+
+
+Place = Annotated[str, AfterValidator(_checked_place)]
+"""Where pieces of work run; `schedulers` has the places."""
+
+
 class Execution(BaseModel):
     """How work is carried out. This does not change results."""
 
@@ -59,4 +75,9 @@ class Execution(BaseModel):
     )
     compile: bool | None = Field(
         None, description="compile edited networks with torch.compile; by default only if that saves time"
+    )
+    on: Place = Field(
+        "here",
+        description="where a study measures its blocks of outcomes: here, processes:N of this machine, ray, or "
+        "ray://HEAD:10001",
     )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import torch
@@ -24,7 +25,7 @@ from spurious_memorization.calibration.rates import (
     power,
     recalls,
 )
-from spurious_memorization.calibration.settings import CalibrateSettings
+from spurious_memorization.calibration.settings import CalibrateExecution, CalibrateSettings
 from spurious_memorization.calibration.striped_images import COUNTS, striped_images
 from spurious_memorization.calibration.trials import MEMORIZING_ROWS, TRIALS, run_trial
 
@@ -132,7 +133,7 @@ def test_a_missing_record_alone_is_run(stored: Path, monkeypatch: pytest.MonkeyP
     asked = []
     monkeypatch.setattr(module, "run_trial", lambda *given: asked.append(given) or record_of(missing))
     (stored / missing.file).unlink()
-    calibrate(stored, SMALL, workers=1)
+    calibrate(stored, SMALL, execution=CalibrateExecution(on="here"))
     assert asked == [(*missing, SMALL.controls, ())]
     assert (stored / missing.file).is_file()
 
@@ -238,6 +239,17 @@ def test_a_calibration_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len(kept) == 1 + 1 + 1 + 2
     tiny.spurmem(capsys, "calibrate", "--out", tmp_path / "out", *options)
     assert {file: (tmp_path / "out" / file).read_text() for file in tiny.files_below(tmp_path / "out")} == kept
+
+
+@pytest.mark.slow
+def test_trials_on_workers_are_those_of_this_process(tmp_path: Path):
+    settings = CalibrateSettings(
+        memorizing=0, never_trained=2, features=0, strong_plants=0, weak_plants=0, described=0, controls=19
+    )
+    records = [
+        calibrate(tmp_path / on[:4], settings, execution=CalibrateExecution(on=on)) for on in ("here", "processes:2")
+    ]
+    pd.testing.assert_frame_equal(*records)
 
 
 @pytest.mark.slow

@@ -103,8 +103,8 @@ def test_settings_of_a_study(arguments: tuple[str, ...], message: str, trained: 
     ("arguments", "message"),
     [
         (("calibrate", f"--networks={BIG}"), "networks"),
-        (("calibrate", "--workers=0"), "--workers 0: choose from 1 to 256"),
-        (("calibrate", f"--workers={BIG}"), "choose from 1 to 256"),
+        (("calibrate", "--on=processes:0"), "processes:N with N from 1 to 256"),
+        (("study", "run", f"--on=processes:{BIG}"), "processes:N with N from 1 to 256"),
         (("demo", f"--train={HUGE}"), "train"),
         (("data", "make", "synthbirds", f"--train={BIG}"), "train"),
         (("data", "make", "colored-digits", f"--digits=0..{BIG}"), "among 0..9"),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,18 +13,15 @@ import pandas as pd
 
 from ..atomic import write_text
 from ..console import log, progress
-from ..errors import UserError
 from ..locks import locked
-from ..processes import without_main_script
 from ..runs.records import check_same_settings
+from ..schedulers.scheduler import workers_on
 from ..stored_files import checked_record, is_stored, read_json
 from .networks import FAMILIES, Family
 from .rates import STRONG
-from .settings import CalibrateSettings
+from .settings import CalibrateExecution, CalibrateSettings
 from .trial_records import TrialRecord
 from .trials import POINTS, Record, run_trial
-
-MAX_WORKERS = 256
 
 SEEDS_PER_KIND = 10_000
 """Networks of different kinds have different seeds."""
@@ -46,7 +41,10 @@ class PlannedTrial(NamedTuple):
 
 
 def calibrate(
-    out: str | Path = "calibration", settings: CalibrateSettings | None = None, *, workers: int | None = None
+    out: str | Path = "calibration",
+    settings: CalibrateSettings | None = None,
+    *,
+    execution: CalibrateExecution | None = None,
 ) -> pd.DataFrame:
     """Try the tool on networks whose answer is known.
 
@@ -55,17 +53,16 @@ def calibrate(
     Arguments:
         out: folder for the records.
         settings: number of networks and null sets.
-        workers: number of processes, each on one thread; one per core if not given.
+        execution: where the trials run, each on one thread.
 
     Returns:
         The records, one row per trial: kind, family, seed, and what the trial recorded (see `trials`).
 
     Raises:
-        UserError: the folder can't be written, it holds trials with other settings, or `workers` is out of range.
+        UserError: the folder can't be written, or it holds trials with other settings.
     """
     settings, out = settings or CalibrateSettings(), Path(out)
-    if workers is not None and not 1 <= workers <= MAX_WORKERS:
-        raise UserError(f"--workers {workers}: choose from 1 to {MAX_WORKERS}")
+    on = (execution or CalibrateExecution()).on or f"processes:{os.cpu_count() or 1}"
     trials = planned_trials(settings)
     with locked(out):
         _begin(out, settings)
@@ -73,9 +70,11 @@ def calibrate(
         there = {trial: _read(out, trial) for trial in trials if trial not in missing}
         if missing:
             log(f"{len(missing)} of {len(trials)} trials to run, in {out}: each trains a small network and studies it")
-        for trial, record in _run(missing, settings, workers or os.cpu_count() or 1):
-            write_text(out / trial.file, json.dumps(record, indent=1) + "\n")
-            there[trial] = _read(out, trial)
+            with workers_on(on, partial(_trials, settings)) as workers:
+                for number, record in progress(workers.run(missing), len(missing), "trials"):
+                    trial = missing[number]
+                    write_text(out / trial.file, json.dumps(record, indent=1) + "\n")
+                    there[trial] = _read(out, trial)
     columns = ("answers", "accepted", "recall", "verdict", "points", "target")
     return pd.DataFrame([{**dict.fromkeys(columns), **trial._asdict(), **there[trial]} for trial in trials])
 
@@ -108,25 +107,9 @@ def _begin(out: Path, settings: CalibrateSettings) -> None:
         write_text(file, json.dumps(stored) + "\n")
 
 
-def _run(
-    trials: Sequence[PlannedTrial], settings: CalibrateSettings, workers: int
-) -> Iterator[tuple[PlannedTrial, Record]]:
-    options = (settings.controls, settings.criterion)
-    if workers == 1 or len(trials) < 2:
-        for trial in progress(trials, len(trials), "trials"):
-            yield trial, run_trial(*trial, *options)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        with without_main_script():
-            running = {pool.submit(run_trial, *trial, *options): trial for trial in trials}
-        try:
-            for done in progress(as_completed(running), len(trials), "trials"):
-                yield running[done], done.result()
-        except BrokenProcessPool as error:
-            raise UserError("a process of the calibration was ended: run it again with fewer --workers") from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def _trials(settings: CalibrateSettings) -> Callable[[PlannedTrial], Record]:
+    """What a worker holds: a function that runs a trial."""
+    return lambda trial: run_trial(*trial, settings.controls, settings.criterion)
 
 
 def _read(out: Path, trial: PlannedTrial) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from ..settings import MAX_SEED, Settings
+from ..settings import MAX_SEED, Place, Settings
 from ..studies.settings import Words
 
 
@@ -29,3 +29,13 @@ class CalibrateSettings(Settings):
     controls: int = Field(99, ge=19, le=100_000, description="null sets per selected set, at most")
     criterion: Words = Field((), description="own criteria for the leaderboard, module:function")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the first network; the others follow in steps of one")
+
+
+class CalibrateExecution(BaseModel):
+    """Where trials run, each on one thread. This does not change results."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    on: Place | None = Field(
+        None, description="here, processes:N of this machine (by default one per core), ray, or ray://HEAD:10001"
+    )

@@ -9,27 +9,26 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from ..calibration.settings import CalibrateSettings
+from ..calibration.settings import CalibrateExecution, CalibrateSettings
 from .app import Answer
 
 
 def calibrate_command(
     *,
     out: Path = Path("calibration"),
-    workers: int | None = None,
     settings: Annotated[CalibrateSettings | None, Parameter(name="*")] = None,
+    execution: Annotated[CalibrateExecution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Test this tool on networks with a known answer: with planted channels to find, and without any.
 
     Arguments:
         out: folder for the records of the trials; the same command continues a call that was stopped
-        workers: number of processes, each with one thread; by default one per core
     """
     from ..calibration.calibrate import calibrate
     from ..calibration.rates import described_verdicts, false_rates, power, recalls
     from ..reporting.tables.calibration_tables import false_rate_table, leaderboard, power_table, verdicts_table
 
-    records = calibrate(out, settings, workers=workers)
+    records = calibrate(out, settings, execution=execution)
     rates, found = false_rates(records), power(records)
     known, ranked = described_verdicts(records), recalls(records)
     text: list[RenderableType] = []

@@ -25,7 +25,7 @@ def demo_command(
     """Show what the tool can do: two controls, data, training, scores, study, repair and report, in minutes on a CPU.
 
     Arguments:
-        out: folder for the controls, images, runs, figures and report
+        out: folder for the controls, data, runs, figures and report
         controls_only: run the positive and the negative control alone
         verbose: print every table, not only the finding; a finished demo is not run again
     """
@@ -52,7 +52,7 @@ def demo_command(
         summary_table(effects),
         *more,
         f"report {made.report}: open it in a browser",
-        f"images {made.data}, runs {made.run.path} and {made.repaired.path}, figures {out / 'figures'}",
+        f"data {made.data}, runs {made.run.path} and {made.repaired.path}, figures {out / 'figures'}",
         f"next: spurmem trace {made.run.path} --criterion gradient; spurmem study {made.run.path} --help",
     ]
     facts = {

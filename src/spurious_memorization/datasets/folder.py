@@ -17,9 +17,11 @@ from ..settings import MAX_IMAGE_SIZE
 from . import (
     celeba,
     chest_xrays,
+    civilcomments,
     hugging_face,
     image_folder,
     isic,
+    multinli,
     subpopbench,
     waterbirds,
     web_dataset,
@@ -293,8 +295,9 @@ def _table(folder: Path, columns: Columns) -> AnnotatedTable | None:
     if hugging_face.is_on_hub(folder):
         return hugging_face.read_hub(folder, columns)
     own = own_table_file(folder)
-    is_own = own is not None and (own.suffix == ".parquet" or "path" in header_of(own))
-    for published in (waterbirds, celeba) if is_own else (waterbirds, celeba, subpopbench, chest_xrays, isic):
+    is_own = own is not None and (own.suffix == ".parquet" or not {"path", "text"}.isdisjoint(header_of(own)))
+    others = () if is_own else (subpopbench, chest_xrays, isic, multinli, civilcomments)
+    for published in (waterbirds, celeba, *others):
         if known := published.read_table(folder):
             return with_columns(known, columns)
     if own is not None:

@@ -1,4 +1,4 @@
-"""The demo: two controls with a known answer, then every step on generated images, from drawing them to the report."""
+"""The demo: two controls with a known answer, then every step on generated data, from making them to the report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..calibration.known_answers import KnownAnswers, negative_control, positive_control
 from ..console import log
-from ..datasets.settings import SynthbirdsSettings
+from ..datasets.negated_pairs import make_negated_pairs
+from ..datasets.settings import NETWORK_FOLDER, NegatedPairsSettings, SynthbirdsSettings
 from ..datasets.synthbirds.make import make_synthbirds
 from ..errors import UserError
 from ..locks import locked
@@ -56,12 +57,12 @@ class Demo:
 
 
 def run_demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> Demo:
-    """Run every step on generated images, after two controls that show whether the tool works.
+    """Run every step on generated data, after two controls that show whether the tool works.
 
-    The controls are small networks whose answer is known (see `known_answers`). Then images of birds are drawn, a
-    network is trained on them, its training images get memorization scores, a study selects channels, edits them and
-    compares them with random ones, and DFR repairs the network. All of this ends in a report. The same call continues a
-    demo that was stopped.
+    The controls are small networks whose answer is known (see `known_answers`). Then images of birds, or pairs of
+    sentences, are made, a network is trained on them, its training samples get memorization scores, a study selects
+    channels, edits them and compares them with random ones, and DFR repairs the network. All of this ends in a report.
+    The same call continues a demo that was stopped.
 
     Arguments:
         out: folder for the controls, data, runs and figures.
@@ -73,17 +74,14 @@ def run_demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> 
     settings, out = settings or DemoSettings(), Path(out)
     steps = _Steps()
     controls = _controls(out, settings.seed, steps)
-    steps.begin("drawing images of two kinds of birds on land and water")
-    birds = SynthbirdsSettings(
-        train=settings.train, val=settings.val, test=settings.test, image_size=settings.image_size, seed=settings.seed
+    data, network = _make_data(out, settings, steps)
+    steps.begin(f"training a small {_NETWORKS[settings.source]} on these data, by empirical risk minimization (ERM)")
+    run = train(data, out / "erm", TrainSettings(epochs=settings.epochs, seed=settings.seed, **network), resume=True)
+    steps.begin("memorization scores: training more such networks, each on a part of the data")
+    resampled = MemorizationSettings(
+        networks=settings.networks, epochs=settings.network_epochs, seed=settings.seed, **network
     )
-    make_synthbirds(out / "birds", birds)
-    steps.begin("training a small ResNet-18 on these images, by empirical risk minimization (ERM)")
-    training = TrainSettings(epochs=settings.epochs, seed=settings.seed)
-    run = train(out / "birds", out / "erm", training, resume=True)
-    steps.begin("memorization scores: training more such networks, each on a part of the images")
-    resampled = MemorizationSettings(networks=settings.networks, epochs=settings.network_epochs, seed=settings.seed)
-    scores = memorization_scores(out / "birds", out / "scores", resampled)
+    scores = memorization_scores(data, out / "scores", resampled)
     steps.begin("study: editing the first channels of a ranking, and random channels of the same layers")
     plan = StudySettings(
         criterion=("ablation",),
@@ -94,16 +92,16 @@ def run_demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> 
         seed=settings.seed,
     )
     result = study(run, plan)
-    steps.begin("repair: fitting a new head on balanced validation images (DFR)")
-    repair = TrainSettings(objective=objective_from("dfr"), start=f"{run.path}@last", seed=settings.seed)
-    repaired = train(out / "birds", out / "dfr", repair, resume=True)
+    steps.begin("repair: fitting a new head on balanced validation samples (DFR)")
+    repair = TrainSettings(objective=objective_from("dfr"), start=f"{run.path}@last", seed=settings.seed, **network)
+    repaired = train(data, out / "dfr", repair, resume=True)
     steps.begin("writing the report and its figures")
     runs = [run.path, repaired.path]
     figures = draw_figures("all", runs, out / "figures", FigureSettings(format="png"), memorization=scores.path)
     page = report(runs, out / "report.html", memorization=scores.path, controls=out / CONTROLS_FILE)
     return Demo(
         controls=controls,
-        data=out / "birds",
+        data=data,
         run=run,
         scores=scores,
         study=result,
@@ -111,6 +109,22 @@ def run_demo(out: str | Path = "demo", settings: DemoSettings | None = None) -> 
         figures=tuple(figures),
         report=page,
     )
+
+
+def _make_data(out: Path, settings: DemoSettings, steps: _Steps) -> tuple[Path, dict[str, str]]:
+    """Make the data.
+
+    Returns:
+        Their folder, and the settings of the network if the recipe does not know it.
+    """
+    counts = {"train": settings.train, "val": settings.val, "test": settings.test, "seed": settings.seed}
+    if settings.source == "negated-pairs":
+        steps.begin("writing pairs of sentences, with and without a negation")
+        make_negated_pairs(out / "pairs", NegatedPairsSettings(**counts))
+        return out / "pairs", {"model": f"hf:{out / 'pairs' / NETWORK_FOLDER}", "weights": "none"}
+    steps.begin("drawing images of two kinds of birds on land and water")
+    make_synthbirds(out / "birds", SynthbirdsSettings(image_size=settings.image_size, **counts))
+    return out / "birds", {}
 
 
 def run_controls(out: str | Path = "demo", seed: int = 0) -> KnownAnswers:
@@ -142,6 +156,8 @@ def _controls(out: Path, seed: int, steps: _Steps) -> KnownAnswers:
         answers.write(file)
     return answers
 
+
+_NETWORKS = {"synthbirds": "ResNet-18", "negated-pairs": "BERT"}
 
 SECONDS = (25.0, 9.0, 6.0, 20.0, 22.0, 30.0, 3.0, 12.0)
 """How long each step takes on two cores, about."""

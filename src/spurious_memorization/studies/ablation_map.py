@@ -18,6 +18,7 @@ from ..networks.selection import Selection
 from ..networks.units import sites
 from ..settings import Execution
 from ..stored_files import checked_record
+from .block_workers import block_workers
 from .blocks import Part, announce_engine, measured_blocks
 from .ranking_settings import RankingSettings
 from .store import REMEDY, FolderStore, Store
@@ -120,9 +121,10 @@ def stored_ablation_map(
     rankings = [ranking] if ranking.screen else [ranking.model_copy(update={"half": half}) for half in (None, 0, 1)]
     counted = [samples.of_half(one.half, one.seed) for one in rankings]
     totals = np.zeros((len(rankings), len(units), len(data.groups), len(SUMS)))
-    for before, after in measured_blocks(store_of_map, f"outcomes/{ranking.split}", engine, part):
-        for number, samples_of_map in enumerate(counted):
-            totals[number, after.edits] += sums(before, after, samples_of_map)
+    with block_workers(engine, model, samples, loss=ranking.loss, execution=execution) as workers:
+        for before, after in measured_blocks(store_of_map, f"outcomes/{ranking.split}", workers, part):
+            for number, samples_of_map in enumerate(counted):
+                totals[number, after.edits] += sums(before, after, samples_of_map)
     frames = {
         map_frame_name(one): map_frame(units, total, of)
         for one, total, of in zip(rankings, totals, counted, strict=True)

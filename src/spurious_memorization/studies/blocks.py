@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -19,12 +18,18 @@ from ..engine.outcomes import Block, block_plan
 from ..engine.protocol import Engine
 from ..errors import UserError
 from ..settings import Execution
+from .block_workers import BlockWorkers
 from .store import FolderStore, Store
 
 OUTCOME_COLUMNS = ("variant", "sample", "predicted", "loss", "margin")
 
 LONGEST = 365 * 24 * 3600
 """A study that takes more seconds than a year was not meant."""
+
+LONG = 600
+"""From this number of seconds on, a study says how long it takes on several workers."""
+
+NUMBERS_OF_WORKERS = (1, 4, 16, 64)
 
 CLEARLY_SLOWER = 1.2
 """From this ratio on, a longer time than that of float32 is no chance."""
@@ -72,9 +77,19 @@ def announce_engine(engine: Engine, parts: Sequence[Part], execution: Execution)
             "edited networks with --size, --controls or --repeats, or for fewer samples with --per-group"
         )
     log(f"engine: {engine.description}; {saved:.0%} of the computation saved, about {duration(seconds)}")
+    n_blocks = sum(len(list(block_plan(len(part.edits), len(part.samples)))) for part in parts)
+    if execution.on != "here" or seconds > LONG:
+        log(f"{n_blocks} blocks: {_by_workers(seconds, n_blocks)}, if each is as fast as this process")
     if a_pass > CLEARLY_SLOWER * exact:
         log(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")
     return engine
+
+
+def _by_workers(seconds: float, n_blocks: int) -> str:
+    """How long so many blocks take on some numbers of workers; more workers than blocks are of no use."""
+    numbers = sorted({min(n, n_blocks) for n in NUMBERS_OF_WORKERS})
+    times = [duration(seconds * -(-n_blocks // n) / n_blocks) for n in numbers]
+    return ", ".join(f"{time} on {n} worker{'' if n == 1 else 's'}" for n, time in zip(numbers, times, strict=True))
 
 
 def duration(seconds: float) -> str:
@@ -84,13 +99,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def measured_blocks(store: Store, name: str, engine: Engine, part: Part) -> Iterator[tuple[Block, Block]]:
+def measured_blocks(store: Store, name: str, workers: BlockWorkers, part: Part) -> Iterator[tuple[Block, Block]]:
     """Measure every block, or read it from the store.
+
+    A block is stored when its worker has finished it. The blocks are given in the order of the plan all the same.
 
     Arguments:
         store: where blocks are kept as frames NAME_00000 and so on.
         name: of these blocks.
-        engine: for the network.
+        workers: for the network.
         part: what to measure.
 
     Yields:
@@ -100,27 +117,31 @@ def measured_blocks(store: Store, name: str, engine: Engine, part: Part) -> Iter
         UserError: a stored block is broken.
     """
     steps = list(block_plan(len(part.edits), len(part.samples)))
-    fractions = engine.pass_fractions(part.edits)
-    work = np.cumsum([(1 + fractions[max(0, rows.start) : rows.stop].sum()) * len(columns) for rows, columns in steps])
-    started, skipped, is_logged = time.monotonic(), 0.0, False
+    keys = [f"{name}_{number:05d}" for number in range(len(steps))]
+    missing = [number for number, key in enumerate(keys) if not store.has_frame(key)]
+    fractions = workers.engine.pass_fractions(part.edits)
+    work = np.array([(1 + fractions[max(0, rows.start) : rows.stop].sum()) * len(columns) for rows, columns in steps])
+
+    def measured() -> Iterator[tuple[int, Block]]:
+        found = workers.run(part.edits, part.samples, [steps[number] for number in missing])
+        for n_done, (at, (block, seconds, _)) in enumerate(found):
+            number = missing[at]
+            store.save_frame(keys[number], _frame_of(block, part.variants))
+            if not n_done and len(missing) > 1:
+                to_go = (work[missing].sum() - work[number]) * seconds / work[number]
+                log(f"{part.label}: about {duration(to_go / min(workers.n, len(missing) - 1))} to go")
+            yield number, block
 
     def blocks() -> Iterator[tuple[range, Block]]:
-        nonlocal skipped, is_logged
+        arriving, stored = measured(), set(range(len(steps))) - set(missing)
         for number, (rows, columns) in enumerate(progress(steps, len(steps), part.label)):
-            key = f"{name}_{number:05d}"
-            here = part.samples.part(columns)
-            frame = store.frame(key)
-            if frame is not None:
-                place = store.path / key if isinstance(store, FolderStore) else key
-                block = _block_of(frame, rows, here, part.variants, place)
-                skipped = float(work[number])
-            else:
-                block = engine.run(part.edits, rows, here)
-                store.save_frame(key, _frame_of(block, part.variants))
-                if not is_logged and number + 1 < len(steps):
-                    rate = (work[number] - skipped) / (time.monotonic() - started)
-                    log(f"{part.label}: about {duration((work[-1] - work[number]) / rate)} to go")
-                    is_logged = True
+            at, block = number, None
+            while number not in stored:
+                at, block = next(arriving)
+                stored.add(at)
+            if at != number or block is None:
+                place = store.path / keys[number] if isinstance(store, FolderStore) else keys[number]
+                block = _block_of(store.frame(keys[number]), rows, part.samples.part(columns), part.variants, place)
             yield rows, block
 
     yield from paired_with_unedited(blocks(), part.variants)
@@ -156,11 +177,14 @@ def _frame_of(block: Block, variants: NDArray[np.int64]) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(OUTCOME_COLUMNS, columns, strict=True)))
 
 
-def _block_of(frame: pd.DataFrame, rows: range, part: Samples, variants: NDArray[np.int64], key: object) -> Block:
+def _block_of(
+    frame: pd.DataFrame | None, rows: range, part: Samples, variants: NDArray[np.int64], key: object
+) -> Block:
     shape, edits = (len(rows), len(part)), np.array(rows)
     numbers = np.where(edits < 0, -1, variants[edits])
     if (
-        len(frame) != len(rows) * len(part)
+        frame is None
+        or len(frame) != len(rows) * len(part)
         or not np.array_equal(frame["variant"], np.repeat(numbers, len(part)))
         or not np.array_equal(frame["sample"], np.tile(part.index, len(rows)))
         or (frame["predicted"] >= len(part.dataset.groups.classes)).any()

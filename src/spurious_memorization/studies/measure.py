@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ..datasets.samples import Dataset, Samples
-from ..engine.protocol import Engine
 from ..statistics.counts import COUNTS, count
 from ..statistics.sample_effects import SampleEffects, joined, sample_effects
+from .block_workers import BlockWorkers
 from .blocks import Part, measured_blocks
 from .plan import Variant, variants_frame
 from .settings import StudySettings
@@ -28,7 +28,7 @@ class Measured:
     """What a study has measured so far. It grows when edited networks are added.
 
     Arguments:
-        engine: for the network.
+        workers: for the network.
         data: the data set.
         settings: of the study.
         splits: to measure on.
@@ -37,13 +37,19 @@ class Measured:
     """
 
     def __init__(
-        self, engine: Engine, data: Dataset, settings: StudySettings, splits: Sequence[str], epoch: int, store: Store
+        self,
+        workers: BlockWorkers,
+        data: Dataset,
+        settings: StudySettings,
+        splits: Sequence[str],
+        epoch: int,
+        store: Store,
     ) -> None:
         self.data = data
         self.settings = settings
         self.splits = splits
         self.of_samples: dict[str, dict[int, SampleEffects]] = {split: {} for split in splits}
-        self._engine = engine
+        self._workers = workers
         self._store = store
         self._epoch = epoch
         self._variants: list[Variant] = []
@@ -85,7 +91,7 @@ class Measured:
         is_selected = name.startswith("selected")
         effects: dict[int, list[SampleEffects]] = defaultdict(list)
         sums: list[pd.DataFrame] = []
-        for before, after in measured_blocks(self._store, f"outcomes/{split}_{name}", self._engine, part):
+        for before, after in measured_blocks(self._store, f"outcomes/{split}_{name}", self._workers, part):
             samples = part.samples.at(before.index)
             views = {"all": samples, subset_name: _within(samples, subset)} if is_selected else {subset_name: samples}
             for (view, seen), half in product(views.items(), (0, 1)):

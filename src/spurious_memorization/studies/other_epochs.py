@@ -14,6 +14,7 @@ from ..networks.names import LossName
 from ..settings import Execution
 from ..statistics.counts import COUNTS, count
 from ..statistics.effects import compare_with_controls
+from .block_workers import block_workers
 from .blocks import Part, measured_blocks
 from .network import StudiedNetwork
 from .plan import Variant
@@ -62,8 +63,9 @@ def effects_at_other_epochs(
             samples = network.data.samples(split)
             engine = engine_for(network.model, samples, loss=loss, precision=settings.precision, execution=execution)
             part = Part(f"epoch {network.epoch}, {split}, edited networks", edits, samples, numbers)
-            blocks = measured_blocks(store, f"outcomes/{split}_epoch_{network.epoch:03d}", engine, part)
-            counts = [count(before, after, samples.at(before.index)) for before, after in blocks]
+            with block_workers(engine, network.model, samples, loss=loss, execution=execution) as workers:
+                blocks = measured_blocks(store, f"outcomes/{split}_epoch_{network.epoch:03d}", workers, part)
+                counts = [count(before, after, samples.at(before.index)) for before, after in blocks]
             counted = pd.concat(counts).groupby(["edit", "group"], as_index=False)[list(COUNTS)].sum()
             counted["selected_set"] = counted["edit"].map(sets)
             for number, rows in counted.groupby("selected_set"):

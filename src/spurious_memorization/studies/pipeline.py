@@ -31,6 +31,7 @@ from ..runs.run import Run
 from ..settings import Execution
 from ..statistics.agreement import agreement, first_units, norm_rankings
 from ..statistics.sequential import LOOKS
+from .block_workers import block_workers
 from .blocks import announce_engine
 from .groupings import ALL_SEEDS, settings_of_grouping, verdicts_by_grouping
 from .measure import Measured, parts_of
@@ -205,13 +206,14 @@ def _study(
         parts = [part for split in splits for part in parts_of(planned, data.samples(split), settings).values()]
         engine = announce_engine(engine, parts, execution)
     own.save_record("study", {**record, "engine": engine.description})
-    measured = Measured(engine, data, settings, splits, network.epoch, own)
-    measured.add(selected)
-    draw_null_sets(measured, pools, selected, edits)
-    tests = tests_of_families(data, measured.variants, measured.results, measured.of_samples, seed=settings.seed)
-    draw_damage_matched_sets(measured, model, selected, edits, tests)
+    with block_workers(engine, model, data.samples(splits[0]), loss=rules.loss, execution=execution) as workers:
+        measured = Measured(workers, data, settings, splits, network.epoch, own)
+        measured.add(selected)
+        draw_null_sets(measured, pools, selected, edits)
+        tests = tests_of_families(data, measured.variants, measured.results, measured.of_samples, seed=settings.seed)
+        draw_damage_matched_sets(measured, model, selected, edits, tests)
     variants, results = measured.variants, measured.results
-    own.save_record("study", {**record, "engine": engine.description})  # it may have fallen back
+    own.save_record("study", {**record, "engine": workers.description})  # it may have fallen back
     own.save_frame("variants", variants)
     own.save_frame("results", results)
     unchanged: set[int] = set()

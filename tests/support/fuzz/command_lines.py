@@ -48,7 +48,7 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
     "export": (["csv", "run"], {"--out": "samples.csv"}),
     "figure": (["accuracy", "run"], {"--out": "out"}),
     "report": (["run"], {}),
-    "calibrate": ([], {"--out": "out", "--networks": "1", "--workers": "1"}),
+    "calibrate": ([], {"--out": "out", "--networks": "1", "--on": "here"}),
     "demo": ([], {"--out": "out", "--train": "10"}),
     "reproduce": (["waterbirds-resnet50-largest-channel"], {"--out": "out", "--data": "data", "--epochs": "-1"}),
     "data make synthbirds": ([], {"--out": "out", **IMAGES}),

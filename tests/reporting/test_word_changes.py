@@ -1,0 +1,79 @@
+"""The words that are marked in a text: those whose leaving out takes most of an edit's margin change away."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+import spurious_memorization as sm
+from spurious_memorization.datasets.negated_pairs import make_negated_pairs
+from spurious_memorization.datasets.settings import NegatedPairsSettings
+from spurious_memorization.reporting.gallery.word_changes import edit_of, word_changes
+from spurious_memorization.studies.network import network_of_run
+from spurious_memorization.training.settings import TrainSettings
+
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.filterwarnings("ignore:all .* are classified correctly", "ignore:only .* null sets")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> sm.Run:
+    folder = tmp_path_factory.mktemp("words")
+    make_negated_pairs(folder / "pairs", NegatedPairsSettings(train=80, val=16, test=16))
+    settings = TrainSettings(model=f"hf:{folder / 'pairs' / 'network'}", weights="none", epochs=2)
+    return sm.train(folder / "pairs", folder / "run", settings)
+
+
+def margin(network: Any, tokenizer: Any, texts: list[str], label: int, length: int) -> float:
+    inputs = tokenizer(*texts, padding="max_length", max_length=length, return_tensors="pt")
+    with torch.no_grad():
+        logits = network(**inputs).logits[0]
+    return float(logits[label] - logits[1 - label])
+
+
+def test_changes_are_those_of_texts_without_the_word(run: sm.Run) -> None:
+    data = run.read_data()
+    studied = network_of_run(run, data, 2)
+    units = "bert.encoder.layer.0.output.dense:1,bert.pooler.dense:3"
+    variant = {"kind": "random_noise", "parameters": '{"std": 5.0}', "units": units, "unit": "channel", "seed": 1}
+    edit = edit_of(studied, pd.Series(variant))
+    found = word_changes(studied, edit, [0, 5])
+    before, after = run.network(2), sm.edits.edited(run.network(2), edit)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(Path(run.record.data.folder) / "network")
+    for sample, words in found.items():
+        label = int(data.y[sample])
+
+        def change(texts: list[str], label: int = label) -> float:
+            old, new = (margin(net, tokenizer, texts, label, data.transform.length) for net in (before, after))
+            return new - old
+
+        texts, expected = list(data.source.parts(sample)), {}
+        for part, text in enumerate(texts):
+            for match in re.finditer(r"[a-z]+", text):
+                without = [*texts]
+                without[part] = text[: match.start()] + text[match.end() :]
+                expected[part, match.start(), match.end()] = change(texts) - change(without)
+        largest = sorted(expected, key=lambda place: -abs(expected[place]))[:3]
+        assert [word[:3] for word in words] == largest
+        assert [word.change for word in words] == pytest.approx([expected[place] for place in largest], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_report_shows_texts_with_marked_words(run: sm.Run) -> None:
+    sm.study(run, sm.StudySettings(criterion=("magnitude",), size=("10",), edit=("random_noise:std=9",), controls=1))
+    page = sm.report([run.path]).read_text()
+    shown = json.loads(re.search(r'<script type="application/json" id="page">(.*?)</script>', page)[1])["gallery"]
+    assert shown["unreadable"] == []
+    assert all(len(sample["text"]) == 2 and not sample["image"] for sample in shown["samples"].values())
+    changed = [image for item in shown["items"] for image in item["selected"]["images"]]
+    assert changed
+    for image in changed:
+        texts = ["".join(text for text, _ in part) for part in image["pieces"]]
+        assert texts == shown["samples"][image["sample"]]["text"]
+        assert sum(change is not None for part in image["pieces"] for _, change in part) == 3

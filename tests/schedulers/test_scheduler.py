@@ -1,0 +1,88 @@
+"""Pieces of work on workers: every result once, errors as they were raised, and lost workers replaced."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pieces
+import pytest
+
+import spurious_memorization as sm
+from spurious_memorization.schedulers.scheduler import InThisProcess, Scheduler, workers_on
+
+NOT_PLACES = ["there", "processes:0", "processes:257", "processes:", "processes:1e3", "ray://head", ""]
+PLACES = ["processes:2", pytest.param("ray", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def scheduler(request: pytest.FixtureRequest) -> Iterator[Scheduler[object, object]]:
+    if request.param == "ray":
+        request.getfixturevalue("two_ray_workers")
+    with workers_on(request.param, partial(pieces.times, 10)) as workers:
+        yield workers
+
+
+def test_this_process_runs_pieces_in_their_order() -> None:
+    assert list(InThisProcess(pieces.times(2)).run(range(3))) == [(n, (2 * n, os.getpid())) for n in range(3)]
+
+
+@pytest.mark.slow
+def test_workers_give_every_result_once(scheduler: Scheduler[object, object]) -> None:
+    found = dict(scheduler.run(range(20)))
+    assert {number: value for number, (value, _) in found.items()} == {n: 10 * n for n in range(20)}
+    assert os.getpid() not in {process for _, process in found.values()}
+    assert list(scheduler.run([])) == []
+    assert scheduler.workers == 2
+
+
+def test_a_lost_worker_costs_its_piece_only(
+    scheduler: Scheduler[object, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = dict(scheduler.run([1, tmp_path / "ends_one_worker", 2]))
+    assert [found[0][0], found[1], found[2][0]] == [10, 1, 20]
+    assert capsys.readouterr().err.count("piece 1 is tried again") == 1
+
+
+@pytest.mark.slow
+def test_errors_of_workers_are_those_that_were_raised(scheduler: Scheduler[object, object]) -> None:
+    with pytest.raises(sm.UserError, match=r"^the piece is wrong: change it$"):
+        list(scheduler.run(["user"]))
+    with pytest.raises(KeyError, match="a bug") as caught:
+        list(scheduler.run(["bug"]))
+    assert "in a worker" in caught.value.__notes__[0]
+    assert next(scheduler.run([4]))[1][0] == 40
+
+
+@pytest.mark.slow
+def test_a_run_that_was_given_up_leaves_no_answer_for_the_next(scheduler: Scheduler[object, object]) -> None:
+    next(scheduler.run([1, 2, 3, 4]))
+    found = dict(scheduler.run([5, 6, 7]))
+    assert {number: value for number, (value, _) in found.items()} == {0: 50, 1: 60, 2: 70}
+
+
+@pytest.mark.slow
+def test_a_piece_that_ends_every_worker_is_given_up(scheduler: Scheduler[object, object]) -> None:
+    with pytest.raises(sm.UserError, match=r"^piece 0 has ended 3 workers \(.*\): often memory is full, so") as caught:
+        list(scheduler.run(["end"]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on", PLACES)
+def test_workers_that_cannot_start_say_why(on: str, two_ray_workers: None) -> None:
+    with (
+        pytest.raises(sm.UserError, match="the factor is 0: choose another one"),
+        workers_on(on, partial(pieces.times, 0)) as workers,
+    ):
+        list(workers.run([1]))
+
+
+@pytest.mark.parametrize(
+    "on", ["there", "processes:0", "processes:257", "processes:", "processes:1e3", "ray://head", ""]
+)
+def test_unknown_places_are_refused(on: str) -> None:
+    with pytest.raises(ValueError, match="is none of here, processes:N"):
+        sm.Execution(on=on)

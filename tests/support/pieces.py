@@ -1,0 +1,71 @@
+"""Pieces of work for schedulers, and samples that tell which process reads them. Workers import this module."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import spurious_memorization as sm
+from spurious_memorization.datasets.sources import Inputs, Source
+
+
+def times(factor: int) -> Callable[[object], object]:
+    """A function that multiplies, and that fails in the way that its piece names."""
+    if factor == 0:
+        raise sm.UserError("the factor is 0: choose another one")
+
+    def run(piece: object) -> object:
+        match piece:
+            case "user":
+                raise sm.UserError("the piece is wrong: change it")
+            case "bug":
+                raise KeyError("a bug")
+            case "end":
+                os._exit(3)
+            case Path():
+                if not piece.exists():
+                    piece.touch()
+                    os._exit(3)
+                return torch.get_num_threads()
+            case int():
+                return piece * factor, os.getpid()
+        raise AssertionError(piece)
+
+    return run
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The samples of another source. Each process that reads them leaves a file with its number."""
+
+    source: Source
+    folder: Path
+
+    def load(self, index: np.ndarray) -> Inputs:
+        (self.folder / str(os.getpid())).touch()
+        time.sleep(0.05)  # so that no worker is done before the other one begins
+        return self.source.load(index)
+
+    def load_augmented(self, index: int, seed: int) -> Inputs:
+        return self.source.load_augmented(index, seed)
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
+
+
+@dataclass(frozen=True)
+class UnreadableElsewhere(Watched):
+    """Samples that only the process that made them can read."""
+
+    owner: int
+
+    def load(self, index: np.ndarray) -> Inputs:
+        if os.getpid() != self.owner:
+            raise sm.UserError("image a.png is missing: `spurmem data check` lists all missing files")
+        return self.source.load(index)
