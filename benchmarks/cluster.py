@@ -22,7 +22,8 @@ import torch
 
 import spurious_memorization as sm
 from spurious_memorization.engine.evaluate import engine_for
-from spurious_memorization.engine.outcomes import block_plan
+from spurious_memorization.settings import Execution
+from spurious_memorization.studies.block_workers import BlockWorkers, MeasuredBlock, block_workers
 from spurious_memorization.studies.blocks import Part, measured_blocks
 from spurious_memorization.studies.store import FolderStore
 
@@ -133,54 +134,50 @@ def _until_loss(rng: np.random.Generator, cluster: Cluster) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Times of this machine in seconds.
+    """One part of a study, as it was measured. All times are in seconds.
 
     Arguments:
-        blocks: of each block, to compute.
-        store: of a block, to store, read and count, on average.
-        start: to build an engine.
+        blocks: time of each block on its worker.
+        seconds: time until the last block was counted.
     """
 
     blocks: tuple[float, ...]
-    store: float
-    start: float
+    seconds: float
 
 
-def measured(n_edits: int, n_images: int, image_size: int = 64) -> Measured:
-    """Time the blocks of one part: ResNet-18 on random images, single channels, float32."""
+class _Noted:
+    """Workers for blocks. The time of each block is noted."""
+
+    def __init__(self, workers: BlockWorkers) -> None:
+        self.engine, self.n, self.times = workers.engine, workers.n, list[float]()
+        self._workers = workers
+
+    def run(self, *arguments: Any) -> Iterator[tuple[int, MeasuredBlock]]:
+        for number, measured in self._workers.run(*arguments):
+            self.times.append(measured.seconds)
+            yield number, measured
+
+
+def measured(part: Part, model: torch.nn.Module, on: str) -> Measured:
+    """Measure one part, with its workers in a place such as "processes:2"."""
+    engine = engine_for(model, part.samples)
+    begun = time.perf_counter()
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        block_workers(engine, model, part.samples, loss="cross_entropy", execution=Execution(on=on)) as workers,
+    ):
+        noted = _Noted(workers)
+        for _ in measured_blocks(FolderStore(Path(scratch)), "outcomes/part", noted, part):  # type: ignore[arg-type]
+            pass
+        return Measured(blocks=tuple(noted.times), seconds=time.perf_counter() - begun)
+
+
+def example_part(model: torch.nn.Module, n_edits: int, n_images: int, image_size: int = 64) -> Part:
+    """Single channels of a network, set to zero, on random images."""
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.normal(size=(n_images, 3, image_size, image_size)).astype(np.float32))
     data = sm.from_tensors(x, rng.integers(0, 2, n_images), rng.integers(0, 2, n_images))
-    torch.manual_seed(0)
-    model = timm.create_model("resnet18", num_classes=2).eval()
-    edits = [sm.edits.zero(units) for units in _channels(model, n_edits, rng)]
-    begun = time.perf_counter()
-    engine = engine_for(model, data.train)
-    start = time.perf_counter() - begun
-    times: list[float] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        timed, part = _Timed(engine, times), Part("bench", edits, data.train)
-        begun = time.perf_counter()
-        for _ in measured_blocks(FolderStore(Path(scratch)), "outcomes/part", timed, part):  # type: ignore[arg-type]
-            pass
-        whole = time.perf_counter() - begun
-    return Measured(blocks=tuple(times), store=(whole - sum(times)) / len(times), start=start)
-
-
-class _Timed:
-    """An engine that notes how long each block takes."""
-
-    def __init__(self, engine: Any, times: list[float]) -> None:
-        self._engine, self._times = engine, times
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def run(self, edits: Any, rows: range, samples: Any) -> Any:
-        begun = time.perf_counter()
-        block = self._engine.run(edits, rows, samples)
-        self._times.append(time.perf_counter() - begun)
-        return block
+    return Part("bench", [sm.edits.zero(units) for units in _channels(model, n_edits, rng)], data.train)
 
 
 def _channels(model: torch.nn.Module, n: int, rng: np.random.Generator) -> list[sm.Units]:
@@ -200,19 +197,24 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=1000)
     parser.add_argument("--images", type=int, default=400)
     options = parser.parse_args()
-    found = measured(options.edits, options.images)
-    median = float(np.median(found.blocks))
-    n = len(list(block_plan(options.edits, options.images)))
-    print(
-        f"{n} blocks of {median:.2f} s (median), each stored in {found.store:.3f} s; a start takes {found.start:.1f} s"
-    )
-    study = rounds_of(found.blocks, (20, 60, 120, 240, 480, 1000, 9000))
-    usual = Cluster(n_workers=1, start=found.start, store=found.store)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = timm.create_model("resnet18", num_classes=2).eval()
+    part = example_part(model, options.edits, options.images)
+    here, one, two = (measured(part, model, on) for on in ("here", "processes:1", "processes:2"))
+    store = (here.seconds - sum(here.blocks)) / len(here.blocks)
+    start = one.seconds - sum(one.blocks) - store * len(one.blocks)
+    usual = Cluster(n_workers=1, start=start, store=store)
+    median = float(np.median(one.blocks))
+    print(f"{len(one.blocks)} blocks of {median:.2f} s (median), each stored in {store:.3f} s, {start:.1f} s to start")
+    expected = simulate([two.blocks], replace(usual, n_workers=2)).seconds
+    print(f"one process {one.seconds:.1f} s; two processes {two.seconds:.1f} s, simulated {expected:.1f} s")
+    study = rounds_of(one.blocks, (20, 60, 120, 240, 480, 1000, 9000))
     cases = {
         "as measured": usual,
         "a worker lost every 10 hours": replace(usual, lost_per_hour=0.1),
         "a tenth of the workers 3 times slower": replace(usual, slow_share=0.1),
-        "storage 10 times slower": replace(usual, store=10 * found.store),
+        "storage 10 times slower": replace(usual, store=10 * store),
     }
     print(f"| workers | {' | '.join(cases)} | driver busy | hours |")
     print("| --- |" + " --- |" * (len(cases) + 2))

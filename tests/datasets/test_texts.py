@@ -16,6 +16,8 @@ from spurious_memorization.datasets.negated_pairs import make_negated_pairs
 from spurious_memorization.datasets.settings import NegatedPairsSettings
 from spurious_memorization.errors import UserError
 from spurious_memorization.networks.build import NetworkSettings, with_own_transform
+from spurious_memorization.training.recipes import expanded
+from spurious_memorization.training.settings import TrainSettings
 
 transformers = pytest.importorskip("transformers")
 
@@ -126,3 +128,19 @@ def test_planted_negation_has_the_planted_counts(pairs: Path) -> None:
     rests = [text.split()[2] for text in data.source.pairs]
     assert not set(np.array(rests)[data.y == 0]) & set(np.array(rests)[data.y == 1])
     assert check(pairs).sound
+
+
+def test_a_trained_network_of_text_is_fine_tuned_and_a_random_one_is_trained(pairs: Path) -> None:
+    model, data = f"hf:{pairs / 'network'}", sm.read_data(pairs)
+    tuned = expanded(TrainSettings(model=model, epochs=3), data)
+    assert (tuned.weights, tuned.optimizer, tuned.lr, tuned.epochs) == ("pretrained", "adamw", 2e-5, 3)
+    trained = expanded(TrainSettings(model=model, weights="none"), data)
+    assert (trained.weights, trained.optimizer, trained.lr, trained.epochs) == ("none", "adam", 1e-3, 12)
+
+
+@pytest.mark.parametrize("objective", ["mixup", "lisa"])
+def test_texts_have_no_mixtures(pairs: Path, tmp_path: Path, objective: str) -> None:
+    settings = TrainSettings(model=f"hf:{pairs / 'network'}", weights="none", objective=objective)
+    with pytest.raises(UserError, match="texts have no mixtures"):
+        sm.train(pairs, tmp_path / "run", settings)
+    assert not (tmp_path / "run" / "run.json").exists()

@@ -238,7 +238,9 @@ def test_inputs_by_name_and_outputs_with_logits():
         np.testing.assert_allclose(block.loss[0], F.cross_entropy(output, y, reduction="none"), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("output", [lambda x: x.mean((2, 3)).sum(1), lambda x: x, lambda x: (x.mean((2, 3)),)])
+@pytest.mark.parametrize(
+    "output", [lambda x: x.mean((2, 3)).sum(1), lambda x: x, lambda x: (x.mean((2, 3)), x.amax((2, 3)))]
+)
 def test_an_output_that_is_no_logits_is_an_error(data, output):
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> object:

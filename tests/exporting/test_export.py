@@ -15,6 +15,8 @@ from PIL import Image
 
 import datasets
 import spurious_memorization as sm
+from spurious_memorization.datasets.negated_pairs import make_negated_pairs
+from spurious_memorization.datasets.settings import NegatedPairsSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
@@ -156,6 +158,26 @@ def test_images_in_larger_files_become_files_for_fiftyone(squares: Path, tmp_pat
     assert np.array_equal(np.array(Image.open(BytesIO(stored[0]["image"]["bytes"]))), np.array(Image.open(original)))
 
 
+def test_texts(tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("transformers")
+    make_negated_pairs(tmp_path / "pairs", NegatedPairsSettings(train=40, val=12, test=16))
+    model = f"hf:{tmp_path / 'pairs' / 'network'}"
+    run = sm.train(tmp_path / "pairs", tmp_path / "run", sm.TrainSettings(model=model, weights="none", epochs=1))
+    given = pd.read_csv(tmp_path / "pairs" / "metadata.csv")
+    table = sm.sample_table(run)
+    assert table[["text", "text_pair"]].to_numpy().tolist() == given[["text", "text_pair"]].to_numpy().tolist()
+    sm.export("datasets", run, tmp_path / "saved")
+    saved = datasets.load_from_disk(str(tmp_path / "saved"))["train"]
+    assert saved["text"][:] == given.loc[given["split"] == "train", "text"].tolist()
+    assert "image" not in saved.features
+    said = tiny.spurmem(capsys, "export", "fiftyone", run.path, "--out", tmp_path / "folder")
+    assert "choose csv or datasets" in said.error
+    assert sm.model_card(run).startswith("## Evaluation")
+    groups = tmp_path / "groups.csv"
+    table[["path", "attribute"]].to_csv(groups, index=False)
+    assert "CLIP compares images" in tiny.spurmem(capsys, "words", tmp_path / "pairs", groups).error
+
+
 @pytest.mark.parametrize("format", ["datasets", "fiftyone"])
 def test_nothing_is_overwritten_and_nothing_is_left_half_written(
     format: str, run: sm.Run, squares: Path, tmp_path: Path, capsys: Capture
@@ -188,6 +210,7 @@ def test_the_model_card(run: sm.Run, studied: sm.Study, scores: Path, tmp_path: 
     for name in run.record.data.groups.names:
         assert f"| {name}" in card
     assert "Memorization scores" in card
+    assert f"(study {studied.name})" in card
 
 
 def test_gaps_are_those_of_the_other_samples_times_their_share() -> None:

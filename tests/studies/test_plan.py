@@ -24,8 +24,8 @@ CONV1, CONV2, HEAD = 16 * 16 * 8 * 3 * 9, 8 * 8 * 12 * 8 * 9, 12 * 2  # multipli
 def pass_takes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     """Let a full pass of one sample take this number of seconds, by floating-point type."""
 
-    def timed(network: Any, inputs: Tensor) -> float:
-        return len(inputs) * seconds[str(network.dtype).removeprefix("torch.")]
+    def timed(network: Any, value: Tensor, _shared: object) -> float:
+        return len(value) * seconds[str(network.dtype).removeprefix("torch.")]
 
     monkeypatch.setattr(prefix_module, "_seconds_of_pass", timed)
 

@@ -164,7 +164,7 @@ def test_bf16(squares: Path, tmp_path: Path) -> None:
 
 
 def recipe(layout: str, **recorded: Any) -> sm.TrainSettings:
-    return expanded(sm.TrainSettings(**recorded), SimpleNamespace(name=layout, layout=layout))  # type: ignore[arg-type]
+    return expanded(sm.TrainSettings(**recorded), SimpleNamespace(name=layout, layout=layout, source=None))  # type: ignore[arg-type]
 
 
 def test_the_papers_recipes() -> None:

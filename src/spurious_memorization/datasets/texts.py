@@ -31,7 +31,7 @@ class Tokenization(BaseModel):
     """How texts become inputs, {name: [texts, length]}.
 
     Arguments:
-        tokenizer: folder or hub name of a tokenizer of transformers.
+        tokenizer: folder, by its full path, or hub name of a tokenizer of transformers.
         digest: of the tokenizer.
         length: tokens of every text. Longer texts are cut, shorter ones are padded, so that the answer for a text does
             not depend on the other texts of its batch.

@@ -61,7 +61,7 @@ def group_words(
     words = WORDS if settings.words is None else _read_words(settings.words)
     data = read_data(folder, attribute=str(groups))
     if not isinstance(data.source, Images):
-        raise UserError(f"{folder} holds no images: CLIP compares words with images")
+        raise UserError(f"{folder} holds texts, and CLIP compares images: `spurmem discover` shows the words of texts")
     clip = load_clip(settings.clip, choose_device(execution.device))
     train = data.train
     log(f"comparing {len(train):,} training images with {len(words)} words")

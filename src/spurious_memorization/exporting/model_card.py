@@ -109,7 +109,7 @@ def _how_measured(run: Run, epoch: int, split: str, gaps: pd.DataFrame) -> list[
     kind = "groups, pairs of a label and an attribute"
     if data.candidate_table is not None:
         kind = "candidate groups, which were discovered and not given"
-    minority = f"Minority groups: {', '.join(data.minority)}." if data.minority else "No group is a minority."
+    minority = f"Minority groups: {'; '.join(data.minority)}." if data.minority else "No group is a minority."
     measured = " and ".join(f"{name} {record.versions[name]}" for name in ("spurious-memorization", "torch"))
     return [
         "## Evaluation",
@@ -159,8 +159,11 @@ def _verdicts(study: Study, candidates: str | None) -> list[str]:
         ),
         caption="A group is memorized if the interval of the difference is above 0. The verdict is on sets of units.",
     )
+    settings, edits = study.record["settings"], "; ".join(study.record["edits"])
+    criteria = "hand" if settings["units"] else "; ".join(settings["criterion"])
+    selected = f"Sets of units were selected by {criteria} and edited by {edits} (study {study.name})."
     sentences = findings(study.effects(), study.groups(), candidates, study.groupings())
-    return ["#### Memorization", *_table(table), "\n".join(f"- {sentence}" for sentence in sentences)]
+    return ["#### Memorization", *_table(table), selected, "\n".join(f"- {sentence}" for sentence in sentences)]
 
 
 def _summary(gaps: pd.DataFrame) -> str:

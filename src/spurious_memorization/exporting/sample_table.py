@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..datasets.samples import Dataset
-from ..datasets.sources import Images
+from ..datasets.sources import Images, Source
+from ..datasets.texts import Texts
 from ..errors import UserError
 from ..memorization.scores import MemorizationScores
 from ..reporting.gallery.group_images import minority_scores
@@ -39,10 +41,10 @@ def sample_table(
         data_folder: the run's data folder, if it was moved.
 
     Returns:
-        One row per sample: sample (its index), path (of images), split, label, attribute, group, minority, predicted,
-        correct, and the probability of each class. If they were measured: memorization_score and its standard_error
-        (nan for samples without a score), minority_score (of candidate groups), and of the sample's group
-        group_memorized and group_verdict (the strongest; None without a test).
+        One row per sample: sample (its index), path, text and text_pair (of texts), split, label, attribute, group,
+        minority, predicted, correct, and the probability of each class. If they were measured: memorization_score and
+        its standard_error (nan for samples without a score), minority_score (of candidate groups), and of the sample's
+        group group_memorized and group_verdict (the strongest; None without a test).
 
     Raises:
         UserError: the data are missing or have changed; there is no such epoch or study; the scores are of other data;
@@ -113,9 +115,20 @@ def _answers(run: Run, data: Dataset, epoch: int) -> pd.DataFrame:
         },
         index=pd.Index(index, name="sample"),
     )
-    if isinstance(data.source, Images):
-        table.insert(0, "path", np.array(data.source.paths)[index])
-    return table.join(probabilities.rename(columns=PROBABILITY.format))
+    named = probabilities.rename(columns=PROBABILITY.format)
+    return _named(data.source, table.index).join(table).join(named)
+
+
+def _named(source: Source, index: pd.Index) -> pd.DataFrame:
+    """The path of each sample, and its texts, as far as it has them."""
+    columns: dict[str, Sequence[str]] = {}
+    if isinstance(source, Images | Texts):
+        columns["path"] = source.paths
+    if isinstance(source, Texts):
+        columns["text"] = source.texts
+        if source.pairs is not None:
+            columns["text_pair"] = source.pairs
+    return pd.DataFrame({name: [values[i] for i in index] for name, values in columns.items()}, index=index)
 
 
 def _memorization(found: MemorizationScores) -> pd.DataFrame:

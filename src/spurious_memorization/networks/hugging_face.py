@@ -153,8 +153,9 @@ def own_tokenization(model: str, stored: Mapping[str, Any], texts: Texts) -> Tok
         log(f"note: {n_cut} of {len(lengths)} texts have more than {limit} tokens and are cut: see --max-tokens")
     network = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     taken = inspect.signature(network.forward).parameters
+    folder = Path(place(model))
     return Tokenization(
-        tokenizer=place(model),
+        tokenizer=str(folder.resolve()) if folder.is_dir() else place(model),
         digest=digest,
         length=min(max(lengths), limit),
         names=tuple(name for name in tokenizer.model_input_names if name in taken),

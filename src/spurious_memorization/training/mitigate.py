@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -203,10 +204,11 @@ def _value_on_val(runs: Runs, data: Dataset) -> float:
 
 
 def _check_data(data: Dataset, settings: MitigateSettings) -> None:
-    """Before anything is trained, check that the data have what every objective needs."""
+    """Before anything is trained, check that the data have what every objective needs that can be applied to them."""
     selecting_half(data)
     for objective in settings.objective:
-        objective_class(objective).check_data(objective, data)
+        with suppress(NotApplicableError):
+            objective_class(objective).check_data(objective, data)
 
 
 def _folder_name(objective: ObjectiveSettings) -> str:

@@ -6,8 +6,21 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ..datasets.samples import Dataset
 from ..datasets.sources import Inputs
+from ..datasets.texts import Texts
 from ..errors import UserError
+from .objective import NotApplicableError
+
+
+def check_mixable(data: Dataset) -> None:
+    """Check, before any training starts, that samples have mixtures.
+
+    Raises:
+        NotApplicableError: they are texts.
+    """
+    if isinstance(data.source, Texts):
+        raise NotApplicableError("texts have no mixtures: choose another objective than mixup or lisa")
 
 
 def mixed(one: Inputs, other: Inputs, share: Tensor) -> Inputs:

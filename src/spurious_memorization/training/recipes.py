@@ -6,6 +6,7 @@ from typing import Any
 
 from ..datasets.samples import Dataset
 from ..datasets.synthbirds.make import SYNTHBIRDS
+from ..datasets.texts import Texts
 from ..networks import birds_resnet18, hugging_face
 from .settings import TrainSettings
 
@@ -52,10 +53,22 @@ _BIRDS: dict[str, Any] = {
 }
 """Training of `birds_resnet18` from the weights of this package. It was chosen on ERM on synthbirds alone."""
 
+_FINE_TUNING: dict[str, Any] = {
+    "epochs": 4,
+    "batch_size": 32,
+    "optimizer": "adamw",
+    "lr": 2e-5,
+    "weight_decay": 0.01,
+}
+"""Devlin et al. (2019), BERT, appendix A.3: among the settings with which a network of text is fine-tuned."""
+
 _STANDARD: dict[str, dict[str, Any]] = {
     "waterbirds": {**_SAGAWA, "epochs": 300, "lr": 1e-3},
     "celeba": {**_SAGAWA, "epochs": 50, "lr": 1e-4},
+    "multinli": {**_FINE_TUNING, "epochs": 20, "weight_decay": 0.0},
+    "civilcomments": {**_FINE_TUNING, "epochs": 5, "batch_size": 16, "lr": 1e-5},
 }
+"""By layout. MultiNLI is as in Sagawa et al. (2020), CivilComments as in Koh et al. (2021), but at a constant rate."""
 
 
 def expanded(settings: TrainSettings, data: Dataset) -> TrainSettings:
@@ -71,7 +84,10 @@ def expanded(settings: TrainSettings, data: Dataset) -> TrainSettings:
     match settings.recipe:
         case "standard":
             is_birds = settings.model == birds_resnet18.NAME
-            filled = dict(_BIRDS if is_birds else _STANDARD.get(data.layout, {}))
+            from_random = "weights" in settings.model_fields_set and settings.weights == "none"
+            is_fine_tuned = isinstance(data.source, Texts) and not from_random
+            others = _FINE_TUNING if is_fine_tuned else {}
+            filled = dict(_BIRDS if is_birds else _STANDARD.get(data.layout, others))
         case "paper-readme":
             filled = {**_PAPER, "weights": "timm", "epochs": 20 if data.layout == "celeba" else 40}
         case "paper-script":

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from ...datasets.samples import Samples
+from ...datasets.samples import Dataset, Samples
 from ...datasets.sources import Inputs
 from ...networks.forward import logits, moved
 from ...networks.losses import LOSSES
 from ..balance import balanced_draw
-from ..mixing import mixed
+from ..mixing import check_mixable, mixed
 from ..names import Balance
 from ..objective import Objective
 from ..objective_settings import ObjectiveSettings
@@ -50,6 +50,11 @@ class Lisa(Objective[LisaSettings]):
     The authors draw one of the two ways for each batch, here it is drawn for each sample. Only the mixtures pass
     through the network, so an epoch has as many sample passes as ERM's.
     """
+
+    @classmethod
+    def check_data(cls, settings: LisaSettings, data: Dataset) -> None:
+        super().check_data(settings, data)
+        check_mixable(data)
 
     def begin_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -9,10 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ...datasets.samples import Dataset
 from ...datasets.sources import Inputs
 from ...networks.forward import logits
 from ...networks.losses import LOSSES
-from ..mixing import mixed
+from ..mixing import check_mixable, mixed
 from ..objective import Objective
 from ..objective_settings import ObjectiveSettings
 
@@ -36,6 +37,11 @@ class Mixup(Objective[MixupSettings]):
     drawn from Beta(alpha, alpha), once per batch as in the authors' code. The loss is the mixture of the losses with
     both labels, which for cross-entropy is the loss with mixed labels.
     """
+
+    @classmethod
+    def check_data(cls, settings: MixupSettings, data: Dataset) -> None:
+        super().check_data(settings, data)
+        check_mixable(data)
 
     def begin_epoch(self, epoch: int) -> None:
         self.rng = np.random.default_rng([self.training.config.seed, epoch, 0x313C])
