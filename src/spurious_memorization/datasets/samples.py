@@ -36,7 +36,8 @@ class Dataset:
         a: spurious attribute of each sample, [samples].
         split: "train", "val" or "test" for each sample, [samples].
         source: where the inputs come from.
-        named_minority, named_majority: groups that were chosen by name. If empty, the lift decides.
+        named_minority: minority groups that were chosen by name. If empty, the lift decides.
+        named_majority: the same for majority groups.
         layout: the layout that was recognized on disk.
         split_seed: seed of the split, if it was made here; None if it was given.
         merged: names of the attribute values that were too small and became one value, the last one.

@@ -34,7 +34,10 @@ def export(
             "fiftyone": a folder for `fiftyone.Dataset.from_dir`; "model-card": a file with the text of `model_card`.
         run: the run, or its folder.
         out: the file, or a new folder.
-        epoch, study, memorization, data_folder: as in `sample_table`.
+        epoch: as in `sample_table`.
+        study: as in `sample_table`.
+        memorization: as in `sample_table`.
+        data_folder: as in `sample_table`.
 
     Returns:
         The file or folder.
