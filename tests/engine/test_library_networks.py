@@ -148,6 +148,24 @@ def without_channel(net: nn.Module, layer: str, channel: int) -> nn.Module:
     return changed
 
 
+def without_head(net: nn.Module, attention: str, output: str, head: int, n_heads: int) -> nn.Module:
+    """A copy in which a hook zeroes what one head gives to the output layer of its attention."""
+    changed = copy.deepcopy(net)
+
+    def zeroed(value: Tensor) -> Tensor:
+        axis = 1 if value.ndim == 4 and isinstance(module.get_submodule(output), nn.Conv2d) else -1
+        return torch.cat([x * (k != head) for k, x in enumerate(value.chunk(n_heads, axis))], axis)
+
+    module = changed.get_submodule(attention)
+    if output:
+        module.get_submodule(output).register_forward_pre_hook(lambda _, given: (zeroed(given[0]), *given[1:]))
+    else:
+        module.register_forward_hook(
+            lambda _, given, result: zeroed(result) if isinstance(result, Tensor) else (zeroed(result[0]), *result[1:])
+        )
+    return changed
+
+
 def plain_logits(net: nn.Module, x: Inputs) -> Tensor:
     with torch.no_grad():
         output = net(x) if isinstance(x, Tensor) else net(**x)
@@ -198,6 +216,23 @@ def assert_outcomes_of_plain_pytorch(net: nn.Module, x: Inputs) -> str:
     return result.engine
 
 
+def image_classifier(name: str) -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    _, options = TRANSFORMERS[name]
+    of_blocks = {} if "hidden_sizes" in options or "depths" in options or name == "mobilenet_v2" else SMALL
+    config = transformers.AutoConfig.for_model(name, num_labels=N_CLASSES, architectures=[], **of_blocks, **options)
+    torch.manual_seed(0)
+    return transformers.AutoModelForImageClassification.from_config(config)
+
+
+def text_classifier(name: str) -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    options = TEXT[name] or SMALL
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(name, num_labels=N_CLASSES, vocab_size=40, **options)
+    return transformers.AutoModelForSequenceClassification.from_config(config)
+
+
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(name):
     size, options = TIMM[name]
@@ -208,20 +243,55 @@ def test_timm(name):
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers(name):
-    transformers = pytest.importorskip("transformers")
-    size, options = TRANSFORMERS[name]
-    of_blocks = {} if "hidden_sizes" in options or "depths" in options or name == "mobilenet_v2" else SMALL
-    config = transformers.AutoConfig.for_model(name, num_labels=N_CLASSES, architectures=[], **of_blocks, **options)
-    torch.manual_seed(0)
-    net = transformers.AutoModelForImageClassification.from_config(config)
-    assert assert_outcomes_of_plain_pytorch(net, images(size)) == PLAIN.get(name, "shared prefix")
+    net = image_classifier(name)
+    assert assert_outcomes_of_plain_pytorch(net, images(TRANSFORMERS[name][0])) == PLAIN.get(name, "shared prefix")
 
 
 @pytest.mark.parametrize("name", TEXT)
 def test_text(name):
-    transformers = pytest.importorskip("transformers")
-    options = TEXT[name] or SMALL
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(name, num_labels=N_CLASSES, vocab_size=40, **options)
-    net = transformers.AutoModelForSequenceClassification.from_config(config)
-    assert assert_outcomes_of_plain_pytorch(net, sentences()) == "shared prefix"
+    assert assert_outcomes_of_plain_pytorch(text_classifier(name), sentences()) == "shared prefix"
+
+
+HEADS = {
+    **dict.fromkeys(("beit", "deit", "dinov2", "swin", "vit"), "o_proj"),
+    **dict.fromkeys(("mobilevit", "pvt", "bert", "roberta"), ""),
+    "distilbert": "out_lin",
+    **dict.fromkeys(
+        (
+            "crossvit_9_240",
+            "deit_tiny_distilled_patch16_224",
+            "hiera_tiny_224",
+            "mobilevit_xxs",
+            "pvt_v2_b0",
+            "swin_tiny_patch4_window7_224",
+            "test_coatnet",
+            "test_maxvit",
+            "test_vit",
+            "vit_small_patch16_dinov3",
+            "vit_small_patch16_rope_224",
+        ),
+        "proj",
+    ),
+}
+"""Networks with attention: the layer whose input holds the heads side by side; "" is the output of the module."""
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_zeroed_head_equals_a_hook_that_zeroes_its_output(name):
+    if name in TEXT:
+        net, x = text_classifier(name), sentences()
+    elif name in TRANSFORMERS:
+        net, x = image_classifier(name), images(TRANSFORMERS[name][0])
+    else:
+        size, options = TIMM[name]
+        torch.manual_seed(0)
+        net, x = timm.create_model(name, num_classes=N_CLASSES, **options), images(size)
+    net, moved = lively(net, x), []
+    for attention, site in sites(net, Selection(unit="head")).items():
+        head = site.n - 1
+        edit = sm.edits.zero(sm.parse_units(net, f"{attention}:{head}", Selection(unit="head")))
+        expected = plain_logits(without_head(net, attention, HEADS[name], head, site.n), x)
+        near = NEAR * max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(plain_logits(sm.edits.edited(net, edit), x), expected, rtol=0, atol=near)
+        moved.append(float((expected - plain_logits(net, x)).abs().max()) > 3 * near)
+    assert np.mean(moved) > 0.5

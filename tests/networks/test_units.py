@@ -142,6 +142,67 @@ def test_heads_of_pytorch_attention():
     }
 
 
+class Traced(nn.Module):
+    """Attention with layers of unusual names, three heads of four numbers; `layout` cuts one layer into q, k and v."""
+
+    def __init__(self, layout: str, n_shared: int = 1) -> None:
+        super().__init__()
+        self.layout, self.n_shared = layout, n_shared
+        self.all = nn.Linear(5, 36 if layout != "separate" else 12)
+        if layout == "separate":
+            self.other = nn.ModuleList(nn.Linear(5, 12 // n_shared) for _ in range(2))
+        self.out = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x[:, None] * torch.arange(1.0, 7, device=x.device)[:, None]
+        rows = self.all(tokens)
+        if self.layout == "parts first":
+            q, k, v = rows.unflatten(-1, (3, 3, 4)).permute(2, 0, 3, 1, 4)
+        elif self.layout == "heads first":
+            q, k, v = rows.unflatten(-1, (3, 12)).transpose(1, 2).chunk(3, -1)
+        elif self.layout == "width first":
+            q, k, v = rows.unflatten(-1, (3, 4, 3)).permute(2, 0, 4, 1, 3)
+        else:
+            others = [layer(tokens) for layer in self.other]
+            q, k, v = (y.unflatten(-1, (-1, 4)).transpose(1, 2) for y in (rows, *others))
+            k, v = (y.repeat_interleave(self.n_shared, 1) for y in (k, v))
+        heads = ((q * 0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.out(heads.transpose(1, 2).flatten(2).mean(1))
+
+
+@pytest.mark.parametrize(
+    ("layout", "rows"),
+    [
+        ("parts first", [*range(4, 8), *range(16, 20), *range(28, 32)]),
+        ("heads first", list(range(12, 24))),
+        ("separate", [4, 5, 6, 7]),
+    ],
+)
+def test_heads_are_traced_whatever_the_names_and_the_order_of_rows(layout, rows, capsys):
+    found = sites(nn.Sequential(Traced(layout)), sm.Selection(unit="head"))
+    assert "attention modules with heads: 1 by tracing" in capsys.readouterr().err
+    assert list(found) == ["0"]
+    layers = ["all", "other.0", "other.1"] if layout == "separate" else ["all"]
+    assert {name: of[1].tolist() for name, of in found["0"].rows.items()} == {
+        f"0.{layer}.{part}": rows for layer in layers for part in ("weight", "bias")
+    }
+
+
+@pytest.mark.parametrize("model", [Traced("width first"), Traced("separate", n_shared=3)])
+def test_heads_that_share_keys_or_are_no_blocks_of_rows_are_refused(model):
+    with pytest.raises(sm.UserError, match="no attention that is known"):
+        sites(nn.Sequential(model), sm.Selection(unit="head"))
+
+
+def test_heads_of_pytorch_attention_with_other_widths_of_keys():
+    model = nn.ModuleDict({"a": nn.MultiheadAttention(6, 2, kdim=4, vdim=5), "head": nn.Linear(6, 2)})
+    found = sites(model, sm.Selection(unit="head"))["a"].rows
+    assert {name: of[1].tolist() for name, of in found.items()} == {
+        **{f"a.{part}_proj_weight": [3, 4, 5] for part in "qkv"},
+        "a.in_proj_bias": [3, 4, 5, 9, 10, 11, 15, 16, 17],
+    }
+
+
 def flat_scores(values: np.ndarray, first: int) -> sm.Scores:
     return sm.Scores({"a.weight": torch.from_numpy(values[:first]), "b.weight": torch.from_numpy(values[first:])})
 

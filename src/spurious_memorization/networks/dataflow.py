@@ -55,6 +55,38 @@ CONTRACTIONS = frozenset(
 """Operations that mix the channels of their input. They open a new layer."""
 
 
+@dataclass(frozen=True)
+class Axis:
+    """An axis of a tensor that runs within the rows of a layer.
+
+    Arguments:
+        axis: its number in the tensor.
+        size: its length.
+        stride: rows from one entry to the next.
+    """
+
+    axis: int
+    size: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class View:
+    """How a tensor lies in its memory: shape, strides and start, in numbers."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+    def axes_in(self, n_rows: int, row: int) -> list[Axis]:
+        """The axes that run within `n_rows` rows, which lie `row` numbers apart; not those within or beyond them."""
+        return [
+            Axis(axis, size, stride // row)
+            for axis, (size, stride) in enumerate(zip(self.shape, self.strides, strict=True))
+            if size > 1 and row <= stride < n_rows * row
+        ]
+
+
 @dataclass(frozen=True, eq=False)
 class Operation:
     """One operation of the pass.
@@ -64,11 +96,15 @@ class Operation:
         arguments: in order. A tensor stands for the operation that made it, or is the name of a parameter or buffer. It
             is None if it is neither. What has no arguments, and is called "input", is the network's input.
         inputs: the operations and names among all of its tensors.
+        views: how each of `inputs` is read.
+        shape: of its first result.
     """
 
     name: str
     arguments: tuple[Any, ...]
     inputs: tuple[Operation | str, ...]
+    views: tuple[View, ...] = ()
+    shape: tuple[int, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -201,11 +237,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         in_place = func._schema.is_mutable
         written = [x for x in outputs if in_place or _memory(x) not in given]
         if written:
-            sources = [self._source(x) for x in leaves if isinstance(x, Tensor)]
+            reads = [(self._source(x), _view(x)) for x in leaves if isinstance(x, Tensor)]
+            known = [(source, view) for source, view in reads if source is not None]
             operation = Operation(
                 func._schema.name.split("::")[1],
                 tuple(self._source(x) if isinstance(x, Tensor) else x for x in args),
-                tuple(source for source in sources if source is not None),
+                tuple(source for source, _ in known),
+                tuple(view for _, view in known),
+                tuple(written[0].shape),
             )
             self.operations.append(operation)
             for output in written:
@@ -223,6 +262,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _memory(tensor: Tensor) -> int:
     address: int = tensor.untyped_storage()._cdata
     return address
+
+
+def _view(tensor: Tensor) -> View:
+    return View(tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
 
 
 def _recorded(network: nn.Module, shape: Sequence[int], device: str | None) -> DataFlow:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..settings import whole_number
+from .attention import attention_heads
 from .checked import checked_network
 from .head import head_names, unused_layers
 from .names import UnitKind
@@ -23,7 +24,6 @@ from .selection import Selection
 MAX_UNIT = 2**62
 
 _LAYERS = {"conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d), "linear": (nn.Linear,)}
-_SEPARATE_PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("query", "key", "value"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,27 +286,7 @@ def _layer_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
 
 def _head_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
     found = {}
-    for name, module in model.named_modules():
-        n_heads = getattr(module, "num_heads", None) or getattr(module, "num_attention_heads", None)
-        if not isinstance(n_heads, int):
-            continue
-        rows = _projection_rows(dict(module.named_parameters()), n_heads)
-        if rows:
-            kept = {f"{name}.{p}": r for p, r in rows.items() if select.with_bias or not p.endswith("bias")}
-            found[name] = Site(name, (n_heads,), kept)
+    for name, rows in attention_heads(model).items():
+        kept = {p: r for p, r in rows.items() if select.with_bias or not p.endswith("bias")}
+        found[name] = Site(name, (len(next(iter(rows.values()))),), kept)
     return found
-
-
-def _projection_rows(parameters: Mapping[str, Tensor], n_heads: int) -> dict[str, Tensor]:
-    """Rows of each head in the q, k and v projections of an attention module, fused or separate."""
-    for weight, bias in (("qkv.weight", "qkv.bias"), ("in_proj_weight", "in_proj_bias")):
-        if weight in parameters:
-            fused = torch.arange(len(parameters[weight])).reshape(3, n_heads, -1).transpose(0, 1).reshape(n_heads, -1)
-            return {name: fused for name in (weight, bias) if name in parameters}
-    for projections in _SEPARATE_PROJECTIONS:
-        if all(f"{p}.weight" in parameters for p in projections):
-            names = [f"{p}.{part}" for p in projections for part in ("weight", "bias")]
-            return {
-                name: torch.arange(len(parameters[name])).reshape(n_heads, -1) for name in names if name in parameters
-            }
-    return {}
