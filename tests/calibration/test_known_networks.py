@@ -85,7 +85,10 @@ def test_acceptance_follows_from_the_accuracies(plant: KnownNetwork):
     assert not replace(plant, unseen_before={**plant.unseen_before, name: 0.9}).is_accepted
 
 
-@pytest.mark.parametrize(("kind", "family"), EVERY)
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    [pytest.param(*one, marks=pytest.mark.slow) if one[1] == "resnet" else one for one in EVERY],
+)
 def test_each_kind_says_what_it_is(kind: str, family):
     known = GENERATORS[kind](family, 3, epochs=0)
     assert known.kind == kind

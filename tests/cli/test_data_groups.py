@@ -102,6 +102,7 @@ def test_errors_are_one_line(folder: Path, run: sm.Run, tmp_path: Path, capsys: 
     assert "does not hold the data" in tiny.spurmem(capsys, "data", "groups", other, "--network", run.path).error
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:only .* null sets", "ignore:all .* are classified correctly")
 def test_train_study_and_report_on_two_attributes(folder: Path, tmp_path: Path, capsys: Capture) -> None:
     """Some groups are empty in test, and the rest of the combinations is a value of its own."""

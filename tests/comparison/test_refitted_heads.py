@@ -185,6 +185,7 @@ def test_a_broken_result_is_named(found: sm.RefittedHeads, place: Path, tmp_path
     assert file.read_text() == right
 
 
+@pytest.mark.slow
 def test_the_command(found: sm.RefittedHeads, place: Path, capsys: Capture) -> None:
     places = (place / "dro", place / "erm", "--refit-heads")
     said = tiny.spurmem(capsys, "compare", *places)

@@ -53,6 +53,7 @@ def test_wrong_scores_are_refused(squares: Path) -> None:
         sm.only_memorized(data, low.iloc[1:])
 
 
+@pytest.mark.slow
 def test_a_study_selects_and_measures_memorized_samples_alone(
     run: sm.Run, scores: sm.MemorizationScores, capsys: Capture
 ) -> None:

@@ -41,10 +41,11 @@ def lines_of_accuracies(text: str) -> list[list[float]]:
 KEYS = ["split", "kind", "parameters", "size", "traced_on", "group"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "modes", "files"),
     [
-        pytest.param("deit-tiny-largest-channel", ("random_init", "zero"), 19, marks=pytest.mark.slow),
+        ("deit-tiny-largest-channel", ("random_init", "zero"), 19),
         ("resnet50-most-activated-channel", ("zero",), 8),
     ],
 )

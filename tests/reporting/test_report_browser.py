@@ -197,7 +197,8 @@ def test_the_groups_are_shown_minority_first(shown: Opened) -> None:
     shown.choose("group", "")
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_use_it(chromium: Any, file: Path, scheme: str) -> None:
     with opened(chromium, file, scheme=scheme) as page:
         page.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")

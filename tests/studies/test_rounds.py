@@ -161,6 +161,7 @@ class MemoryAside(Memory):
         return self.fc(torch.cat([torch.relu(layer(x)).mean((2, 3)) for layer in (self.conv, self.aside)], 1))
 
 
+@pytest.mark.slow
 def test_damage_matched_sets_come_from_the_network_if_no_others_disturb_it_as_much() -> None:
     settings = sm.StudySettings(units=("aside:0",), split=("train", "test"))
     result = sm.study_in_memory(MemoryAside(), marked(), settings)
@@ -242,7 +243,8 @@ def test_a_study_that_is_killed_between_rounds_goes_on(wide: sm.Run, squares: Pa
     pd.testing.assert_frame_equal(study.groups(), whole.groups())
 
 
-@pytest.mark.parametrize("frozen", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [True, False])
 def test_units_that_training_left_alone_hold_no_samples(frozen: bool, squares: Path, tmp_path: Path) -> None:
     """A layer that is as it was at epoch 0 can't be memorizing, and the reason says so."""
     settings = sm.TrainSettings(**{**tiny.QUICK, "epochs": 2})
