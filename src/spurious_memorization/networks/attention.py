@@ -159,9 +159,7 @@ def _rows_of_heads(operands: list[tuple[Operation, int]], layers: _Layers) -> di
 def _layer_reads(operation: Operation, position: int, layers: _Layers) -> list[_Read]:
     """The parts of a layer's output that give an operand. Empty if they are of several layers."""
     reads = [
-        _Read(
-            name, len(layers[name]["weight"]), math.prod(source.shape[2:]) if source.kind == "convolution" else 1, view
-        )
+        _Read(name, len(layers[name]["weight"]), _row(source), view)
         for source, view in _reads(operation, position)
         for name in source.inputs
         if isinstance(name, str) and name in layers
