@@ -60,13 +60,11 @@ class Simulated:
         seconds: until the last block is stored.
         efficiency: time that the blocks need, over the time of all workers.
         driver: share of the time in which the driver is busy.
-        n_lost: blocks that ran again because their worker was lost.
     """
 
     seconds: float
     efficiency: float
     driver: float
-    n_lost: int
 
 
 def simulate(rounds: Sequence[Sequence[float]], cluster: Cluster, seed: int = 0) -> Simulated:
@@ -81,7 +79,7 @@ def simulate(rounds: Sequence[Sequence[float]], cluster: Cluster, seed: int = 0)
     rng = np.random.default_rng(seed)
     driver = simpy.Resource(environment)
     waiting, stored = simpy.Store(environment), simpy.Store(environment)
-    counts = {"driver": 0.0, "lost": 0}
+    n_stored = 0
     slow = set(rng.permutation(cluster.n_workers)[: round(cluster.slow_share * cluster.n_workers)].tolist())
 
     def worker(number: int) -> Iterator[Any]:
@@ -93,7 +91,6 @@ def simulate(rounds: Sequence[Sequence[float]], cluster: Cluster, seed: int = 0)
             needed = seconds * factor
             if environment.now + needed > next_loss:
                 yield environment.timeout(max(0.0, next_loss - environment.now))
-                counts["lost"] += 1
                 yield waiting.put(seconds)
                 yield environment.timeout(cluster.start)
                 next_loss = environment.now + _until_loss(rng, cluster)
@@ -102,10 +99,11 @@ def simulate(rounds: Sequence[Sequence[float]], cluster: Cluster, seed: int = 0)
             environment.process(store())
 
     def store() -> Iterator[Any]:
+        nonlocal n_stored
         with driver.request() as turn:
             yield turn
             yield environment.timeout(cluster.store)
-            counts["driver"] += cluster.store
+        n_stored += 1
         yield stored.put(True)
 
     def study() -> Iterator[Any]:
@@ -123,8 +121,7 @@ def simulate(rounds: Sequence[Sequence[float]], cluster: Cluster, seed: int = 0)
     return Simulated(
         seconds=environment.now,
         efficiency=work / (environment.now * cluster.n_workers),
-        driver=counts["driver"] / environment.now,
-        n_lost=int(counts["lost"]),
+        driver=n_stored * cluster.store / environment.now,
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ..errors import UserError
 from .samples import Dataset
@@ -45,6 +47,32 @@ def with_candidate_roles(data: Dataset) -> Dataset:
     return replace(data, named_minority=roles[ATYPICAL], named_majority=roles[TYPICAL])
 
 
+def rows_of_samples(file: Path, root: Path, paths: Sequence[str], needed: Sequence[str]) -> pd.DataFrame:
+    """The rows of a table of candidate groups, one for each sample, in the order of the samples.
+
+    Arguments:
+        file: the table, as `discover` writes it.
+        root: the data folder.
+        paths: of the samples, relative to the folder.
+        needed: columns that the table must have.
+
+    Raises:
+        UserError: the table can't be read, a column is missing, or it lacks a sample or has it twice.
+    """
+    table = read_text_table(file)
+    if missing := [name for name in ("path", *needed) if name not in table]:
+        raise UserError(
+            f"{file} has no column {missing[0]!r}: it needs path and attribute, as `spurmem discover` writes"
+        )
+    table.index = pd.Index([path_within(root, path) for path in table["path"]])
+    if not table.index.is_unique:
+        twice = table.index[table.index.duplicated()][0]
+        raise UserError(f"{file} has the path {twice!r} twice: leave one row out")
+    if lacking := next((path for path in paths if path not in table.index), None):
+        raise UserError(f"{file} has no row for {lacking!r}: make it again by `spurmem discover` on this folder")
+    return table.loc[list(paths)]
+
+
 def groupings(data: Dataset, file: Path) -> dict[str, Dataset]:
     """The samples with the groups of each seed.
 
@@ -59,18 +87,14 @@ def groupings(data: Dataset, file: Path) -> dict[str, Dataset]:
     Raises:
         UserError: the table can't be read, lacks a sample, or has another value than the data's attribute.
     """
-    table = read_text_table(file)
-    columns = [name for name in table if _IS_OF_SEED.fullmatch(name)]
-    if not isinstance(data.source, Images | Texts) or not columns:
+    if not isinstance(data.source, Images | Texts):
         return {}
-    root = data.source.root
-    table.index = [path_within(root, path) for path in table["path"]]
-    if lacking := next((path for path in data.source.paths if path not in table.index), None):
-        raise UserError(f"{file} has no row for {lacking!r}: make it again by `spurmem discover`")
+    table = rows_of_samples(file, data.source.root, data.source.paths, ())
+    columns = [name for name in table if _IS_OF_SEED.fullmatch(name)]
     codes = {value: code for code, value in enumerate(data.groups.attributes)}
     found = {}
     for column in columns:
-        values = table.loc[list(data.source.paths), column]
+        values = table[column]
         if unknown := next((value for value in values if value not in codes), None):
             raise UserError(f"{file}: {column} has the value {unknown!r}, which the column attribute does not have")
         found[column] = replace(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ..console import log_once
@@ -27,7 +26,7 @@ from . import (
     web_dataset,
 )
 from .attributes import Attribute, ValueNoun, column_names, combined, merged
-from .candidate_groups import GROUP_NAME, with_candidate_roles
+from .candidate_groups import GROUP_NAME, rows_of_samples, with_candidate_roles
 from .groups import Groups
 from .image_files import Folder
 from .samples import Dataset
@@ -42,7 +41,7 @@ from .tables import (
     split_names,
     with_columns,
 )
-from .text_tables import header_of, read_text_table
+from .text_tables import header_of
 from .texts import Texts
 from .transforms import ImageTransform, check_crop
 from .value_names import check_filled, encode
@@ -371,20 +370,10 @@ def _with_other_table(root: Path, table: AnnotatedTable, file: Path) -> Annotate
     Raises:
         UserError: a column is missing, or the other table lacks a sample or has it twice.
     """
-    other = read_text_table(file)
-    if missing := [name for name in ("path", "attribute") if name not in other]:
-        raise UserError(
-            f"{file} has no column {missing[0]!r}: it needs path and attribute, as `spurmem discover` writes"
-        )
-    other.index = pd.Index([path_within(root, path) for path in other["path"]])
-    if not other.index.is_unique:
-        twice = other.index[other.index.duplicated()][0]
-        raise UserError(f"{file} has the path {twice!r} twice: leave one row out")
     paths = [path_within(root, path) for path in table.frame["path"]]
-    if lacking := next((path for path in paths if path not in other.index), None):
-        raise UserError(f"{file} has no row for {lacking!r}: make it again by `spurmem discover` on this folder")
+    other = rows_of_samples(file, root, paths, ("attribute",))
     has_split = "split" in table.frame or "split" not in other
-    columns = {name: other.loc[paths, name].to_numpy() for name in ("attribute", *(() if has_split else ("split",)))}
+    columns = {name: other[name].to_numpy() for name in ("attribute", *(() if has_split else ("split",)))}
     return replace(table, frame=table.frame.assign(**columns))
 
 
