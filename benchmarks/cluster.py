@@ -79,7 +79,6 @@ def simulate(rounds: Sequence[Sequence[float]], cluster: Cluster, seed: int = 0)
     rng = np.random.default_rng(seed)
     driver = simpy.Resource(environment)
     waiting, stored = simpy.Store(environment), simpy.Store(environment)
-    n_stored = 0
     slow = set(rng.permutation(cluster.n_workers)[: round(cluster.slow_share * cluster.n_workers)].tolist())
 
     def worker(number: int) -> Iterator[Any]:
@@ -99,11 +98,9 @@ def simulate(rounds: Sequence[Sequence[float]], cluster: Cluster, seed: int = 0)
             environment.process(store())
 
     def store() -> Iterator[Any]:
-        nonlocal n_stored
         with driver.request() as turn:
             yield turn
             yield environment.timeout(cluster.store)
-        n_stored += 1
         yield stored.put(True)
 
     def study() -> Iterator[Any]:
@@ -121,7 +118,7 @@ def simulate(rounds: Sequence[Sequence[float]], cluster: Cluster, seed: int = 0)
     return Simulated(
         seconds=environment.now,
         efficiency=work / (environment.now * cluster.n_workers),
-        driver=n_stored * cluster.store / environment.now,
+        driver=sum(map(len, rounds)) * cluster.store / environment.now,
     )
 
 
