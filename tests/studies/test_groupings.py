@@ -110,6 +110,15 @@ def test_a_study_without_the_groupings(run: sm.Run, table: Path) -> None:
     assert not (alone.path / "groupings").exists()
 
 
+def test_a_study_that_changes_the_groups_is_not_repeated(run: sm.Run) -> None:
+    drawn = sm.study(run, sm.StudySettings(**SETTINGS, pseudo_minority=0), name="drawn")
+    assert drawn.groupings() is None
+    assert set(drawn.effects().query("minority")["group_name"]) == {
+        "class 0, a random draw (0)",
+        "class 1, a random draw (0)",
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

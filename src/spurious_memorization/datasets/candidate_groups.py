@@ -82,12 +82,13 @@ def groupings(data: Dataset, file: Path) -> dict[str, Dataset]:
 
     Returns:
         {name of the column: the data with these groups}. Labels, splits, names and minority groups stay the same. A
-        table without such columns gives none.
+        table without such columns gives none; so do groups of which some were merged.
 
     Raises:
         UserError: the table can't be read, lacks a sample, or has another value than the data's attribute.
     """
-    if not isinstance(data.source, Images | Texts):
+    is_merged = not {TYPICAL, ATYPICAL} <= set(data.groups.attributes)
+    if is_merged or not isinstance(data.source, Images | Texts):
         return {}
     table = rows_of_samples(file, data.source.root, data.source.paths, ())
     columns = [name for name in table if _IS_OF_SEED.fullmatch(name)]

@@ -102,7 +102,7 @@ def study(
         network = network_to_trace(run, settings, data_folder=data_folder, execution=execution)
         found = _study(network, settings, store, name=name, engine=None, execution=execution)
         table = run.record.data.candidate_table
-        if settings.groupings and table is not None and not found.store.has_frame("groupings"):
+        if settings.asks_other_groupings and table is not None and not found.store.has_frame("groupings"):
             _repeat_with_other_groupings(found, network, settings, Path(table), execution)
         return found
 

@@ -124,6 +124,11 @@ class StudySettings(TraceSettings):
         None, description="noise of random edits; set by the preset by default"
     )
 
+    @property
+    def asks_other_groupings(self) -> bool:
+        """Whether the study of candidate groups is repeated. It is not if the study changes the groups by itself."""
+        return self.groupings and self.pseudo_minority is None and self.memorized_in is None
+
 
 def parse_sizes(texts: tuple[str, ...], unit: UnitKind) -> list[int | float]:
     """Sizes from "1..3", "5" or "0.1%", without duplicates, in the given order.
