@@ -70,8 +70,12 @@ class Execution(BaseModel):
         le=MAX_WORKERS,
         description="extra processes that read images; by default some if an accelerator trains, otherwise none",
     )
-    eval_batch_size: int = Field(
-        200, ge=1, le=MAX_COUNT, description="largest number of samples per forward pass in evaluation"
+    eval_batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_COUNT,
+        description="largest number of samples per forward pass in evaluation; by default 200, and for edited networks "
+        "as many as a small part of the memory holds",
     )
     compile: bool | None = Field(
         None, description="compile edited networks with torch.compile; by default only if that saves time"
@@ -81,3 +85,8 @@ class Execution(BaseModel):
         description="where a study measures its blocks of outcomes: here, processes:N of this machine, ray, or "
         "ray://HEAD:10001",
     )
+
+    @property
+    def samples_per_pass(self) -> int:
+        """Samples per forward pass in evaluation."""
+        return self.eval_batch_size or 200

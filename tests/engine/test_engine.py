@@ -166,6 +166,7 @@ def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_per_bloc
     whole = sm.evaluate(model, edits, data.train)
     monkeypatch.setattr(outcomes_module, "EDITS_PER_BLOCK", edits_per_block)
     monkeypatch.setattr(outcomes_module, "OUTCOMES_PER_BLOCK", outcomes_per_block)
+    monkeypatch.setattr(outcomes_module, "MAX_OUTCOMES_PER_BLOCK", outcomes_per_block)
     monkeypatch.setattr(outcomes_module, "MIN_SAMPLES_PER_BLOCK", min_samples)
     plan = list(block_plan(len(edits), len(data.train)))
     cells = [(row, column) for rows, columns in plan for row in rows for column in columns]

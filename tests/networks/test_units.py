@@ -58,7 +58,7 @@ def test_channels_are_filters_and_rows_with_their_bias(plain):
     assert [site.n for site in found.values()] == [4, 6]
     assert set(found["conv.weight"].rows) == {"conv.weight"}
     assert set(found["linear.weight"].rows) == {"linear.weight", "linear.bias"}
-    assert set(sites(plain, sm.Selection(with_bias=False))["linear.weight"].rows) == {"linear.weight"}
+    assert set(sites(plain, sm.Selection(with_bias=False))["linear.weight"].held) == {"linear.weight"}
 
 
 def test_weights_have_the_shape_of_their_tensor(plain):
@@ -196,7 +196,7 @@ def test_heads_that_share_keys_or_are_no_blocks_of_rows_are_refused(model):
 
 def test_heads_of_pytorch_attention_with_other_widths_of_keys():
     model = nn.ModuleDict({"a": nn.MultiheadAttention(6, 2, kdim=4, vdim=5), "head": nn.Linear(6, 2)})
-    found = sites(model, sm.Selection(unit="head"))["a"].rows
+    found = sites(model, sm.Selection(unit="head"))["a"].held
     assert {name: of[1].tolist() for name, of in found.items()} == {
         **{f"a.{part}_proj_weight": [3, 4, 5] for part in "qkv"},
         "a.in_proj_bias": [3, 4, 5, 9, 10, 11, 15, 16, 17],

@@ -147,6 +147,7 @@ def test_the_batch_size_changes_no_count(batch_size: int, run: sm.Run, whole: sm
 @pytest.mark.slow
 def test_small_blocks_change_nothing(run: sm.Run, whole: sm.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spurious_memorization.engine.outcomes.OUTCOMES_PER_BLOCK", 7)
+    monkeypatch.setattr("spurious_memorization.engine.outcomes.MAX_OUTCOMES_PER_BLOCK", 7)
     monkeypatch.setattr("spurious_memorization.engine.outcomes.MIN_SAMPLES_PER_BLOCK", 7)
     monkeypatch.setattr("spurious_memorization.engine.outcomes.EDITS_PER_BLOCK", 5)
     result = sm.study(run, small(edit=("zero", MEAN, REWIND)), name="whole")

@@ -32,8 +32,9 @@ ALL_EDITS = sm.StudySettings(criterion=("weight_norm",), size=("1..6",), control
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of five edits x seven samples, so that a tiny study has many."""
-    for name, value in (("EDITS_PER_BLOCK", 5), ("MIN_SAMPLES_PER_BLOCK", 7), ("OUTCOMES_PER_BLOCK", 1)):
-        monkeypatch.setattr(outcomes, name, value)
+    sizes = {"EDITS": 5, "MIN_SAMPLES": 7, "OUTCOMES": 1, "MAX_OUTCOMES": 1}
+    for name, value in sizes.items():
+        monkeypatch.setattr(outcomes, f"{name}_PER_BLOCK", value)
 
 
 def frames(study: sm.Study) -> dict[str, bytes]:

@@ -36,7 +36,7 @@ def edit_command(
         edit: zero, mean, mean:over=unseen, random_init:std=S, random_noise:std=S, rewind:epochs=N or
             transplant:from=RUN@EPOCH
         epoch: best, last or a number
-        unit: kind of the units: channel, head or weight
+        unit: kind of the units: channel, head, feature or weight
         seed: seed of the noise
         data: the run's data folder, if it was moved
     """

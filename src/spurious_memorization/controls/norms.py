@@ -50,11 +50,8 @@ def norms_of(model: nn.Module, there: Mapping[str, Site], unit: UnitKind) -> dic
         return {name: scaled(name).abs() for name in there}
     found = {}
     for name, site in there.items():
-        squares = [
-            scaled(parameter).flatten(1).square().sum(1)[rows].sum(1)
-            for parameter, rows in site.rows.items()
-            if parameters[parameter].ndim > 1
-        ]
+        numbers = site.numbers({parameter: scaled(parameter) for parameter in site.held})
+        squares = [of.square().sum(1) for parameter, of in numbers.items() if parameters[parameter].ndim > 1]
         found[name] = torch.stack(squares).sum(0).sqrt()
     return found
 

@@ -45,7 +45,7 @@ def tracing_rules(preset: Preset, criterion: str, unit: UnitKind, model: nn.Modu
     Arguments:
         preset: "standard" (what the text of You et al. 2025 means) or "paper" (the arithmetic of its code).
         criterion: name of the criterion.
-        unit: "channel", "head" or "weight".
+        unit: "channel", "head", "feature" or "weight".
         model: the network; `paper` looks at whether it is a transformer.
 
     Returns:

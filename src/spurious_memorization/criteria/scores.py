@@ -24,7 +24,7 @@ class Scores(dict[str, Tensor]):
     """{tensor name: scores}. Units with higher scores are selected first.
 
     Scores of channels have shape [channels], those of heads [heads] under the attention module's name, those of
-    single weights the tensor's own shape.
+    features [features] under the name of the head's weight, those of single weights the tensor's own shape.
 
     Arguments:
         values: the scores.

@@ -27,6 +27,8 @@ from .transforms import ImageTransform, Pixels
 FORMAT = 1
 PAGE = 4096
 SUFFIX = ".pixels"
+KEPT = (SUFFIX, ".features")
+"""Suffixes of all files that are kept in the folder; `networks.feature_files` writes the second kind."""
 
 
 class ImageCache:
@@ -100,7 +102,8 @@ class ImageCache:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             wanted = len(new) * self._record_bytes
-            room = int(max(0, min(self._make_room(wanted), wanted)) // self._record_bytes)
+            free = make_room(self.file.parent, wanted, keep=self.file, limit=self._limit)
+            room = int(max(0, min(free, wanted)) // self._record_bytes)
             with _opened(self.file, os.O_WRONLY | os.O_CREAT) as handle:
                 for i, stamp, pixels in new[:room]:
                     self._write(handle, i, stamp, pixels)
@@ -124,22 +127,6 @@ class ImageCache:
         if os.pwrite(handle, record.data, i * self._record_bytes) < self._record_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _make_room(self, wanted: int) -> float:
-        """Delete other cache files, least recently used first, until `wanted` bytes are free.
-
-        Returns:
-            The bytes that are free afterwards; negative if the files are still larger than the limit.
-        """
-        files = sorted(_files(self.file.parent))
-        left = self._limit - sum(file.taken for file in files)
-        for other in files:
-            if left >= wanted:
-                break
-            if other.path != self.file:
-                other.path.unlink(missing_ok=True)
-                left += other.taken
-        return left
-
 
 def image_cache(files: ImageFiles, paths: tuple[str, ...], transform: ImageTransform) -> ImageCache | None:
     """The cache of these images with this transform, in the folder given by the environment variable `SPURMEM_CACHE`.
@@ -151,21 +138,21 @@ def image_cache(files: ImageFiles, paths: tuple[str, ...], transform: ImageTrans
     Raises:
         UserError: `SPURMEM_CACHE_GB` is not a number from 0.
     """
-    limit = _limit()
+    limit = cache_limit()
     if not limit or not hasattr(os, "preadv"):
         return None
     versions = [FORMAT, PIL.__version__, torchvision.__version__]
     geometry = transform.geometry()
     identity = json.dumps([versions, files.identity, paths, geometry], sort_keys=True)
     name = hashlib.sha256(identity.encode()).hexdigest()[:32] + SUFFIX
-    folder = _folder()
+    folder = cache_folder()
     if folder is None:
         _log_once("there is no home directory, so images are decoded again in each pass: set SPURMEM_CACHE to a folder")
         return None
     return ImageCache(file=folder / name, limit=limit, files=files, paths=paths, side=transform.image_size)
 
 
-def _folder() -> Path | None:
+def cache_folder() -> Path | None:
     """The folder of the cache; None if the user has no home directory."""
     named = os.environ.get("SPURMEM_CACHE")
     if named:
@@ -177,8 +164,12 @@ def _folder() -> Path | None:
     return folder if folder.is_absolute() else None  # some versions of platformdirs return "~/..." unchanged
 
 
-def _limit() -> float:
-    """Maximum size of the cache in bytes."""
+def cache_limit() -> float:
+    """Maximum size of the cache in bytes.
+
+    Raises:
+        UserError: `SPURMEM_CACHE_GB` is not a number from 0.
+    """
     text = os.environ.get("SPURMEM_CACHE_GB") or "20"
     try:
         limit = float(text) * 1e9
@@ -187,6 +178,29 @@ def _limit() -> float:
     if not limit >= 0:
         raise UserError(f"SPURMEM_CACHE_GB is {text!r}: set it to the limit in GB, such as 20, or to 0 for no cache")
     return limit
+
+
+def make_room(folder: Path, wanted: int, *, keep: Path, limit: float | None = None) -> float:
+    """Delete files of the cache, least recently used first, until so many bytes are free.
+
+    Arguments:
+        folder: of the cache.
+        wanted: bytes.
+        keep: a file that is not deleted.
+        limit: of the whole cache in bytes; by default `cache_limit`.
+
+    Returns:
+        The bytes that are free afterwards; negative if the files are still larger than the limit.
+    """
+    files = sorted(_files(folder))
+    left = (cache_limit() if limit is None else limit) - sum(file.taken for file in files)
+    for other in files:
+        if left >= wanted:
+            break
+        if other.path != keep:
+            other.path.unlink(missing_ok=True)
+            left += other.taken
+    return left
 
 
 @contextlib.contextmanager
@@ -211,7 +225,7 @@ class _File(NamedTuple):
 
 def _files(folder: Path) -> Iterator[_File]:
     """The cache files in this folder: time of last use, bytes on disk, and path."""
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in (path for path in folder.iterdir() if path.suffix in KEPT):
         with contextlib.suppress(FileNotFoundError):
             facts = path.stat()
             yield _File(facts.st_mtime_ns, facts.st_blocks * 512, path)

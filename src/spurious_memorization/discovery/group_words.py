@@ -65,7 +65,7 @@ def group_words(
     clip = load_clip(settings.clip, choose_device(execution.device))
     train = data.train
     log(f"comparing {len(train):,} training images with {len(words)} words")
-    images = image_embeddings(clip, data.source, train.index, execution.eval_batch_size)
+    images = image_embeddings(clip, data.source, train.index, execution.samples_per_pass)
     texts = text_embeddings(clip, [PROMPT.format(word) for word in words])
     found = word_associations(
         images @ texts.T,

@@ -1,4 +1,4 @@
-from .apply import channel_means, edited, edited_tensors
+from .apply import channel_means, edited, edited_tensors, feature_means
 from .edit import mean, random_init, random_noise, rewind, transplant, zero
 from .strongest import strongest_edit
 
@@ -6,6 +6,7 @@ __all__ = [
     "channel_means",
     "edited",
     "edited_tensors",
+    "feature_means",
     "mean",
     "random_init",
     "random_noise",

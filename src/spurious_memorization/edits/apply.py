@@ -47,14 +47,16 @@ def edited_tensors(model: nn.Module, edit: Edit, places: UnitPlaces | None = Non
         old = parameters[name]
         new = old.clone(memory_format=torch.preserve_format)
         where = chosen.to(old.device)
-        if edit.units.kind == "weight":
+        if edit.units.are_flat:
             flat = old.flatten().clone()
             flat[where] = _values(edit, name, old.shape, flat[where], generator, where)
             new.copy_(flat.view(new.shape))
         else:
             new[where] = _values(edit, name, old.shape, new[where], generator, where)
         result[name] = new
-    if edit.kind == "mean":
+    if edit.kind == "mean" and edit.units.kind == "feature":
+        _add_what_features_gave(held, edit, result, parameters)
+    elif edit.kind == "mean":
         _set_biases(held, edit, result, parameters)
     return result
 
@@ -117,6 +119,48 @@ def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
     return {name: (sums[name] / counts[name]).float() for name in sums}
 
 
+def feature_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) -> dict[str, Tensor]:
+    """Mean of every input feature of the classifier head over samples and positions, in evaluation mode.
+
+    Arguments:
+        model: the network, which stays as it is.
+        samples: usually the training samples.
+        batch_size: samples per forward pass.
+
+    Returns:
+        {name of the head: [features]}. The edit `mean` takes it for features.
+
+    Raises:
+        UserError: the network has no linear head, or an image is missing or broken.
+    """
+    model, samples = checked_network(model), checked_samples(samples)
+    network = working_copy(model)
+    device = device_of(network)
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def record(name: str, inputs: Tensor) -> None:
+        channels_last = inputs.movedim(1, -1) if isinstance(network.get_submodule(name), nn.Conv2d) else inputs
+        flat = channels_last.flatten(0, -2).cpu().double()
+        sums[name] = sums.get(name, torch.zeros(())) + flat.sum(0)
+        counts[name] = counts.get(name, 0) + len(flat)
+
+    heads = [name.removesuffix(".weight") for name in sites(model, Selection(unit="feature"))]
+    hooks = [
+        network.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: record(name, inputs[0]))
+        for name in heads
+    ]
+    try:
+        with torch.no_grad():
+            for batch in samples.batches(batch_size):
+                output = logits(network, moved(batch.inputs, device))
+                finite(output, batch.index, "the network", source=samples.dataset.source)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: (sums[name] / counts[name]).float() for name in sums}
+
+
 def _values(edit: Edit, name: str, shape: torch.Size, old: Tensor, generator: torch.Generator, where: Tensor) -> Tensor:
     """The values that replace `old`: the part of a parameter of this shape that belongs to the units."""
     match edit.kind:
@@ -143,7 +187,7 @@ def _values(edit: Edit, name: str, shape: torch.Size, old: Tensor, generator: to
 def _part(edit: Edit, tensor: Tensor, where: Tensor) -> Tensor:
     """The part of a whole parameter that belongs to the units."""
     places = where.to(tensor.device)
-    return tensor.flatten()[places] if edit.units.kind == "weight" else tensor[places]
+    return tensor.flatten()[places] if edit.units.are_flat else tensor[places]
 
 
 def _noise(edit: Edit, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -195,3 +239,16 @@ def _set_biases(
         bias = result.get(name, parameters.get(name, like.new_zeros(len(like)))).clone()
         bias[rows.to(bias.device)] = edit.tensors[layer].to(bias)[rows.to(bias.device)]
         result[name] = bias
+
+
+def _add_what_features_gave(
+    held: Mapping[str, Tensor], edit: Edit, result: dict[str, Tensor], parameters: Mapping[str, Tensor]
+) -> None:
+    """Add to the head's bias what the features gave at their means, now that their weights are zero."""
+    for weight in held:
+        layer, dot, _ = weight.rpartition(".")
+        if layer not in edit.tensors:
+            raise UserError("edit mean: the means of the features are missing: compute them with feature_means")
+        taken = (parameters[weight] - result[weight]).flatten(1)
+        bias = parameters.get(f"{layer}{dot}bias", taken.new_zeros(len(taken)))
+        result[f"{layer}{dot}bias"] = bias + taken @ edit.tensors[layer].to(bias)

@@ -73,17 +73,18 @@ def zero(units: Units) -> Edit:
 
 
 def mean(units: Units, means: Mapping[str, Tensor]) -> Edit:
-    """Hold each channel at its mean over some samples, instead of the constant that zeroed weights leave.
+    """Hold each channel or feature at its mean over some samples, instead of the constant that zeroed weights leave.
 
     Arguments:
-        units: channels or heads.
-        means: {layer name: mean output of each channel, [channels]}, as `channel_means` returns it.
+        units: channels, heads or features.
+        means: {layer name: mean output of each channel, [channels]}, as `channel_means` returns it. For features
+            {name of the head: mean of each feature, [features]}, as `feature_means` returns it.
 
     Raises:
         UserError: the units are single weights, which have no output of their own.
     """
     if checked_units(units).kind == "weight":
-        raise UserError("edit mean is for channels and heads: a single weight has no output whose mean it could keep")
+        raise UserError("edit mean is for channels, heads and features: a single weight has no mean that it could keep")
     return Edit("mean", units, tensors=_checked_tensors(means, "mean", "{layer name: means}, from channel_means"))
 
 

@@ -144,7 +144,7 @@ def _places(network: nn.Module, units: Units) -> dict[str, Tensor]:
     places = {}
     for name, where in touched(network, units).items():
         parameter = network.get_parameter(name)
-        if units.kind != "weight":
+        if not units.are_flat:
             row = parameter[0].numel()
             where = (where[:, None] * row + torch.arange(row)).flatten()
         places[name] = where.to(device_of(network))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..datasets.samples import Dataset, Samples
 from ..errors import UserError
 from ..networks.names import UnitKind
-from .apply import channel_means
+from .apply import channel_means, feature_means
 from .edit import EditSpec
 
 OtherState = Callable[[EditSpec], Mapping[str, Tensor]]
@@ -41,8 +41,9 @@ def tensors_of_edit(
     """
     if spec.kind == "mean":
         if unit == "weight":
-            raise UserError("edit mean is for channels and heads: choose another edit for single weights")
-        return channel_means(model, _unseen(data) if spec.parameters.get("over") == "unseen" else data.train)
+            raise UserError("edit mean is for channels, heads and features: choose another edit for single weights")
+        means_of = feature_means if unit == "feature" else channel_means
+        return means_of(model, _unseen(data) if spec.parameters.get("over") == "unseen" else data.train)
     return other_state(spec) if spec.kind in ("rewind", "transplant") else {}
 
 

@@ -16,7 +16,7 @@ from ..networks.names import LossName, Precision
 from ..resources import check_memory
 from ..settings import Execution
 from .fallback import prefix_or_plain
-from .outcomes import Outcomes, assemble, block_plan
+from .outcomes import Outcomes, assemble, block_plan, outcomes_per_block
 from .protocol import Engine
 
 BYTES_PER_OUTCOME = 10
@@ -64,7 +64,7 @@ def evaluate(
     check_memory(outcomes * BYTES_PER_OUTCOME, f"{outcomes:,} outcomes", "evaluate fewer edits, or fewer samples")
     engine = engine_for(model, samples, loss=loss, precision=precision, execution=execution)
     engine = compiled_where_it_pays(engine, passes_needed(engine, edits, len(samples)), execution)
-    plan = list(block_plan(len(edits), len(samples)))
+    plan = list(block_plan(len(edits), len(samples), outcomes_per_block(engine.pass_multiplications)))
     steps = progress(plan, len(plan), "edited networks")
     blocks = [engine.run(edits, rows, samples.part(columns)) for rows, columns in steps]
     return assemble(edits, blocks, engine.description)
@@ -113,7 +113,8 @@ def passes_needed(engine: Engine, edits: Sequence[Edit], n_samples: int) -> floa
         edits: all edits.
         n_samples: number of samples.
     """
-    unedited = sum(len(columns) for _, columns in block_plan(len(edits), n_samples))
+    plan = block_plan(len(edits), n_samples, outcomes_per_block(engine.pass_multiplications))
+    unedited = sum(len(columns) for _, columns in plan)
     return float(engine.pass_fractions(edits).sum()) * n_samples + unedited
 
 

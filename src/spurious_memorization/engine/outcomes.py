@@ -14,6 +14,10 @@ EDITS_PER_BLOCK = 256
 OUTCOMES_PER_BLOCK = 32_768
 MIN_SAMPLES_PER_BLOCK = 128
 
+MAX_OUTCOMES_PER_BLOCK = 2_097_152
+MULTIPLICATIONS_PER_BLOCK = 10**11
+"""About a second of work. Blocks of a small network have more outcomes, since each block costs some time of its own."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Block:
@@ -63,20 +67,31 @@ class Outcomes:
     engine: str
 
 
-def block_plan(n_edits: int, n_samples: int) -> Iterator[tuple[range, range]]:
+def outcomes_per_block(multiplications: int) -> int:
+    """How many outcomes a block has, at least about.
+
+    Arguments:
+        multiplications: of a forward pass of one sample; 0 if they are not known.
+    """
+    of_small = MULTIPLICATIONS_PER_BLOCK // multiplications if multiplications else 0
+    return max(OUTCOMES_PER_BLOCK, min(MAX_OUTCOMES_PER_BLOCK, of_small))
+
+
+def block_plan(n_edits: int, n_samples: int, n_outcomes: int | None = None) -> Iterator[tuple[range, range]]:
     """Cut edits x samples into blocks.
 
-    The plan depends on these two numbers alone, so that a stopped study finds its blocks again.
+    The plan depends on these numbers alone, so that a stopped study finds its blocks again.
 
     Arguments:
         n_edits: number of edits.
         n_samples: number of samples.
+        n_outcomes: of a block, from `outcomes_per_block`; `OUTCOMES_PER_BLOCK` if not given.
 
     Returns:
         For each block: the range of edit positions, from -1 (the network before any edit), and the range of sample
         positions.
     """
-    n = max(MIN_SAMPLES_PER_BLOCK, OUTCOMES_PER_BLOCK // min(n_edits + 1, EDITS_PER_BLOCK))
+    n = max(MIN_SAMPLES_PER_BLOCK, (n_outcomes or OUTCOMES_PER_BLOCK) // min(n_edits + 1, EDITS_PER_BLOCK))
     for first_sample in range(0, n_samples, n):
         for first_edit in range(-1, n_edits, EDITS_PER_BLOCK):
             yield (

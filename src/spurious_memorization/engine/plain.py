@@ -71,7 +71,7 @@ class PlainEngine:
                 samples,
                 logits_of,
                 loss=self.loss,
-                batch_size=self.execution.eval_batch_size,
+                batch_size=self.execution.samples_per_pass,
                 workers=self.execution.workers or 0,
                 device=self.device,
             )
@@ -82,7 +82,7 @@ class PlainEngine:
 
     def seconds_per_pass(self, samples: Samples, precision: Precision | None = None) -> float:
         """Measure a full forward pass of one sample, in this precision or in the engine's own."""
-        batch = samples.part(range(min(self.execution.eval_batch_size, TIMED_SAMPLES))).batch()
+        batch = samples.part(range(min(self.execution.samples_per_pass, TIMED_SAMPLES))).batch()
         inputs = moved(batch.inputs, self.device)
         with torch.no_grad(), exact_float32(), autocast(self.device, precision or self.precision):
             started = time.perf_counter()

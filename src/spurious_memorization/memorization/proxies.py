@@ -106,7 +106,7 @@ def _head_gradients(run: Run, epoch: int, data: Dataset, execution: Execution) -
     model = working_copy(run.network(epoch), device)
     found = []
     with torch.no_grad():
-        for batch in data.train.batches(execution.eval_batch_size):
+        for batch in data.train.batches(execution.samples_per_pass):
             features, output = features_and_logits(model, moved(batch.inputs, device))
             errors = _errors(output.cpu().double().softmax(1).numpy(), batch.y.numpy())
             found.append(errors * np.sqrt(features.cpu().double().square().sum(1).numpy() + 1))

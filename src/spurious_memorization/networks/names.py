@@ -10,7 +10,7 @@ Precision = Literal["float32", "bf16"]
 LossName = Literal["cross_entropy", "cross_entropy_on_probabilities"]
 """Losses of single samples; `networks.losses` has the functions."""
 
-UnitKind = Literal["channel", "head", "weight"]
+UnitKind = Literal["channel", "head", "feature", "weight"]
 """Kinds of units; `networks.units` describes them."""
 
 Reach = Literal["layer", "stage", "network"]

@@ -1,4 +1,4 @@
-"""Units: what tracing selects. Channels, attention heads and single weights, by name and number."""
+"""Units: what tracing selects. Channels, attention heads, features and single weights, by name and number."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Units:
     """An ordered set of units of one kind.
 
     Arguments:
-        kind: "channel", "head" or "weight".
+        kind: "channel", "head", "feature" or "weight".
         names: tensor names (for heads: names of attention modules).
         place: position in `names` of each unit, [units].
         index: number of each unit in its tensor, [units]; for weights the flat position.
@@ -46,6 +46,11 @@ class Units:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def are_flat(self) -> bool:
+        """Whether the units hold single numbers of a tensor, and not whole rows of it."""
+        return self.kind in ("feature", "weight")
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         return ((self.names[p], int(i)) for p, i in zip(self.place, self.index, strict=True))
@@ -83,34 +88,52 @@ class Site:
 
     Arguments:
         name: of the tensor or module.
-        shape: of the array of units: [channels], [heads], or the tensor's own shape for weights.
-        rows: for channels and heads: {parameter: rows of each unit along its first axis, [units, rows]}.
+        shape: of the array of units: [channels], [heads], [features], or the tensor's own shape for weights.
+        held: what each unit holds of each parameter, [units, places]: for channels and heads rows along the first axis,
+            for features flat positions. Empty for weights.
+        is_flat: whether these are flat positions.
     """
 
     name: str
     shape: tuple[int, ...]
-    rows: dict[str, Tensor]
+    held: dict[str, Tensor]
+    is_flat: bool = False
 
     @property
     def n(self) -> int:
         return int(np.prod(self.shape))
 
+    def numbers(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """{parameter: the numbers of each unit, [units, numbers]}, taken from values of the parameters' shapes."""
+        return {name: self._numbers(values[name], places) for name, places in self.held.items()}
+
+    def _numbers(self, value: Tensor, places: Tensor) -> Tensor:
+        if self.is_flat:
+            return value.flatten()[places]
+        return (value.flatten(1) if value.ndim > 1 else value[:, None])[places].flatten(1)
+
 
 def sites(model: nn.Module, select: Selection) -> dict[str, Site]:
     """Where the units of a network are, in the order of its parameters.
 
-    Layers of the classifier head have none, and neither have layers that the logits do not depend on.
+    Layers of the classifier head have only features. Layers that the logits do not depend on have no units.
 
     Raises:
         UserError: no unit is left, or the weight of a chosen layer is computed from other numbers.
     """
-    if select.unit != "head":
+    if select.unit not in ("head", "feature"):
         _check_weights(name for name in _computed_weights(model, select) if _is_chosen(name, select))
     return _chosen_sites(model, select)
 
 
 def _chosen_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
-    found = _head_sites(model, select) if select.unit == "head" else _layer_sites(model, select)
+    match select.unit:
+        case "head":
+            found = _head_sites(model, select)
+        case "feature":
+            found = _feature_sites(model)
+        case _:
+            found = _layer_sites(model, select)
     kept = {name: site for name, site in found.items() if _is_chosen(name, select)}
     if not kept:
         raise UserError(f"the network has no {select.unit}s in the chosen tensors: {_reason(select, found)}")
@@ -122,6 +145,8 @@ def _reason(select: Selection, found: Mapping[str, Site]) -> str:
         return f"choose among {', '.join(list(found)[:5])}, ..."
     if select.unit == "head":
         return "it has no attention that is known"
+    if select.unit == "feature":
+        return "it has no linear head"
     return "it has no convolution or linear layer but its head"
 
 
@@ -181,7 +206,7 @@ def _all_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
 
 def touched(model: nn.Module, units: Units) -> dict[str, Tensor]:
     """{parameter: what of it the units hold}: rows along the first axis for channels and heads, flat positions for
-    single weights, both int64 [n] in the order of the units.
+    features and single weights, both int64 [n] in the order of the units.
 
     Raises:
         UserError: the network lacks a tensor or a unit.
@@ -217,8 +242,8 @@ class UnitPlaces:
         for name, numbers in units.by_name().items():
             if name not in there or int(numbers.max()) >= there[name].n:
                 raise UserError(f"the network has no {units.kind} {short_name(name)}:{int(numbers.max())}")
-            for parameter, rows in there[name].rows.items():
-                result[parameter] = rows[torch.from_numpy(numbers)].flatten()
+            for parameter, places in there[name].held.items():
+                result[parameter] = places[torch.from_numpy(numbers)].flatten()
         return result
 
 
@@ -289,4 +314,18 @@ def _head_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
     for name, rows in attention_heads(model).items():
         kept = {p: r for p, r in rows.items() if select.with_bias or not p.endswith("bias")}
         found[name] = Site(name, (len(next(iter(rows.values()))),), kept)
+    return found
+
+
+def _feature_sites(model: nn.Module) -> dict[str, Site]:
+    """The input features of the classifier head: the columns of its weights."""
+    found = {}
+    for layer in head_names(model):
+        name = f"{layer}.weight" if layer else "weight"
+        weight = dict(model.named_parameters()).get(name)
+        if weight is None or weight[0].numel() != weight.shape[1]:  # tied to another, or a filter of several pixels
+            continue
+        n_outputs, n_features = weight.shape[:2]
+        columns = torch.arange(n_outputs * n_features).reshape(n_outputs, n_features).T
+        found[name] = Site(name, (n_features,), {name: columns}, is_flat=True)
     return found

@@ -103,7 +103,7 @@ def predict(
     copied = working_copy(model, device)
     probabilities, losses = [], []
     with torch.no_grad(), exact_float32(), autocast(device, precision):
-        for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
+        for batch in samples.batches(execution.samples_per_pass, execution.workers or 0):
             check_pass_fits(copied, batch.inputs, remedy="use a smaller --eval-batch-size or --image-size")
             output = logits(copied, moved(batch.inputs, device)).cpu()
             check_classes(output, samples.dataset)

@@ -187,6 +187,11 @@ class Run:
     def trainer_file(self) -> Path:
         return self.path / "checkpoints" / "trainer.pt"
 
+    @property
+    def encoder_file(self) -> Path:
+        """The layers but the head, if training did not change them."""
+        return self.path / "checkpoints" / "encoder.safetensors"
+
     def state(self, epoch: int) -> StateDict:
         """State dict of the network after `epoch` epochs.
 
@@ -195,7 +200,10 @@ class Run:
         """
         if not is_stored(self.checkpoint(epoch)):
             raise UserError(f"no checkpoint of epoch {epoch} in {self.path}: it has {_spans(self.epochs())}")
-        return read_state(self.checkpoint(epoch), self.remedy)
+        state = read_state(self.checkpoint(epoch), self.remedy)
+        if self.record.settings.get("freeze") != "encoder":
+            return state
+        return {**read_state(self.encoder_file, self.remedy), **state}
 
     def network(self, epoch: int) -> nn.Module:
         """The network after `epoch` epochs, in evaluation mode.
@@ -227,6 +235,11 @@ class Run:
     def save_network(self, epoch: int, model: nn.Module) -> None:
         """Write the checkpoint of an epoch."""
         save_state(self.checkpoint(epoch), model.state_dict())
+
+    def save_encoder(self, model: nn.Module, head: nn.Module) -> None:
+        """Write the layers of a network that training does not change: all but the head. Checkpoints hold the head."""
+        trained = head.state_dict().keys()
+        save_state(self.encoder_file, {name: of for name, of in model.state_dict().items() if name not in trained})
 
     def history(self) -> pd.DataFrame:
         """Counts and losses: one row per epoch, split and group.

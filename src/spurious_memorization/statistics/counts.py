@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..datasets.samples import Samples
 from ..engine.outcomes import Block
@@ -41,24 +44,35 @@ def count(before: Block, after: Block, samples: Samples) -> pd.DataFrame:
     if not np.isin(samples.index, before.index).all():
         raise UserError(f"some of the samples ({samples.split}) have no outcomes: give those that were evaluated")
     where = np.searchsorted(before.index, samples.index)
-    y, g, groups = samples.y, samples.g, len(samples.dataset.groups)
-    right_before, margin_before = before.predicted[0, where] == y, before.margin[0, where].astype(np.float64)
-    frames = []
-    for row, edit in enumerate(after.edits):
-        right = after.predicted[row, where] == y
-        columns = {
-            "n": np.ones(len(y)),
-            "correct_before": right_before,
-            "correct_after": right,
-            "became_wrong": right_before & ~right,
-            "became_right": ~right_before & right,
-            "loss_before": before.loss[0, where],
-            "loss_after": after.loss[row, where],
-            "margin_before": margin_before,
-            "margin_after": after.margin[row, where],
-            "margin_change_squares": np.square(after.margin[row, where].astype(np.float64) - margin_before),
+    y, g, groups, edits = samples.y, samples.g, len(samples.dataset.groups), len(after.edits)
+    right_before, right = before.predicted[:, where] == y, after.predicted[:, where] == y
+    margin_before, margin_after = (of.margin[:, where].astype(np.float64) for of in (before, after))
+    columns = {
+        "n": np.ones_like(right_before),
+        "correct_before": right_before,
+        "correct_after": right,
+        "became_wrong": right_before & ~right,
+        "became_right": ~right_before & right,
+        "loss_before": before.loss[:, where],
+        "loss_after": after.loss[:, where],
+        "margin_before": margin_before,
+        "margin_after": margin_after,
+        "margin_change_squares": np.square(margin_after - margin_before),
+    }
+    cell = np.arange(edits)[:, None] * groups + g
+
+    def sums(values: NDArray[Any]) -> NDArray[np.float64]:
+        """Sum of each edit and group, [edits * groups]. A single row is the same for every edit."""
+        if len(values) == 1:
+            return np.tile(np.bincount(g, weights=values[0], minlength=groups), edits)
+        return np.asarray(np.bincount(cell.ravel(), weights=values.ravel(), minlength=edits * groups), np.float64)
+
+    frame = pd.DataFrame(
+        {
+            "edit": np.repeat(after.edits, groups),
+            "group": np.tile(np.arange(groups), edits),
+            **{name: sums(values) for name, values in columns.items()},
         }
-        sums = {name: np.bincount(g, weights=values, minlength=groups) for name, values in columns.items()}
-        frames.append(pd.DataFrame({"edit": edit, "group": np.arange(groups), **sums}))
+    )
     whole = [name for name in COUNTS if not name.startswith(("loss", "margin"))]
-    return pd.concat(frames, ignore_index=True).astype(dict.fromkeys(whole, np.int64))
+    return frame.astype(dict.fromkeys(whole, np.int64))

@@ -17,7 +17,7 @@ from torch import nn
 from ..datasets.samples import Dataset, Samples
 from ..edits.edit import Edit
 from ..engine.evaluate import compiled_where_it_pays, engine_for
-from ..engine.outcomes import Block
+from ..engine.outcomes import Block, outcomes_per_block
 from ..engine.protocol import Engine
 from ..networks.forward import working_copy
 from ..networks.names import LossName, Precision
@@ -55,10 +55,12 @@ class BlockWorkers:
     Arguments:
         engine: of this process.
         scheduler: where blocks are measured.
+        n_outcomes: of a block; see `outcomes_per_block`.
     """
 
-    def __init__(self, engine: Engine, scheduler: Scheduler[BlockPiece, MeasuredBlock]) -> None:
+    def __init__(self, engine: Engine, scheduler: Scheduler[BlockPiece, MeasuredBlock], n_outcomes: int) -> None:
         self.engine = engine
+        self.n_outcomes = n_outcomes
         self.description = self._description_before = engine.description
         self.n = scheduler.workers
         self._scheduler = scheduler
@@ -86,7 +88,13 @@ class BlockWorkers:
 
 @contextmanager
 def block_workers(
-    engine: Engine, model: nn.Module, samples: Samples, *, loss: LossName, execution: Execution
+    engine: Engine,
+    model: nn.Module,
+    samples: Samples,
+    *,
+    loss: LossName,
+    execution: Execution,
+    n_outcomes: int | None = None,
 ) -> Iterator[BlockWorkers]:
     """Workers for the blocks of one network; they end with the block of code.
 
@@ -96,20 +104,22 @@ def block_workers(
         samples: of the data set that is measured; the first few are examples of the inputs.
         loss: name of the loss to record.
         execution: where blocks are measured, and how.
+        n_outcomes: of a block; by default it depends on the network.
 
     Raises:
         UserError: there is no room for a worker; see `workers_on`.
     """
     data = samples.dataset
+    n_outcomes = n_outcomes or outcomes_per_block(engine.pass_multiplications)
     if execution.on == "here":
-        yield BlockWorkers(engine, InThisProcess(partial(_measured, engine, data)))
+        yield BlockWorkers(engine, InThisProcess(partial(_measured, engine, data)), n_outcomes)
         return
     execution = execution.model_copy(update={"compile": engine.description.endswith("compiled")})
     make = partial(
         _measuring, working_copy(model, torch.device("cpu")), samples.part(range(3)), loss, engine.precision, execution
     )
     with workers_on(execution.on, make, on_gpus=not execution.device.startswith("cpu")) as scheduler:
-        yield BlockWorkers(engine, scheduler)
+        yield BlockWorkers(engine, scheduler, n_outcomes)
 
 
 def _piece(edits: Sequence[Edit], rows: range, samples: Samples) -> BlockPiece:

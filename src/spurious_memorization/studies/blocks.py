@@ -14,7 +14,7 @@ from ..console import log, progress
 from ..datasets.samples import Samples
 from ..edits.edit import Edit
 from ..engine.evaluate import compiled_where_it_pays, passes_needed
-from ..engine.outcomes import Block, block_plan
+from ..engine.outcomes import Block, block_plan, outcomes_per_block
 from ..engine.protocol import Engine
 from ..errors import UserError
 from ..settings import Execution
@@ -77,7 +77,8 @@ def announce_engine(engine: Engine, parts: Sequence[Part], execution: Execution)
             "edited networks with --size, --controls or --repeats, or for fewer samples with --per-group"
         )
     log(f"engine: {engine.description}; {saved:.0%} of the computation saved, about {duration(seconds)}")
-    n_blocks = sum(len(list(block_plan(len(part.edits), len(part.samples)))) for part in parts)
+    n_outcomes = outcomes_per_block(engine.pass_multiplications)
+    n_blocks = sum(len(list(block_plan(len(part.edits), len(part.samples), n_outcomes))) for part in parts)
     if execution.on != "here" or seconds > LONG:
         log(f"{n_blocks} blocks: {_by_workers(seconds, n_blocks)}, if each is as fast as this process")
     if a_pass > CLEARLY_SLOWER * exact:
@@ -116,7 +117,7 @@ def measured_blocks(store: Store, name: str, workers: BlockWorkers, part: Part) 
     Raises:
         UserError: a stored block is broken.
     """
-    steps = list(block_plan(len(part.edits), len(part.samples)))
+    steps = list(block_plan(len(part.edits), len(part.samples), workers.n_outcomes))
     keys = [f"{name}_{number:05d}" for number in range(len(steps))]
     missing = [number for number, key in enumerate(keys) if not store.has_frame(key)]
     fractions = workers.engine.pass_fractions(part.edits)

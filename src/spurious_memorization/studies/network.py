@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..memorization.only_memorized import only_memorized
 from ..memorization.scores import MemorizationScores
 from ..networks.forward import choose_device
+from ..networks.head_alone import head_on_features
 from ..networks.names import UnitKind
 from ..runs.edited import other_state
 from ..runs.run import Run
@@ -100,6 +101,20 @@ def studied_data(data: Dataset, settings: TraceSettings) -> Dataset:
     if scores.record.data.fingerprint != data.fingerprint():
         raise UserError(f"{scores.path} holds the scores of other data: make them of the run's data folder")
     return only_memorized(data, scores.scores(), settings.min_score)
+
+
+def on_units(network: StudiedNetwork, unit: UnitKind, execution: Execution) -> StudiedNetwork:
+    """The network in which units of this kind are edited.
+
+    For features it is the head alone, on the features of the samples. So the other layers run once, not once per block.
+
+    Raises:
+        UserError: as for `head_on_features`.
+    """
+    if unit != "feature":
+        return network
+    model, data = head_on_features(network.model, network.data, "--unit feature", execution)
+    return replace(network, model=model, data=data)
 
 
 def network_in_memory(

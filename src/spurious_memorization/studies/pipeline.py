@@ -21,6 +21,7 @@ from ..criteria.scores import Scores
 from ..datasets.candidate_groups import groupings
 from ..datasets.samples import Dataset, checked_dataset
 from ..engine.evaluate import engine_for
+from ..engine.outcomes import outcomes_per_block
 from ..engine.protocol import Engine
 from ..errors import UserError
 from ..networks.checked import checked_network
@@ -41,6 +42,7 @@ from .network import (
     network_of_other_run,
     network_of_run,
     network_to_trace,
+    on_units,
     studied_data,
 )
 from .other_epochs import effects_at_other_epochs
@@ -163,6 +165,7 @@ def _study(
         store: of the network's rankings, ablation maps and studies.
         engine: for the network; made here if not given.
     """
+    whole, network = network, on_units(network, settings.unit, execution)
     model, data = network.model, network.data
     splits = parse_splits(settings, data)
     rules = rules_of(settings, settings.criterion[0] if settings.criterion else "weight_norm", model)
@@ -179,9 +182,10 @@ def _study(
     result = Study(store.below(f"studies/{name or _name(settings, record)}"))
     own = result.store
     result.check_record()
+    n_outcomes = None
     if result.exists:
         stored = result.record
-        path = str(stored.pop("engine", ""))
+        path, n_outcomes = str(stored.pop("engine", "")), stored.pop("outcomes_per_block", None)
         check_same_settings(stored, record, f"study {result.name}")
         execution = execution.model_copy(update={"compile": path.endswith("compiled")})
     if result.is_complete and all(own.has_frame(name) for name in ("variants", "results")):
@@ -205,8 +209,11 @@ def _study(
         planned = selected + first_null_sets(pools, selected, edits, settings.controls)
         parts = [part for split in splits for part in parts_of(planned, data.samples(split), settings).values()]
         engine = announce_engine(engine, parts, execution)
+    n_outcomes = n_outcomes or outcomes_per_block(engine.pass_multiplications)
+    record["outcomes_per_block"] = n_outcomes
     own.save_record("study", {**record, "engine": engine.description})
-    with block_workers(engine, model, data.samples(splits[0]), loss=rules.loss, execution=execution) as workers:
+    first = data.samples(splits[0])
+    with block_workers(engine, model, first, loss=rules.loss, execution=execution, n_outcomes=n_outcomes) as workers:
         measured = Measured(workers, data, settings, splits, network.epoch, own)
         measured.add(selected)
         draw_null_sets(measured, pools, selected, edits)
@@ -218,7 +225,7 @@ def _study(
     own.save_frame("results", results)
     unchanged: set[int] = set()
     if settings.other_epochs:
-        others = _networks_of_epochs(network, settings, execution)
+        others = _networks_of_epochs(whole, settings, execution)
         unchanged = _unchanged_sets(network, others, selected)
         own.save_frame(
             "other_epochs",
@@ -229,7 +236,7 @@ def _study(
         own.save_frame("strongest", searched)
     if rankings and settings.unit != "weight":
         scores = {ranking: scores_of(ranking) for ranking in rankings}
-        own.save_frame("agreement", _agreement(network, settings, scores, own, execution))
+        own.save_frame("agreement", _agreement(whole, network.model, settings, scores, own, execution))
     own.save_frame("groups", groups_of_study(data, results))
     effects = study_effects(
         data, variants, results, tests, measured.of_samples, seed=settings.seed, unchanged=unchanged
@@ -276,7 +283,7 @@ def _unchanged_sets(network: StudiedNetwork, others: Sequence[StudiedNetwork], s
         variant.selected_set
         for variant in selected
         for name, rows in touched(network.model, variant.edit.units).items()
-        if _is_trained(before[name], after[name], rows, flat=variant.edit.units.kind == "weight")
+        if _is_trained(before[name], after[name], rows, flat=variant.edit.units.are_flat)
     }
     return {variant.selected_set for variant in selected} - trained
 
@@ -300,11 +307,13 @@ def _networks_of_epochs(network: StudiedNetwork, settings: StudySettings, execut
     if run is None:
         raise UserError("other_epochs needs the checkpoints of a run: use `study`, or leave it out")
     epochs = dict.fromkeys(run.choose_epoch(wanted) for wanted in settings.other_epochs)
-    return [network_of_run(run, network.data, epoch, execution=execution) for epoch in epochs]
+    networks = [network_of_run(run, network.data, epoch, execution=execution) for epoch in epochs]
+    return [on_units(other, settings.unit, execution) for other in networks]
 
 
 def _agreement(
-    network: StudiedNetwork,
+    whole: StudiedNetwork,
+    model: nn.Module,
     settings: StudySettings,
     scores: Mapping[RankingSettings, Scores],
     store: Store,
@@ -313,14 +322,19 @@ def _agreement(
     """Agreement of the study's rankings, of raw and folded norms, and of the same rankings in other runs.
 
     What is measured in other runs is kept in the study's own store.
+
+    Arguments:
+        whole: the network of the study, with all its layers.
+        model: the one whose units were ranked.
+        scores: of its rankings.
     """
     labeled = {ranking.label: of for ranking, of in scores.items()}
     first, *_ = scores
     k = first_units(scores[first], parse_sizes(settings.size, settings.unit))
-    norms = norm_rankings(network.model, first.select)
+    norms = norm_rankings(model, first.select)
     frames = [agreement({**labeled, **{name: of for name, of in norms.items() if name not in labeled}}, k)]
     for number, place in enumerate(settings.agreement_with):
-        other = network_of_other_run(place, network, settings.epoch, execution)
+        other = on_units(network_of_other_run(place, whole, settings.epoch, execution), settings.unit, execution)
         for ranking, own_scores in scores.items():
             same = ranking.model_copy(update={"epoch": other.epoch})
             others_scores = ranking_scores(other, same, store.below(f"other_runs/{number}"), execution)

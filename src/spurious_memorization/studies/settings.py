@@ -55,7 +55,7 @@ class TraceSettings(Settings):
     n_hardest: int = Field(
         200, ge=1, le=MAX_COUNT, description="use at most this number of the hardest samples of a group"
     )
-    unit: UnitKind = Field("channel", description="channel, head or weight")
+    unit: UnitKind = Field("channel", description="channel, head, feature or weight")
     tensors: Words = Field((), description="patterns of tensors to keep, such as 'layer3.*'; all by default")
     exclude: Words = Field((), description="patterns of tensors to leave out")
     layers: Words = Field((), description="kinds of layer: conv, linear; set by the preset by default")

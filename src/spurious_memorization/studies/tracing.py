@@ -11,7 +11,7 @@ from ..criteria.scores import Scores
 from ..runs.run import Run
 from ..settings import Execution
 from .ablation_map import map_frame_name, stored_ablation_map
-from .network import network_to_trace
+from .network import network_to_trace, on_units
 from .ranking_settings import RankingSettings
 from .rankings import ranking_file, ranking_scores
 from .rules import rankings_of
@@ -70,6 +70,7 @@ def trace(
     _ = run.record  # raises an error if this is no run
     with run.writing():
         network = network_to_trace(run, settings, data_folder=data_folder, execution=execution)
+        network = on_units(network, settings.unit, execution)
         for ranking in rankings_of(settings, network.model, network.data, network.epoch):
             scores, file = ranking_scores(network, ranking, store, execution), ranking_file(run, ranking)
             if ranking.criterion == "ablation":

@@ -220,7 +220,7 @@ def features_of(model: nn.Module, samples: Samples, precision: Precision, execut
     device = choose_device(execution.device)
     network, found = working_copy(model, device), []
     with torch.no_grad(), exact_float32(), autocast(device, precision):
-        for batch in samples.batches(execution.eval_batch_size, execution.workers or 0):
+        for batch in samples.batches(execution.samples_per_pass, execution.workers or 0):
             features, output = features_and_logits(network, moved(batch.inputs, device))
             for values in (features, output):
                 finite(values, batch.index, "the network whose head is fitted anew", source=samples.dataset.source)

@@ -88,7 +88,7 @@ def parameter_masks(model: nn.Module, units: Units) -> dict[str, Tensor]:
     parameters, masks = dict(model.named_parameters()), {}
     for name, places in touched(model, units).items() if len(units) else ():
         mask = torch.ones(parameters[name].shape)
-        if units.kind == "weight":
+        if units.are_flat:
             mask.view(-1)[places] = 0
         else:
             mask[places] = 0

@@ -7,6 +7,7 @@ from typing import Any
 from ..datasets.samples import Dataset
 from ..datasets.synthbirds.make import SYNTHBIRDS
 from ..datasets.texts import Texts
+from ..errors import UserError
 from ..networks import birds_resnet18, hugging_face
 from .settings import TrainSettings
 
@@ -70,6 +71,18 @@ _STANDARD: dict[str, dict[str, Any]] = {
 }
 """By layout. MultiNLI is as in Sagawa et al. (2020), CivilComments as in Koh et al. (2021), but at a constant rate."""
 
+_HEAD_ALONE: dict[str, Any] = {
+    "augment": False,
+    "optimizer": "adam",
+    "lr": 1e-3,
+    "batch_size": 64,
+    "epochs": 20,
+    "weight_decay": 0.0,
+    "momentum": 0.0,
+    "schedule": "constant",
+}
+"""A linear layer on fixed features. Rates that are made for fine-tuning whole networks would be too small."""
+
 
 def expanded(settings: TrainSettings, data: Dataset) -> TrainSettings:
     """The settings with every value filled in that the user left open.
@@ -77,6 +90,9 @@ def expanded(settings: TrainSettings, data: Dataset) -> TrainSettings:
     The values depend on the recipe, the data set, the network and the objective. On synthbirds, the network is
     `birds_resnet18` unless the settings name one. The objective's own settings also depend on the network:
     `ObjectiveSettings.expanded` fills them in.
+
+    Raises:
+        UserError: settings contradict each other.
     """
     if settings.recipe == "standard" and data.name == SYNTHBIRDS and "model" not in settings.model_fields_set:
         settings = settings.model_copy(update={"model": birds_resnet18.NAME})
@@ -100,5 +116,9 @@ def expanded(settings: TrainSettings, data: Dataset) -> TrainSettings:
         filled["weights"] = "pretrained"
     if settings.start is not None:
         filled.pop("weights", None)
+    if settings.freeze == "encoder":
+        if settings.augment and "augment" in settings.model_fields_set:
+            raise UserError("the features of a frozen encoder are computed once: leave out --augment, or --freeze")
+        filled |= _HEAD_ALONE
     left_open = {name: value for name, value in filled.items() if name not in settings.model_fields_set}
     return settings.model_copy(update=left_open | dict(settings.objective.fixed_settings))

@@ -64,6 +64,9 @@ class NetworkTraining(DataSettings):
     weight_format: WeightFormat = Field(
         "auto", description="of --weights: auto, plain, or research (the code of You et al., 2025)"
     )
+    freeze: Literal["none", "encoder"] = Field(
+        "none", description="encoder: train the head alone, on features that the other layers give once"
+    )
     head: tuple[str, ...] = Field((), description="layer that gives the logits; by default found by tracing")
     epochs: int = Field(12, ge=0, le=MAX_EPOCHS, description="passes over the training samples")
     batch_size: int = Field(64, ge=1, le=MAX_COUNT, description="samples per step")

@@ -15,6 +15,7 @@ from ..datasets.samples import Dataset
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build, with_own_transform
 from ..networks.forward import choose_device, logits
+from ..networks.head_alone import head_on_features
 from ..networks.names import Precision
 from ..resources import check_disk
 from ..runs.epochs import run_and_epoch
@@ -83,15 +84,19 @@ def train(
         else:
             run.history()  # raises an error if it is missing or broken
             start = Start(build(network), run.record.trained_start, run.record.weights)
-        model = start.model
+            if config.freeze == "encoder":
+                run.load(0, start.model, config.model)
+        model, measured = start.model, data
+        if config.freeze == "encoder":
+            model, measured = _head_alone(start, data, config, execution)
         config = config.model_copy(
             update={
                 "objective": config.objective.expanded(config.recipe, model),
-                "precision": _precision(config, run, model, data, execution),
+                "precision": _precision(config, run, model, measured, execution),
             }
         )
-        part = _taking_part(data, config)
-        training = Training(run=run, config=config, data=part, measured=data, model=model, execution=execution)
+        part = _taking_part(measured, config)
+        training = Training(run=run, config=config, data=part, measured=measured, model=model, execution=execution)
         objective = build_objective(training)
         if checkpoint is None:
             objective.begin()
@@ -108,9 +113,11 @@ def train(
             trained_start=start.is_trained,
         )
         _check_single_samples(config, part, model)
-        check_answers(model, data, execution)
+        check_answers(model, measured, execution)
         _announce(run, config, part, model)
         run.create(record)
+        if config.freeze == "encoder" and checkpoint is None:
+            run.save_encoder(start.model, model)
         if execution.keep_pruned:
             pruned_run(run).create(record.model_copy(update={"settings": {**record.settings, "pruned": True}}))
         if checkpoint is not None:
@@ -129,6 +136,15 @@ def _precision(
         stored: Precision = run.record.settings.get("precision", "float32")
         return stored
     return faster_precision(model, data.train.part(range(config.batch_size)), choose_device(execution.device))
+
+
+def _head_alone(
+    start: Start, data: Dataset, config: TrainSettings, execution: TrainExecution
+) -> tuple[nn.Module, Dataset]:
+    """The head of the starting network, and the data set of its input features."""
+    if config.start is None and config.weights == "none":
+        log("note: the frozen encoder has random weights: give it others with --weights or --from")
+    return head_on_features(start.model, data, "--freeze encoder", execution)
 
 
 def network_settings(config: TrainSettings, data: Dataset) -> NetworkSettings:

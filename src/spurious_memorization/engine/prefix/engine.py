@@ -93,7 +93,8 @@ class PrefixEngine:
         self.loss = loss
         self.execution = execution
         self.precision = network.precision
-        self.batch_size = max(1, min(execution.eval_batch_size, _batch_bytes(self.device) // network.row_bytes[0]))
+        fitting = max(1, _batch_bytes(self.device) // network.row_bytes[0])
+        self.batch_size = min(execution.eval_batch_size or fitting, fitting)
         self.description = "shared prefix, compiled" if network.is_compiled else "shared prefix"
         self.pass_multiplications = full_pass_multiplications(network.segments)
 

@@ -137,8 +137,8 @@ def top_activating(
     for layer in numbers:
         module = network.get_submodule(layer)
         module.register_forward_hook(record(layer, isinstance(module, nn.Linear)))
-    batches = samples.batches(execution.eval_batch_size, execution.workers or 0)
-    n_batches = -(-len(samples) // execution.eval_batch_size)
+    batches = samples.batches(execution.samples_per_pass, execution.workers or 0)
+    n_batches = -(-len(samples) // execution.samples_per_pass)
     with torch.no_grad():
         for batch in progress(batches, n_batches, "images"):
             inputs = moved(batch.inputs, next(network.parameters()).device)

@@ -84,7 +84,7 @@ def word_changes(
     inputs = source.tokenized(first, second if source.pairs is not None else None)
     y = studied.data.y[[*samples, *(sample for sample, *_ in words)]]
     network = working_copy(studied.model)
-    size = (execution or Execution()).eval_batch_size
+    size = (execution or Execution()).samples_per_pass
     changes = _margins(network, inputs, y, size, edited_tensors(network, edit)) - _margins(network, inputs, y, size, {})
     of_whole = dict(zip(samples, changes[: len(samples)].tolist(), strict=True))
     found: dict[int, list[WordChange]] = {sample: [] for sample in samples}
