@@ -38,6 +38,7 @@ def flips(content: bytes, step: int) -> list[bytes]:
     return changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_changed_byte_changes_no_table(step: int, tmp_path: Path) -> None:
     file, refused, accepted = tmp_path / "table.parquet", 0, 0

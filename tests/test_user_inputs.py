@@ -182,6 +182,7 @@ def test_a_computed_head_does_not_matter() -> None:
     assert list(sm.criteria.weight_norm(model)) == ["0.weight"]
 
 
+@pytest.mark.slow
 def test_one_edit_is_a_list_of_one() -> None:
     model, samples = network(), dataset().train
     alone, listed = (sm.evaluate(model, e, samples).after.margin for e in (zeroed(model), [zeroed(model)]))
@@ -214,6 +215,7 @@ def test_a_rewind_takes_the_older_network_too() -> None:
         assert not bool((edited[0].weight[1] == 1).any())
 
 
+@pytest.mark.slow
 def test_a_data_set_of_one_split_stands_for_its_samples() -> None:
     model, data = network(), dataset()
     with pytest.raises(sm.UserError, match=r"has several splits: choose the samples of one, such as data.train"):

@@ -192,6 +192,7 @@ def test_images_have_the_counts_and_the_minority_asked_for():
     assert not torch.equal(data.source.load(np.arange(5)), other)
 
 
+@pytest.mark.slow
 def test_pseudo_minorities_have_the_minoritys_margins():
     known = memorizing("resnet", 0, epochs=2)
     like = with_minority_of_like_margins(known.model, known.data, 5)

@@ -85,6 +85,7 @@ def test_acceptance_follows_from_the_accuracies(plant: KnownNetwork):
     assert not replace(plant, unseen_before={**plant.unseen_before, name: 0.9}).is_accepted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "family"),
     [pytest.param(*one, marks=pytest.mark.slow) if one[1] == "resnet" else one for one in EVERY],
@@ -193,6 +194,7 @@ def test_a_transplant_of_channels_that_were_never_trained_has_no_effect():
     assert torch.equal(changed(inputs), known.model(inputs))
 
 
+@pytest.mark.slow
 def test_a_twin_is_the_same_network_until_the_branch():
     whole = memory_plant("deit", 5, 30, epochs=2).model.state_dict()
     same, other = (memory_twin("deit", 5, 30, branch, epochs=2).state_dict() for branch in (2, 1))

@@ -85,6 +85,7 @@ def test_a_spoiled_image(
     assert tiny.same_networks(sm.Run(tmp_path / "out"), trained)
 
 
+@pytest.mark.slow
 def test_an_image_lost_during_training(data: Path, squares: Path, tmp_path: Path, capsys: Capture) -> None:
     assert tiny.spurmem(capsys, "train", data, *tiny.train_flags(tmp_path / "out", epochs=1)).status == 0
     before = tiny.contents(tmp_path / "out")

@@ -142,6 +142,7 @@ def test_odd_names_of_groups_are_escaped(tmp_path: Path, capsys: Capture) -> Non
         assert tiny.spurmem(capsys, "check-groups", run.path, "--min-worst", 100, *flags).status == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(name=st.text(st.characters(codec=None), max_size=20), run=st.text(max_size=20))
 def test_any_name_gives_xml_that_can_be_read(name: str, run: str) -> None:

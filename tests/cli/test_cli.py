@@ -146,6 +146,7 @@ EDITS: list[tuple[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("edit", "expected"), EDITS, ids=[edit for edit, _ in EDITS])
 def test_an_edited_run_is_a_run(edit: str, expected: Any, run: sm.Run, tmp_path: Path, capsys: Capture) -> None:
     done = tiny.spurmem(

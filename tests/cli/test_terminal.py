@@ -107,6 +107,7 @@ def test_an_unknown_name_is_an_attribute_error():
         sm.gradeint  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_list_of_commands_shows_the_summary_of_each(capsys: Capture) -> None:
     listed = " ".join(re.sub("[│\n]", " ", tiny.spurmem(capsys, "--help").out).split())
     for command in ("train", "study", "trace", "demo", "edit", "import", "calibrate"):

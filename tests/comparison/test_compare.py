@@ -74,6 +74,7 @@ def by_group(rows: pd.DataFrame) -> pd.Series:
     return frame.by_group
 
 
+@pytest.mark.slow
 def test_every_measure_of_every_run(found: sm.Comparison) -> None:
     shares = np.array(made_runs.COUNTS["train"]) / sum(made_runs.COUNTS["train"])
     assert len(found.members) == 9
@@ -208,6 +209,7 @@ def test_costs_with_what_came_before(found: sm.Comparison) -> None:
     assert costs.loc[("jtt", 7), ["seconds", "total_seconds"]].isna().all()
 
 
+@pytest.mark.slow
 def test_names_of_methods_tell_them_apart(data: Path, tmp_path: Path) -> None:
     made = [
         made_runs.make_run(
@@ -237,6 +239,7 @@ def test_what_a_reader_must_know(data: Path, tmp_path: Path) -> None:
     assert any("name a baseline" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_the_command(runs: Path, found: sm.Comparison, capsys: pytest.CaptureFixture[str]) -> None:
     places = [runs / name for name in ("erm", "continue", "dro", "jtt")]
     said = tiny.spurmem(capsys, "compare", *places)

@@ -39,6 +39,7 @@ def frame(counts: Counts, run: str = "a") -> pd.DataFrame:
     return rows.assign(run=run, epoch=1, group=groups, group_name=names, minority=False)
 
 
+@pytest.mark.slow
 @QUICK
 @given(
     runs=st.lists(COUNTS, min_size=1, max_size=3),
@@ -86,6 +87,7 @@ def test_checks_are_those_of_exact_fractions(
         assert row.outcome == ("failed" if is_below and not (confident and is_noise) else "passed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [(0.9, 0.9, 0.7), (0.7, 0.7, 0.7, 0.7)])
 def test_false_alarms_are_rare_where_groups_are_exactly_at_their_limits(rates: tuple[float, ...]) -> None:
     """Among all groups and criteria, with groups of very different sizes."""

@@ -94,6 +94,7 @@ def test_refitted_heads_are_those_of_scikit_learn(found: sm.RefittedHeads) -> No
     assert averages.between(0.55, 0.95).all()  # neither chance nor all
 
 
+@pytest.mark.slow
 def test_as_trained_is_what_compare_shows(found: sm.RefittedHeads, place: Path) -> None:
     values = sm.compare([place / "dro", place / "erm"]).values.query("split == 'test' and group == -1")
     keys = ["run", "chosen_by", "measure"]
@@ -122,6 +123,7 @@ def test_differences_to_erm_are_paired_by_seed(found: sm.RefittedHeads) -> None:
         assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
 
 
+@pytest.mark.slow
 def test_a_second_call_only_reads(found: sm.RefittedHeads, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(3):
         stored = sorted((place / "erm" / f"seed_{seed}" / "refitted_heads").iterdir())
@@ -146,6 +148,7 @@ def test_neither_batches_nor_a_new_call_change_the_result(found: sm.RefittedHead
     assert again.summary["difference"].isna().all()
 
 
+@pytest.mark.slow
 def test_a_result_that_was_made_otherwise_is_made_again(found: sm.RefittedHeads, place: Path, tmp_path: Path) -> None:
     run = tiny.copied(sm.Run(place / "erm" / "seed_0"), tmp_path / "copy")
     for file in (run.path / "refitted_heads").iterdir():
@@ -157,6 +160,7 @@ def test_a_result_that_was_made_otherwise_is_made_again(found: sm.RefittedHeads,
             assert file.read_text() == right
 
 
+@pytest.mark.slow
 def test_a_broken_result_is_named(found: sm.RefittedHeads, place: Path, tmp_path: Path, capsys: Capture) -> None:
     run = tiny.copied(sm.Run(place / "erm" / "seed_0"), tmp_path / "copy")
     file = next((run.path / "refitted_heads").iterdir())
@@ -233,6 +237,7 @@ def test_a_group_without_a_sample_to_fit_on(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_three_classes(tmp_path: Path) -> None:
     data = tiny.make_images(tmp_path / "data", classes=3, attributes=3)
     run = sm.train(data, tmp_path / "run", sm.TrainSettings(**{**tiny.QUICK, "epochs": 1}))

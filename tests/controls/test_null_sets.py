@@ -285,6 +285,7 @@ def test_the_rank_of_any_set_is_exact(seed, levels, size):
         assert sorted(answers) == pytest.approx([k / len(every) for k in range(1, len(every) + 1)])
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(seed=SEEDS, halves=st.booleans())
 def test_the_decisive_p_of_nested_sets_and_halves_is_exact(seed, halves):
@@ -428,6 +429,7 @@ def weights(**index: Sequence[int]) -> sm.Units:
     return sm.Units("weight", names, place, np.concatenate([np.asarray(i, np.int64) for i in index.values()]))
 
 
+@pytest.mark.slow
 def test_a_large_set_of_weights():
     index = torch.randperm(150_000, generator=torch.Generator().manual_seed(0))[:4000].numpy()
     units = weights(p2_weight=index, p0_weight=[17])
@@ -569,6 +571,7 @@ def timm_layers() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(5, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "size"),
     [
@@ -615,6 +618,7 @@ def test_norms_of_weights_and_of_chosen_tensors():
     np.testing.assert_allclose(np.log(norms_of_units(MODEL, some)), [log_norms(unit) for unit in some])
 
 
+@pytest.mark.slow
 def test_a_batch_norm_before_any_layer_or_of_another_width_is_not_folded():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.PixelShuffle(2), nn.BatchNorm2d(1), nn.Conv2d(1, 5, 1), nn.Flatten())
     model = nn.Sequential(nn.BatchNorm2d(3), *shaken(model), nn.Linear(5, 2))

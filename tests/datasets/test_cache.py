@@ -354,6 +354,7 @@ for cache in (None, "new"):
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("short", [False, True])
 def test_a_full_disk_stops_nothing(

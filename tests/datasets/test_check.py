@@ -311,6 +311,7 @@ def waterbirds(counts: dict[str, tuple[int, ...]]) -> pd.DataFrame:
     return frame.assign(img_filename=[f"001.Bird/Bird_{i:04d}.jpg" for i in range(len(frame))])
 
 
+@pytest.mark.slow
 def test_waterbirds_counts(tmp_path: Path) -> None:
     known = KNOWN_COUNTS["waterbirds"]
     waterbirds(known).to_csv(tmp_path / "metadata.csv", index=False)

@@ -22,6 +22,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 def test_three_classes_by_four_colors(tmp_path: Path) -> None:
     settings = ColoredDigitsSettings(digits="3,5,8", colors=4, correlation=0.9, image_size=8)
     table = make_colored_digits(tmp_path, settings)
@@ -38,6 +39,7 @@ def test_three_classes_by_four_colors(tmp_path: Path) -> None:
     assert data.train.batch().inputs.shape == (378, 3, 8, 8)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_all_digits_by_two_colors(tmp_path: Path) -> None:
     table = make_colored_digits(tmp_path, ColoredDigitsSettings(image_size=8))
     data = read_data(tmp_path)
@@ -51,6 +53,7 @@ def test_all_digits_by_two_colors(tmp_path: Path) -> None:
     assert np.allclose(shares, 0.9, atol=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("correlation", "usual"), [(0.0, 0.0), (1.0, 1.0)])
 def test_the_ends_of_the_correlation(tmp_path: Path, correlation: float, usual: float) -> None:
     make_colored_digits(tmp_path, ColoredDigitsSettings(**SMALL, colors=3, correlation=correlation))
@@ -58,6 +61,7 @@ def test_the_ends_of_the_correlation(tmp_path: Path, correlation: float, usual: 
     assert (train.y == train.g % 3).mean() == usual
 
 
+@pytest.mark.slow
 def test_images_have_the_color_that_the_table_says(tmp_path: Path) -> None:
     make_colored_digits(tmp_path, ColoredDigitsSettings(digits="1,4", colors=8, image_size=16))
     data = read_data(tmp_path)
@@ -73,6 +77,7 @@ def test_images_have_the_color_that_the_table_says(tmp_path: Path) -> None:
     assert np.mean(right) > 0.95
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         make_colored_digits(tmp_path / name, ColoredDigitsSettings(**SMALL, seed=seed))
@@ -84,6 +89,7 @@ def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
     assert one["metadata.csv"] != three["metadata.csv"]
 
 
+@pytest.mark.slow
 def test_a_stopped_call_is_continued_and_a_complete_folder_stays(tmp_path: Path) -> None:
     settings = ColoredDigitsSettings(**SMALL)
     table = make_colored_digits(tmp_path, settings)

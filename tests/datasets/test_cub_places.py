@@ -125,6 +125,7 @@ def test_scarce_backgrounds_repeat_only_within_a_split(
         made(tmp_path / "out2", cub, tmp_path / "few")
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path, cub: Path, places: Path) -> None:
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         made(tmp_path / name, cub, places, seed=seed)
@@ -133,6 +134,7 @@ def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path, cub: Path,
     assert one["metadata.csv"] != three["metadata.csv"]
 
 
+@pytest.mark.slow
 def test_other_places_of_the_folders(tmp_path: Path, cub: Path) -> None:
     shutil.move(cub / "segmentations", cub.parent / "segmentations")
     flat = tmp_path / "flat"
@@ -199,6 +201,7 @@ def test_tables_that_do_not_fit_are_rejected(
         made(tmp_path / "out", cub, places)
 
 
+@pytest.mark.slow
 def test_a_broken_image_stops_it_and_the_same_call_continues(tmp_path: Path, cub: Path, places: Path) -> None:
     made(tmp_path / "whole", cub, places)
     broken = cub / "images" / CLASSES[2] / f"{CLASSES[2][4:]}_0003.jpg"

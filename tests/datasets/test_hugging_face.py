@@ -151,6 +151,7 @@ def test_the_package_is_named_if_it_is_missing(tmp_path: Path, monkeypatch: pyte
         sm.read_data(place)
 
 
+@pytest.mark.slow
 def test_a_data_set_of_the_hub_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

@@ -55,6 +55,7 @@ def test_no_image_size(tmp_path: Path) -> None:
     assert data.with_transform(ImageTransform(image_size=8, resize=8)).train.batch().inputs.shape == (8, 3, 8, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
 def test_images_of_all_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     data = read_data(folder(tmp_path, frame(path="image.tif")), image_size=8)
@@ -78,6 +79,7 @@ def test_order_depends_on_neither_batch_size_nor_workers(tmp_path: Path) -> None
     assert torch.equal(some.inputs, whole.inputs[[5, 2]])
 
 
+@pytest.mark.slow
 def test_augmentation_depends_only_on_seed_epoch_and_index(tmp_path: Path) -> None:
     train = read_data(folder(tmp_path, size=(60, 45)), image_size=24).train
 

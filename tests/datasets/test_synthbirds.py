@@ -71,6 +71,7 @@ def test_waterbirds_layout_has_the_same_images(tmp_path: Path) -> None:
     assert {path.split("/")[0] for path in table["img_filename"]} == {"001.Landbird", "002.Waterbird"}
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
         make_synthbirds(tmp_path / name, SynthbirdsSettings(**SMALL, seed=seed))

@@ -129,6 +129,7 @@ def test_tables_that_do_not_fit(plain: Path, groups: Path, tmp_path: Path) -> No
         sm.read_data(plain, attribute=str(tmp_path / "missing.csv"))
 
 
+@pytest.mark.slow
 def test_the_command_continues_and_judges_methods(squares: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "groups.csv"
     said = tiny.spurmem(capsys, "discover", squares, *FLAGS, *FEW, "--out", out, "--compare-with", "a", "--json")

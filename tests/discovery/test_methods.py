@@ -71,6 +71,7 @@ def test_slices_with_many_errors_score_high() -> None:
     assert scores[~rare].mean() < 0.25
 
 
+@pytest.mark.slow
 def test_twins_come_to_disagree_with_the_labels_of_the_minority() -> None:
     x, y, a = two_features(600, seed=3)
     data = sm.from_tensors(x, y, a, ["train"] * 500 + ["test"] * 100)

@@ -395,6 +395,7 @@ def failing(there: SimpleNamespace) -> dict[str, tuple[sm.Edit, str]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [

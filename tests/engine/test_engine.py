@@ -186,6 +186,7 @@ def test_order_of_samples_changes_no_result(model, data, edits):
     assert_same(sm.evaluate(model, edits, shuffled), sm.evaluate(model, edits, data.train), 1e-5)
 
 
+@pytest.mark.slow
 def test_bf16_is_near_and_no_copy_of_float32(model, data, edits):
     single = sm.evaluate(model, edits, data.train)
     half = sm.evaluate(model, edits, data.train, precision="bf16")

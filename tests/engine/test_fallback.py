@@ -82,6 +82,7 @@ def failing_on_call(number: int, error: Exception, of: Callable[..., Any]) -> Ca
     return fails
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [1, 5, 9])
 def test_after_an_unexpected_error_the_rest_runs_plainly(call, monkeypatch, capsys):
     net, samples = trained()

@@ -133,6 +133,7 @@ def of_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "mkldnn", SimpleNamespace(_convolution_pointwise=wrong))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "broken",
     [missing, without_relu, *(pytest.param(how, marks=pytest.mark.slow) for how in (failing, of_another_shape))],

@@ -35,6 +35,7 @@ def tight(request, monkeypatch) -> Iterator[str]:
     return request.param
 
 
+@pytest.mark.slow
 def test_limits_of_memory_change_no_outcome(tight, monkeypatch):
     net, samples = trained()
     edits, samples = some_edits(net)[:20], samples.part(range(40))
@@ -125,6 +126,7 @@ def test_an_allocator_that_the_user_has_set_is_left_alone(name, text, is_set, mo
     assert bool(library.trimmed) != is_set
 
 
+@pytest.mark.slow
 def test_elsewhere_than_with_glibc_memory_is_left_alone(monkeypatch):
     net, samples = trained()
     rows = range(-1, 0)

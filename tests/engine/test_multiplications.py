@@ -17,6 +17,7 @@ from spurious_memorization.engine.evaluate import engine_for
 from spurious_memorization.engine.plain import PlainEngine
 
 
+@pytest.mark.slow
 def test_pass_fractions_are_counted_as_by_hand():
     net = small_convnet()
     first, second, head = 64 * 8 * 27, 16 * 12 * 72, 12 * 2
@@ -41,6 +42,7 @@ def test_pass_fractions_are_counted_as_by_hand():
     np.testing.assert_allclose(fractions, (second + head) / engine.pass_multiplications)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["resnet18", pytest.param("deit_tiny", marks=pytest.mark.slow), "string padding", "signals"]
 )

@@ -9,6 +9,7 @@ import spurious_memorization as sm
 from spurious_memorization.engine.plain import PlainEngine
 
 
+@pytest.mark.slow
 def test_bf16_predicts_as_float32():
     net, samples = trained()
     edits = some_edits(net)

@@ -20,6 +20,7 @@ from spurious_memorization.networks.units import sites
 QUICK = {"dense", "grouped", "tied without bias", "shared norm", "late bias", "no cuts", "signals"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in OWN])
 def test_networks_of_all_kinds(name):
     make, shape, texts = OWN[name]

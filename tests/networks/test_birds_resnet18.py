@@ -47,6 +47,7 @@ def test_another_number_of_classes_gets_a_head_at_random() -> None:
     assert torch.equal(built["conv1.weight"], stored["conv1.weight"].float())
 
 
+@pytest.mark.slow
 def test_it_tells_species_and_places_apart_on_images_it_was_not_trained_on() -> None:
     images, species, place = draw_species(range(20_000, 20_240), 40, 64, seed=0)
     assert len(images) == 240

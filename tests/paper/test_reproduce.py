@@ -117,6 +117,7 @@ def test_transformers_thresholds_and_fine_tuning(place: Path) -> None:
     assert tuned.rows.empty
 
 
+@pytest.mark.slow
 def test_controls_bring_verdicts(place: Path, capsys: Capture) -> None:
     said = tiny.spurmem(
         capsys, "reproduce", "waterbirds-resnet50-largest-channel", "--scale", "tiny", "--out", place, "--json",

@@ -135,6 +135,7 @@ def test_a_most_activated_channel_file_has_a_part_for_each_group(run: sm.Run) ->
         )
 
 
+@pytest.mark.slow
 def test_a_threshold_file_has_no_channels(run: sm.Run) -> None:
     arguments = ThresholdStudy(modification_mode="random_init", noise_std=0.5, modification_percentage=0.3)
     result, name, content = study_of(run, arguments)
@@ -154,6 +155,7 @@ def test_fractions_reach_the_study_as_they_are(fraction: float) -> None:
     assert parse_sizes((percent(fraction),), "weight") == [fraction]
 
 
+@pytest.mark.slow
 def test_each_part_of_the_papers_selection_has_a_flag_of_its_own(run: sm.Run) -> None:
     """The preset only chooses among settings: given one by one, they make the same study."""
     common = {"epoch": "3", "split": ("train",), "controls": 0, "cross_fit": False}

@@ -201,6 +201,7 @@ def test_their_checkpoints_through_import(
             assert counted == expected
 
 
+@pytest.mark.slow
 def test_their_checkpoints_through_the_scripts(
     waterbirds: Path,
     checkpoints: tuple[Path, dict[int, Any]],

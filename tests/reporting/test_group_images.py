@@ -104,6 +104,7 @@ def test_candidate_groups_stand_class_by_class(plain: Path, table: Path, discove
     assert gallery(again) == found
 
 
+@pytest.mark.slow
 def test_a_study_says_that_the_groups_are_candidates(
     table: Path, discovered: sm.Run, studied: sm.Study, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.mark.slow
 def test_without_the_data_the_page_says_why_there_are_no_images(
     squares: Path, run: sm.Run, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_run_without_a_study(trained: sm.Run, tmp_path: Path) -> None:
     assert set(shown.tables) == {"accuracy", "counts"}
 
 
+@pytest.mark.slow
 def test_several_runs(run: sm.Run, trained: sm.Run, tmp_path: Path) -> None:
     shown = Page(sm.report([run.path, trained.path], tmp_path / "page.html"))
     history = trained.history().query("epoch == 3")
@@ -57,6 +59,7 @@ def test_several_runs(run: sm.Run, trained: sm.Run, tmp_path: Path) -> None:
     assert len(set(images)) == len(images)
 
 
+@pytest.mark.slow
 def test_the_repair_is_left_out_without_a_test_split(squares: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(squares, tmp_path / "data")
     table = pd.read_csv(folder / "metadata.csv")
@@ -90,6 +93,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "error"), ERRORS, ids=[" ".join(words) for words, _ in ERRORS])
 def test_errors_are_one_line(words: tuple[str, ...], error: str, run: sm.Run, tmp_path: Path, capsys: Capture) -> None:
     before = tiny.files_below(run.path)
@@ -105,6 +109,7 @@ def test_what_was_not_measured_is_said(trained: sm.Run, tmp_path: Path, capsys: 
     assert "spurmem study" in tiny.spurmem(capsys, "figure", "images", run.path).error
 
 
+@pytest.mark.slow
 def test_data_without_a_minority_group(tmp_path: Path, capsys: Capture) -> None:
     data = tiny.make_images(tmp_path / "data")
     table = pd.read_csv(data / "metadata.csv")

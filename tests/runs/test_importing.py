@@ -91,6 +91,7 @@ def test_three_epochs_of_the_research_code(trained: sm.Run, squares: Path, tmp_p
     assert all(torch.equal(value, run.state(2)[name]) for name, value in trained.state(2).items())
 
 
+@pytest.mark.slow
 def test_the_research_codes_transformers(tmp_path: Path) -> None:
     data, file = tiny.make_images(tmp_path / "data", size=32, train=10), tmp_path / "epoch_0_checkpoints.pth.tar"
     import timm
@@ -113,6 +114,7 @@ def test_the_research_codes_transformers(tmp_path: Path) -> None:
         torch.testing.assert_close(network(inputs), theirs(inputs))
 
 
+@pytest.mark.slow
 def test_a_rewind_on_an_imported_run(trained: sm.Run, squares: Path, tmp_path: Path) -> None:
     files = []
     for epoch in (1, 2, 3):

@@ -38,6 +38,7 @@ def test_workers_give_every_result_once(scheduler: Scheduler[object, object]) ->
     assert scheduler.workers == 2
 
 
+@pytest.mark.slow
 def test_a_lost_worker_costs_its_piece_only(
     scheduler: Scheduler[object, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

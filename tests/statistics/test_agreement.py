@@ -107,6 +107,7 @@ def images() -> sm.Dataset:
     return sm.from_tensors(x, y, a, np.where(np.arange(240) < 160, "train", "test"))
 
 
+@pytest.mark.slow
 def test_a_study_in_memory_is_what_its_parts_say():
     torch.manual_seed(0)
     model, data = MODEL.eval(), images()
@@ -142,6 +143,7 @@ def test_a_study_in_memory_is_what_its_parts_say():
     assert here["norm_ratio"].iloc[0] == pytest.approx(np.exp(np.median(log_norms[1:]) - log_norms[0]))
 
 
+@pytest.mark.slow
 def test_rewind_in_memory_needs_an_older_network():
     settings = sm.StudySettings(units=("0:3",), controls=0, edit=("rewind:epochs=1", "mean"))
     with pytest.raises(sm.UserError, match="rewind needs the state dict"):

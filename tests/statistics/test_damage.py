@@ -132,6 +132,7 @@ def planted_outcomes(seed: int, repeats: int) -> tuple[sm.Dataset, dict[str, tup
     return data, found
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(seed=SEEDS, repeats=st.integers(1, 2), in_parts=st.booleans())
 def test_set_effects_are_those_of_a_plain_loop(seed, repeats, in_parts):

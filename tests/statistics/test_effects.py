@@ -196,6 +196,7 @@ def by_hand(data: sm.Dataset, found: dict[str, sm.Outcomes], position: int, grou
     return math.sqrt(np.mean(squares)), float(np.mean(drops)), float(contrast)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_verdicts_are_what_the_pure_functions_say(seed):
     data, _, found = planted(seed)

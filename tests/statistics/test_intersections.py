@@ -51,6 +51,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
     return pd.DataFrame([*rows, (last[0], "test", *last[2:])], columns=["y", "split", "correct", *names])
 
 
+@pytest.mark.slow
 @given(tables(), st.integers(1, 4))
 def test_counts_are_those_of_pandas(table: pd.DataFrame, least: int) -> None:
     test = table[table["split"] == "test"]
@@ -83,6 +84,7 @@ def test_counts_are_those_of_pandas(table: pd.DataFrame, least: int) -> None:
         assert row["accuracy"] == (correct / n if n else None)
 
 
+@pytest.mark.slow
 @given(tables(), st.integers(1, 4))
 def test_order_and_intervals(table: pd.DataFrame, least: int) -> None:
     correct = table.loc[table["split"] == "test", "correct"]

@@ -111,6 +111,7 @@ def test_a_planted_property_is_found(plant: str, tmp_path: Path) -> None:
     assert found["goes_with_label"].iloc[0]
 
 
+@pytest.mark.slow
 def test_without_a_planted_property_little_is_found(tmp_path: Path) -> None:
     """A small version of docs/figures/properties.py: at level 0.05, six of 20 are found with p = 0.0003."""
     alarms = 0
@@ -121,6 +122,7 @@ def test_without_a_planted_property_little_is_found(tmp_path: Path) -> None:
     assert alarms < 6
 
 
+@pytest.mark.slow
 def test_the_level_is_kept_on_numbers_that_go_together() -> None:
     """Of 100 data sets with ten correlated random properties, about five give a false alarm (14 with p = 0.0005)."""
     alarms = 0

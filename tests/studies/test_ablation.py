@@ -93,6 +93,7 @@ def test_heads_and_chosen_tensors() -> None:
     assert len(some.drop_duplicates("index")) == 192
 
 
+@pytest.mark.slow
 def test_screening_says_what_it_leaves_out(run: sm.Run, data: sm.Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     model = run.network(3)
     whole = sm.ablation_map(model, data.train).set_index(["tensor", "index", "group"])
@@ -133,6 +134,7 @@ def test_samples_are_the_groups_and_as_many_others_of_their_labels(data: sm.Data
     assert not np.array_equal(chosen.index, with_others_of_label(data.train, MINORITY, seed=1).index)
 
 
+@pytest.mark.slow
 def test_trace_stores_map_and_rankings_and_a_study_reads_them(
     run: sm.Run, data: sm.Dataset, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +154,7 @@ def test_trace_stores_map_and_rankings_and_a_study_reads_them(
     assert on_itself["margin_change"] == pytest.approx(-rankings[0]["first"][0]["score"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_killed_midway_it_continues(run: sm.Run, data: sm.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     ranking = RankingSettings(criterion="ablation", select=sm.Selection(), epoch=3, ablated_with=MINORITY)
     whole = sm.ablation_map(run.network(3), with_others_of_label(data.train, MINORITY, 0))

@@ -159,6 +159,7 @@ def test_random_sets_of_any_size_stand_beside_one_set(tested: sm.Study, squares:
         assert set(counts.index) == {-1, *beside["variant"]}
 
 
+@pytest.mark.slow
 def test_controls_on_a_subset_are_compared_on_the_same_samples(run: sm.Run, squares: Path, whole: sm.Study) -> None:
     result, data = sm.study(run, small(per_group=2, edit=("zero",))), sm.read_data(squares)
     check_effects(result, data, per_group=2)
@@ -185,6 +186,7 @@ def test_controls_on_a_subset_are_compared_on_the_same_samples(run: sm.Run, squa
     np.testing.assert_array_equal(effects["p_selective"], everywhere["p_selective"])
 
 
+@pytest.mark.slow
 def test_controls_on_one_split(run: sm.Run, squares: Path, whole: sm.Study) -> None:
     result = sm.study(run, small(edit=("zero",), controls_on=("train",)))
     assert not [name for name in tiny.files_below(result.path) if name.startswith("outcomes/test_random")]
@@ -200,6 +202,7 @@ def test_controls_on_one_split(run: sm.Run, squares: Path, whole: sm.Study) -> N
         sm.study(run, small(controls_on=("train", "val")))
 
 
+@pytest.mark.slow
 def test_without_cross_fit(wide: sm.Run, squares: Path, tmp_path: Path) -> None:
     """Units are selected and measured on the same samples: each set once, on all of them."""
     run = tiny.copied(wide, tmp_path / "run")

@@ -53,6 +53,7 @@ def test_the_same_groups_give_the_same_effects(studied: sm.Study) -> None:
     pd.testing.assert_frame_equal(of_seed(studied, 0).effects(), studied.effects())
 
 
+@pytest.mark.slow
 def test_other_groups_give_what_a_study_of_them_gives(
     squares: Path, table: Path, studied: sm.Study, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_the_finding_says_how_often_seeds_agree(run: sm.Run, studied: sm.Study, 
     assert "drawn by" in tiny.spurmem(capsys, "study", run.path, *flags, "--verbose").out
 
 
+@pytest.mark.slow
 def test_a_study_without_the_groupings(run: sm.Run, table: Path) -> None:
     alone = sm.study(run, sm.StudySettings(**SETTINGS, groupings=False), name="alone")
     assert alone.groupings() is None

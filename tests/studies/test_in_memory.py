@@ -37,6 +37,7 @@ CASES = {
 QUICK = ("given units",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )
@@ -66,6 +67,7 @@ def test_every_frame_is_that_of_a_run(case: str, trained: sm.Run, tmp_path: Path
     assert [one.number for one in found.selected_sets()] == [one.number for one in stored.selected_sets()]
 
 
+@pytest.mark.slow
 def test_rankings_of_other_runs_use_all_settings(trained: sm.Run, tmp_path: Path) -> None:
     """The same network as another run agrees perfectly, also where its ablation map is screened."""
     run, other = (tiny.copied(trained, tmp_path / name) for name in ("run", "other"))
@@ -81,6 +83,7 @@ def test_rankings_of_other_runs_use_all_settings(trained: sm.Run, tmp_path: Path
     assert not (other.path / "rankings").exists()
 
 
+@pytest.mark.slow
 def test_what_needs_a_run_is_an_error(trained: sm.Run) -> None:
     settings = sm.StudySettings(criterion=("weight_norm",), size=("1",), controls=0, other_epochs=("0",))
     with pytest.raises(sm.UserError, match="other_epochs needs the checkpoints of a run"):
@@ -91,6 +94,7 @@ def test_what_needs_a_run_is_an_error(trained: sm.Run) -> None:
         ).path
 
 
+@pytest.mark.slow
 def test_means_over_training_samples_or_over_unseen_ones() -> None:
     torch.manual_seed(0)
     x, y, a = torch.randn(60, 3, 6, 6), np.arange(60) % 2, np.arange(60) // 2 % 3 // 2

@@ -80,6 +80,7 @@ def test_plan_counts_networks_images_computation_and_time(
     )
 
 
+@pytest.mark.slow
 def test_plan_of_full_passes_says_why(
     run: sm.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +94,7 @@ def test_plan_of_full_passes_says_why(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bfloat16", "said"),
     [
@@ -114,6 +116,7 @@ def test_plan_says_where_bf16_is_slower(
     assert [line for line in lines if "times as long" in line] == said
 
 
+@pytest.mark.slow
 def test_one_precision_is_timed_where_float32_is_chosen(
     run: sm.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def test_pseudo_minorities_are_studied_in_the_minoritys_place(run: sm.Run, squar
     same(again, fresh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["gradient", pytest.param("ablation", marks=pytest.mark.slow)])
 def test_rankings_of_a_real_group_with_pseudo_minorities(criterion: str, run: sm.Run, tmp_path: Path) -> None:
     """A majority group that lost some of its samples to a draw is not the whole one of the same name."""
@@ -64,6 +65,7 @@ def test_pseudo_minorities_and_the_ablation_of_the_same_run(run: sm.Run, tmp_pat
     same(sm.study(run, settings), fresh)
 
 
+@pytest.mark.slow
 def test_a_group_with_one_training_sample(squares: Path, tmp_path: Path) -> None:
     """It can't be cut in two: units that were selected on it are shown, and get no verdict."""
     folder = tmp_path / "data"
@@ -92,6 +94,7 @@ def test_a_group_with_one_training_sample(squares: Path, tmp_path: Path) -> None
     assert (others["n_controls"] == 19).all()
 
 
+@pytest.mark.slow
 def test_the_ablation_map_of_each_half(run: sm.Run, squares: Path) -> None:
     """One measurement serves both halves and the whole, whose sums are theirs together."""
     data = sm.read_data(squares)
@@ -120,6 +123,7 @@ def test_the_ablation_map_of_each_half(run: sm.Run, squares: Path) -> None:
     check_effects(result, data)
 
 
+@pytest.mark.slow
 def test_the_map_of_a_half_where_units_are_screened(run: sm.Run) -> None:
     """The screening looks at the half alone, so that a map is measured for each."""
     settings = small(criterion=("ablation",), size=("1",), split=("train",), screen=4)

@@ -39,6 +39,7 @@ def test_the_record(whole: sm.Study, trained: sm.Run) -> None:
     assert len(rankings) == 3 + 2 * 2  # those of each half too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lost",
     [
@@ -169,6 +170,7 @@ def test_the_second_call_reads(run: sm.Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert before == {name: (run.path / name).stat().st_mtime_ns for name in tiny.files_below(run.path)}
 
 
+@pytest.mark.slow
 def test_without_a_name_other_settings_are_another_study(run: sm.Run) -> None:
     settings = small(criterion=("weight_norm",), split=("test",), controls=1)
     one = sm.study(run, settings)

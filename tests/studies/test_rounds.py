@@ -97,6 +97,7 @@ def two_units(**changes: object) -> sm.StudySettings:
     return MEMORIZING.model_copy(update={"units": ("conv:5,conv:9",), "size": ("2",), **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("controls", [19, 60, 999])
 def test_rounds_end_when_every_test_is_decided(controls: int) -> None:
     """Over all looks: after each but the last some test was open, and at the last none is or no more were wanted."""
@@ -124,6 +125,7 @@ def test_a_smaller_round_holds_the_first_null_sets_of_a_larger_one() -> None:
     assert len(drawn[0]) == 19
 
 
+@pytest.mark.slow
 def test_the_third_question_is_asked_where_the_first_two_are_answered_by_yes(found: sm.Study) -> None:
     effects = found.effects()
     assert effects["n_damage_matched"].gt(0).any()
@@ -278,6 +280,7 @@ def imported(data: Path, folder: Path, weights: list[Path]) -> sm.Run:
     return sm.import_network(data, folder, sm.ImportSettings(model=tiny.NETWORK, weights=tuple(weights)))
 
 
+@pytest.mark.slow
 def test_the_strongest_edits_of_selected_and_random_units() -> None:
     """Each has the norm of the selected weights, is searched on one half of the group and measured on the other."""
     model, data = Memory(), marked()

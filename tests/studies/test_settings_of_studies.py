@@ -53,6 +53,7 @@ def test_several_random_edits_with_repeats(run: sm.Run) -> None:
     assert kept[noisy["variant"]].tolist() == losses[noisy["variant"]].tolist()  # draws depend on the seed alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -112,6 +113,7 @@ def test_single_weights_by_fraction(run: sm.Run, trained: sm.Run, squares: Path)
     assert [counts[g] for g in range(4)] == [after[samples.g == g].sum() for g in range(4)]
 
 
+@pytest.mark.slow
 def test_single_weights_that_a_sample_based_criterion_selects(run: sm.Run, squares: Path) -> None:
     """Both halves may select weights of the same tensors or of others: they share a pool all the same."""
     settings = small(
@@ -148,6 +150,7 @@ def test_stated_units(run: sm.Run, trained: sm.Run, squares: Path) -> None:
         assert effects.loc[g, "accuracy_after"] == pytest.approx(after[samples.g == g].mean())
 
 
+@pytest.mark.slow
 def test_without_controls(run: sm.Run, squares: Path) -> None:
     """Nothing is tested: no halves, no verdicts, and accuracy changes all the same."""
     result = sm.study(run, small(controls=0, criterion=("random", "gradient")))
@@ -163,6 +166,7 @@ def test_without_controls(run: sm.Run, squares: Path) -> None:
     check_effects(result, sm.read_data(squares))
 
 
+@pytest.mark.slow
 def test_the_papers_preset_is_stored_expanded(run: sm.Run) -> None:
     record = sm.study(run, small(preset="paper", split=("test",), controls=1)).record
     assert [ranking["select"]["with_bias"] for ranking in record["rankings"]] == [False] * 5
@@ -220,6 +224,7 @@ def test_three_classes_and_four_colors(tmp_path: Path) -> None:
     assert not absent & set(effects.loc[effects["split"] == "train", "group"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["head", pytest.param("channel", marks=pytest.mark.slow)])
 def test_a_vision_transformer(unit: str, tmp_path: Path) -> None:
     data = tiny.make_images(tmp_path / "data", size=32, train=5)

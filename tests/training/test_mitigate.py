@@ -80,6 +80,7 @@ def test_every_objective_within_the_budget(squares: Path, tmp_path: Path, capsys
     assert set(summary["n_seeds"]) == {2}
 
 
+@pytest.mark.slow
 def test_only_some_objectives(squares: Path, tmp_path: Path, capsys: Capture) -> None:
     flags = ("--model", tiny.NETWORK, "--epochs", 1, "--finetune-epochs", 1, "--seeds", 0, "--out", tmp_path / "out")
     chosen = ("--objective", "erm-continue", "--objective", "pruned-contrast:mask=none,fraction=0.1", "--no-jtt")

@@ -56,6 +56,7 @@ def test_the_chosen_precision_is_stored_and_trained_with(
     assert auto.history().equals(named.history())
 
 
+@pytest.mark.slow
 def test_a_resumed_training_keeps_the_stored_precision(
     squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_resumed_training_keeps_the_stored_precision(
     assert "settings.precision = 'bf16', not 'float32'" in error
 
 
+@pytest.mark.slow
 def test_all_seeds_take_the_precision_of_the_first(
     squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

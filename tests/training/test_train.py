@@ -245,6 +245,7 @@ def test_from_another_architecture(squares: Path, tmp_path: Path, trained: sm.Ru
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(squares: Path, tmp_path: Path, trained: sm.Run) -> None:
     run = train(squares, tmp_path / "run", epochs=1, execution=sm.TrainExecution(workers=1, eval_batch_size=7))
     assert torch.equal(run.state(1)["conv2.weight"], trained.state(1)["conv2.weight"])

@@ -69,6 +69,7 @@ def test_members_learn_separable_classes_and_differ() -> None:
     assert not torch.equal(head.prototypes[0], head.prototypes[1])
 
 
+@pytest.mark.slow
 def test_a_network_with_prototypes_is_a_run_like_any_other(
     squares: Path, trained: sm.Run, tmp_path: Path, capsys: Capture
 ) -> None:
