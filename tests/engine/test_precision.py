@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from engine_cases import some_edits, trained
 
 import spurious_memorization as sm

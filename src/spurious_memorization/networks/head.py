@@ -63,7 +63,8 @@ def linear_head(model: nn.Module, needed_by: str) -> nn.Linear:
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
         found = f"the layers {', '.join(names)}" if names else "no layer"
         raise UserError(
-            f"{needed_by} needs one linear layer that gives the logits; here it is {found}: choose another objective"
+            f"{needed_by} needs one linear layer that gives the logits; here it is {found}: choose another "
+            "network, or do without it"
         )
     return layers[0]
 

@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..datasets.samples import Dataset
+from ..engine.outcomes import OUTCOMES_PER_BLOCK
 from ..errors import UserError
 from ..networks.names import LossName
 from ..runs.run import Run
@@ -32,6 +33,7 @@ class StudyRecord(BaseModel):
         loss: name of the loss.
         threshold_everywhere: whether the threshold of single weights counts all weights.
         engine: how the outcomes were measured.
+        outcomes_per_block: size of its blocks, so that they are found again.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -43,6 +45,7 @@ class StudyRecord(BaseModel):
     loss: LossName
     threshold_everywhere: bool
     engine: str
+    outcomes_per_block: int = Field(OUTCOMES_PER_BLOCK, ge=1)
 
 
 class Study:

@@ -62,6 +62,16 @@ class Self(HeadObjective[SelfSettings]):
         super().begin()
         if self.settings.choice.startswith("early"):
             self._early_epochs()
+            run, _ = self._start()
+            if self._is_frozen and run.record.settings.get("freeze") != "encoder":
+                raise UserError(
+                    f"self asks heads of early epochs of {run.path}, whose encoder was trained: train it with --freeze "
+                    "encoder, or choose choice=misclassification"
+                )
+
+    @property
+    def _is_frozen(self) -> bool:
+        return self.training.config.freeze == "encoder"
 
     def _start(self) -> tuple[Run, int]:
         """The run from which this one starts, and its epoch."""
@@ -109,7 +119,8 @@ class Self(HeadObjective[SelfSettings]):
     def _answers(self, epoch: int) -> Floats:
         """Class probabilities of the early network on the fitting samples, [samples, classes]."""
         early = self._start()[0].network(epoch)
-        return head_of(early).probabilities(self.features(self.fitting_samples(), early).values)
+        features = self.features(self.fitting_samples(), None if self._is_frozen else early)
+        return head_of(early).probabilities(features.values)
 
 
 def chosen_samples(early: Floats, last: Floats, y: NDArray[np.int64], n: int, choice: Choice) -> NDArray[np.int64]:
