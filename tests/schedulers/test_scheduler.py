@@ -85,4 +85,4 @@ def test_workers_that_cannot_start_say_why(on: str, two_ray_workers: None) -> No
 )
 def test_unknown_places_are_refused(on: str) -> None:
     with pytest.raises(ValueError, match="is none of here, processes:N"):
-        sm.Execution(on=on)
+        sm.WorkerExecution(on=on)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..console import log
@@ -55,7 +56,7 @@ class RayCluster:
     def start(self) -> RayActor:
         """Start an actor; see `Place.start`."""
         actor = self._actor.remote()
-        return RayActor(self._ray, actor, actor.start.remote(self._make, self._threads, sys.path))
+        return RayActor(self._ray, actor, actor.start.remote(self._make, self._threads, sys.path, str(Path.cwd())))
 
     def ready(self, busy: Sequence[RayActor]) -> RayActor:
         """Wait for one of the actors; see `Place.ready`."""

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..console import log, progress
+from ..console import duration, log, progress
 from ..datasets.samples import Samples
 from ..edits.edit import Edit
 from ..engine.evaluate import compiled_where_it_pays, passes_needed
 from ..engine.outcomes import Block, block_plan
 from ..engine.protocol import Engine
 from ..errors import UserError
-from ..settings import Execution
+from ..settings import Execution, place_of
 from .block_workers import BlockWorkers
 from .store import FolderStore, Store
 
@@ -78,7 +78,7 @@ def announce_engine(engine: Engine, parts: Sequence[Part], execution: Execution)
         )
     log(f"engine: {engine.description}; {saved:.0%} of the computation saved, about {duration(seconds)}")
     n_blocks = sum(len(list(block_plan(len(part.edits), len(part.samples)))) for part in parts)
-    if execution.on != "here" or seconds > LONG:
+    if place_of(execution) != "here" or seconds > LONG:
         log(f"{n_blocks} blocks: {_by_workers(seconds, n_blocks)}, if each is as fast as this process")
     if a_pass > CLEARLY_SLOWER * exact:
         log(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")
@@ -90,13 +90,6 @@ def _by_workers(seconds: float, n_blocks: int) -> str:
     numbers = sorted({min(n, n_blocks) for n in NUMBERS_OF_WORKERS})
     times = [duration(seconds * -(-n_blocks // n) / n_blocks) for n in numbers]
     return ", ".join(f"{time} on {n} worker{'' if n == 1 else 's'}" for n, time in zip(numbers, times, strict=True))
-
-
-def duration(seconds: float) -> str:
-    """ "40 s", "12 min" or "3.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def measured_blocks(store: Store, name: str, workers: BlockWorkers, part: Part) -> Iterator[tuple[Block, Block]]:
