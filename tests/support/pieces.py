@@ -43,6 +43,20 @@ def times(factor: int) -> Callable[[object], object]:
     return run
 
 
+def meeting() -> Callable[[tuple[Path, Path]], bool]:
+    """A function that says that it has come, and waits for another one."""
+
+    def run(piece: tuple[Path, Path]) -> bool:
+        own, other = piece
+        own.touch()
+        deadline = time.monotonic() + 60
+        while not other.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return other.exists()
+
+    return run
+
+
 @dataclass(frozen=True)
 class Watched:
     """The samples of another source. Each process that reads them leaves a file with its number."""

@@ -80,7 +80,7 @@ class OnWorkers(Generic[Piece, Result]):
 
     @property
     def workers(self) -> int:
-        """The largest number of pieces that run at the same time."""
+        """The largest number of pieces that run at the same time, now."""
         return self._place.room
 
     def run(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, Result]]:
@@ -99,6 +99,8 @@ class OnWorkers(Generic[Piece, Result]):
         while waiting or any(self._busy.values()):
             self._give(waiting)
             worker = self._place.ready(list(self._busy))
+            if worker is None:
+                continue
             piece = self._busy.pop(worker)
             number = START if piece is None else piece[0]
             try:

@@ -60,8 +60,12 @@ class BlockWorkers:
     def __init__(self, engine: Engine, scheduler: Scheduler[BlockPiece, MeasuredBlock]) -> None:
         self.engine = engine
         self.description = self._description_before = engine.description
-        self.n = scheduler.workers
         self._scheduler = scheduler
+
+    @property
+    def n(self) -> int:
+        """The largest number of blocks that are measured at the same time, now."""
+        return self._scheduler.workers
 
     def run(
         self, edits: Sequence[Edit], samples: Samples, steps: Iterable[tuple[range, range]]
