@@ -48,6 +48,7 @@ def test_a_lost_worker_costs_its_piece_only(
     assert capsys.readouterr().err.count("piece 1 is tried again") == 1
 
 
+@pytest.mark.slow
 def test_workers_that_come_late_are_used(tmp_path: Path) -> None:
     """Each piece ends only if the other one has begun."""
 

@@ -188,7 +188,7 @@ def _values(member: Member, found: Comparison, known: Mapping[HeadToFit, Refitte
 def _heads_of(member: Member, found: Comparison) -> dict[str, HeadToFit]:
     """The network of a run that each rule chooses."""
     tested = found.counts[(found.counts["run"] == str(member.run.path)) & (found.counts["split"] == "test")]
-    heads = {}
+    heads: dict[str, HeadToFit] = {}
     for rule in CHOSEN_BY:
         own = tested[tested["chosen_by"] == rule]
         by_group = own.set_index("group")[["n", "correct"]].reindex(range(len(found.data.groups)), fill_value=0)

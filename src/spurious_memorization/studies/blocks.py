@@ -32,7 +32,7 @@ LONG = 600
 
 NUMBERS_OF_WORKERS = (1, 4, 16, 64)
 
-BUSY = 0.8
+BUSY = 0.9
 """A thread that runs for a smaller share of the time shares its core with other programs."""
 
 CLEARLY_SLOWER = 1.2
