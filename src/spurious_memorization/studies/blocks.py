@@ -59,7 +59,7 @@ class Part(NamedTuple):
 def announce_engine(engine: Engine, parts: Sequence[Part], execution: Execution) -> Engine:
     """Log what will be measured and about how long it takes; give the engine, compiled if that pays.
 
-    The log names the number of edited networks and images, the path of the engine, the share of the computation that
+    The log names the number of edited networks and samples, the path of the engine, the share of the computation that
     it saves compared with full passes, and the time. If another precision than float32 is chosen, the log also says
     whether float32 would be faster; that is measured.
     """
@@ -69,7 +69,7 @@ def announce_engine(engine: Engine, parts: Sequence[Part], execution: Execution)
     exact = a_pass if engine.precision == "float32" else engine.seconds_per_pass(parts[0].samples, "float32")
     engine = compiled_where_it_pays(engine, needed, execution)
     for part in parts:
-        log(f"{part.label}: {len(part.edits)} on {len(part.samples)} images")
+        log(f"{part.label}: {len(part.edits)} on {len(part.samples)} {part.samples.dataset.noun}s")
     saved, seconds = max(0, 1 - needed / full), needed * a_pass
     if seconds > LONGEST:
         raise UserError(
