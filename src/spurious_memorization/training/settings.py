@@ -52,13 +52,15 @@ class NetworkTraining(DataSettings):
     """
 
     model: str = Field(
-        "resnet18", description="a timm name, birds_resnet18, deit_tiny|small|base|large, hf:PATH, or module:factory"
+        "resnet18",
+        description="a timm name, birds_resnet18, deit_tiny|small|base|large, hf:PATH, open_clip:NAME, or "
+        "module:factory",
     )
     recipe: Recipe = Field("standard", description="sets the defaults, depending on the data set")
     weights: str = Field(
         "none",
-        description="starting weights: none, pretrained (those of the model's folder or library), timm (its download), "
-        "package (those of birds_resnet18), or a file",
+        description="starting weights: none, pretrained (those of the model's folder, tag or library), timm (its "
+        "download), package (those of birds_resnet18), or a file",
     )
     weight_key: str | None = Field(None, description="entry of --weights that holds the state dict")
     weight_format: WeightFormat = Field(

@@ -65,6 +65,8 @@ def stored_top_activating(
         f"{data.noun}s"
     )
     found = top_activating(run.network(study.record["epoch"]), samples, missing, execution=execution)
+    if found.empty:
+        return there
     try:
         with run.writing():
             frame = _with(_stored(file, len(data)), found)
@@ -106,7 +108,8 @@ def top_activating(
     Arguments:
         model: the network; it is not changed.
         samples: which are searched.
-        units: channels, such as "layer3.0.conv2:17".
+        units: channels, such as "layer3.0.conv2:17". Those of layers whose weights the network reads without calling
+            them, as PyTorch's attention does, have no rows in the result.
         k: number of samples returned for each channel.
         execution: device, workers, batch size.
 
@@ -137,8 +140,8 @@ def top_activating(
         return hook
 
     is_padded = torch.empty(0)
-    for layer in numbers:
-        module = network.get_submodule(layer)
+    layers = {name: module for name, module in network.named_modules() if name in numbers}
+    for layer, module in layers.items():
         module.register_forward_hook(record(layer, isinstance(module, nn.Linear)))
     batches = samples.batches(execution.eval_batch_size, execution.workers or 0)
     n_batches = -(-len(samples) // execution.eval_batch_size)
@@ -149,6 +152,8 @@ def top_activating(
             logits(network, inputs)
     rows = []
     for layer, parts in seen.items():
+        if not parts:
+            continue
         values = torch.cat(parts).numpy()
         for column, number in enumerate(numbers[layer]):
             order = np.argsort(-values[:, column], kind="stable")[:k]
