@@ -68,7 +68,7 @@ class Execution(BaseModel):
         None,
         ge=0,
         le=MAX_WORKERS,
-        description="extra processes that read images; by default some if an accelerator trains, otherwise none",
+        description="extra processes that read samples; by default some if an accelerator trains, otherwise none",
     )
     eval_batch_size: int = Field(
         200, ge=1, le=MAX_COUNT, description="largest number of samples per forward pass in evaluation"

@@ -199,6 +199,20 @@ def test_commands_take_a_tower(tagged: Any, tmp_path: Path, squares: Path, capsy
     assert "visual.transformer.resblocks.0.attn" in printed.out
 
 
+def test_attention_is_studied_and_reported(tagged: Any, tmp_path: Path, squares: Path, capsys: Any) -> None:
+    """Its outputs can't be seen, since the network reads its weights without calling it: so it has no top images."""
+    run = tmp_path / "run"
+    spurmem(capsys, "train", squares, "--model=open_clip:tiny:mine", "--epochs=1", "--out", run)
+    study = ["study", run, "--criterion=weight_norm", "--tensors=*attn*", "--size=2", "--controls=3", "--name=mine"]
+    assert spurmem(capsys, *study, "--edit=zero", "--epoch=last").status == 0
+    units = sm.Study(run / "studies" / "mine").variants()["units"]
+    assert units.str.contains("in_proj_weight:").any()
+    assert spurmem(capsys, "report", run).status == 0
+    error = spurmem(capsys, *study[:-1], "--name=other", "--edit=mean", "--epoch=last").error
+    assert "attn.in_proj_weight are missing" in error or "attn.out_proj are missing" in error
+    assert "leave it out with exclude (--exclude)" in error
+
+
 def test_mistakes_have_one_line(tagged: Any, tmp_path: Path, squares: Path, capsys: Any) -> None:
     def error(model: str, *flags: str) -> str:
         return spurmem(capsys, "train", squares, f"--model=open_clip:{model}", *flags, "--out", tmp_path / "run").error

@@ -42,7 +42,8 @@ def study_command(
     opened = Run(run)
     result = study(opened, settings, name=name, data_folder=data, execution=execution)
     effects = result.effects()
-    found = findings(effects, result.groups(), opened.record.data.candidate_table, result.groupings())
+    record = opened.record.data
+    found = findings(effects, result.groups(), record.candidate_table, result.groupings(), record.noun)
     more = all_study_tables(result) if verbose else []
     hint = [] if verbose else [f"more: the same command with --verbose prints every table; spurmem report {run}"]
     text: list[RenderableType] = [*found, summary_table(effects), *more, f"stored in {result.path}", *hint]

@@ -63,7 +63,7 @@ class Part(NamedTuple):
 def announce_engine(engine: Engine, parts: Mapping[str, Part], execution: Execution) -> tuple[Engine, TimeToGo]:
     """Log what will be measured and about how long it takes; give the engine, compiled if that pays, and the time.
 
-    The log names the number of edited networks and images, the path of the engine, the share of the computation that
+    The log names the number of edited networks and samples, the path of the engine, the share of the computation that
     it saves compared with full passes, and the time. If another precision than float32 is chosen, the log also says
     whether float32 would be faster; that is measured. A note says if other programs keep the machine busy meanwhile.
 
@@ -89,7 +89,7 @@ def announce_engine(engine: Engine, parts: Mapping[str, Part], execution: Execut
     exact = a_pass if engine.precision == "float32" else engine.pass_time(samples, "float32").seconds
     engine = compiled_where_it_pays(engine, needed, execution)
     for part in parts.values():
-        log(f"{part.label}: {len(part.edits)} on {len(part.samples)} images")
+        log(f"{part.label}: {len(part.edits)} on {len(part.samples)} {part.samples.dataset.noun}s")
     saved, seconds = max(0, 1 - needed / full), needed * a_pass
     if seconds > LONGEST:
         raise UserError(
