@@ -13,7 +13,7 @@ from spurious_memorization.edits.edit import Edit
 from spurious_memorization.engine import outcomes
 from spurious_memorization.engine.fallback import FallbackEngine
 from spurious_memorization.engine.outcomes import Block
-from spurious_memorization.engine.pass_time import PassTime
+from spurious_memorization.engine.pass_time import TimedPass
 from spurious_memorization.studies import block_workers, time_to_go
 from spurious_memorization.studies.time_to_go import TimeToGo, Work
 
@@ -140,7 +140,7 @@ def test_a_study_whose_engine_is_slower_than_planned(
         return run(engine, edits, rows, samples)
 
     monkeypatch.setattr(FallbackEngine, "run", slow)
-    monkeypatch.setattr(FallbackEngine, "pass_time", lambda *_: PassTime(1.0))
+    monkeypatch.setattr(FallbackEngine, "pass_time", lambda *_: TimedPass(1.0))
     monkeypatch.setattr(time_to_go, "log", lambda line: said.append((clock.now, line)))
     settings = sm.StudySettings(criterion=("weight_norm",), size=("1..6",), controls=0, split=("train", "test"))
     sm.study_in_memory(trained.network(3), trained.read_data(), settings)

@@ -17,7 +17,7 @@ from ..errors import UserError, first_line, is_out_of_memory
 from ..networks.names import LossName, Precision
 from ..settings import Execution
 from .outcomes import Block
-from .pass_time import PassTime
+from .pass_time import TimedPass
 from .plain import PlainEngine
 from .prefix.engine import PrefixEngine, prefix_engine
 from .prefix.program import NotExportable
@@ -88,7 +88,7 @@ class FallbackEngine:
         """The fraction of a full forward pass that each edit needs, between 0 and 1, [edits]."""
         return self._result(lambda engine: engine.pass_fractions(edits))
 
-    def pass_time(self, samples: Samples, precision: Precision | None = None) -> PassTime:
+    def pass_time(self, samples: Samples, precision: Precision | None = None) -> TimedPass:
         """Measure how long a full forward pass of one sample takes, in this precision or in the engine's own."""
         return self._result(lambda engine: engine.pass_time(samples, precision))
 

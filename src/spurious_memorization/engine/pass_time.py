@@ -12,7 +12,7 @@ LONG_ENOUGH = 2.0
 """After so many seconds no further measurement begins."""
 
 
-class PassTime(NamedTuple):
+class TimedPass(NamedTuple):
     """The time of a full forward pass.
 
     Arguments:
@@ -25,7 +25,7 @@ class PassTime(NamedTuple):
     running: float = 1.0
 
 
-def timed_pass(run: Callable[[], object], n_samples: int, *, on_cpu: bool) -> PassTime:
+def measured_pass(run: Callable[[], object], n_samples: int, *, on_cpu: bool) -> TimedPass:
     """Measure a forward pass a few times.
 
     Arguments:
@@ -40,4 +40,4 @@ def timed_pass(run: Callable[[], object], n_samples: int, *, on_cpu: bool) -> Pa
         run()
         running += time.thread_time() - ran
         times.append(time.perf_counter() - started)
-    return PassTime(min(times) / n_samples, min(1.0, running / sum(times)) if on_cpu else 1.0)
+    return TimedPass(min(times) / n_samples, min(1.0, running / sum(times)) if on_cpu else 1.0)

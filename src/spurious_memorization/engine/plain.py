@@ -18,7 +18,7 @@ from ..networks.names import LossName, Precision
 from ..networks.units import UnitPlaces
 from ..settings import Execution
 from .outcomes import Block
-from .pass_time import PassTime, timed_pass
+from .pass_time import TimedPass, measured_pass
 from .record import record_block
 
 TIMED_SAMPLES = 32
@@ -80,12 +80,12 @@ class PlainEngine:
         """Every edit needs a full forward pass: ones, [edits]."""
         return np.ones(len(edits))
 
-    def pass_time(self, samples: Samples, precision: Precision | None = None) -> PassTime:
+    def pass_time(self, samples: Samples, precision: Precision | None = None) -> TimedPass:
         """Measure a full forward pass of one sample, in this precision or in the engine's own."""
         batch = samples.part(range(min(self.execution.eval_batch_size, TIMED_SAMPLES))).batch()
         inputs = moved(batch.inputs, self.device)
         with torch.no_grad(), exact_float32(), autocast(self.device, precision or self.precision):
-            return timed_pass(
+            return measured_pass(
                 lambda: logits(self.network, inputs).sum().item(),  # waits for an accelerator
                 len(batch.y),
                 on_cpu=self.device.type == "cpu",

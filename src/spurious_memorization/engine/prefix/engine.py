@@ -24,7 +24,7 @@ from ...networks.names import LossName, Precision
 from ...settings import Execution
 from ..cpu.kernels import reused_memory
 from ..outcomes import Block
-from ..pass_time import PassTime, timed_pass
+from ..pass_time import TimedPass, measured_pass
 from ..record import record_block
 from .changes import segment_change
 from .channelwise import Change, ChangedChannels
@@ -125,13 +125,13 @@ class PrefixEngine:
         """The fraction of a full forward pass that each edit needs, between 0 and 1, [edits]."""
         return np.array([self.network.reach.pass_fraction(edit) for edit in edits])
 
-    def pass_time(self, samples: Samples, precision: Precision | None = None) -> PassTime:
+    def pass_time(self, samples: Samples, precision: Precision | None = None) -> TimedPass:
         """Measure a full forward pass of one sample, in this precision or in the engine's own."""
         network = self.network if precision in (None, self.precision) else self.network.in_precision(precision)
         inputs = moved(samples.part(range(self.batch_size)).batch().inputs, self.device)
         with torch.no_grad(), exact_float32(), reused_memory():
             value, shared = network.enter(inputs)
-            return timed_pass(partial(_pass, network, value, shared), len(value), on_cpu=self.device.type == "cpu")
+            return measured_pass(partial(_pass, network, value, shared), len(value), on_cpu=self.device.type == "cpu")
 
     def compiling_pays(self, passes: float) -> bool:
         """Whether compiling saves more time than it costs. In float32 on a CPU it never does: the convolutions of
