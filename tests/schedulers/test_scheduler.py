@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -46,6 +48,25 @@ def test_a_lost_worker_costs_its_piece_only(
     found = dict(scheduler.run([1, tmp_path / "ends_one_worker", 2]))
     assert [found[0][0], found[1], found[2][0]] == [10, 1, 20]
     assert capsys.readouterr().err.count("piece 1 is tried again") == 1
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_process_that_never_stopped_them(tmp_path: Path) -> None:
+    """So it is if a second interrupt comes while the first one ends the workers."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import cloudpickle, pieces\n"
+        "from spurious_memorization.schedulers.local import LocalProcesses\n"
+        "from spurious_memorization.schedulers.scheduler import OnWorkers\n"
+        "workers = OnWorkers(LocalProcesses(1, cloudpickle.dumps(pieces.meeting), 1))\n"
+        "found = workers.run([(pieces.Path('one'), pieces.Path('one')), (pieces.Path('two'), pieces.Path('never'))])\n"
+        "print(next(found))\n"
+    )
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=own, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "(0, True)\n"), done.stderr
 
 
 @pytest.mark.slow

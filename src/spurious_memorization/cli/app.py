@@ -71,7 +71,9 @@ class _ConfigFile:
 
 
 def _with_common_flags(application: App) -> App:
-    """Add the flags that every command has."""
+    """Add the flags that every command has, and leave interrupts to `main`."""
+    for one in (application, application.meta):
+        one.suppress_keyboard_interrupt = False
 
     @application.meta.default
     def launch(
