@@ -240,7 +240,7 @@ def test_layers_that_do_not_fit_are_named() -> None:
         sm.with_directions(unused, "aside", torch.ones(2, 10))
     with pytest.raises(sm.UserError, match="0 or more"):
         sm.random_directions(torch.ones(2, 10), -1)
-    with pytest.raises(sm.UserError, match="random directions need .* of memory"):
+    with pytest.raises(sm.UserError, match=r"random directions need .* of memory"):
         sm.random_directions(torch.ones(2, 10), 10**13)
 
 

@@ -135,11 +135,12 @@ def save_changed(
         execution: device, workers, batch size.
     """
     measured_with = {name: run.record.settings[name] for name in ("loss", "precision")}
-    place = run.record.data.model_copy(update={"folder": str(full_path(data_folder or Path(run.record.data.folder)))})
+    folder_now = str(full_path(data_folder or Path(run.record.data.folder)))
+    read = run.record.data.model_copy(update={"folder": folder_now, "transform": data.transform})
     record = run.record.model_copy(
         update={
             "origin": origin,
-            "data": place,
+            "data": read,
             "network": network,
             "settings": {**measured_with, "run": str(run.path), "epoch": epoch, **settings},
             "versions": versions(),

@@ -94,7 +94,7 @@ def images_of(run: Run, folder: Path | None) -> Dataset:
     """
     data = run.read_data(folder)
     if not isinstance(data.source, Images | Texts):
-        raise UserError("the data are not images")
+        raise UserError("the data are neither images nor texts")
     return data
 
 

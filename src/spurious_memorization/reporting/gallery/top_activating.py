@@ -60,7 +60,10 @@ def stored_top_activating(
     samples = data.samples("train")
     if len(samples) > MAX_SEARCHED:
         samples = samples.per_group(MAX_SEARCHED // len(set(samples.g.tolist())), settings["seed"])
-    log(f"finding the top-activating images of {len(missing)} channels: one pass over {len(samples)} training images")
+    log(
+        f"finding the top-activating {data.noun}s of {len(missing)} channels: one pass over {len(samples)} training "
+        f"{data.noun}s"
+    )
     found = top_activating(run.network(study.record["epoch"]), samples, missing, execution=execution)
     if found.empty:
         return there
@@ -143,7 +146,7 @@ def top_activating(
     batches = samples.batches(execution.eval_batch_size, execution.workers or 0)
     n_batches = -(-len(samples) // execution.eval_batch_size)
     with torch.no_grad():
-        for batch in progress(batches, n_batches, "images"):
+        for batch in progress(batches, n_batches, f"{samples.dataset.noun}s"):
             inputs = moved(batch.inputs, next(network.parameters()).device)
             is_padded = _padded(inputs)
             logits(network, inputs)
