@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -17,6 +18,18 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 def log(line: str) -> None:
     """Print one line of progress for the user."""
     console.print(line, markup=False, emoji=False)
+
+
+@contextmanager
+def only_here(speaks: bool) -> Iterator[None]:
+    """Within the block, lines and progress bars of this process are shown only if it is the one that speaks."""
+    before = console.quiet, console.is_interactive
+    try:
+        if not speaks:
+            console.quiet, console.is_interactive = True, False
+        yield
+    finally:
+        console.quiet, console.is_interactive = before
 
 
 @cache

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from ..datasets.settings import DataSettings
 from ..networks.names import LossName, Precision, WeightFormat
 from ..runs.epochs import BestRule
-from ..settings import MAX_COUNT, MAX_EPOCHS, MAX_SEED, Execution
+from ..settings import MAX_COUNT, MAX_EPOCHS, MAX_SEED, Execution, Place
 from .find_objective import AnyObjective, objective_names
 from .names import Recipe
 
@@ -120,8 +120,11 @@ class TrainSettings(NetworkTraining):
 
 
 class TrainExecution(Execution):
-    """How a training is carried out. None of this changes results."""
+    """How a training is carried out. This changes results by rounding at most."""
 
+    on: Place = Field(
+        "here", description="where to train: here, or processes:N of this machine, each with its part of every batch"
+    )
     log: Literal["tensorboard", "wandb", "mlflow"] | None = Field(
         None, description="log curves to tensorboard, wandb or mlflow"
     )
