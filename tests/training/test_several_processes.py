@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ import torch
 from tiny_training import settings
 
 import spurious_memorization as sm
-from spurious_memorization.schedulers.at_once import at_once
 
 Capture = pytest.CaptureFixture[str]
 
 TOLERANCE = 1e-4
 """Largest difference of a weight or a probability after three epochs, as docs/scale.md states."""
 
-TWO = sm.TrainExecution(on="processes:2")
+TWO = sm.SharedExecution(on="processes:2")
 
 OBJECTIVES = (
     "erm",
@@ -45,6 +44,7 @@ OBJECTIVES = (
     "dpe:members=2,member_epochs=2",
     "prune-critical:n=2",
 )
+WITHOUT_BATCH_NORM = ("erm", "pruned-contrast:fraction=0.1", "group-dro:step=0.5", "mixup", "weight-averaging:first=2")
 
 
 def difference(one: sm.Run, two: sm.Run) -> float:
@@ -63,7 +63,12 @@ def difference(one: sm.Run, two: sm.Run) -> float:
 
 
 def test_losses_gradients_and_statistics_are_those_of_one_process(tmp_path: Path) -> None:
-    at_once(partial(beside.gradients, tmp_path, 2), 2)
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=beside.gradients, args=(tmp_path, 2, number)) for number in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
     model, losses = beside.network().train(), []
     for size in beside.SIZES:
         x, y = beside.batch(size)
@@ -80,8 +85,10 @@ def test_losses_gradients_and_statistics_are_those_of_one_process(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [tiny.NETWORK, "beside:plain_convnet"])
-@pytest.mark.parametrize("text", OBJECTIVES)
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [*((text, tiny.NETWORK) for text in OBJECTIVES), *((text, "beside:plain_convnet") for text in WITHOUT_BATCH_NORM)],
+)
 def test_two_processes_train_as_one(text: str, model: str, squares: Path, trained: sm.Run, tmp_path: Path) -> None:
     start: dict[str, Any] = {}
     if text == "jtt":
@@ -104,7 +111,7 @@ def test_two_processes_train_as_one(text: str, model: str, squares: Path, traine
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"batch_size": 3}, {"batch_size": 1}, {"augment": False, "precision": "auto"}])
 def test_parts_of_several_sizes(changes: dict[str, Any], squares: Path, tmp_path: Path) -> None:
-    chosen, three = settings("erm", epochs=1, **changes), sm.TrainExecution(on="processes:3", workers=1)
+    chosen, three = settings("erm", epochs=1, **changes), sm.SharedExecution(on="processes:3", workers=1)
     one, two = sm.train(squares, tmp_path / "1", chosen), sm.train(squares, tmp_path / "2", chosen, execution=three)
     if changes.get("precision") != "auto":
         assert difference(one, two) < TOLERANCE
@@ -185,7 +192,7 @@ def test_processes_of_a_launcher(kills: bool, squares: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("on", ["ray", "ray://head:10001"])
 def test_ray_is_refused(on: str, squares: Path, tmp_path: Path, capsys: Capture) -> None:
     error = tiny.spurmem(capsys, "train", squares, *tiny.train_flags(tmp_path / "run"), "--on", on).error
-    assert f"--on {on}: a training has no pieces for Ray: use processes:N" in error
+    assert f"--on {on}: Ray can't share one training: use processes:N" in error
     assert not (tmp_path / "run").exists()
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..training.seeds import seeds_from, with_seed
-from ..training.settings import TrainExecution, TrainSettings, with_changes
+from ..training.settings import SharedExecution, TrainSettings, with_changes
 from .app import Answer
 from .finished import finished
 
@@ -21,7 +21,7 @@ def train_command(
     resume: bool = False,
     seeds: str | None = None,
     settings: Annotated[TrainSettings | None, Parameter(name="*")] = None,
-    execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
+    execution: Annotated[SharedExecution | None, Parameter(name="*")] = None,
 ) -> Answer | None:
     """Train a network. The network, its predictions and its history are stored after every epoch.
 

@@ -14,7 +14,7 @@ from ..runs.evaluate import evaluate_epoch
 from ..runs.records import TrainingCost
 from ..runs.run import Run
 from ..stored_files import reading
-from ..together import check_same, is_first, wait_for_all
+from ..together import check_same, is_first, take_from_first, wait_for_all
 from .checkpoint import REMEDY, Checkpoint, Progress, restore_optimizer, store_checkpoint
 from .gradient_steps import GradientSteps
 from .objective import Objective, Training, build_objective
@@ -33,6 +33,7 @@ def train_epochs(training: Training, objective: Objective[Any], checkpoint: Chec
     """
     run, config, model, execution = training.run, training.config, training.model, training.execution
     steps = _gradient_steps(training)
+    take_from_first(model)
     if checkpoint is not None:
         with reading(run.trainer_file, REMEDY):
             objective.load_state(checkpoint.progress.objective)

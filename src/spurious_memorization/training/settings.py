@@ -120,16 +120,21 @@ class TrainSettings(NetworkTraining):
 
 
 class TrainExecution(Execution):
-    """How a training is carried out. This changes results by rounding at most."""
+    """How a training is carried out. None of this changes results."""
 
-    on: Place = Field(
-        "here", description="where to train: here, or processes:N of this machine, each with its part of every batch"
-    )
     log: Literal["tensorboard", "wandb", "mlflow"] | None = Field(
         None, description="log curves to tensorboard, wandb or mlflow"
     )
     keep_pruned: bool = Field(
         False, description="also store the pruned networks of an objective that prunes, as RUN/pruned"
+    )
+
+
+class SharedExecution(TrainExecution):
+    """How one training is carried out, perhaps by several processes. They change results by rounding at most."""
+
+    on: Place = Field(
+        "here", description="where to train: here, or in processes:N of this machine, each with its part of every batch"
     )
 
 

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..networks.forward import choose_device
 from ..schedulers.at_once import at_once
 from ..together import Share, working_together
-from .settings import TrainExecution
+from .settings import SharedExecution, TrainExecution
 
 Training = Callable[[TrainExecution], None]
 """Trains in this process, alone or together with others."""
@@ -25,20 +25,21 @@ def train_in_processes(training: Training, execution: TrainExecution) -> None:
 
     Arguments:
         training: what each process runs.
-        execution: with `on`. If torchrun or another launcher has started this process, it works with the others.
+        execution: of each process. A `SharedExecution` says in how many. If torchrun or another launcher has started
+            this process, it works with the others.
 
     Raises:
         UserError: there is no such place, or too few GPUs; one of the processes has ended.
     """
-    launched = launched_share()
-    if execution.on.startswith("ray"):
+    launched, on = launched_share(), execution.on if isinstance(execution, SharedExecution) else "here"
+    if on.startswith("ray"):
         raise UserError(
-            f"--on {execution.on}: a training has no pieces for Ray: use processes:N, or on several machines torchrun"
+            f"--on {on}: a training has no pieces for Ray: use processes:N, or torchrun for several machines"
         )
-    if execution.on != "here":
+    if on != "here":
         if launched.of > 1:
-            raise UserError(f"--on {execution.on}: a launcher has started {launched.of} processes: leave --on out")
-        n = int(execution.on.removeprefix("processes:"))
+            raise UserError(f"--on {on}: a launcher has started {launched.of} processes: leave --on out")
+        n = int(on.removeprefix("processes:"))
         _own_device(execution, n, 0)
         with tempfile.TemporaryDirectory() as folder:
             at_once(partial(_train_as, training, execution, Path(folder, "meeting").as_uri(), n), n)
@@ -62,7 +63,7 @@ def _train_as(training: Training, execution: TrainExecution, meeting: str, n: in
 
 def _together(training: Training, execution: TrainExecution, meeting: str, share: Share, device: torch.device) -> None:
     with working_together(share, meeting, device):
-        training(execution.model_copy(update={"on": "here", "device": str(device)}))
+        training(execution.model_copy(update={"device": str(device)}))
 
 
 def _own_device(execution: TrainExecution, n: int, number: int) -> torch.device:
@@ -75,9 +76,7 @@ def _own_device(execution: TrainExecution, n: int, number: int) -> torch.device:
     if device.type == "cpu":
         return device
     if device.type != "cuda" or ":" in execution.device:
-        raise UserError(
-            f"several processes can't train on device {execution.device}: use --device cuda or --device cpu"
-        )
+        raise UserError(f"several processes can't train on device {device}: use --device cuda or --device cpu")
     if n > torch.cuda.device_count():
         raise UserError(
             f"{n} processes need as many GPUs, and there are {torch.cuda.device_count()}: start fewer, or use "

@@ -23,7 +23,7 @@ from ..runs.epochs import run_and_epoch
 from ..runs.evaluate import check_answers
 from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
 from ..runs.run import Run
-from ..together import is_first, of_first, take_from_first, wait_for_all
+from ..together import is_first, of_first, wait_for_all
 from .checkpoint import read_checkpoint, restore_network
 from .held_out import held_out
 from .loop import pruned_run, train_epochs
@@ -54,7 +54,8 @@ def train(
         out: the run's directory, new unless `resume`.
         settings: what changes the result. The recipe fills in what is left open.
         resume: continue a stopped training with the same settings. A finished one is left unchanged.
-        execution: device, workers, batch size of evaluation, tracker, number of processes.
+        execution: device, workers, batch size of evaluation, tracker. A `SharedExecution` also says in how many
+            processes.
 
     Returns:
         The run, with a checkpoint, predictions and counts for every epoch.
@@ -131,8 +132,6 @@ def _train(run: Run, folder: Path, settings: TrainSettings, resume: bool, execut
                 pruned_run(run).create(record.model_copy(update={"settings": {**record.settings, "pruned": True}}))
         if checkpoint is not None:
             restore_network(run, checkpoint, model)
-        take_from_first(model)
-        wait_for_all()
         train_epochs(training, objective, checkpoint)
 
 
