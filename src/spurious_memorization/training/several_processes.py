@@ -33,9 +33,7 @@ def train_in_processes(training: Training, execution: TrainExecution) -> None:
     """
     launched, on = launched_share(), execution.on if isinstance(execution, SharedExecution) else "here"
     if on.startswith("ray"):
-        raise UserError(
-            f"--on {on}: a training has no pieces for Ray: use processes:N, or torchrun for several machines"
-        )
+        raise UserError(f"--on {on}: Ray can't share one training: use processes:N, or torchrun for several machines")
     if on != "here":
         if launched.of > 1:
             raise UserError(f"--on {on}: a launcher has started {launched.of} processes: leave --on out")

@@ -107,7 +107,7 @@ class _BatchNormOfAll(TorchFunctionMode):
         values, n_channels = x.to(torch.promote_types(x.dtype, torch.float32)), x.shape[1]
         shape = [1, -1] + [1] * (x.ndim - 2)
         variance, mean = torch.var_mean(values, [0, *range(2, x.ndim)], correction=0)
-        count = mean.new_tensor([x.numel() / n_channels])
+        count = mean.new_full((1,), x.numel() / n_channels)
         of_all = whole(torch.cat([mean, variance, count])[None], this_share().of)  # [processes, 2 channels + 1]
         means, variances, counts = torch.split(of_all, [n_channels, n_channels, 1], dim=1)
         n = counts.sum() / self._copies
