@@ -16,7 +16,7 @@ from ..together import Share
 from .groups import Groups, group_counts, lift, majority_groups, minority_groups
 from .loading import load_augmented_batches, load_batch, load_batches
 from .settings import FOUND_COLUMNS, Columns
-from .sources import Batch, Images, Source
+from .sources import Batch, Images, Noun, Source, noun_of
 from .texts import Texts, Tokenization
 from .transforms import ImageTransform
 
@@ -139,6 +139,11 @@ class Dataset:
             "minority" if g in minority else "majority" if g in majority else "" for g in range(len(self.groups))
         ]
         return frame
+
+    @property
+    def noun(self) -> Noun:
+        """What sentences call a sample: "image", "text", or "sample" where it is neither."""
+        return noun_of(self.source)
 
     @property
     def image_size(self) -> int | None:

@@ -102,8 +102,9 @@ def save_edited(
         "edit": str(spec),
         "seed": seed,
     }
-    place = run.record.data.model_copy(update={"folder": str(full_path(data_folder or Path(run.record.data.folder)))})
-    changed = {"origin": "edit", "data": place, "settings": settings, "versions": versions()}
+    folder_now = str(full_path(data_folder or Path(run.record.data.folder)))
+    read = run.record.data.model_copy(update={"folder": folder_now, "transform": data.transform})
+    changed = {"origin": "edit", "data": read, "settings": settings, "versions": versions()}
     record = run.record.model_copy(update=changed)
     with atomic_folder(new.path) as folder:
         unfinished = Run(folder)

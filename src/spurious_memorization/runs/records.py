@@ -14,6 +14,7 @@ from ..datasets.folder import full_path
 from ..datasets.groups import Groups
 from ..datasets.samples import Dataset
 from ..datasets.settings import DataSettings
+from ..datasets.sources import Noun, noun_of
 from ..datasets.texts import Tokenization
 from ..datasets.transforms import ImageTransform
 from ..errors import UserError
@@ -52,6 +53,11 @@ class DataRecord(Settings):
     @property
     def groups(self) -> Groups:
         return Groups(self.classes, self.attributes, self.group_name)
+
+    @property
+    def noun(self) -> Noun:
+        """What sentences call a sample: "image" or "text"."""
+        return noun_of(self.transform)
 
     @property
     def candidate_table(self) -> str | None:

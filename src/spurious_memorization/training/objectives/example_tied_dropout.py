@@ -99,7 +99,10 @@ def tied_layers(model: nn.Module) -> tuple[str, ...]:
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.affine and not any(part in name for part in SHORTCUTS)
     ]
-    return tuple(norms or [short_name(name) for name in sites(model, Selection())])
+    not_called = tuple(
+        f"{name}." for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)
+    )
+    return tuple(norms or [short_name(name) for name in sites(model, Selection()) if not name.startswith(not_called)])
 
 
 @contextmanager
