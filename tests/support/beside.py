@@ -67,7 +67,7 @@ def gradients(folder: Path, n: int, number: int) -> None:
 
 
 def fails(what: str, folder: Path, number: int) -> None:
-    """Hold a lock of this number. Then one process does what it is told, and the others wait."""
+    """Hold a lock of this number. Then one process does this, and the others wait."""
     lock = filelock.FileLock(folder / str(number))
     lock.acquire()
     match what, number:
