@@ -40,7 +40,7 @@ from .reporting.settings import FigureSettings
 from .runs.import_settings import ImportSettings
 from .runs.importing import import_network
 from .runs.run import Run
-from .settings import Execution
+from .settings import Execution, WorkerExecution
 from .statistics.agreement import agreement
 from .statistics.effects import effects
 from .statistics.intersections import intersections
@@ -54,7 +54,13 @@ from .training.contrast import nt_xent
 from .training.epoch_selection import selected_epoch, val_halves
 from .training.masks import pruned_units
 from .training.mitigate import Mitigation, mitigate
-from .training.settings import MitigateSettings, TrainExecution, TrainSettings
+from .training.settings import (
+    MitigateSettings,
+    SharedExecution,
+    TrainExecution,
+    TrainingsExecution,
+    TrainSettings,
+)
 from .training.train import train
 from .version import __version__
 
@@ -83,15 +89,18 @@ __all__ = [
     "Samples",
     "Scores",
     "Selection",
+    "SharedExecution",
     "Study",
     "StudySettings",
     "TraceSettings",
     "TrainExecution",
     "TrainSettings",
+    "TrainingsExecution",
     "UnitTracking",
     "Units",
     "UserError",
     "WordSettings",
+    "WorkerExecution",
     "__version__",
     "ablation",
     "ablation_map",

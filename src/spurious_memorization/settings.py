@@ -76,8 +76,18 @@ class Execution(BaseModel):
     compile: bool | None = Field(
         None, description="compile edited networks with torch.compile; by default only if that saves time"
     )
+
+
+class WorkerExecution(Execution):
+    """How work is carried out whose pieces don't depend on each other."""
+
     on: Place = Field(
         "here",
-        description="where a study measures its blocks of outcomes: here, processes:N of this machine, ray, or "
+        description="where independent pieces of the work run: here, processes:N of this machine, ray, or "
         "ray://HEAD:10001",
     )
+
+
+def place_of(execution: Execution) -> Place:
+    """Where pieces of work run: in this process, if the execution names no place."""
+    return execution.on if isinstance(execution, WorkerExecution) else "here"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from ..settings import Execution
+from ..settings import WorkerExecution
 from ..studies.settings import StudySettings
 from .app import Answer
 
@@ -24,7 +24,7 @@ def study_command(
     data: Path | None = None,
     verbose: Annotated[bool, Parameter(negative=())] = False,
     settings: Annotated[StudySettings | None, Parameter(name="*")] = None,
-    execution: Annotated[Execution | None, Parameter(name="*")] = None,
+    execution: Annotated[WorkerExecution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Edit a run's network in many ways and compare each edit with random units, group by group.
 
