@@ -55,7 +55,13 @@ from .training.contrast import nt_xent
 from .training.epoch_selection import selected_epoch, val_halves
 from .training.masks import pruned_units
 from .training.mitigate import Mitigation, mitigate
-from .training.settings import MitigateSettings, TrainExecution, TrainingsExecution, TrainSettings
+from .training.settings import (
+    MitigateSettings,
+    SharedExecution,
+    TrainExecution,
+    TrainingsExecution,
+    TrainSettings,
+)
 from .training.train import train
 from .version import __version__
 
@@ -84,6 +90,7 @@ __all__ = [
     "Samples",
     "Scores",
     "Selection",
+    "SharedExecution",
     "Study",
     "StudySettings",
     "TraceSettings",

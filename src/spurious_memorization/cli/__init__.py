@@ -31,7 +31,7 @@ from .words import words_command
 
 __all__ = ["main"]
 
-COMMANDS: dict[str, Callable[..., Answer]] = {
+COMMANDS: dict[str, Callable[..., Answer | None]] = {
     "calibrate": calibrate_command,
     "check-groups": check_groups_command,
     "compare": compare_command,
