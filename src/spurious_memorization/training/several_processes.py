@@ -43,7 +43,8 @@ def train_in_processes(training: Training, execution: TrainExecution) -> None:
         with tempfile.TemporaryDirectory() as folder:
             at_once(partial(_train_as, training, execution, Path(folder, "meeting").as_uri(), n), n)
     elif launched.of > 1:
-        log(f"process {launched.number} of {launched.of} that a launcher has started waits for the others")
+        if launched.number == 0:
+            log(f"waiting for the other ones of {launched.of} processes; to train alone, unset WORLD_SIZE")
         local, n = (int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
         _together(training, execution, "env://", launched, _own_device(execution, n, local))
     else:
