@@ -21,7 +21,7 @@ Training = Callable[[TrainExecution], None]
 """Trains in this process, alone or together with others."""
 
 
-def train_in_processes(training: Training, execution: TrainExecution) -> None:
+def run_training(training: Training, execution: TrainExecution) -> None:
     """Run a training where the execution says.
 
     Arguments:
