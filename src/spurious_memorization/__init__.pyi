@@ -28,6 +28,7 @@ from .memorization.only_memorized import only_memorized
 from .memorization.proxies import memorization_proxies, proxy_correlations
 from .memorization.scores import MemorizationScores, memorization_scores
 from .memorization.settings import MemorizationSettings
+from .networks.directions import random_directions, with_directions
 from .networks.selection import Selection
 from .networks.units import Units, parse_units
 from .paper.reproduce import Reproduction, reproduce
@@ -137,6 +138,7 @@ __all__ = [
     "proxy_correlations",
     "pruned_units",
     "published_results",
+    "random_directions",
     "random_dropout",
     "read_data",
     "refitted_heads",
@@ -154,5 +156,6 @@ __all__ = [
     "track_units",
     "train",
     "val_halves",
+    "with_directions",
     "with_pseudo_minority",
 ]

@@ -14,6 +14,7 @@ from .check_groups import check_groups_command
 from .compare import compare_command
 from .data import data_app
 from .demo import demo_command
+from .directions import directions_command
 from .discover import discover_command
 from .edit import edit_command
 from .export import export_command
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., Answer | None]] = {
     "compare": compare_command,
     "demo": demo_command,
     "discover": discover_command,
+    "directions": directions_command,
     "edit": edit_command,
     "export": export_command,
     "figure": figure_command,
