@@ -31,7 +31,7 @@ def train_command(
         resume: continue a training that was stopped
         seeds: train with several seeds, such as 0..2, into OUT/seed_0 and so on (--from: its run of the same seed)
     """
-    from ..training.several_processes import launched_share
+    from ..training.shared_training import launched_share
     from ..training.train import train
 
     settings = settings or TrainSettings()

@@ -31,7 +31,7 @@ from .objective import Training, build_objective
 from .precision import faster_precision
 from .recipes import expanded
 from .settings import TrainExecution, TrainSettings
-from .several_processes import train_in_processes
+from .shared_training import run_training
 from .starting_network import Start, starting_network
 from .trackers import check_tracker
 
@@ -70,7 +70,7 @@ def train(
         ```
     """
     run, settings = Run(Path(out)), settings or TrainSettings()
-    train_in_processes(partial(_train, run, Path(folder), settings, resume), execution or TrainExecution())
+    run_training(partial(_train, run, Path(folder), settings, resume), execution or TrainExecution())
     return run
 
 

@@ -18,6 +18,7 @@ import torch
 from tiny_training import settings
 
 import spurious_memorization as sm
+from spurious_memorization.training.find_objective import objective_names
 
 Capture = pytest.CaptureFixture[str]
 
@@ -40,8 +41,12 @@ OBJECTIVES = (
     "lisa",
     "weight-averaging:first=2",
     "example-tied-dropout",
+    "afr:fit_on=val,sharpness=4",
+    "self:early=1,n=4,lrs=0.1",
     "dfr:draws=2",
     "dpe:members=2,member_epochs=2",
+    "neuron-tune:threshold=0.05,lrs=0.1,steps=10",
+    "eva:shares=0.5,lrs=0.1,steps=10",
     "prune-critical:n=2",
 )
 WITHOUT_BATCH_NORM = ("erm", "pruned-contrast:fraction=0.1", "group-dro:step=0.5", "mixup", "weight-averaging:first=2")
@@ -82,6 +87,10 @@ def test_losses_gradients_and_statistics_are_those_of_one_process(tmp_path: Path
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, msg=f"{name} of process {number}")
+
+
+def test_every_objective_is_tested() -> None:
+    assert {text.partition(":")[0] for text in OBJECTIVES} == set(objective_names())
 
 
 @pytest.mark.slow
@@ -200,7 +209,7 @@ def test_ray_is_refused(on: str, squares: Path, tmp_path: Path, capsys: Capture)
 def test_processes_within_those_of_a_launcher_are_refused(
     squares: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"MASTER_ADDR": "localhost", "RANK": "1", "WORLD_SIZE": "2"}.items():
+    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     error = tiny.spurmem(capsys, "train", squares, *tiny.train_flags(tmp_path / "run"), "--on", "processes:2").error
     assert "a launcher has started 2 processes: leave --on out" in error

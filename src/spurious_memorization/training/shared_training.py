@@ -10,17 +10,18 @@ from pathlib import Path
 
 import torch
 
+from ..console import log
 from ..errors import UserError
 from ..networks.forward import choose_device
 from ..schedulers.at_once import at_once
-from ..together import Share, working_together
+from ..together import ALONE, Share, working_together
 from .settings import SharedExecution, TrainExecution
 
 Training = Callable[[TrainExecution], None]
 """Trains in this process, alone or together with others."""
 
 
-def train_in_processes(training: Training, execution: TrainExecution) -> None:
+def run_training(training: Training, execution: TrainExecution) -> None:
     """Run a training where the execution says.
 
     Arguments:
@@ -42,6 +43,8 @@ def train_in_processes(training: Training, execution: TrainExecution) -> None:
         with tempfile.TemporaryDirectory() as folder:
             at_once(partial(_train_as, training, execution, Path(folder, "meeting").as_uri(), n), n)
     elif launched.of > 1:
+        if launched.number == 0:
+            log(f"waiting for the other ones of {launched.of} processes; to train alone, unset WORLD_SIZE")
         local, n = (int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
         _together(training, execution, "env://", launched, _own_device(execution, n, local))
     else:
@@ -50,9 +53,9 @@ def train_in_processes(training: Training, execution: TrainExecution) -> None:
 
 def launched_share() -> Share:
     """The share of this process if torchrun, or another launcher that sets the same variables, has started several."""
-    if "MASTER_ADDR" not in os.environ:
-        return Share()
-    return Share(*(int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))))
+    if not os.environ.keys() >= {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}:
+        return ALONE
+    return Share(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
 
 def _train_as(training: Training, execution: TrainExecution, meeting: str, n: int, number: int) -> None:
