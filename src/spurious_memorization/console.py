@@ -17,6 +17,7 @@ T = TypeVar("T")
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _label: ContextVar[str] = ContextVar("label", default="")
+_speaks: ContextVar[bool | None] = ContextVar("speaks", default=None)
 
 
 def log(line: str) -> None:
@@ -41,6 +42,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+@contextmanager
+def only_here(speaks: bool) -> Iterator[None]:
+    """Within the block, lines and progress bars of this process are shown only if it is the one that speaks."""
+    before, token = console.quiet, _speaks.set(speaks)
+    console.quiet = before or not speaks
+    try:
+        yield
+    finally:
+        console.quiet = before
+        _speaks.reset(token)
+
+
 @cache
 def log_once(line: str) -> None:
     """Print a line, unless this process has printed it before."""
@@ -49,8 +62,9 @@ def log_once(line: str) -> None:
 
 def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
     """Iterate and show a progress bar. No bar is shown if standard error is not a terminal that can redraw a line, or
-    if this is a further process, since another one may show a bar there."""
-    if not console.is_interactive or _is_further_process():
+    if this is a further process, since another one may show a bar there. `only_here` tells which one shows it."""
+    speaks = _speaks.get()
+    if not console.is_interactive or not (speaks or (speaks is None and not _is_further_process())):
         yield from items
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

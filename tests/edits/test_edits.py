@@ -441,7 +441,7 @@ def failing(there: SimpleNamespace) -> dict[str, tuple[sm.Edit, str]]:
         ),
         "mean of one layer only": (
             sm.edits.mean(units, {"conv1": there.means["conv1"]}),
-            "the mean of layer layer1.0.conv1",
+            "the means of layer1.0.conv1 are missing",
         ),
         "function raises": (sm.Edit("users_edits:fails", units), r"users_edits:fails fails: \w+: not today"),
         "function without the parameter": (sm.Edit("users_edits:draw", units, {"std": 1}), "unexpected keyword"),

@@ -17,6 +17,7 @@ import spurious_memorization as sm
 from spurious_memorization.datasets.negated_pairs import make_negated_pairs
 from spurious_memorization.datasets.settings import NegatedPairsSettings
 from spurious_memorization.reporting.gallery.word_changes import edit_of, word_changes
+from spurious_memorization.reporting.inputs import read_inputs
 from spurious_memorization.studies.network import network_of_run
 from spurious_memorization.training.settings import TrainSettings
 
@@ -64,6 +65,13 @@ def test_changes_are_those_of_texts_without_the_word(run: sm.Run) -> None:
         largest = sorted(expected, key=lambda place: -abs(expected[place]))[:3]
         assert [word[:3] for word in words] == largest
         assert [word.change for word in words] == pytest.approx([expected[place] for place in largest], abs=1e-4)
+
+
+def test_what_a_sample_is_called(run: sm.Run, trained: sm.Run) -> None:
+    assert read_inputs([run.path]).noun == run.read_data().noun == "text"
+    assert read_inputs([trained.path]).noun == trained.read_data().noun == "image"
+    assert read_inputs([run.path, trained.path]).noun == "sample"
+    assert sm.from_tensors(torch.zeros(4, 2), [0, 1, 0, 1], [0, 0, 1, 1]).noun == "sample"
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from ..settings import MAX_IMAGE_SIZE, Settings
 from ..user_functions import load_user_function
 from . import birds_resnet18, hugging_face, image_towers
 from .checked import checked_network, in_float32
+from .directions import DirectionSettings, add_directions
 from .head import head_names, name_head
 from .prototypes import give_prototypes
 from .weights import load_exactly
@@ -58,6 +59,7 @@ class NetworkSettings(Settings):
         head: module names of the layers that give the logits; if empty, they are found by tracing.
         prototypes: number of prototypes of each class, if an ensemble of them replaces the head; 0 if it does not.
         configuration: of a network `hf:PATH` or `open_clip:NAME`, which can so be built without its folder.
+        directions: those that are units, in the outputs of its layers.
     """
 
     model: str
@@ -67,6 +69,7 @@ class NetworkSettings(Settings):
     head: tuple[str, ...] = ()
     prototypes: int = Field(0, ge=0)
     configuration: dict[str, Any] | None = None
+    directions: tuple[DirectionSettings, ...] = ()
 
     @property
     def timm_name(self) -> str:
@@ -141,6 +144,8 @@ def _finished(model: nn.Module, settings: NetworkSettings) -> nn.Module:
                 module.eps = settings.norm_eps
     if settings.prototypes:
         give_prototypes(model, settings.prototypes)
+    for directions in settings.directions:
+        add_directions(model, directions)
     return model
 
 

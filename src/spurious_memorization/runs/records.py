@@ -102,7 +102,7 @@ class RunRecord(Settings):
     """The content of `run.json`.
 
     Arguments:
-        origin: the command that made the run: "train", "import" or "edit".
+        origin: the command that made the run: "train", "import", "edit" or "directions".
         data: the data that were read.
         network: how to build the network.
         settings: of the command that made the run, with every default filled in.
@@ -114,7 +114,7 @@ class RunRecord(Settings):
         trained_start: whether a training started from a network whose head was trained too, not drawn at random.
     """
 
-    origin: Literal["train", "import", "edit"]
+    origin: Literal["train", "import", "edit", "directions"]
     data: DataRecord
     network: NetworkSettings
     settings: dict[str, Any]

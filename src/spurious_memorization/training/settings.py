@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from ..datasets.settings import DataSettings
 from ..networks.names import LossName, Precision, WeightFormat
 from ..runs.epochs import BestRule
-from ..settings import MAX_COUNT, MAX_EPOCHS, MAX_SEED, Execution, WorkerExecution
+from ..settings import MAX_COUNT, MAX_EPOCHS, MAX_SEED, Execution, Place, WorkerExecution
 from .find_objective import AnyObjective, objective_names
 from .names import Recipe
 
@@ -129,6 +129,14 @@ class TrainExecution(Execution):
     )
     keep_pruned: bool = Field(
         False, description="also store the pruned networks of an objective that prunes, as RUN/pruned"
+    )
+
+
+class SharedExecution(TrainExecution):
+    """How one training is carried out, perhaps by several processes. They change results by rounding at most."""
+
+    on: Place = Field(
+        "here", description="where to train: here, or in processes:N of this machine, each with its part of every batch"
     )
 
 

@@ -54,7 +54,7 @@ def text_rows(texts: Sequence[str], words: Sequence[WordChange], first: float) -
             for word in of_part:
                 start, end = max(word.start, match.start()), min(word.end, match.end())
                 if start < end:
-                    below = [line + 0.42, line + 0.56][: 1 + (word.change < 0)]
+                    below = [line + 0.38, line + 0.5][: 1 + (word.change < 0)]
                     columns = {"column": column + start - match.start(), "end": column + end - match.start()}
                     rows += [{"kind": "underline", "row": place, **columns} for place in below]
             column += len(match[0]) + 1

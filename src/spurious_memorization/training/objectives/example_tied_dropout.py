@@ -18,6 +18,7 @@ from ...datasets.sources import Inputs
 from ...networks.selection import Selection
 from ...networks.units import short_name, sites
 from ...seeds import derived_seed
+from ...together import own
 from ..objective import Objective, Training
 from ..objective_settings import ObjectiveSettings
 
@@ -64,7 +65,7 @@ class ExampleTiedDropout(Objective[ExampleTiedDropoutSettings]):
         self.layers = tied_layers(training.model)
 
     def loss(self, inputs: Inputs, y: Tensor, index: Tensor) -> Tensor:
-        with dropped(self.training.model, self.layers, lambda name, n: self._kept(name, n, index)):
+        with dropped(self.training.model, self.layers, lambda name, n: self._kept(name, n, own(index))):
             return super().loss(inputs, y, index)
 
     def _kept(self, layer: str, n_channels: int, index: Tensor) -> Tensor:
