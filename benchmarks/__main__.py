@@ -211,7 +211,7 @@ def verdict(bench: Bench) -> None:
     edit = sm.edits.zero(units)
     nulls = sm.null_sets(model, edit, 99)
     engines = {precision: engine_for(model, train, precision=precision) for precision in PRECISIONS}
-    a_pass, precision = min((engine.seconds_per_pass(train), precision) for precision, engine in engines.items())
+    a_pass, precision = min((engine.pass_time(train).seconds, precision) for precision, engine in engines.items())
     engine = engines[precision]
 
     def planned(parts: list[Part]) -> float:
@@ -230,12 +230,13 @@ def verdict(bench: Bench) -> None:
         ]
         table.add("  too long for this benchmark: on fewer images", " and ".join(str(len(p.samples)) for p in parts))
     expected = planned(parts)
-    engine = announce_engine(engine, parts, Execution())
+    named = {f"outcomes/{part.label}": part for part in parts}
+    engine, time_to_go = announce_engine(engine, named, Execution())
     started = time.perf_counter()
     loss, execution = "cross_entropy", Execution()
     with block_workers(engine, bench.model, parts[0].samples, loss=loss, execution=execution) as workers:
-        for part in parts:
-            for _ in measured_blocks(FolderStore(bench.scratch), f"outcomes/{part.label}", workers, part):
+        for name, part in named.items():
+            for _ in measured_blocks(FolderStore(bench.scratch), name, workers, part, time_to_go):
                 pass
     seconds = time.perf_counter() - started
     networks = sum((len(edits) + 1) * len(samples) for _, edits, samples, _ in parts)

@@ -22,10 +22,11 @@ import torch
 
 import spurious_memorization as sm
 from spurious_memorization.engine.evaluate import engine_for
-from spurious_memorization.settings import Execution
+from spurious_memorization.settings import WorkerExecution
 from spurious_memorization.studies.block_workers import BlockWorkers, MeasuredBlock, block_workers
 from spurious_memorization.studies.blocks import Part, measured_blocks
 from spurious_memorization.studies.store import FolderStore
+from spurious_memorization.studies.time_to_go import TimeToGo
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 HOUR = 3600.0
@@ -158,10 +159,11 @@ def measured(part: Part, model: torch.nn.Module, on: str) -> Measured:
     begun = time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as scratch,
-        block_workers(engine, model, part.samples, loss="cross_entropy", execution=Execution(on=on)) as workers,
+        block_workers(engine, model, part.samples, loss="cross_entropy", execution=WorkerExecution(on=on)) as workers,
     ):
         noted = _Noted(workers)
-        for _ in measured_blocks(FolderStore(Path(scratch)), "outcomes/part", noted, part):  # type: ignore[arg-type]
+        store = FolderStore(Path(scratch))
+        for _ in measured_blocks(store, "outcomes/part", noted, part, TimeToGo()):  # type: ignore[arg-type]
             pass
         return Measured(blocks=tuple(noted.times), seconds=time.perf_counter() - begun)
 

@@ -1,4 +1,4 @@
-"""Find, prove, look at and repair the neurons that memorize an image classifier's minority examples.
+"""Find, prove, look at and repair the neurons that memorize a classifier's minority examples.
 
 The names of this package are listed in `__init__.pyi`. Each is imported when it is first used.
 """

@@ -28,6 +28,7 @@ from .memorization.only_memorized import only_memorized
 from .memorization.proxies import memorization_proxies, proxy_correlations
 from .memorization.scores import MemorizationScores, memorization_scores
 from .memorization.settings import MemorizationSettings
+from .networks.directions import random_directions, with_directions
 from .networks.selection import Selection
 from .networks.units import Units, parse_units
 from .paper.reproduce import Reproduction, reproduce
@@ -40,7 +41,7 @@ from .reporting.settings import FigureSettings
 from .runs.import_settings import ImportSettings
 from .runs.importing import import_network
 from .runs.run import Run
-from .settings import Execution
+from .settings import Execution, WorkerExecution
 from .statistics.agreement import agreement
 from .statistics.effects import effects
 from .statistics.intersections import intersections
@@ -54,7 +55,13 @@ from .training.contrast import nt_xent
 from .training.epoch_selection import selected_epoch, val_halves
 from .training.masks import pruned_units
 from .training.mitigate import Mitigation, mitigate
-from .training.settings import MitigateSettings, TrainExecution, TrainSettings
+from .training.settings import (
+    MitigateSettings,
+    SharedExecution,
+    TrainExecution,
+    TrainingsExecution,
+    TrainSettings,
+)
 from .training.train import train
 from .version import __version__
 
@@ -83,15 +90,18 @@ __all__ = [
     "Samples",
     "Scores",
     "Selection",
+    "SharedExecution",
     "Study",
     "StudySettings",
     "TraceSettings",
     "TrainExecution",
     "TrainSettings",
+    "TrainingsExecution",
     "UnitTracking",
     "Units",
     "UserError",
     "WordSettings",
+    "WorkerExecution",
     "__version__",
     "ablation",
     "ablation_map",
@@ -128,6 +138,7 @@ __all__ = [
     "proxy_correlations",
     "pruned_units",
     "published_results",
+    "random_directions",
     "random_dropout",
     "read_data",
     "refitted_heads",
@@ -145,5 +156,6 @@ __all__ = [
     "track_units",
     "train",
     "val_halves",
+    "with_directions",
     "with_pseudo_minority",
 ]

@@ -68,7 +68,7 @@ class Execution(BaseModel):
         None,
         ge=0,
         le=MAX_WORKERS,
-        description="extra processes that read images; by default some if an accelerator trains, otherwise none",
+        description="extra processes that read samples; by default some if an accelerator trains, otherwise none",
     )
     eval_batch_size: int | None = Field(
         None,
@@ -80,13 +80,23 @@ class Execution(BaseModel):
     compile: bool | None = Field(
         None, description="compile edited networks with torch.compile; by default only if that saves time"
     )
-    on: Place = Field(
-        "here",
-        description="where a study measures its blocks of outcomes: here, processes:N of this machine, ray, or "
-        "ray://HEAD:10001",
-    )
 
     @property
     def samples_per_pass(self) -> int:
         """Samples per forward pass in evaluation."""
         return self.eval_batch_size or 200
+
+
+class WorkerExecution(Execution):
+    """How work is carried out whose pieces don't depend on each other."""
+
+    on: Place = Field(
+        "here",
+        description="where independent pieces of the work run: here, processes:N of this machine, ray, or "
+        "ray://HEAD:10001",
+    )
+
+
+def place_of(execution: Execution) -> Place:
+    """Where pieces of work run: in this process, if the execution names no place."""
+    return execution.on if isinstance(execution, WorkerExecution) else "here"

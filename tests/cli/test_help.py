@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,12 @@ def test_help_names_every_option(capsys: Capture) -> None:
     out = tiny.spurmem(capsys, "study", "--help").out
     for field in sm.StudySettings.model_fields:
         assert f"--{field.replace('_', '-')}" in out, field
+
+
+def test_help_offers_places_for_pieces_of_work_only_where_there_are_pieces(capsys: Capture) -> None:
+    offered = {command for command in COMMANDS if re.search(r"--on\s", tiny.spurmem(capsys, command, "--help").out)}
+    assert offered >= {"study", "trace", "compare", "calibrate", "memorization", "discover", "mitigate", "reproduce"}
+    assert not offered & {"report", "figure", "words", "edit", "import", "export", "check-groups", "data", "demo"}
 
 
 @pytest.mark.parametrize("command", ["", "study", "data make waterbirds"])

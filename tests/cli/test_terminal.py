@@ -17,6 +17,7 @@ from rich.console import Console
 import spurious_memorization as sm
 from spurious_memorization import console as waiting
 from spurious_memorization.cli import main
+from spurious_memorization.training import train as training
 
 Capture = pytest.CaptureFixture[str]
 
@@ -199,3 +200,14 @@ def test_output_to_a_full_disk(flags: str, squares: Path) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     said = "spurmem: the output can't be written (No space left on device): free some space, or send it elsewhere\n"
     assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_an_interrupt_says_how_to_go_on(
+    squares: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", interrupted)
+    said = tiny.spurmem(capsys, "train", squares, "--out", tmp_path / "run")
+    assert (said.status, said.err) == (130, "spurmem: interrupted; run the same command again to continue\n")

@@ -630,6 +630,9 @@ def test_a_batch_norm_before_any_layer_or_of_another_width_is_not_folded():
     assert stage_of("conv1.weight") == "conv1"
     assert stage_of("stages.2.blocks.1.conv.weight") == "stages.2"
     assert stage_of("0.weight") != stage_of("1.weight")
+    assert stage_of("visual.transformer.resblocks.5.mlp.c_fc.weight") == "visual.transformer.resblocks.5"
+    assert stage_of("visual.layer3.0.conv2.weight") == "visual.layer3"
+    assert stage_of("bert.encoder.layer.0.attention.self") == "bert.encoder.layer.0"
 
 
 def test_norms_relative_to_the_layer():

@@ -198,7 +198,7 @@ def test_a_missing_file_is_an_error_even_if_it_was_decoded_before(data: Path) ->
         inputs(samples)
 
 
-def test_several_processes_fill_it_at_once(data: Path, monkeypatch: Monkeypatch) -> None:
+def test_shared_training_fill_it_at_once(data: Path, monkeypatch: Monkeypatch) -> None:
     right = expected(data)
     context = multiprocessing.get_context("fork")
 

@@ -18,6 +18,7 @@ Capture = pytest.CaptureFixture[str]
 
 FLAGS = ("--model", tiny.NETWORK, "--epochs", 3, "--batch-size", 8, "--lr", 0.01, "--no-augment")
 FEW = ("--seeds", "0..1", "--eiil-steps", 50)
+SETTINGS = sm.DiscoverSettings(**{**tiny.QUICK, "image_size": 16, "seeds": "0..1", "augment": False, "eiil_steps": 50})
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def groups(plain: Path) -> Path:
-    settings = sm.DiscoverSettings(
-        **{**tiny.QUICK, "image_size": 16, "seeds": "0..1", "augment": False, "eiil_steps": 50}
-    )
-    sm.discover(plain, plain.with_name("groups.csv"), settings)
+    sm.discover(plain, plain.with_name("groups.csv"), SETTINGS)
     return plain.with_name("groups.csv")
 
 
@@ -66,6 +64,25 @@ def test_attribute_none_leaves_columns_out(squares: Path) -> None:
     data = sm.read_data(squares, attribute="none")
     assert data.groups.names == ("class 0", "class 1")
     assert len(sm.read_data(squares).groups) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on", ["processes:2", "ray"])
+@pytest.mark.usefixtures("two_ray_workers")
+def test_workers_give_the_same_table(
+    on: str, plain: Path, groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Relative paths mean the same to workers."""
+    (tmp_path / "images").symlink_to(plain)
+    monkeypatch.chdir(tmp_path)
+    sm.discover("images", "groups.csv", SETTINGS, execution=sm.TrainingsExecution(on=on))
+    assert "is done, 2 of 2" in capsys.readouterr().err
+    assert Path("groups.csv").read_bytes() == groups.read_bytes()
+    networks = groups.with_name("groups_networks")
+    assert tiny.files_below(Path("groups_networks")) == tiny.files_below(networks)
+    for seed in (0, 1):
+        runs = [sm.Run(place / "erm" / f"seed_{seed}") for place in (networks, Path("groups_networks"))]
+        assert tiny.same_networks(*runs)
 
 
 def test_the_table(plain: Path, groups: Path) -> None:

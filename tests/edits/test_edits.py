@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -272,13 +273,13 @@ def test_mean_weighs_every_batch_by_its_samples(networks):
 def test_mean_refuses_weights_and_layers_without_a_mean(networks):
     there = networks["resnet18"]
     weights = sm.parse_units(there.model, "conv1:3", sm.Selection(unit="weight"))
-    with pytest.raises(sm.UserError, match="single weight has no output"):
+    with pytest.raises(sm.UserError, match="single weight has no mean"):
         sm.edits.mean(weights, there.means)
-    with pytest.raises(sm.UserError, match="the mean of layer conv1"):
+    with pytest.raises(sm.UserError, match="the means of conv1 are missing"):
         sm.edits.edited(there.model, sm.edits.mean(sm.parse_units(there.model, "conv1:3"), {}))
     model = nn.ModuleDict({"attention": nn.MultiheadAttention(6, 2), "head": nn.Linear(6, 2)})
     units = sm.parse_units(model, "attention:1", sm.Selection(unit="head"))
-    with pytest.raises(sm.UserError, match="the mean of layer attention"):
+    with pytest.raises(sm.UserError, match=r"the means of attention\.in_proj_weight are missing"):
         sm.edits.edited_tensors(model, sm.edits.mean(units, {}))
 
 
@@ -336,6 +337,63 @@ def test_a_zeroed_head_of_pytorch_attention_gives_nothing():
     assert before[..., 3:].abs().min() > 0
 
 
+class OwnAttention(nn.Module):
+    """PyTorch's attention over three tokens that an image gives, and a head."""
+
+    def __init__(self, batch_first: bool = True, **widths: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.tokens = nn.Linear(5, 18)
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=batch_first, **widths)
+        nn.init.normal_(self.attention.in_proj_bias)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x).unflatten(-1, (3, 6))
+        x = x if self.attention.batch_first else x.transpose(0, 1)
+        keys, values = x[..., : self.attention.kdim], x[..., : self.attention.vdim]
+        return self.head(self.attention(x, keys, values)[0].mean(1 if self.attention.batch_first else 0))
+
+    def written_out(self, x: Tensor, part: int, channel: int) -> Tensor:
+        """The logits when a channel of the queries (0), keys (1) or values (2) is 0 at every token."""
+        x, attention = self.tokens(x).unflatten(-1, (3, 6)), self.attention
+        one = attention.in_proj_weight
+        weights = one.chunk(3) if one is not None else [attention.get_parameter(f"{k}_proj_weight") for k in "qkv"]
+        rows = [
+            x[..., : weight.shape[1]] @ weight.T + bias
+            for weight, bias in zip(weights, attention.in_proj_bias.chunk(3), strict=True)
+        ]
+        rows[part] = rows[part] * (torch.arange(6) != channel)
+        q, k, v = (of.unflatten(-1, (2, 3)).transpose(1, 2) for of in rows)
+        heads = (q @ k.transpose(-2, -1) / 3**0.5).softmax(-1) @ v
+        return self.head(attention.out_proj(heads.transpose(1, 2).flatten(2)).mean(1))
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_first": False}, {"kdim": 4, "vdim": 5}], ids=str)
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_zeroed_channel_of_pytorch_attention_is_0_at_every_token(options, part):
+    model, y = OwnAttention(**options).eval(), np.arange(8) % 3
+    x = torch.randn(8, 5)
+    data = sm.from_tensors(x, y, y % 2)
+    unit = f"{'qkv'[part]}_proj_weight:4" if "kdim" in options else f"in_proj_weight:{6 * part + 4}"
+    units = sm.parse_units(model, f"attention.{unit}")
+    result = sm.evaluate(model, sm.edits.zero(units), data.train)
+    with torch.no_grad():
+        losses = nn.functional.cross_entropy(model.written_out(x, part, 4), torch.from_numpy(y), reduction="none")
+    assert result.engine == "shared prefix"
+    np.testing.assert_allclose(result.after.loss[0], losses, rtol=1e-4, atol=1e-5)
+    assert np.abs(result.after.loss[0] - result.before.loss).max() > 1e-4
+
+
+def test_edits_of_pytorch_attention_are_told_apart_by_their_bias():
+    model = OwnAttention()
+    units, older = sm.parse_units(model, "attention.in_proj_weight:4"), model.state_dict()
+    other = {**older, "attention.in_proj_bias": older["attention.in_proj_bias"] + 1}
+    assert sm.edits.rewind(units, older).digest() != sm.edits.rewind(units, other).digest()
+    bias = sm.edits.edited(model, sm.edits.rewind(units, other)).attention.in_proj_bias
+    assert (bias != model.attention.in_proj_bias).nonzero().tolist() == [[4]]
+
+
 class Bert(nn.Module):
     """Attention with separate projections, its heads side by side."""
 
@@ -383,7 +441,7 @@ def failing(there: SimpleNamespace) -> dict[str, tuple[sm.Edit, str]]:
         ),
         "mean of one layer only": (
             sm.edits.mean(units, {"conv1": there.means["conv1"]}),
-            "the mean of layer layer1.0.conv1",
+            "the means of layer1.0.conv1 are missing",
         ),
         "function raises": (sm.Edit("users_edits:fails", units), r"users_edits:fails fails: \w+: not today"),
         "function without the parameter": (sm.Edit("users_edits:draw", units, {"std": 1}), "unexpected keyword"),

@@ -17,6 +17,7 @@ import datasets
 import spurious_memorization as sm
 from spurious_memorization.datasets.negated_pairs import make_negated_pairs
 from spurious_memorization.datasets.settings import NegatedPairsSettings
+from spurious_memorization.exporting.fiftyone import field_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
@@ -131,6 +132,29 @@ def test_fiftyone(run: sm.Run, squares: Path, tmp_path: Path) -> None:
         assert label == row["label"]
         assert (attributes["group"], attributes["correct"]) == (row["group"], row["correct"])
         assert attributes["probability_of_class_0"] == row["probability of class 0"]
+
+
+def test_fields_of_fiftyone_have_names_of_their_own(squares: Path, tmp_path: Path) -> None:
+    shutil.copytree(squares, tmp_path / "data")
+    (tmp_path / "data" / "dataset.yaml").write_text("image_size: 16\nclasses: [sea gull, sea_gull]\n")
+    run = sm.train(tmp_path / "data", tmp_path / "run", sm.TrainSettings(**{**tiny.QUICK, "epochs": 1}))
+    sm.export("fiftyone", run, tmp_path / "folder")
+    table = sm.sample_table(run)
+    found = [attributes for _, attributes in imported_by_fiftyone(tmp_path / "folder").values()]
+    for field, column in (("probability_of_sea_gull", "sea gull"), ("probability_of_sea_gull_2", "sea_gull")):
+        assert [one[field] for one in found] == table[f"probability of {column}"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("columns", "fields"),
+    [
+        (["a b", "a.b", "a_b"], ["a_b", "a_b_2", "a_b_3"]),
+        (["a b", "a_b_2", "a.b"], ["a_b", "a_b_2", "a_b_3"]),
+        (["a b", "a.b", "a_b_2"], ["a_b", "a_b_2", "a_b_2_2"]),
+    ],
+)
+def test_no_two_columns_are_one_field(columns: list[str], fields: list[str]) -> None:
+    assert list(field_names(columns).values()) == fields
 
 
 def test_images_in_larger_files_become_files_for_fiftyone(squares: Path, tmp_path: Path) -> None:

@@ -124,6 +124,21 @@ def test_a_stopped_call_continues(found: sm.MemorizationScores, squares: Path, t
     pd.testing.assert_frame_equal(more.answers(1), found.answers(1))
 
 
+@pytest.mark.slow
+def test_workers_train_the_same_networks_and_a_lost_one_costs_its_network(
+    found: sm.MemorizationScores, squares: Path, tmp_path: Path, monkeypatch, capsys: Capture
+):
+    monkeypatch.setenv("ENDS_ONE_WORKER", str(tmp_path / "has_ended"))
+    settings = sm.MemorizationSettings(**{**QUICK, "model": "pieces:convnet_that_ends_one_worker"})
+    execution = sm.TrainingsExecution(on="processes:2")
+    again = sm.memorization_scores(squares, tmp_path / "scores", settings, execution=execution)
+    said = capsys.readouterr().err
+    assert said.count("a worker is lost") == 1
+    assert said.count(" is done, ") == 4
+    for number in found.networks():
+        pd.testing.assert_frame_equal(again.answers(number), found.answers(number), check_exact=True)
+
+
 def test_other_settings_and_broken_files_are_refused(found: sm.MemorizationScores, squares: Path, tmp_path: Path):
     with pytest.raises(sm.UserError, match=r"was made with settings.share = 0.5, not 0.6"):
         sm.memorization_scores(squares, found.path, sm.MemorizationSettings(**{**QUICK, "share": 0.6}))

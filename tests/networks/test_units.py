@@ -56,8 +56,8 @@ def test_channels_are_filters_and_rows_with_their_bias(plain):
     found = sites(plain, sm.Selection())
     assert list(found) == ["conv.weight", "linear.weight"]
     assert [site.n for site in found.values()] == [4, 6]
-    assert set(found["conv.weight"].rows) == {"conv.weight"}
-    assert set(found["linear.weight"].rows) == {"linear.weight", "linear.bias"}
+    assert set(found["conv.weight"].held) == {"conv.weight"}
+    assert set(found["linear.weight"].held) == {"linear.weight", "linear.bias"}
     assert set(sites(plain, sm.Selection(with_bias=False))["linear.weight"].held) == {"linear.weight"}
 
 
@@ -84,7 +84,7 @@ def test_selection_of_tensors(plain, select, names):
 def test_nothing_selected_is_refused_and_says_what_there_is(plain):
     with pytest.raises(sm.UserError, match=r"choose among conv\.weight, linear\.weight"):
         sites(plain, sm.Selection(tensors=("layer9*",)))
-    with pytest.raises(sm.UserError, match="no attention that is known"):
+    with pytest.raises(sm.UserError, match="no attention whose heads are known"):
         sites(plain, sm.Selection(unit="head"))
 
 
@@ -183,14 +183,14 @@ def test_heads_are_traced_whatever_the_names_and_the_order_of_rows(layout, rows,
     assert "attention modules with heads: 1 by tracing" in capsys.readouterr().err
     assert list(found) == ["0"]
     layers = ["all", "other.0", "other.1"] if layout == "separate" else ["all"]
-    assert {name: of[1].tolist() for name, of in found["0"].rows.items()} == {
+    assert {name: of[1].tolist() for name, of in found["0"].held.items()} == {
         f"0.{layer}.{part}": rows for layer in layers for part in ("weight", "bias")
     }
 
 
 @pytest.mark.parametrize("model", [Traced("width first"), Traced("separate", n_shared=3)])
 def test_heads_that_share_keys_or_are_no_blocks_of_rows_are_refused(model):
-    with pytest.raises(sm.UserError, match="no attention that is known"):
+    with pytest.raises(sm.UserError, match="no attention whose heads are known"):
         sites(nn.Sequential(model), sm.Selection(unit="head"))
 
 
@@ -200,6 +200,50 @@ def test_heads_of_pytorch_attention_with_other_widths_of_keys():
     assert {name: of[1].tolist() for name, of in found.items()} == {
         **{f"a.{part}_proj_weight": [3, 4, 5] for part in "qkv"},
         "a.in_proj_bias": [3, 4, 5, 9, 10, 11, 15, 16, 17],
+    }
+
+
+class OwnAttention(nn.Module):
+    """PyTorch's attention, another of it that the logits do not depend on, and a head."""
+
+    def __init__(self, **widths: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True, **widths)
+        self.unused = nn.MultiheadAttention(6, 2)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x[:, None] * torch.arange(1.0, 4, device=x.device)[:, None]
+        keys, values = tokens[..., : self.attention.kdim], tokens[..., : self.attention.vdim]
+        return self.head(self.attention(tokens, keys, values)[0].mean(1))
+
+
+def test_channels_of_pytorch_attention():
+    model = OwnAttention()
+    found = sites(model, sm.Selection())
+    assert {name: site.n for name, site in found.items()} == {
+        "attention.in_proj_weight": 18,
+        "attention.out_proj.weight": 6,
+    }
+    rows = touched(model, sm.parse_units(model, "attention.in_proj_weight:7"))
+    assert {name: of.tolist() for name, of in rows.items()} == {
+        "attention.in_proj_weight": [7],
+        "attention.in_proj_bias": [7],
+    }
+    assert sites(model, sm.Selection(unit="weight"))["attention.in_proj_weight"].shape == (18, 6)
+    assert list(sites(model, sm.Selection(exclude=("*in_proj*",)))) == ["attention.out_proj.weight"]
+    with pytest.raises(sm.UserError, match="no convolution or linear layer"):
+        sites(model, sm.Selection(layers=("conv",)))
+
+
+def test_channels_of_pytorch_attention_with_other_widths_of_keys():
+    model = OwnAttention(kdim=4, vdim=5)
+    units = sm.parse_units(model, "attention.k_proj_weight:1,attention.q_proj_weight:2,attention.v_proj_weight:0")
+    assert {name: of.tolist() for name, of in touched(model, units).items()} == {
+        "attention.k_proj_weight": [1],
+        "attention.in_proj_bias": [7, 2, 12],
+        "attention.q_proj_weight": [2],
+        "attention.v_proj_weight": [0],
     }
 
 

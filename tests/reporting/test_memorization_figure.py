@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
+from browser import opened
 from report_page import Page
 
 import spurious_memorization as sm
@@ -36,6 +38,15 @@ def test_the_bins_hold_every_sample(scores: sm.MemorizationScores, trained: sm.R
     assert (np.isclose(figure.rows["high"] - figure.rows["low"], 0.1)).all()
     assert figure.table.rows["group_name"].tolist() == list(sm.read_data(trained.record.data.folder).groups.names)
     assert memorization(read_inputs([trained.path])) is None
+
+
+def test_the_command_of_the_figure_names_the_scores(
+    scores: sm.MemorizationScores, trained: sm.Run, tmp_path: Path, chromium: Any
+) -> None:
+    file = sm.report([trained.path], tmp_path / "report.html", memorization=scores.path)
+    with opened(chromium, file) as shown:
+        command = shown.page.inner_text("[data-command=memorization]")
+    assert command == f"spurmem figure memorization {trained.path} --memorization {scores.path}"
 
 
 def test_the_report_shows_them(scores: sm.MemorizationScores, trained: sm.Run, tmp_path: Path, capsys: Capture) -> None:

@@ -107,6 +107,7 @@ def test_what_was_not_measured_is_said(trained: sm.Run, tmp_path: Path, capsys: 
     assert "--criterion ablation" in tiny.spurmem(capsys, "figure", "ablation", run.path).error
     assert "spurmem study" in tiny.spurmem(capsys, "figure", "accuracy_changes", run.path).error
     assert "spurmem study" in tiny.spurmem(capsys, "figure", "images", run.path).error
+    assert "`spurmem figure images` shows them" in tiny.spurmem(capsys, "figure", "texts", run.path).error
 
 
 @pytest.mark.slow

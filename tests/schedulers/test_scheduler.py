@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import cloudpickle
 import pieces
 import pytest
 
 import spurious_memorization as sm
-from spurious_memorization.schedulers.scheduler import InThisProcess, Scheduler, workers_on
+from spurious_memorization.schedulers.local import LocalProcess, LocalProcesses
+from spurious_memorization.schedulers.scheduler import InThisProcess, OnWorkers, Scheduler, workers_on
 
 NOT_PLACES = ["there", "processes:0", "processes:257", "processes:", "processes:1e3", "ray://head", ""]
 PLACES = ["processes:2", pytest.param("ray", marks=pytest.mark.slow)]
@@ -45,6 +49,42 @@ def test_a_lost_worker_costs_its_piece_only(
     found = dict(scheduler.run([1, tmp_path / "ends_one_worker", 2]))
     assert [found[0][0], found[1], found[2][0]] == [10, 1, 20]
     assert capsys.readouterr().err.count("piece 1 is tried again") == 1
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_process_that_never_stopped_them(tmp_path: Path) -> None:
+    """So it is if a second interrupt comes while the first one ends the workers."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import cloudpickle, pieces\n"
+        "from spurious_memorization.schedulers.local import LocalProcesses\n"
+        "from spurious_memorization.schedulers.scheduler import OnWorkers\n"
+        "workers = OnWorkers(LocalProcesses(1, cloudpickle.dumps(pieces.meeting), 1))\n"
+        "found = workers.run([(pieces.Path('one'), pieces.Path('one')), (pieces.Path('two'), pieces.Path('never'))])\n"
+        "print(next(found))\n"
+    )
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=own, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "(0, True)\n"), done.stderr
+
+
+@pytest.mark.slow
+def test_workers_that_come_late_are_used(tmp_path: Path) -> None:
+    """Each piece ends only if the other one has begun."""
+
+    class Growing(LocalProcesses):
+        def ready(self, busy: Sequence[LocalProcess]) -> LocalProcess | None:  # type: ignore[override]
+            self.room, was = 2, self.room
+            return super().ready(busy) if was == 2 else None
+
+    workers = OnWorkers[tuple[Path, Path], bool](Growing(1, cloudpickle.dumps(pieces.meeting), 1))
+    one, two = tmp_path / "one", tmp_path / "two"
+    try:
+        assert dict(workers.run([(one, two), (two, one)])) == {0: True, 1: True}
+    finally:
+        workers.close()
 
 
 @pytest.mark.slow
@@ -86,4 +126,4 @@ def test_workers_that_cannot_start_say_why(on: str, two_ray_workers: None) -> No
 )
 def test_unknown_places_are_refused(on: str) -> None:
     with pytest.raises(ValueError, match="is none of here, processes:N"):
-        sm.Execution(on=on)
+        sm.WorkerExecution(on=on)

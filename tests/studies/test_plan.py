@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 import spurious_memorization as sm
+from spurious_memorization.console import duration
+from spurious_memorization.engine import pass_time
 from spurious_memorization.engine.prefix import engine as prefix_module
-from spurious_memorization.studies.blocks import duration
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
@@ -21,13 +22,36 @@ IMAGES = {"train": 40, "test": 12}
 CONV1, CONV2, HEAD = 16 * 16 * 8 * 3 * 9, 8 * 8 * 12 * 8 * 9, 12 * 2  # multiplications of the small network's layers
 
 
-def pass_takes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-    """Let a full pass of one sample take this number of seconds, by floating-point type."""
+class Clock:
+    """Time that passes only where a test says so.
 
-    def timed(network: Any, value: Tensor, _shared: object) -> float:
-        return len(value) * seconds[str(network.dtype).removeprefix("torch.")]
+    Arguments:
+        running: share of it in which the thread runs.
+    """
 
-    monkeypatch.setattr(prefix_module, "_seconds_of_pass", timed)
+    def __init__(self, running: float = 1.0) -> None:
+        self.now, self.running = 0.0, running
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    monotonic = perf_counter
+
+    def thread_time(self) -> float:
+        return self.now * self.running
+
+
+def pass_takes(monkeypatch: pytest.MonkeyPatch, *, clock: Clock | None = None, **seconds: float) -> None:
+    """Let a full pass of one sample take this number of seconds, by floating-point type. Later passes take longer."""
+    clock, done = clock or Clock(), list[str]()
+
+    def slower_and_slower(network: Any, value: Tensor, _shared: object) -> None:
+        dtype = str(network.dtype).removeprefix("torch.")
+        clock.now += len(value) * seconds[dtype] * (1 + done.count(dtype))
+        done.append(dtype)
+
+    monkeypatch.setattr(pass_time, "time", clock)
+    monkeypatch.setattr(prefix_module, "_pass", slower_and_slower)
 
 
 def plan(run: sm.Run, capsys: pytest.CaptureFixture[str], **changes: Any) -> tuple[sm.Study, list[str]]:
@@ -78,6 +102,17 @@ def test_plan_counts_networks_images_computation_and_time(
     assert lines[4] == (
         f"engine: shared prefix; {1 - needed / full:.0%} of the computation saved, about {duration(0.5 * needed)}"
     )
+
+
+@pytest.mark.parametrize(("running", "said"), [(0.5, "ran for 50% of the time"), (0.95, None)])
+def test_plan_says_if_the_machine_is_busy(
+    run: sm.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, running: float, said: str | None
+) -> None:
+    pass_takes(monkeypatch, clock=Clock(running), float32=0.1)
+    _, lines = plan(run, capsys)
+    notes = [line for line in lines if "other programs keep this machine busy" in line]
+    assert len(notes) == (said is not None)
+    assert said is None or said in notes[0]
 
 
 @pytest.mark.slow

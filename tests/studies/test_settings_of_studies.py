@@ -76,7 +76,7 @@ def test_several_random_edits_with_repeats(run: sm.Run) -> None:
         ({"epoch": "12"}, "no checkpoint of epoch '12'"),
         ({"units": ("conv9:1",)}, "no tensor 'conv9'"),
         ({"units": ("conv1:8",)}, "8 is too large"),
-        ({"unit": "head"}, "no attention that is known"),
+        ({"unit": "head"}, "no attention whose heads are known"),
         ({"tensors": ("layer*",)}, "no channels in the chosen tensors"),
         (
             {"size": ("1",), "edit": ("random_noise:std=1",), "controls": 10**5, "repeats": 10**7},

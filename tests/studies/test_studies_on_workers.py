@@ -44,7 +44,7 @@ def frames(study: sm.Study) -> dict[str, bytes]:
 
 
 def in_memory(run: sm.Run, data: sm.Dataset, on: str) -> dict[str, bytes]:
-    return frames(sm.study_in_memory(run.network(3), data, ALL_EDITS, execution=sm.Execution(on=on)))
+    return frames(sm.study_in_memory(run.network(3), data, ALL_EDITS, execution=sm.WorkerExecution(on=on)))
 
 
 @pytest.mark.parametrize("on", ["processes:2", "ray"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiny_networks import small_convnet
+from torch import nn
 
 import spurious_memorization as sm
 from spurious_memorization.datasets.sources import Inputs, Source
@@ -36,6 +39,20 @@ def times(factor: int) -> Callable[[object], object]:
             case int():
                 return piece * factor, os.getpid()
         raise AssertionError(piece)
+
+    return run
+
+
+def meeting() -> Callable[[tuple[Path, Path]], bool]:
+    """A function that says that it has come, and waits for another one."""
+
+    def run(piece: tuple[Path, Path]) -> bool:
+        own, other = piece
+        own.touch()
+        deadline = time.monotonic() + 60
+        while not other.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return other.exists()
 
     return run
 
@@ -69,3 +86,14 @@ class UnreadableElsewhere(Watched):
         if os.getpid() != self.owner:
             raise sm.UserError("image a.png is missing: `spurmem data check` lists all missing files")
         return self.source.load(index)
+
+
+def convnet_that_ends_one_worker(num_classes: int = 2) -> nn.Module:
+    """The small network. The first further process that builds it ends, and leaves the file of `ENDS_ONE_WORKER`."""
+    if multiprocessing.parent_process() is not None:
+        try:
+            os.close(os.open(os.environ["ENDS_ONE_WORKER"], os.O_CREAT | os.O_EXCL))
+            os._exit(3)
+        except FileExistsError:
+            pass
+    return small_convnet(num_classes)

@@ -105,6 +105,24 @@ def test_only_some_objectives(squares: Path, tmp_path: Path, capsys: Capture) ->
     assert "jtt is tried with jtt_epochs and jtt_upweights" in error
 
 
+@pytest.mark.slow
+def test_workers_train_the_same_networks(squares: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Objectives that start from ERM, that fit on held-out samples, and that can't be applied; and JTT."""
+    chosen = ("erm-continue", "afr", "neuron-tune", "group-dro")
+    settings = MitigateSettings(**QUICK, objective=chosen, jtt_epochs=(1,), jtt_upweights=(2, 3))
+    here = mitigate(squares, tmp_path / "here", settings)
+    capsys.readouterr()
+    there = mitigate(squares, tmp_path / "there", settings, execution=sm.TrainingsExecution(on="processes:2"))
+    assert "erm/seed_1 is done, " in capsys.readouterr().err
+    assert list(there.runs) == list(here.runs) == ["erm", "erm-continue", "afr", "group-dro", "jtt"]
+    assert there.notes == here.notes
+    assert tiny.files_below(tmp_path / "there") == tiny.files_below(tmp_path / "here")
+    for name, runs in here.runs.items():
+        for one, two in zip(runs, there.runs[name], strict=True):
+            assert tiny.same_networks(one, two), name
+            pd.testing.assert_frame_equal(one.history(), two.history(), check_exact=True)
+
+
 def test_refused_before_anything_is_trained(squares: Path, tmp_path: Path, capsys: Capture) -> None:
     folder, table = tmp_path / "data", pd.read_csv(squares / "metadata.csv")
     folder.mkdir()

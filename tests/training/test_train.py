@@ -20,7 +20,9 @@ from pydantic import ValidationError
 from sklearn.metrics import accuracy_score
 
 import spurious_memorization as sm
+from spurious_memorization.training.gradient_steps import GradientSteps
 from spurious_memorization.training.recipes import expanded
+from spurious_memorization.training.trackers import open_tracker
 
 Capture = pytest.CaptureFixture[str]
 
@@ -288,16 +290,19 @@ def test_a_tracker_that_is_not_there(
 def test_wandb(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     run = SimpleNamespace(
-        log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("finished")
+        log=lambda values, step: calls.append((step, values)), finish=lambda exit_code: calls.append(exit_code)
     )
     spec = importlib.machinery.ModuleSpec("wandb", None)
     module = SimpleNamespace(init=lambda **named: calls.append(named) or run, __spec__=spec)
     monkeypatch.setitem(sys.modules, "wandb", module)
     train(squares, tmp_path / "run", epochs=2, execution=sm.TrainExecution(log="wandb"))
     start, *logged, end = calls
-    assert (start["project"], start["config"]["epochs"], end) == ("spurmem", "2", "finished")
+    assert (start["project"], start["config"]["epochs"], end) == ("spurmem", "2", 0)
     assert [step for step, _ in logged] == [1, 2]
     assert {"loss", "accuracy/test/class 0 with color 1"} <= set(logged[0][1])
+    with pytest.raises(KeyboardInterrupt), open_tracker("wandb", tmp_path, {}):
+        raise KeyboardInterrupt
+    assert calls[-1] == 255
 
 
 def test_mlflow(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,6 +322,26 @@ def test_mlflow(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     stored = run.history().query("epoch == 2 and split == 'test' and group == 1").iloc[0]
     name = next(name for name in tracked.data.metrics if name.startswith("accuracy/test/0_ 1 / _odd_"))
     assert tracked.data.metrics[name] == pytest.approx(stored["correct"] / stored["n"])
+
+
+@pytest.mark.parametrize(("error", "status"), [(sm.UserError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_mlflow_knows_how_a_training_ended(
+    error: type[BaseException], status: str, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "tracked").as_uri())
+
+    def stopped(*given: Any) -> Any:
+        raise error("stopped")
+
+    monkeypatch.setattr(GradientSteps, "step", stopped)
+    with pytest.raises(error):
+        train(squares, tmp_path / "run", epochs=2, execution=sm.TrainExecution(log="mlflow"))
+    client = mlflow.MlflowClient()
+    (tracked,) = client.search_runs([client.get_experiment_by_name("spurmem").experiment_id])
+    assert tracked.info.status == status
 
 
 def test_mlflow_without_a_place(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

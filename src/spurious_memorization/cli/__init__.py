@@ -14,6 +14,7 @@ from .check_groups import check_groups_command
 from .compare import compare_command
 from .data import data_app
 from .demo import demo_command
+from .directions import directions_command
 from .discover import discover_command
 from .edit import edit_command
 from .export import export_command
@@ -30,12 +31,13 @@ from .words import words_command
 
 __all__ = ["main"]
 
-COMMANDS: dict[str, Callable[..., Answer]] = {
+COMMANDS: dict[str, Callable[..., Answer | None]] = {
     "calibrate": calibrate_command,
     "check-groups": check_groups_command,
     "compare": compare_command,
     "demo": demo_command,
     "discover": discover_command,
+    "directions": directions_command,
     "edit": edit_command,
     "export": export_command,
     "figure": figure_command,

@@ -37,7 +37,7 @@ _FLAGS = Parameter(negative_iterable=(), consume_multiple=False)
 app = App(
     name="spurmem",
     version=__version__,
-    help="Find the few neurons of an image classifier that memorize its minority examples.",
+    help="Find the few neurons of a classifier that memorize its minority examples.",
     default_parameter=_FLAGS,
 )
 
@@ -71,7 +71,9 @@ class _ConfigFile:
 
 
 def _with_common_flags(application: App) -> App:
-    """Add the flags that every command has."""
+    """Add the flags that every command has, and leave interrupts to `main`."""
+    for one in (application, application.meta):
+        one.suppress_keyboard_interrupt = False
 
     @application.meta.default
     def launch(
@@ -145,7 +147,8 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
     except (MemoryError, RuntimeError) as error:
         if debug or not is_out_of_memory(error):
             raise
-        log(f"spurmem: memory is exhausted ({first_line(error)}): use a smaller batch size or image size")
+        remedy = "use smaller batches, or a smaller --image-size or --max-tokens"
+        log(f"spurmem: memory is exhausted ({first_line(error)}): {remedy}")
         status = 2
     raise SystemExit(status if isinstance(status, int) else 0)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..reporting.settings import TableFormat
-from ..settings import Execution
+from ..settings import WorkerExecution
 from .app import Answer
 
 
@@ -19,7 +19,7 @@ def compare_command(
     refit_heads: bool = False,
     data: Path | None = None,
     format: TableFormat | None = None,
-    execution: Annotated[Execution | None, Parameter(name="*")] = None,
+    execution: Annotated[WorkerExecution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Compare runs: accuracies over seeds, differences from a baseline, gaps, costs, and the epochs chosen.
 

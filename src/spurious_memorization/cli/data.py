@@ -116,7 +116,7 @@ def check_command(
     min_group_size: Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_COUNT))] = 1,
     columns: Annotated[Columns | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Count samples per split and group, and find what is wrong with images, labels and splits.
+    """Count samples per split and group, and find what is wrong with images or texts, labels and splits.
 
     Waterbirds and CelebA are compared with their published counts. The exit status is 1 if something is wrong.
 
@@ -124,7 +124,7 @@ def check_command(
         folder: the data folder
         attribute: attribute column; by default "a", or the only attribute column; several, such as a,b
         decode: decode every image completely, to find truncated ones
-        duplicates: search for images that occur more than once, or look alike in different splits
+        duplicates: search for images or texts that occur more than once, and images that look alike in different splits
         min_group_size: attribute values, or combinations of them, with fewer training samples are merged into one
     """
     named = columns or FOUND_COLUMNS

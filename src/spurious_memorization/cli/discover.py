@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from ..discovery.settings import DiscoverSettings
 from ..reporting.settings import TableFormat
-from ..training.settings import TrainExecution
+from ..training.settings import TrainingsExecution
 from .app import Answer
 
 
@@ -20,7 +20,7 @@ def discover_command(
     out: Path,
     compare_with: str | None = None,
     settings: Annotated[DiscoverSettings | None, Parameter(name="*")] = None,
-    execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
+    execution: Annotated[TrainingsExecution | None, Parameter(name="*")] = None,
     format: TableFormat | None = None,
 ) -> Answer:
     """Find candidate groups in data that have labels only: samples that are unlike the others of their class.

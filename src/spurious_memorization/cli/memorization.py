@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from ..memorization.settings import MemorizationSettings
 from ..settings import MAX_COUNT
-from ..training.settings import TrainExecution
+from ..training.settings import TrainingsExecution
 from .app import Answer
 
 
@@ -23,7 +23,7 @@ def memorization_command(
     show: Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_COUNT))] = 10,
     proxies: Path | None = None,
     settings: Annotated[MemorizationSettings | None, Parameter(name="*")] = None,
-    execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
+    execution: Annotated[TrainingsExecution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Measure which training samples are memorized: those that a network gets right only if it was trained on them.
 

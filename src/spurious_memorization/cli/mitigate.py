@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..reporting.settings import TableFormat
-from ..training.settings import MitigateSettings, TrainExecution
+from ..training.settings import MitigateSettings, TrainingsExecution
 from .app import Answer
 
 
@@ -18,7 +18,7 @@ def mitigate_command(
     *,
     out: Path,
     settings: Annotated[MitigateSettings | None, Parameter(name="*")] = None,
-    execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
+    execution: Annotated[TrainingsExecution | None, Parameter(name="*")] = None,
     format: TableFormat | None = None,
 ) -> Answer:
     """Train by ERM and by every mitigation objective with the same budget, and compare the results.

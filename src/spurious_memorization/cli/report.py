@@ -20,7 +20,7 @@ def report_command(
     controls: Path | None = None,
     execution: Annotated[Execution | None, Parameter(name="*")] = None,
 ) -> Answer:
-    """Write the report: one page with figures, verdicts, images and settings, which opens without a network.
+    """Write the report: one page with figures, verdicts, images or texts, and settings, which opens without a network.
 
     Arguments:
         runs: one run, or several to compare

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from ..errors import UserError
 from ..paper.settings import ReproduceSettings
 from ..reporting.settings import TableFormat
-from ..training.settings import TrainExecution
+from ..training.settings import TrainingsExecution
 from .app import Answer
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def reproduce_command(
     data: Path | None = None,
     out: Path | None = None,
     settings: Annotated[ReproduceSettings | None, Parameter(name="*")] = None,
-    execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
+    execution: Annotated[TrainingsExecution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Reproduce a study of You et al. (2025): train what is missing, run its grid, average the repeats, subtract.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..paper.arguments import ChannelStudy, Finetuning, Pretraining, ThresholdStudy
-from ..settings import Execution
+from ..settings import WorkerExecution
 from ..training.settings import TrainExecution
 from .app import Answer
 from .finished import finished
@@ -48,7 +48,7 @@ def finetuning_pruning(
 def largest_neuron(
     *,
     arguments: Annotated[ChannelStudy | None, Parameter(name="*")] = None,
-    execution: Annotated[Execution | None, Parameter(name="*")] = None,
+    execution: Annotated[WorkerExecution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Modify the channels with the largest weights, and write the accuracy of every group before and after.
 
@@ -62,7 +62,7 @@ def largest_neuron(
 def most_activated_neuron(
     *,
     arguments: Annotated[ChannelStudy | None, Parameter(name="*")] = None,
-    execution: Annotated[Execution | None, Parameter(name="*")] = None,
+    execution: Annotated[WorkerExecution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Modify the channels with the largest gradients on each group's hardest samples, and write the accuracy of every
     group before and after.
@@ -77,7 +77,7 @@ def most_activated_neuron(
 def largest_neuron_by_threshold(
     *,
     arguments: Annotated[ThresholdStudy | None, Parameter(name="*")] = None,
-    execution: Annotated[Execution | None, Parameter(name="*")] = None,
+    execution: Annotated[WorkerExecution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Modify all weights beyond a threshold, and write the accuracy of every group before and after.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from ..settings import Execution
+from ..settings import WorkerExecution
 from ..studies.settings import StudySettings
 from .app import Answer
 
@@ -24,7 +24,7 @@ def study_command(
     data: Path | None = None,
     verbose: Annotated[bool, Parameter(negative=())] = False,
     settings: Annotated[StudySettings | None, Parameter(name="*")] = None,
-    execution: Annotated[Execution | None, Parameter(name="*")] = None,
+    execution: Annotated[WorkerExecution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Edit a run's network in many ways and compare each edit with random units, group by group.
 
@@ -42,7 +42,8 @@ def study_command(
     opened = Run(run)
     result = study(opened, settings, name=name, data_folder=data, execution=execution)
     effects = result.effects()
-    found = findings(effects, result.groups(), opened.record.data.candidate_table, result.groupings())
+    record = opened.record.data
+    found = findings(effects, result.groups(), record.candidate_table, result.groupings(), record.noun)
     more = all_study_tables(result) if verbose else []
     hint = [] if verbose else [f"more: the same command with --verbose prints every table; spurmem report {run}"]
     text: list[RenderableType] = [*found, summary_table(effects), *more, f"stored in {result.path}", *hint]

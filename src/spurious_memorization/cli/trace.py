@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import RenderableType
 
-from ..settings import MAX_COUNT, Execution
+from ..settings import MAX_COUNT, WorkerExecution
 from ..studies.settings import TraceSettings
 from .app import Answer
 
@@ -21,7 +21,7 @@ def trace_command(
     show: Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_COUNT))] = 10,
     data: Path | None = None,
     settings: Annotated[TraceSettings | None, Parameter(name="*")] = None,
-    execution: Annotated[Execution | None, Parameter(name="*")] = None,
+    execution: Annotated[WorkerExecution | None, Parameter(name="*")] = None,
 ) -> Answer:
     """Score every unit of a run's network by a criterion, and store the ranking in the run.
 

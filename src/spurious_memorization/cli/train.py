@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..training.seeds import seeds_from, with_seed
-from ..training.settings import TrainExecution, TrainSettings, with_changes
+from ..training.settings import SharedExecution, TrainSettings, with_changes
 from .app import Answer
 from .finished import finished
 
@@ -21,8 +21,8 @@ def train_command(
     resume: bool = False,
     seeds: str | None = None,
     settings: Annotated[TrainSettings | None, Parameter(name="*")] = None,
-    execution: Annotated[TrainExecution | None, Parameter(name="*")] = None,
-) -> Answer:
+    execution: Annotated[SharedExecution | None, Parameter(name="*")] = None,
+) -> Answer | None:
     """Train a network. The network, its predictions and its history are stored after every epoch.
 
     Arguments:
@@ -31,6 +31,7 @@ def train_command(
         resume: continue a training that was stopped
         seeds: train with several seeds, such as 0..2, into OUT/seed_0 and so on (--from: its run of the same seed)
     """
+    from ..training.shared_training import launched_share
     from ..training.train import train
 
     settings = settings or TrainSettings()
@@ -44,4 +45,4 @@ def train_command(
             )
             if settings.precision == "auto":  # all seeds take what was measured for the first one
                 settings = with_changes(settings, precision=runs[0].record.settings["precision"])
-    return finished(runs)
+    return finished(runs) if launched_share().number == 0 else None

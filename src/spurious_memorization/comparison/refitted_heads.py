@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ..atomic import write_text
-from ..console import log
 from ..datasets.samples import Dataset, Samples
 from ..errors import UserError
 from ..networks.build import build
 from ..networks.head import linear_head
 from ..networks.prototypes import prototypes_in
 from ..runs.run import Run
+from ..schedulers.scheduler import announced, workers_for
 from ..settings import Execution, Settings
 from ..stored_files import BrokenFileError, checked_record, is_stored, read_json, reading
 from ..training.epoch_selection import val_halves
@@ -37,6 +39,24 @@ VALUE_COLUMNS = ("run", "method", "seed", "chosen_by", "epoch", "strength", "hea
 REMEDY = "delete it and run the same command again"
 
 Counts = tuple[int, ...]
+
+
+class HeadToFit(NamedTuple):
+    """A network whose head is fitted.
+
+    Arguments:
+        run: its run.
+        epoch: its epoch.
+        seed: of the balanced draws.
+        n: samples of test in each group, [groups].
+        correct_as_trained: of these, those that the network answers correctly, [groups].
+    """
+
+    run: Path
+    epoch: int
+    seed: int
+    n: Counts
+    correct_as_trained: Counts
 
 
 class RefittedHead(Settings):
@@ -98,7 +118,7 @@ def refitted_heads(
     Arguments:
         runs: the result of `compare`, or its arguments.
         data_folder: where the runs' data are now, if they were moved; a comparison uses its own.
-        execution: device, workers, batch size; changes no result.
+        execution: device, workers, batch size; changes no result. A `WorkerExecution` names where heads are fitted.
 
     Raises:
         UserError: as for `compare`; or another command is writing a run, or a stored result is broken.
@@ -113,12 +133,14 @@ def refitted_heads(
     baseline = _baseline(found)
     fitting, selecting = val_halves(found.data)
     notes = _missing_groups(fitting)
-    rows: list[pd.DataFrame] = []
+    members: list[Member] = []
     for member in [] if notes else found.members:
-        if not _has_features(member.run):
+        if _has_features(member.run):
+            members.append(member)
+        else:
             notes.append(f"No head of {member.run.path} is refitted: its logits don't come from one linear layer.")
-            continue
-        rows.append(_values(member, found, fitting, selecting, execution or Execution()))
+    known = _stored_or_fitted(members, found, (fitting, selecting), execution or Execution())
+    rows = [_values(member, found, known) for member in members]
     values = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=[*VALUE_COLUMNS])
     return RefittedHeads(baseline=baseline, values=values, summary=_summary(values, baseline), notes=tuple(notes))
 
@@ -150,55 +172,79 @@ def _has_features(run: Run) -> bool:
     return True
 
 
-def _values(
-    member: Member, found: Comparison, fitting: Samples, selecting: Samples, execution: Execution
-) -> pd.DataFrame:
+def _values(member: Member, found: Comparison, known: Mapping[HeadToFit, RefittedHead]) -> pd.DataFrame:
     """The rows of `RefittedHeads.values` for one run."""
-    run = member.run
-    tested = found.counts[(found.counts["run"] == str(run.path)) & (found.counts["split"] == "test")]
-    known: dict[int, RefittedHead] = {}
     lines = []
-    for rule in CHOSEN_BY:
-        own = tested[tested["chosen_by"] == rule]
-        epoch = int(own["epoch"].iloc[0])
-        if epoch not in known:
-            known[epoch] = _stored_or_fitted(member, epoch, own, found.data, (fitting, selecting), execution)
-        result = known[epoch]
-        about = {"run": str(run.path), "method": member.method, "seed": member.seed, "chosen_by": rule}
-        about |= {"epoch": epoch, "strength": result.strength}
+    for rule, wanted in _heads_of(member, found).items():
+        result = known[wanted]
+        about = {"run": str(member.run.path), "method": member.method, "seed": member.seed, "chosen_by": rule}
+        about |= {"epoch": wanted.epoch, "strength": result.strength}
         for head, correct in ((AS_TRAINED, result.correct_as_trained), (REFITTED, result.correct)):
             for measure, value in _accuracies(correct, result.n).items():
                 lines.append({**about, "head": head, "measure": measure, "value": value})
     return pd.DataFrame(lines)[[*VALUE_COLUMNS]]
 
 
+def _heads_of(member: Member, found: Comparison) -> dict[str, HeadToFit]:
+    """The network of a run that each rule chooses."""
+    tested = found.counts[(found.counts["run"] == str(member.run.path)) & (found.counts["split"] == "test")]
+    heads: dict[str, HeadToFit] = {}
+    for rule in CHOSEN_BY:
+        own = tested[tested["chosen_by"] == rule]
+        by_group = own.set_index("group")[["n", "correct"]].reindex(range(len(found.data.groups)), fill_value=0)
+        heads[rule] = HeadToFit(
+            member.run.path,
+            int(own["epoch"].iloc[0]),
+            member.seed,
+            tuple(by_group["n"].tolist()),
+            tuple(by_group["correct"].tolist()),
+        )
+    return heads
+
+
 def _stored_or_fitted(
-    member: Member,
-    epoch: int,
-    tested: pd.DataFrame,
-    data: Dataset,
-    halves: tuple[Samples, Samples],
-    execution: Execution,
-) -> RefittedHead:
-    """The result from the run's folder, if it is there and was made alike. Otherwise it is measured and stored."""
-    file = member.run.path / "refitted_heads" / f"epoch_{epoch:03d}.json"
-    by_group = tested.set_index("group")[["n", "correct"]].reindex(range(len(data.groups)), fill_value=0)
-    key = {
-        "seed": member.seed,
+    members: Sequence[Member], found: Comparison, halves: tuple[Samples, Samples], execution: Execution
+) -> dict[HeadToFit, RefittedHead]:
+    """The results of all networks: from the runs' folders, if they are there and were made alike. The others are
+    measured and stored."""
+    wanted = dict.fromkeys(head for member in members for head in _heads_of(member, found).values())
+    stored = {head: _stored(head) for head in wanted}
+    known = {head: result for head, result in stored.items() if result is not None}
+    missing = [head for head in wanted if head not in known]
+    if not missing:
+        return known
+    names = [f"a new head of epoch {head.epoch} of {head.run}" for head in missing]
+    with ExitStack() as held:
+        for path in dict.fromkeys(head.run for head in missing):
+            held.enter_context(Run(path).writing())
+        workers = held.enter_context(workers_for(execution, partial(_fitting, found.data, halves, execution)))
+        for number, (correct, strength) in announced(workers.run(missing), names):
+            head = missing[number]
+            known[head] = RefittedHead.model_validate({**_key(head), "correct": correct, "strength": strength})
+            write_text(_file(head), known[head].model_dump_json(indent=2) + "\n")
+    return known
+
+
+def _stored(head: HeadToFit) -> RefittedHead | None:
+    """The stored result of a network, if it was made with the same settings from the same answers."""
+    if not is_stored(_file(head)):
+        return None
+    result, key = _read(_file(head)), _key(head)
+    return result if result.model_dump(mode="json", include=set(key)) == key else None
+
+
+def _file(head: HeadToFit) -> Path:
+    return head.run / "refitted_heads" / f"epoch_{head.epoch:03d}.json"
+
+
+def _key(head: HeadToFit) -> dict[str, Any]:
+    """What a stored result must agree with."""
+    return {
+        "seed": head.seed,
         "fit": DfrSettings().model_dump(mode="json"),
-        "n": by_group["n"].tolist(),
-        "correct_as_trained": by_group["correct"].tolist(),
+        "n": list(head.n),
+        "correct_as_trained": list(head.correct_as_trained),
     }
-    if is_stored(file):
-        stored = _read(file)
-        if stored.model_dump(mode="json", include=set(key)) == key:
-            return stored
-    with member.run.writing():
-        log(f"refitting the head of epoch {epoch} of {member.run.path}")
-        correct, strength = _fitted(member, epoch, data, halves, execution)
-        result = RefittedHead.model_validate({**key, "correct": correct, "strength": strength})
-        write_text(file, result.model_dump_json(indent=2) + "\n")
-    return result
 
 
 def _read(file: Path) -> RefittedHead:
@@ -210,19 +256,26 @@ def _read(file: Path) -> RefittedHead:
     return stored
 
 
+def _fitting(
+    data: Dataset, halves: tuple[Samples, Samples], execution: Execution
+) -> Callable[[HeadToFit], tuple[Counts, float]]:
+    """What a worker holds: a function that fits a new head."""
+    return partial(_fitted, data, halves, execution)
+
+
 def _fitted(
-    member: Member, epoch: int, data: Dataset, halves: tuple[Samples, Samples], execution: Execution
+    data: Dataset, halves: tuple[Samples, Samples], execution: Execution, wanted: HeadToFit
 ) -> tuple[Counts, float]:
     """Correct answers with a new head in each group of test, [groups], and the inverse strength of its penalty."""
-    run = member.run
-    model, precision = run.network(epoch), run.record.settings.get("precision", "float32")
+    run = Run(wanted.run)
+    model, precision = run.network(wanted.epoch), run.record.settings.get("precision", "float32")
     seen = data.with_transform(run.record.data.transform)
 
     def features(samples: Samples) -> Features:
         return features_of(model, Samples(seen, samples.index, samples.split), precision, execution)
 
     fitting, selecting = (features(half) for half in halves)
-    head, strength = fit_head(fitting, selecting, DfrSettings(), member.seed)
+    head, strength = fit_head(fitting, selecting, DfrSettings(), wanted.seed)
     test = features(data.test)
     right = head.predict(test.values) == test.y
     return _counted(test.g[right], len(data.groups)), strength

@@ -104,7 +104,11 @@ def where_units_are(model: nn.Module, units: Units) -> dict[str, Site]:
 def stage_of(tensor: str) -> str:
     """The stage of a convolutional network, or the block of a transformer, to which a tensor belongs.
 
-    For "layer3.0.conv2.weight" it is "layer3", for "blocks.5.attn.qkv.weight" it is "blocks.5".
+    For "layer3.0.conv2.weight" it is "layer3", for "blocks.5.attn.qkv.weight" it is "blocks.5", for
+    "visual.transformer.resblocks.5.attn" it is "visual.transformer.resblocks.5".
     """
-    first, *others = tensor.split(".")
-    return f"{first}.{others[0]}" if others and others[0].isdecimal() and not re.search(r"\d", first) else first
+    parts = tensor.split(".")
+    number = next((place for place, part in enumerate(parts) if place and part.isdecimal()), None)
+    if number is None:
+        return parts[0]
+    return ".".join(parts[: number if re.search(r"\d", parts[number - 1]) else number + 1])

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from ..errors import UserError, first_line
 from ..processes import without_main_script
 from ..resources import check_memory
+from ..together import Share
 from .sources import Batch, Images, Inputs, Source
 
 BYTES_PER_PIXEL = 15
@@ -25,7 +26,7 @@ BYTES_PER_PIXEL = 15
 
 
 def load_batches(
-    source: Source, y: NDArray[np.int64], index: NDArray[np.int64], size: int, workers: int
+    source: Source, y: NDArray[np.int64], index: NDArray[np.int64], size: int, workers: int, share: Share
 ) -> Iterator[Batch]:
     """Load samples in the order of `index`, `size` per batch.
 
@@ -37,12 +38,13 @@ def load_batches(
         index: the samples to load, [samples].
         size: samples per batch.
         workers: number of processes that load batches; 0 loads them in this process.
+        share: the part of each batch whose inputs are loaded; labels and indices are those of the whole batch.
 
     Raises:
         UserError: an input can't be loaded, in this or in another process, or a batch doesn't fit into memory.
     """
-    _check_memory(source, min(size, len(index)))
-    yield from _loaded(_Batches(source, y, _cut(index, size)), workers)
+    _check_memory(source, len(share.part(min(size, len(index)))))
+    yield from _loaded(_Batches(source, y, _cut(index, size), share), workers)
 
 
 def load_augmented_batches(
@@ -51,6 +53,7 @@ def load_augmented_batches(
     index: NDArray[np.int64],
     size: int,
     workers: int,
+    share: Share,
     *,
     seed: int,
     epoch: int,
@@ -60,9 +63,9 @@ def load_augmented_batches(
     The augmentation of a sample depends only on `seed`, `epoch`, the sample and, if `index` contains the sample several
     times, on the number of its earlier occurrences.
     """
-    _check_memory(source, min(size, len(index)))
+    _check_memory(source, len(share.part(min(size, len(index)))))
     occurrences = _cut(_earlier_occurrences(index), size)
-    yield from _loaded(_Batches(source, y, _cut(index, size), (seed, epoch), occurrences), workers)
+    yield from _loaded(_Batches(source, y, _cut(index, size), share, (seed, epoch), occurrences), workers)
 
 
 def load_batch(source: Source, y: NDArray[np.int64], index: NDArray[np.int64]) -> Batch:
@@ -116,6 +119,7 @@ class _Batches(torch.utils.data.Dataset[Batch | UserError]):
     source: Source
     y: NDArray[np.int64]
     indices: list[NDArray[np.int64]]
+    share: Share
     augmentation: tuple[int, int] | None = None
     occurrences: list[NDArray[np.int64]] | None = None
 
@@ -129,10 +133,11 @@ class _Batches(torch.utils.data.Dataset[Batch | UserError]):
             return error
 
     def _inputs(self, number: int) -> Inputs:
-        index = self.indices[number]
+        part = self.share.part(len(self.indices[number]))
+        index = self.indices[number][part.start : part.stop]
         if self.augmentation is None or self.occurrences is None:
             return self.source.load(index)
-        pairs = zip(index.tolist(), self.occurrences[number].tolist(), strict=True)
+        pairs = zip(index.tolist(), self.occurrences[number][part.start : part.stop].tolist(), strict=True)
         return _stacked(
             [self.source.load_augmented(i, _seed(*self.augmentation, i, *([n] if n else []))) for i, n in pairs]
         )

@@ -12,10 +12,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError
+from ..together import Share
 from .groups import Groups, group_counts, lift, majority_groups, minority_groups
 from .loading import load_augmented_batches, load_batch, load_batches
 from .settings import FOUND_COLUMNS, Columns
-from .sources import Batch, Images, Source
+from .sources import Batch, Images, Noun, Source, noun_of
 from .texts import Texts, Tokenization
 from .transforms import ImageTransform
 
@@ -138,6 +139,11 @@ class Dataset:
             "minority" if g in minority else "majority" if g in majority else "" for g in range(len(self.groups))
         ]
         return frame
+
+    @property
+    def noun(self) -> Noun:
+        """What sentences call a sample: "image", "text", or "sample" where it is neither."""
+        return noun_of(self.source)
 
     @property
     def image_size(self) -> int | None:
@@ -271,23 +277,26 @@ class Samples:
         """All samples as one batch."""
         return load_batch(self.dataset.source, self.dataset.y, self.index)
 
-    def batches(self, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+    def batches(self, batch_size: int, workers: int = 0, share: Share | None = None) -> Iterator[Batch]:
         """Load the samples in order.
 
         Arguments:
             batch_size: samples per batch. The last batch has one more if a single sample would be left over.
             workers: number of processes that load batches; 0 loads them in this process.
+            share: load the inputs of this part of each batch only; labels and indices are those of the whole batch.
 
         Raises:
             UserError: an image is missing or can't be decoded.
         """
-        return load_batches(self.dataset.source, self.dataset.y, self.index, batch_size, workers)
+        return load_batches(self.dataset.source, self.dataset.y, self.index, batch_size, workers, share or Share())
 
     def shuffled(self, seed: int, epoch: int) -> Samples:
         """The samples in a random order that depends only on `seed` and `epoch`."""
         return replace(self, index=np.random.default_rng([seed, epoch]).permutation(self.index))
 
-    def augmented_batches(self, batch_size: int, seed: int, epoch: int, workers: int = 0) -> Iterator[Batch]:
+    def augmented_batches(
+        self, batch_size: int, seed: int, epoch: int, workers: int = 0, share: Share | None = None
+    ) -> Iterator[Batch]:
         """Load the samples in order, augmented.
 
         The augmentation of a sample depends only on `seed`, `epoch`, the sample's index and, if the sample occurs
@@ -297,13 +306,13 @@ class Samples:
             batch_size: samples per batch. The last batch has one more if a single sample would be left over.
             seed: seed of the augmentation.
             epoch: epoch of the training; each epoch is augmented differently.
-            workers: number of processes that load batches; 0 loads them in this process.
+            workers, share: as for `batches`.
 
         Raises:
             UserError: an image is missing or can't be decoded.
         """
-        source, y = self.dataset.source, self.dataset.y
-        return load_augmented_batches(source, y, self.index, batch_size, workers, seed=seed, epoch=epoch)
+        source, y, share = self.dataset.source, self.dataset.y, share or Share()
+        return load_augmented_batches(source, y, self.index, batch_size, workers, share, seed=seed, epoch=epoch)
 
 
 def checked_samples(samples: object) -> Samples:

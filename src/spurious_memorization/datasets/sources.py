@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,10 +22,13 @@ from ..errors import UserError
 from .cache import ImageCache, image_cache
 from .image_files import ImageFiles
 from .images import opened_image, to_rgb
-from .texts import Texts
+from .texts import Texts, Tokenization
 from .transforms import ImageTransform, Pixels, augmented
 
 Inputs = Tensor | Mapping[str, Tensor]
+
+Noun = Literal["image", "text", "sample"]
+"""What sentences call a sample."""
 
 
 class Batch(NamedTuple):
@@ -87,6 +90,16 @@ class Tensors:
 def sample_name(index: int, source: Source | None = None) -> str:
     """How a message names a sample: "sample 3", and for images also the file, for texts the row."""
     return f"sample {index} ({source.paths[index]})" if isinstance(source, Images | Texts) else f"sample {index}"
+
+
+def noun_of(what: Source | ImageTransform | Tokenization) -> Noun:
+    """What sentences call a sample from this source, or one with this transform."""
+    match what:
+        case Images() | ImageTransform():
+            return "image"
+        case Texts() | Tokenization():
+            return "text"
+    return "sample"
 
 
 @dataclass(frozen=True, eq=False)

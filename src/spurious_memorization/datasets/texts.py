@@ -55,9 +55,7 @@ class Tokenization(BaseModel):
         Raises:
             UserError: the tokenizer is missing or has changed, or there is not enough memory.
         """
-        tokenizer = load_tokenizer(self.tokenizer)
-        if digest_of(tokenizer) != self.digest:
-            raise UserError(f"the tokenizer in {self.tokenizer} is not the one that was used before: put it back")
+        tokenizer = self.load()
         size = 4 * len(texts) * self.length * len(self.names)
         check_memory(size, f"{len(texts):,} texts of {self.length} tokens", "use a smaller --max-tokens")
         parts = [
@@ -68,6 +66,17 @@ class Tokenization(BaseModel):
             name: torch.from_numpy(np.concatenate([part[name] for part in parts]).astype(np.int32))
             for name in self.names
         }
+
+    def load(self) -> Any:
+        """The tokenizer.
+
+        Raises:
+            UserError: it is missing or has changed.
+        """
+        tokenizer = load_tokenizer(self.tokenizer)
+        if digest_of(tokenizer) != self.digest:
+            raise UserError(f"the tokenizer in {self.tokenizer} is not the one that was used before: put it back")
+        return tokenizer
 
     def __str__(self) -> str:
         """As a log line says it."""

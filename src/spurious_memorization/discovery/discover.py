@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..atomic import write_parquet, write_text
-from ..console import log
+from ..console import labeled, log
 from ..datasets.candidate_groups import ATYPICAL, SEED_COLUMN, TYPICAL
 from ..datasets.folder import read_data, read_with_settings
 from ..datasets.samples import Dataset, Samples
@@ -22,12 +23,14 @@ from ..datasets.texts import Texts
 from ..errors import UserError
 from ..networks.build import with_own_transform
 from ..runs.records import check_same_settings
+from ..schedulers.scheduler import announced, workers_for
 from ..stored_files import is_stored, read_frame, read_json
 from ..training.epoch_selection import stored_probabilities
 from ..training.heads import features_of
 from ..training.recipes import expanded
 from ..training.seeds import seeds_from
-from ..training.settings import TrainExecution, TrainSettings
+from ..training.settings import TrainExecution, TrainingsExecution, TrainSettings
+from ..training.several import check_shared
 from ..training.starting_network import starting_network
 from ..training.train import network_settings, train
 from .by_split import by_split
@@ -73,7 +76,7 @@ def discover(
     settings: DiscoverSettings | None = None,
     *,
     compare_with: str | None = None,
-    execution: TrainExecution | None = None,
+    execution: TrainingsExecution | None = None,
 ) -> Discovery:
     """Find the samples that are unlike the others of their class, by several methods. No attribute is used.
 
@@ -89,7 +92,7 @@ def discover(
         settings: the method, seeds, the settings of training.
         compare_with: an attribute column that is known after all. It is used for nothing but the area under the ROC
             curve of each method.
-        execution: device, workers, batch size of evaluation.
+        execution: device, workers, batch size of evaluation, and where the networks of each seed are trained.
 
     Raises:
         UserError: data or network are not usable; the networks were trained with other settings.
@@ -101,7 +104,7 @@ def discover(
         ```
     """
     folder, out = Path(folder), Path(out)
-    settings, execution = settings or DiscoverSettings(), execution or TrainExecution()
+    settings, execution = settings or DiscoverSettings(), execution or TrainingsExecution()
     if out.suffix != ".csv":
         raise UserError(f"--out {out}: the groups are written as a table: name a file that ends in .csv")
     if settings.attribute not in (None, NO_ATTRIBUTE):
@@ -114,8 +117,10 @@ def discover(
     _check_settings(place, settings)
     seeds = seeds_from(settings.seeds)
     log(f"discovering groups of {len(data)} samples: {len(seeds)} seeds, networks in {place}")
-    of_seeds = [_scores_of_seed(folder, data, place, settings, seed, execution) for seed in seeds]
-    scores: dict[str, list[Floats]] = {method: [one[method] for one in of_seeds] for method in METHODS}
+    make = partial(_scoring, folder, data, place, settings, execution.of_each)
+    with workers_for(execution, make) as workers:
+        of_seeds = dict(announced(workers.run(seeds), [f"seed {seed}" for seed in seeds]))
+    scores: dict[str, list[Floats]] = {m: [of_seeds[number][m] for number in range(len(seeds))] for m in METHODS}
     methods = stability(scores, data.y)
     if known is not None:
         minority = np.isin(known.g, known.minority)
@@ -192,6 +197,19 @@ def _check_settings(place: Path, settings: DiscoverSettings) -> None:
         check_same_settings(read_json(file, REMEDY), own, str(place))
     else:
         write_text(file, DiscoverSettings.model_validate(own).model_dump_json(indent=2, include=set(own)) + "\n")
+
+
+def _scoring(
+    folder: Path, data: Dataset, place: Path, settings: DiscoverSettings, execution: TrainExecution
+) -> Callable[[int], Mapping[str, Floats]]:
+    """What a worker holds: a function that gives the scores of a seed."""
+    check_shared(place)
+
+    def scores(seed: int) -> Mapping[str, Floats]:
+        with labeled(f"seed {seed}"):
+            return _scores_of_seed(folder, data, place, settings, seed, execution)
+
+    return scores
 
 
 def _scores_of_seed(

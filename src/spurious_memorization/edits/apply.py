@@ -15,7 +15,7 @@ from ..networks.forward import device_of, logits, moved, outside_inference_mode,
 from ..networks.losses import finite
 from ..networks.outputs import outputs_seen
 from ..networks.selection import Selection
-from ..networks.units import UnitPlaces, sites
+from ..networks.units import UnitPlaces, short_name, sites
 from ..networks.weights import add_biases
 from ..user_functions import load_user_function
 from .edit import KINDS, Edit
@@ -233,7 +233,10 @@ def _set_biases(
         if not part.endswith("weight"):
             continue
         if layer not in edit.tensors:
-            raise UserError(f"edit mean: the mean of layer {layer} is missing: compute it with channel_means")
+            raise UserError(
+                f"edit mean: the means of {short_name(weight)} are missing: compute them with channel_means; or, if "
+                "the network reads its weights without calling it, leave it out with exclude (--exclude)"
+            )
         name = f"{layer}{dot}bias"
         like = result[weight]
         bias = result.get(name, parameters.get(name, like.new_zeros(len(like)))).clone()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..networks.checked import checked_network
-from ..networks.units import Units, short_name
+from ..networks.units import Units, owner
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Edit:
     def _digest(self) -> str:
         parts = (self.kind, self.units.digest(), json.dumps(dict(self.parameters), sort_keys=True), self.seed)
         digest = hashlib.sha256(repr(parts).encode())
-        layers = tuple(f"{short_name(name)}." for name in self.units.by_name())
+        layers = tuple(map(owner, self.units.by_name()))
         for name in sorted(self.tensors):
             if f"{name}.".startswith(layers):
                 numbers = self.tensors[name].detach().cpu().contiguous().flatten()

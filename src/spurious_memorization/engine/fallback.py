@@ -17,6 +17,7 @@ from ..errors import UserError, first_line, is_out_of_memory
 from ..networks.names import LossName, Precision
 from ..settings import Execution
 from .outcomes import Block
+from .pass_time import TimedPass
 from .plain import PlainEngine
 from .prefix.engine import PrefixEngine, prefix_engine
 from .prefix.program import NotExportable
@@ -87,9 +88,9 @@ class FallbackEngine:
         """The fraction of a full forward pass that each edit needs, between 0 and 1, [edits]."""
         return self._result(lambda engine: engine.pass_fractions(edits))
 
-    def seconds_per_pass(self, samples: Samples, precision: Precision | None = None) -> float:
+    def pass_time(self, samples: Samples, precision: Precision | None = None) -> TimedPass:
         """Measure how long a full forward pass of one sample takes, in this precision or in the engine's own."""
-        return self._result(lambda engine: engine.seconds_per_pass(samples, precision))
+        return self._result(lambda engine: engine.pass_time(samples, precision))
 
     def compiling_pays(self, passes: float) -> bool:
         """Whether compiling saves more time than it costs, for this number of full forward passes of one sample."""

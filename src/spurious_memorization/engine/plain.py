@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from ..networks.names import LossName, Precision
 from ..networks.units import UnitPlaces
 from ..settings import Execution
 from .outcomes import Block
+from .pass_time import TimedPass, measured_pass
 from .record import record_block
 
 TIMED_SAMPLES = 32
@@ -80,14 +80,16 @@ class PlainEngine:
         """Every edit needs a full forward pass: ones, [edits]."""
         return np.ones(len(edits))
 
-    def seconds_per_pass(self, samples: Samples, precision: Precision | None = None) -> float:
+    def pass_time(self, samples: Samples, precision: Precision | None = None) -> TimedPass:
         """Measure a full forward pass of one sample, in this precision or in the engine's own."""
         batch = samples.part(range(min(self.execution.samples_per_pass, TIMED_SAMPLES))).batch()
         inputs = moved(batch.inputs, self.device)
         with torch.no_grad(), exact_float32(), autocast(self.device, precision or self.precision):
-            started = time.perf_counter()
-            logits(self.network, inputs).sum().item()  # waits for an accelerator
-        return (time.perf_counter() - started) / len(batch.y)
+            return measured_pass(
+                lambda: logits(self.network, inputs).sum().item(),  # waits for an accelerator
+                len(batch.y),
+                on_cpu=self.device.type == "cpu",
+            )
 
     def compiling_pays(self, passes: float) -> bool:
         """Never: this engine is not compiled."""

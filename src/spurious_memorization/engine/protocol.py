@@ -12,6 +12,7 @@ from ..datasets.samples import Samples
 from ..edits.edit import Edit
 from ..networks.names import Precision
 from .outcomes import Block
+from .pass_time import TimedPass
 
 
 class Engine(Protocol):
@@ -56,7 +57,7 @@ class Engine(Protocol):
         """The fraction of a full forward pass that each edit needs, between 0 and 1, [edits]."""
         ...
 
-    def seconds_per_pass(self, samples: Samples, precision: Precision | None = None) -> float:
+    def pass_time(self, samples: Samples, precision: Precision | None = None) -> TimedPass:
         """Measure how long a full forward pass of one sample takes.
 
         Arguments:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,13 @@ def write_fiftyone(table: pd.DataFrame, classes: tuple[str, ...], images: Images
     Raises:
         UserError: the folder is not empty, or can't be written; an image can't be read.
     """
+    fields = field_names([str(name) for name in table])
     with atomic_folder(out) as folder:
         places, labels = {}, {}
         for row in table.to_dict(orient="records"):
             name = f"{row['sample']:07d}"
             places[name] = _place(images, row["sample"], folder, name)
-            labels[name] = {"label": classes.index(row["label"]), "attributes": _attributes(row)}
+            labels[name] = {"label": classes.index(row["label"]), "attributes": _attributes(row, fields)}
         (folder / "data.json").write_text(json.dumps(places, indent=0), encoding="utf-8")
         content = {"classes": classes, "labels": labels}
         (folder / "labels.json").write_text(json.dumps(content, indent=0, allow_nan=False), encoding="utf-8")
@@ -57,8 +59,24 @@ def _place(images: Images, sample: int, folder: Path, name: str) -> str:
     return str(copy)
 
 
-def _attributes(row: dict[Any, Any]) -> dict[str, Any]:
-    """The known values of a sample. FiftyOne's names of fields have neither spaces nor dots."""
+def field_names(columns: Sequence[str]) -> dict[str, str]:
+    """The field of each column. FiftyOne's names of fields have neither spaces nor dots: these become "_".
+
+    Columns whose names become the same are numbered from the second one on, so that every field has a name of its own.
+    """
+    fields: dict[str, str] = {}
+    for column in columns:
+        plain = field = re.sub(r"\W", "_", column)
+        number = 1
+        while field in fields.values():
+            number += 1
+            field = f"{plain}_{number}"
+        fields[column] = field
+    return fields
+
+
+def _attributes(row: dict[Any, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    """The known values of a sample, by the names of their fields."""
     values = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
     known = {name: value for name, value in values.items() if name != "label" and not is_missing(value)}
-    return {re.sub(r"\W", "_", str(name)): value for name, value in known.items()}
+    return {fields[name]: value for name, value in known.items()}

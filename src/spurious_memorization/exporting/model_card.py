@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..comparison.group_check import group_counts_of
+from ..datasets.sources import Noun
 from ..intervals import wilson_interval
 from ..reporting.inputs import read_inputs
 from ..reporting.tables.findings import findings
@@ -64,7 +65,7 @@ def model_card(
     gaps = group_gaps(group_counts_of(opened, chosen, split))
     parts = [*_how_measured(opened, chosen, split, gaps), *_results(split, gaps)]
     if found is not None:
-        parts += _verdicts(found, opened.record.data.candidate_table)
+        parts += _verdicts(found, opened.record.data.candidate_table, opened.record.data.noun)
     if inputs.memorization is not None:
         scores = inputs.memorization
         parts.append("#### Memorization scores")
@@ -145,7 +146,7 @@ def _results(split: str, gaps: pd.DataFrame) -> list[str]:
     return ["### Results", *_table(table)]
 
 
-def _verdicts(study: Study, candidates: str | None) -> list[str]:
+def _verdicts(study: Study, candidates: str | None, noun: Noun) -> list[str]:
     table = Table(
         title="Training samples compared with unseen ones",
         rows=group_verdicts(study),
@@ -162,7 +163,7 @@ def _verdicts(study: Study, candidates: str | None) -> list[str]:
     settings, edits = study.record["settings"], "; ".join(study.record["edits"])
     criteria = "hand" if settings["units"] else "; ".join(settings["criterion"])
     selected = f"Sets of units were selected by {criteria} and edited by {edits} (study {study.name})."
-    sentences = findings(study.effects(), study.groups(), candidates, study.groupings())
+    sentences = findings(study.effects(), study.groups(), candidates, study.groupings(), noun)
     return ["#### Memorization", *_table(table), selected, "\n".join(f"- {sentence}" for sentence in sentences)]
 
 

@@ -1,11 +1,11 @@
-"""Memorization scores of a data folder: networks trained on random parts of it, one after the other."""
+"""Memorization scores of a data folder: networks trained on random parts of it."""
 
 from __future__ import annotations
 
 import re
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from ..atomic import write_parquet, write_text
-from ..console import log
+from ..console import labeled, log
 from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..datasets.sources import Images
@@ -26,11 +26,12 @@ from ..networks.build import with_own_transform
 from ..runs.evaluate import check_answers, predict
 from ..runs.records import DataRecord, check_same_settings, data_record
 from ..runs.run import Run
+from ..schedulers.scheduler import announced, workers_for
 from ..stored_files import Columns, StoredFileError, checked_record, is_stored, read_frame, read_json
 from ..training.loop import train_in_memory
 from ..training.objective import Training
 from ..training.recipes import expanded
-from ..training.settings import TrainExecution, TrainSettings
+from ..training.settings import TrainExecution, TrainingsExecution, TrainSettings
 from ..training.starting_network import starting_network
 from ..training.train import network_settings
 from .estimates import MEMORIZED, estimated_scores
@@ -194,7 +195,7 @@ def memorization_scores(
     out: str | Path,
     settings: MemorizationSettings | None = None,
     *,
-    execution: TrainExecution | None = None,
+    execution: TrainingsExecution | None = None,
 ) -> MemorizationScores:
     """Measure how far each training sample is memorized: is it right only if a network was trained on it?
 
@@ -206,7 +207,7 @@ def memorization_scores(
         folder: the data folder.
         out: where the answers are stored.
         settings: what changes the result.
-        execution: device, workers, batch size of evaluation.
+        execution: device, workers, batch size of evaluation, and where the networks are trained.
 
     Returns:
         The scores.
@@ -223,7 +224,7 @@ def memorization_scores(
     """
     settings = settings or MemorizationSettings()
     data = read_with_settings(Path(folder), settings)
-    config, execution = _training_settings(settings, data), execution or TrainExecution()
+    config, execution = _training_settings(settings, data), execution or TrainingsExecution()
     data = with_own_transform(data, network_settings(config, data))
     resampled = resampled_groups(data, minority_only=settings.start is not None)
     result = MemorizationScores(out)
@@ -235,11 +236,11 @@ def memorization_scores(
             part = drawn_subset(data, 0, share=settings.share, seed=settings.seed, resampled=resampled)
             each = f"{config.epochs} epochs on {len(part.train)} of {len(data.train)} training samples"
             log(f"{len(missing)} of {settings.networks} networks to train, each for {each}")
-        started = time.monotonic()
-        for done, number in enumerate(missing, 1):
-            result.save_answers(number, _answers(data, config, settings, number, resampled, execution, result.path))
-            left = (time.monotonic() - started) / done * (len(missing) - done)
-            log(f"network {number + 1}/{settings.networks}; about {left:.0f} s left")
+            make = partial(_answering, data, config, settings, resampled, execution.of_each, result.path)
+            names = [f"network {number}" for number in missing]
+            with workers_for(execution, make) as workers:
+                for place, answers in announced(workers.run(missing), names):
+                    result.save_answers(missing[place], answers)
     return result
 
 
@@ -270,6 +271,23 @@ def _begin(result: MemorizationScores, record: MemorizationRecord, data: Dataset
 def _training_settings(settings: MemorizationSettings, data: Dataset) -> TrainSettings:
     """The settings of every network's training, but its seed."""
     return expanded(TrainSettings(**settings.given(), start=settings.start), data)
+
+
+def _answering(
+    data: Dataset,
+    config: TrainSettings,
+    settings: MemorizationSettings,
+    resampled: NDArray[np.int64],
+    execution: TrainExecution,
+    path: Path,
+) -> Callable[[int], pd.DataFrame]:
+    """What a worker holds: a function that trains the network of a number, and gives its answers."""
+
+    def answers(number: int) -> pd.DataFrame:
+        with labeled(f"network {number}"):
+            return _answers(data, config, settings, number, resampled, execution, path)
+
+    return answers
 
 
 def _answers(

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import timm
@@ -22,8 +23,9 @@ from ..datasets.transforms import INTERPOLATIONS, ImageTransform
 from ..errors import UserError, first_line
 from ..settings import MAX_IMAGE_SIZE, Settings
 from ..user_functions import load_user_function
-from . import birds_resnet18, hugging_face
+from . import birds_resnet18, hugging_face, image_towers
 from .checked import checked_network, in_float32
+from .directions import DirectionSettings, add_directions
 from .head import head_names, name_head
 from .prototypes import give_prototypes
 from .weights import load_exactly
@@ -42,18 +44,22 @@ PAPER_NETWORKS = {
 }
 """Short names of You et al. (2025), and timm's names of the same networks. Both use the name resnet50."""
 
+_LIBRARIES = {module.PREFIX: module for module in (hugging_face, image_towers)}
+"""{how a name begins: module with `configuration`, `build_network` and `own_transform`}."""
+
 
 class NetworkSettings(Settings):
     """Everything needed to build a network again.
 
     Arguments:
-        model: a timm name, a short name of the paper, `hf:PATH`, or `module:factory`.
+        model: a timm name, a short name of the paper, `hf:PATH`, `open_clip:NAME`, or `module:factory`.
         n_classes: number of outputs.
         image_size: side of the square input in pixels; None for the network's own.
         norm_eps: epsilon of the layer norms; None for the network's own. The research code uses 1e-5, timm 1e-6.
         head: module names of the layers that give the logits; if empty, they are found by tracing.
         prototypes: number of prototypes of each class, if an ensemble of them replaces the head; 0 if it does not.
-        configuration: of a network `hf:PATH`, which can so be built without its folder.
+        configuration: of a network `hf:PATH` or `open_clip:NAME`, which can so be built without its folder.
+        directions: those that are units, in the outputs of its layers.
     """
 
     model: str
@@ -63,6 +69,7 @@ class NetworkSettings(Settings):
     head: tuple[str, ...] = ()
     prototypes: int = Field(0, ge=0)
     configuration: dict[str, Any] | None = None
+    directions: tuple[DirectionSettings, ...] = ()
 
     @property
     def timm_name(self) -> str:
@@ -73,15 +80,20 @@ class NetworkSettings(Settings):
         return self.model.startswith(hugging_face.PREFIX)
 
     @property
+    def library(self) -> ModuleType | None:
+        """The module that builds the network from a configuration, if it is `hf:PATH` or `open_clip:NAME`."""
+        return next((module for prefix, module in _LIBRARIES.items() if self.model.startswith(prefix)), None)
+
+    @property
     def is_factory(self) -> bool:
-        of_library = ("hf-hub:", "hf_hub:", "local-dir:", hugging_face.PREFIX)
+        of_library = ("hf-hub:", "hf_hub:", "local-dir:", *_LIBRARIES)
         return ":" in self.model and not self.model.startswith(of_library)
 
     def with_configuration(self) -> NetworkSettings:
-        """The same settings, with the configuration of a network `hf:PATH`."""
-        if not self.is_of_hugging_face or self.configuration is not None:
+        """The same settings, with the configuration of a network `hf:PATH` or `open_clip:NAME`."""
+        if self.library is None or self.configuration is not None:
             return self
-        return self.model_copy(update={"configuration": hugging_face.configuration(self.model)})
+        return self.model_copy(update={"configuration": self.library.configuration(self.model)})
 
 
 def build(settings: NetworkSettings, state: dict[str, Tensor] | None = None) -> nn.Module:
@@ -89,16 +101,16 @@ def build(settings: NetworkSettings, state: dict[str, Tensor] | None = None) -> 
 
     Arguments:
         settings: which network.
-        state: a state dict of the same architecture. A head with another number of classes is not loaded and starts at
-            random.
+        state: a state dict of the same architecture. A head that it lacks, or one with another number of classes,
+            starts at random.
 
     Raises:
         UserError: the name is unknown, or the weights belong to another architecture.
     """
     if settings.is_factory:
         model = _from_factory(settings, state)
-    elif settings.is_of_hugging_face:
-        model, _ = _from_hugging_face(settings, pretrained=False)
+    elif settings.library is not None:
+        model, _ = _from_library(settings.library, settings, pretrained=False)
         if state is not None:
             _load_state(model, state, settings.model)
     else:
@@ -117,8 +129,8 @@ def build_pretrained(settings: NetworkSettings) -> tuple[nn.Module, bool]:
     """
     if settings.is_factory:
         raise UserError(f"{settings.model} is not one of timm's networks: give its weights as a file")
-    if settings.is_of_hugging_face:
-        model, has_head = _from_hugging_face(settings, pretrained=True)
+    if settings.library is not None:
+        model, has_head = _from_library(settings.library, settings, pretrained=True)
     else:
         model = _from_timm(settings, True)
         has_head = vars(model)["pretrained_cfg"].get("num_classes") == settings.n_classes
@@ -132,6 +144,8 @@ def _finished(model: nn.Module, settings: NetworkSettings) -> nn.Module:
                 module.eps = settings.norm_eps
     if settings.prototypes:
         give_prototypes(model, settings.prototypes)
+    for directions in settings.directions:
+        add_directions(model, directions)
     return model
 
 
@@ -181,8 +195,9 @@ def own_transform(settings: NetworkSettings, given: Mapping[str, Any] | None = N
         if size is None:
             raise UserError(f"{settings.model} has no image size: give --image-size, or write it to dataset.yaml")
         return ImageTransform(**{"image_size": size, "resize": size, **given})
-    if settings.is_of_hugging_face:
-        return _resized(hugging_face.own_transform(settings.model, settings.configuration or {}), size, given)
+    if settings.library is not None:
+        stored = settings.with_configuration().configuration
+        return _resized(settings.library.own_transform(settings.model, stored), size, given)
     of_timm = _pretrained_config(settings.timm_name).to_dict()
     config = resolve_data_config(pretrained_cfg=of_timm)  # type: ignore[no-untyped-call]
     channels, height, width = config["input_size"]
@@ -251,11 +266,10 @@ def _resized(transform: ImageTransform, size: int | None, given: Mapping[str, An
     return ImageTransform(**{**transform.model_dump(), "image_size": size, "resize": resize, **given})
 
 
-def _from_hugging_face(settings: NetworkSettings, pretrained: bool) -> tuple[nn.Module, bool]:
-    stored = settings.with_configuration().configuration or {}
-    model, has_head = hugging_face.build_network(
-        settings.model, stored, settings.n_classes, settings.image_size, pretrained
-    )
+def _from_library(library: ModuleType, settings: NetworkSettings, pretrained: bool) -> tuple[nn.Module, bool]:
+    stored = settings.with_configuration().configuration
+    model: nn.Module
+    model, has_head = library.build_network(settings.model, stored, settings.n_classes, settings.image_size, pretrained)
     if settings.head:
         name_head(model, settings.head)
     return model, has_head
@@ -277,10 +291,13 @@ def _from_factory(settings: NetworkSettings, state: dict[str, Tensor] | None) ->
 
 
 def _load_state(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Load all weights but those of a head with another number of classes."""
+    """Load all weights but those of a head that is missing or has another number of classes."""
     own = model.state_dict()
-    head = {f"{layer}.{part}" for layer in head_names(model) for part in ("weight", "bias")} & own.keys()
-    left_out = {key for key in head & set(state) if state[key].shape != own[key].shape}
+    left_out: set[str] = set()
+    for layer in head_names(model):
+        parts = {f"{layer}.{part}" for part in ("weight", "bias")} & own.keys()
+        there = parts & state.keys()
+        left_out |= {key for key in parts if not there or (key in there and state[key].shape != own[key].shape)}
     load_exactly(model, {**state, **{key: own[key] for key in left_out}}, name)
 
 

@@ -55,7 +55,7 @@ def load_clip(name: str, device: torch.device) -> Clip:
     open_clip = imported("open_clip", "clip")
     architecture, weights = _place(name)
     try:
-        with _without_log():
+        with without_log():
             model, transform = open_clip.create_model_from_pretrained(
                 architecture, weights, device=device, weights_only=True
             )
@@ -119,7 +119,7 @@ def _place(name: str) -> tuple[str, str | None]:
 
 
 @contextmanager
-def _without_log() -> Iterator[None]:
+def without_log() -> Iterator[None]:
     """open_clip logs to the root logger, which would print its lines beside the error."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

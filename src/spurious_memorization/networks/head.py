@@ -74,17 +74,20 @@ def unused_layers(model: nn.Module) -> frozenset[str]:
     flow = data_flow(model)
     if flow is None:
         return frozenset()
-    layers = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
-    return frozenset(layers - _layers_with(model, flow.used()).keys())
+    kinds = (*LAYERS, nn.MultiheadAttention)
+    layers = {name for name, module in model.named_modules() if isinstance(module, kinds)}
+    return frozenset(layers - _layers_with(model, flow.used(), kinds).keys())
 
 
-def _layers_with(model: nn.Module, names: set[str]) -> dict[str, nn.Module]:
+def _layers_with(
+    model: nn.Module, names: set[str], kinds: tuple[type[nn.Module], ...] = LAYERS
+) -> dict[str, nn.Module]:
     """The layers that hold one of these parameters, also under another name if it is tied."""
     chosen = {id(value) for name, value in model.named_parameters() if name in names}
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, LAYERS) and any(id(value) in chosen for value in module.parameters())
+        if isinstance(module, kinds) and any(id(value) in chosen for value in module.parameters())
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ..atomic import atomic_folder
 from ..console import log
 from ..datasets.texts import MAX_TOKENS, Texts, Tokenization, chunks, digest_of, load_tokenizer
 from ..datasets.transforms import ImageTransform
@@ -27,6 +29,9 @@ PREFIX = "hf:"
 
 SAME_IMAGE = 0.02
 """Mean difference of two inputs of one image, in units of their standard deviation. Two libraries round differently."""
+
+LARGEST_COPY = 100 * 2**20
+"""Bytes of a tokenizer and a configuration that are copied, at most. Those for 250,000 words have 20 MB."""
 
 _SHOWN_LABELS = 10
 
@@ -160,6 +165,35 @@ def own_tokenization(model: str, stored: Mapping[str, Any], texts: Texts) -> Tok
         length=min(max(lengths), limit),
         names=tuple(name for name in tokenizer.model_input_names if name in taken),
     )
+
+
+def copy_without_weights(stored: Mapping[str, Any], tokenization: Tokenization, folder: Path) -> None:
+    """Write a configuration and a tokenizer into a folder: with weights, `hf:FOLDER` is the same network.
+
+    If the files are too large, or would be read as another tokenizer, there is no copy, and a log line says so.
+
+    Arguments:
+        stored: see `configuration`.
+        tokenization: with the tokenizer.
+        folder: an earlier copy in it is replaced.
+
+    Raises:
+        UserError: the tokenizer is missing or has changed.
+    """
+    transformers = imported("transformers", "transformers")
+    shutil.rmtree(folder, ignore_errors=True)
+    with _silent(transformers):
+        tokenizer = tokenization.load()
+        try:
+            with atomic_folder(folder) as copy:
+                transformers.AutoConfig.for_model(**stored).save_pretrained(copy)
+                tokenizer.save_pretrained(copy)
+                size = sum(file.stat().st_size for file in copy.iterdir())
+                if size > LARGEST_COPY:
+                    raise UserError(f"it has {size / 2**20:.0f} MB, more than {LARGEST_COPY / 2**20:.0f}")
+                tokenization.model_copy(update={"tokenizer": str(copy)}).load()
+        except UserError as error:
+            log(f"note: the tokenizer in {tokenization.tokenizer} is not copied to {folder} ({error}): keep it")
 
 
 def place(model: str) -> str:

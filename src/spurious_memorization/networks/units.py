@@ -23,7 +23,7 @@ from .selection import Selection
 
 MAX_UNIT = 2**62
 
-_LAYERS = {"conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d), "linear": (nn.Linear,)}
+_LAYERS = {"conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d), "linear": (nn.Linear, nn.MultiheadAttention)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ def _reason(select: Selection, found: Mapping[str, Site]) -> str:
     if found:
         return f"choose among {', '.join(list(found)[:5])}, ..."
     if select.unit == "head":
-        return "it has no attention that is known"
+        return "it has no attention whose heads are known, so choose channels or weights"
     if select.unit == "feature":
         return "it has no linear head"
     return "it has no convolution or linear layer but its head"
@@ -243,13 +243,21 @@ class UnitPlaces:
             if name not in there or int(numbers.max()) >= there[name].n:
                 raise UserError(f"the network has no {units.kind} {short_name(name)}:{int(numbers.max())}")
             for parameter, places in there[name].held.items():
-                result[parameter] = places[torch.from_numpy(numbers)].flatten()
+                held = places[torch.from_numpy(numbers)].flatten()
+                result[parameter] = torch.cat([result[parameter], held]) if parameter in result else held
         return result
 
 
 def short_name(name: str) -> str:
     """A tensor's name without a final ".weight"."""
     return name.removesuffix(".weight")
+
+
+def owner(name: str) -> str:
+    """How the names of all parameters of a unit begin: "attn.qkv." for "attn.qkv.weight", "attn." for the attention
+    module "attn" and its "attn.in_proj_weight"."""
+    path = name.rpartition(".")[0] if name.endswith("weight") else name
+    return f"{path}." if path else ""
 
 
 def _is_chosen(name: str, select: Selection) -> bool:
@@ -263,7 +271,10 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _layers(model: nn.Module, select: Selection) -> Iterator[tuple[str, nn.Module]]:
-    """The convolutions and linear layers that the logits depend on, without the classifier head."""
+    """The convolutions and linear layers that the logits depend on, without the classifier head.
+
+    PyTorch's attention is among them: it has its projections to queries, keys and values as weights of its own.
+    """
     left_out = unused_layers(model).union(head_names(model))
     kinds = tuple(kind for layer in select.layers for kind in _LAYERS[layer])
     for name, module in model.named_modules():
@@ -274,7 +285,8 @@ def _layers(model: nn.Module, select: Selection) -> Iterator[tuple[str, nn.Modul
 def _computed_weights(model: nn.Module, select: Selection) -> Iterator[str]:
     """The layers whose weight or bias is no parameter, such as those under weight norm."""
     for name, module in _layers(model, select):
-        parts = ("weight", "bias") if select.with_bias else ("weight",)
+        weights = _weights(module)
+        parts = {part for weight in weights for part in ((weight[0], weight[1]) if select.with_bias else (weight[0],))}
         if any(getattr(module, part, None) is not None and part not in module._parameters for part in parts):
             yield name
 
@@ -292,21 +304,34 @@ def _check_weights(computed: Iterable[str]) -> None:
 def _layer_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
     parameters = dict(model.named_parameters())
     found = {}
-    for name, _ in _layers(model, select):
-        parameter = f"{name}.weight" if name else "weight"
-        weight = parameters.get(parameter)
-        if weight is None:  # tied to a layer before, or computed from other parameters
-            continue
-        if select.unit == "weight":
-            found[parameter] = Site(parameter, tuple(weight.shape), {})
-            continue
-        every = torch.arange(len(weight))[:, None]
-        rows = {parameter: every}
-        bias = f"{parameter.removesuffix('weight')}bias"
-        if select.with_bias and bias in parameters:
-            rows[bias] = every
-        found[parameter] = Site(parameter, (len(weight),), rows)
+    for layer, module in _layers(model, select):
+        prefix = f"{layer}." if layer else ""
+        for part, of_bias, first in _weights(module):
+            name, bias = f"{prefix}{part}", f"{prefix}{of_bias}"
+            weight = parameters.get(name)
+            if weight is None:  # tied to a layer before, or computed from other parameters
+                continue
+            if select.unit == "weight":
+                found[name] = Site(name, tuple(weight.shape), {})
+                continue
+            every = torch.arange(len(weight))[:, None]
+            rows = {name: every}
+            if select.with_bias and bias in parameters:
+                rows[bias] = first + every
+            found[name] = Site(name, (len(weight),), rows)
     return found
+
+
+def _weights(layer: nn.Module) -> list[tuple[str, str, int]]:
+    """Each weight of a layer, its bias, and the first of the bias's numbers that belong to the weight.
+
+    PyTorch's attention has one weight for queries, keys and values; three if their widths differ, with one bias.
+    """
+    if not isinstance(layer, nn.MultiheadAttention):
+        return [("weight", "bias", 0)]
+    if layer._qkv_same_embed_dim:
+        return [("in_proj_weight", "in_proj_bias", 0)]
+    return [(f"{part}_proj_weight", "in_proj_bias", k * layer.embed_dim) for k, part in enumerate("qkv")]
 
 
 def _head_sites(model: nn.Module, select: Selection) -> dict[str, Site]:

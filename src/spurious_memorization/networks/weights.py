@@ -8,7 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -191,6 +191,9 @@ def fit(model: nn.Module, state: StateDict, heads: tuple[str, ...] = ()) -> Fit:
     the prefix are left out. If no prefix does, wrappers that all names share (`module.`, `_orig_mod.`, `model.`,
     `net.`) are taken off.
 
+    In a network that is one encoder and a head, the encoder alone may be what fits: the weights of CLIP hold it as
+    `visual.`, beside another tower.
+
     Arguments:
         model: the network.
         state: tensors by name.
@@ -199,23 +202,43 @@ def fit(model: nn.Module, state: StateDict, heads: tuple[str, ...] = ()) -> Fit:
     Raises:
         UserError: several prefixes give every tensor of the network.
     """
-    optional = ("num_batches_tracked", *(f"{head}.{part}" for head in heads for part in ("weight", "bias")))
-    own = {name for name in model.state_dict() if not name.endswith(optional)}
+    of_heads = tuple(f"{head}.{part}" for head in heads for part in ("weight", "bias"))
+    own = {name for name in model.state_dict() if not name.endswith(("num_batches_tracked", *of_heads))}
+    encoder = _encoder(own) if heads else ""
     if own <= state.keys():
-        return Fit(state)
-    first = min(own, default="")
-    prefixes = sorted({name.removesuffix(first) for name in state if name.endswith(f".{first}")})
-    fitting = [prefix for prefix in prefixes if all(f"{prefix}{name}" in state for name in own)]
+        return _under(state, encoder, encoder, of_heads) if encoder else Fit(state)
+    first = min(own, default="").removeprefix(encoder)
+    prefixes = sorted({name.removesuffix(first) for name in state if f".{name}".endswith(f".{first}")})
+    inner = [name.removeprefix(encoder) for name in own]
+    fitting = [prefix for prefix in prefixes if all(f"{prefix}{name}" in state for name in inner)]
     if len(fitting) > 1:
         raise UserError(
             f"the weights hold the network {len(fitting)} times, under {' and '.join(fitting)}: save the one that you "
             "mean as a state dict of its own"
         )
     if fitting:
-        (prefix,) = fitting
-        inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        return Fit(inside, prefix, tuple(name for name in state if not name.startswith(prefix)))
+        return _under(state, fitting[0], encoder, of_heads)
     return Fit(_without_wrappers(state), _shared_wrappers(state))
+
+
+def _encoder(names: Collection[str]) -> str:
+    """The module that holds all of these tensors, such as "visual."; empty if there is none, or it is one layer."""
+    starts = {name[: name.find(".") + 1] for name in names}
+    return starts.pop() if len(starts) == 1 and any(name.count(".") > 1 for name in names) else ""
+
+
+def _under(state: StateDict, prefix: str, encoder: str, of_heads: tuple[str, ...]) -> Fit:
+    """The tensors of the encoder, which are those under a prefix, and of the head beside it, with their own names."""
+    inside = {f"{encoder}{name.removeprefix(prefix)}": name for name in state if name.startswith(prefix)}
+    outer = prefix.removesuffix(encoder)
+    if prefix.endswith(encoder):
+        inside |= {name: f"{outer}{name}" for name in of_heads if f"{outer}{name}" in state}
+    chosen = {*inside.values()}
+    return Fit(
+        {own: state[name] for own, name in inside.items()},
+        outer,
+        tuple(name for name in state if name not in chosen),
+    )
 
 
 def save_state(file: Path, state: StateDict) -> None:

@@ -15,7 +15,7 @@ from ..runs.run import Run
 from ..studies.pipeline import study
 from ..studies.settings import StudySettings
 from ..studies.study import Study
-from ..training.settings import TrainExecution
+from ..training.settings import TrainExecution, TrainingsExecution
 from ..training.train import train
 from .folders import (
     EXPERIMENTS,
@@ -67,7 +67,7 @@ def reproduce(
     out: str | Path | None = None,
     settings: ReproduceSettings | None = None,
     *,
-    execution: TrainExecution | None = None,
+    execution: TrainingsExecution | None = None,
 ) -> Reproduction:
     """Reproduce one study of the paper on one data set with one network.
 
@@ -78,7 +78,7 @@ def reproduce(
         data: folder of the data set. At a smaller scale, images are generated if it is not given.
         out: folder of runs and result files; `experiments/` or `experiments/SCALE/` if not given.
         settings: scale, edits, splits, controls, and changes to the grid's training settings.
-        execution: device, workers, batch size.
+        execution: device, workers, batch size, and where studies measure their blocks.
 
     Raises:
         UserError: there is no such study, the data folder is not given, or a run in `out` has other settings.
@@ -89,7 +89,7 @@ def reproduce(
         made.rows[["kind", "size", "group_name", "drop"]]
         ```
     """
-    settings, execution = settings or ReproduceSettings(), execution or TrainExecution()
+    settings, execution = settings or ReproduceSettings(), execution or TrainingsExecution()
     scale = read_scale(settings.scale)
     out = Path(out) if out is not None else EXPERIMENTS / settings.scale if scale else EXPERIMENTS
     grid = read_grid(name).only(settings.mode, settings.split)
@@ -99,7 +99,7 @@ def reproduce(
     folder = Path(data) if data is not None else out / "synthbirds"
     if data is None and scale is not None:
         make_synthbirds(folder, scale.images)
-    run = _trained(grid, folder, out, settings, execution)
+    run = _trained(grid, folder, out, settings, execution.of_each)
     epoch = stored_epoch(run, grid.epoch) if scale is None else run.choose_epoch("last")
     rows: list[dict[str, Any]] = []
     mixed, studies = [], []
@@ -118,7 +118,7 @@ def reproduce(
     if grid.fine_tuning is not None:
         tuning = fine_tuning_of(settings, grid.fine_tuning, f"{run.path}@{epoch}", run)
         place = fine_tuning_folder(out, tuning.model, grid.dataset)
-        fine_tuned = train(folder, place, tuning, resume=True, execution=execution)
+        fine_tuned = train(folder, place, tuning, resume=True, execution=execution.of_each)
     across = pd.concat(mixed, ignore_index=True) if mixed else None
     return Reproduction(
         grid=grid,

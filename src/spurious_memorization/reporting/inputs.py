@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..calibration.known_answers import KnownAnswers
+from ..datasets.sources import Noun
 from ..errors import UserError
 from ..memorization.scores import MemorizationScores
 from ..runs.run import Run
@@ -51,6 +52,12 @@ class ReportInputs:
     studies: tuple[FinishedStudy, ...]
     memorization: MemorizationScores | None = None
     controls: KnownAnswers | None = None
+
+    @property
+    def noun(self) -> Noun:
+        """What a sample is called; "sample" if some runs are of images and others of texts."""
+        nouns = {run.record.data.noun for run in self.runs}
+        return nouns.pop() if len(nouns) == 1 else "sample"
 
     def by_run(self, rows_of: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
         """Rows of every run, with the run's name in the column `run`."""

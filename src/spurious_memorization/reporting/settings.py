@@ -17,6 +17,7 @@ FigureName = Literal[
     "layers",
     "ablation",
     "images",
+    "texts",
     "comparison",
     "counts",
     "all",

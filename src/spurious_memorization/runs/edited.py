@@ -1,20 +1,21 @@
-"""Edits of a run's network: the weights that a rewind or a transplant puts in, and the edited network as a new run."""
+"""Edits of a run's network: the weights that a rewind or a transplant puts in, and a changed network as a new run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..atomic import atomic_folder
 from ..datasets.folder import full_path
+from ..datasets.samples import Dataset
 from ..edits.apply import edited
 from ..edits.edit import Edit, EditSpec, parse_edit
 from ..edits.tensors import OtherState, tensors_of_edit
 from ..errors import UserError
-from ..networks.build import build
+from ..networks.build import NetworkSettings, build
 from ..networks.names import UnitKind
 from ..networks.selection import Selection
 from ..networks.units import parse_units
@@ -92,22 +93,62 @@ def save_edited(
     put_in = tensors_of_edit(spec, unit, model, data, other_state(run, number))
     change = Edit(spec.kind, chosen, spec.parameters, put_in, seed)
     result = edited(model, change)
+    return save_changed(
+        run,
+        new,
+        number,
+        result,
+        data,
+        origin="edit",
+        settings={"units": str(chosen), "unit": unit, "edit": str(spec), "seed": seed},
+        network=run.record.network,
+        data_folder=data_folder,
+        execution=execution,
+    )
+
+
+def save_changed(
+    run: Run,
+    new: Run,
+    epoch: int,
+    model: nn.Module,
+    data: Dataset,
+    *,
+    origin: Literal["edit", "directions"],
+    settings: Mapping[str, Any],
+    network: NetworkSettings,
+    data_folder: Path | None,
+    execution: Execution | None,
+) -> Run:
+    """Save a changed network as a new run, evaluated on every split.
+
+    Arguments:
+        run: whose network was changed.
+        new: the new run.
+        epoch: of the network.
+        model: the changed network.
+        data: of the run.
+        origin: the command that changed it.
+        settings: of that command; the run, its epoch, loss and precision are added.
+        network: how to build the changed network.
+        data_folder: the run's data folder, if it was moved.
+        execution: device, workers, batch size.
+    """
     measured_with = {name: run.record.settings[name] for name in ("loss", "precision")}
-    settings: dict[str, Any] = {
-        **measured_with,
-        "run": str(run.path),
-        "epoch": number,
-        "units": str(chosen),
-        "unit": unit,
-        "edit": str(spec),
-        "seed": seed,
-    }
-    place = run.record.data.model_copy(update={"folder": str(full_path(data_folder or Path(run.record.data.folder)))})
-    changed = {"origin": "edit", "data": place, "settings": settings, "versions": versions()}
-    record = run.record.model_copy(update=changed)
+    folder_now = str(full_path(data_folder or Path(run.record.data.folder)))
+    read = run.record.data.model_copy(update={"folder": folder_now, "transform": data.transform})
+    record = run.record.model_copy(
+        update={
+            "origin": origin,
+            "data": read,
+            "network": network,
+            "settings": {**measured_with, "run": str(run.path), "epoch": epoch, **settings},
+            "versions": versions(),
+        }
+    )
     with atomic_folder(new.path) as folder:
         unfinished = Run(folder)
         unfinished.create(record)
-        evaluate_epoch(unfinished, number, result, data, **measured_with, execution=execution)
-        unfinished.save_network(number, result)
+        evaluate_epoch(unfinished, epoch, model, data, **measured_with, execution=execution)
+        unfinished.save_network(epoch, model)
     return new

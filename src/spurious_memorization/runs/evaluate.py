@@ -23,6 +23,7 @@ from ..networks.forward import (
 from ..networks.losses import BROKEN_NETWORK, LOSSES, check_classes, finite
 from ..networks.names import LossName, Precision
 from ..settings import Execution
+from ..together import collected, is_first, this_share
 from .run import HISTORY_COLUMNS, Run
 
 
@@ -48,6 +49,8 @@ def evaluate_epoch(
 ) -> None:
     """Evaluate a network on every split, and store the class probabilities and the history.
 
+    Of processes that work together, each evaluates a part of every split, and the first one stores.
+
     Arguments:
         run: where the results are stored.
         epoch: the epoch of the network.
@@ -63,15 +66,19 @@ def evaluate_epoch(
     named = f"the network of epoch {epoch} of {run.path}"
     measured = {}
     for split in data.splits:
-        measured[split] = predict(
+        samples = data.samples(split)
+        predicted = predict(
             model,
-            data.samples(split),
+            samples.part(this_share().part(len(samples))),
             loss=loss,
             precision=precision,
             execution=execution,
             network=named,
             remedy=_remedy(run, epoch),
         )
+        measured[split] = collected(predicted, len(samples))
+    if not is_first():
+        return
     rows = []
     for split, (probabilities, losses) in measured.items():
         samples = data.samples(split)

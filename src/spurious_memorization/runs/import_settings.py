@@ -22,7 +22,9 @@ class ImportSettings(DataSettings):
     its epoch_40 is stored as epoch 41.
     """
 
-    model: str = Field(description="a timm name, deit_tiny|small|base|large, or module:factory")
+    model: str = Field(
+        description="a timm name, deit_tiny|small|base|large, hf:PATH, open_clip:NAME, or module:factory"
+    )
     weights: tuple[Path, ...] = Field(description="a weight file; repeat the flag, one file per epoch")
     epochs: tuple[Epoch, ...] = Field((), description="epoch of each file; by default the number in its name")
     weight_key: str | None = Field(

@@ -14,6 +14,7 @@ from ..datasets.folder import full_path
 from ..datasets.groups import Groups
 from ..datasets.samples import Dataset
 from ..datasets.settings import DataSettings
+from ..datasets.sources import Noun, noun_of
 from ..datasets.texts import Tokenization
 from ..datasets.transforms import ImageTransform
 from ..errors import UserError
@@ -52,6 +53,11 @@ class DataRecord(Settings):
     @property
     def groups(self) -> Groups:
         return Groups(self.classes, self.attributes, self.group_name)
+
+    @property
+    def noun(self) -> Noun:
+        """What sentences call a sample: "image" or "text"."""
+        return noun_of(self.transform)
 
     @property
     def candidate_table(self) -> str | None:
@@ -96,7 +102,7 @@ class RunRecord(Settings):
     """The content of `run.json`.
 
     Arguments:
-        origin: the command that made the run: "train", "import" or "edit".
+        origin: the command that made the run: "train", "import", "edit" or "directions".
         data: the data that were read.
         network: how to build the network.
         settings: of the command that made the run, with every default filled in.
@@ -108,7 +114,7 @@ class RunRecord(Settings):
         trained_start: whether a training started from a network whose head was trained too, not drawn at random.
     """
 
-    origin: Literal["train", "import", "edit"]
+    origin: Literal["train", "import", "edit", "directions"]
     data: DataRecord
     network: NetworkSettings
     settings: dict[str, Any]

@@ -18,9 +18,12 @@ from ..atomic import write_parquet, write_text
 from ..console import log
 from ..datasets.folder import is_there, read_with_settings
 from ..datasets.samples import SPLITS, Dataset
+from ..datasets.texts import Tokenization
+from ..datasets.transforms import ImageTransform
 from ..errors import UserError
 from ..locks import locked
 from ..networks.build import build
+from ..networks.hugging_face import copy_without_weights
 from ..networks.weights import StateDict, load_exactly, read_state, save_state
 from ..stored_files import (
     BROKEN_OR_OTHER,
@@ -101,7 +104,7 @@ class Run:
             yield
 
     def create(self, record: RunRecord) -> None:
-        """Write `run.json`. If it exists, check that it has the same settings.
+        """Write `run.json`, and what texts need. If it exists, check that it has the same settings.
 
         Raises:
             UserError: a setting differs. The message names the first such setting and both values.
@@ -109,6 +112,9 @@ class Run:
         if self.exists:
             check_same_settings(comparable_settings(self.record), comparable_settings(record), f"run {self.path}")
         else:
+            if isinstance(record.data.transform, Tokenization):
+                configuration = record.network.configuration or {}
+                copy_without_weights(configuration, record.data.transform, self.network_folder)
             write_text(self._record_file, record.model_dump_json(indent=2) + "\n")
 
     def save_training_cost(self, cost: TrainingCost) -> None:
@@ -131,12 +137,25 @@ class Run:
         place = folder or Path(recorded.folder)
         if folder is None and not is_there(place):
             raise UserError(f"the run's data folder {place} does not exist: give its new place with --data DIR")
-        data = read_with_settings(place, recorded.settings).with_transform(recorded.transform)
+        data = read_with_settings(place, recorded.settings).with_transform(self._transform)
         if data.fingerprint() != recorded.fingerprint:
             raise UserError(
                 f"{place} does not hold the data that {self.path} was made with: give their folder with --data"
             )
         return data
+
+    @property
+    def network_folder(self) -> Path:
+        """Tokenizer and configuration of a network of texts, so that the run needs no other files than its own."""
+        return self.path / "hugging_face"
+
+    @property
+    def _transform(self) -> ImageTransform | Tokenization:
+        """From image or text to input. The tokenizer is the run's own copy, if it has one."""
+        transform = self.record.data.transform
+        if isinstance(transform, Tokenization) and self.network_folder.is_dir():
+            return transform.model_copy(update={"tokenizer": str(self.network_folder.resolve())})
+        return transform
 
     def epochs(self) -> list[int]:
         """Epochs that have a checkpoint, in order. Epoch 0 is the network before training."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import weakref
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ..processes import without_main_script
@@ -47,6 +49,8 @@ class LocalProcess:
         context = multiprocessing.get_context("spawn")
         self.pipe, other_end = context.Pipe()
         self.process = context.Process(target=_work, args=(other_end, make, threads))
+        # An interrupt may come between the start of a process and `stop`. At its exit, this process would wait for it.
+        self._end = weakref.finalize(self, _kill, self.process)
         with without_main_script():
             self.process.start()
         other_end.close()
@@ -71,9 +75,14 @@ class LocalProcess:
 
     def stop(self) -> None:
         """Kill it."""
-        self.process.kill()
+        self._end()
         self.process.join()
         self.pipe.close()
+
+
+def _kill(process: BaseProcess) -> None:
+    if process.pid is not None:
+        process.kill()
 
 
 def _work(pipe: Connection, make: bytes, threads: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..console import log
@@ -13,9 +14,12 @@ from ..extras import imported
 from .places import LostWorkerError
 from .worker import Body
 
+LOOK_AGAIN = 10.0
+"""So many seconds after the last look, machines may have joined the cluster."""
+
 
 class RayCluster:
-    """A place for actors of Ray: one for each GPU, or one for so many cores.
+    """A place for actors of Ray: one for each GPU, or one for so many cores. Machines may join and leave meanwhile.
 
     A Ray that this program uses already is used further. Otherwise the cluster of the address is joined, and without
     an address the one that runs on this machine; if none does, one is started for the time of the work.
@@ -37,36 +41,49 @@ class RayCluster:
         self._is_ours = not self._ray.is_initialized()
         if self._is_ours:
             self._join(address)
-        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        gpus = sum(int(machine.get("GPU", 0)) for machine in machines) if on_gpus else 0
-        self.room = gpus or sum(int(machine.get("CPU", 0)) // threads for machine in machines)
+        self._on_gpus = on_gpus and any(machine.get("GPU", 0) >= 1 for machine in self._machines())
+        self._threads = threads
+        self._room = 0
         if not self.room:
             self.close()
             raise UserError(
                 f"no machine of the Ray cluster has {threads} cores for a worker: set OMP_NUM_THREADS to fewer"
             )
-        each = "a GPU" if gpus else f"{threads} of the cores"
-        log(f"Ray: {len(machines)} machines, {self.room} workers with {each} each")
-        needs = {"num_gpus": 1, "num_cpus": 1} if gpus else {"num_cpus": threads}
+        needs = {"num_gpus": 1, "num_cpus": 1} if self._on_gpus else {"num_cpus": threads}
         self._actor = self._ray.remote(Body).options(**needs)
-        self._threads = threads
         self._make = self._ray.put(make)
+
+    @property
+    def room(self) -> int:
+        """The workers for which the machines have room that are in the cluster now."""
+        machines = self._machines()
+        resource, per_worker = ("GPU", 1) if self._on_gpus else ("CPU", self._threads)
+        room = sum(int(machine.get(resource, 0)) // per_worker for machine in machines)
+        if room and room != self._room:
+            each = "a GPU" if self._on_gpus else f"{self._threads} of the cores"
+            log(f"Ray: {len(machines)} machines, {room} workers with {each} each")
+        self._room = room or self._room  # where all machines are lost, another one may come
+        return self._room
 
     def start(self) -> RayActor:
         """Start an actor; see `Place.start`."""
         actor = self._actor.remote()
-        return RayActor(self._ray, actor, actor.start.remote(self._make, self._threads, sys.path))
+        return RayActor(self._ray, actor, actor.start.remote(self._make, self._threads, sys.path, str(Path.cwd())))
 
-    def ready(self, busy: Sequence[RayActor]) -> RayActor:
+    def ready(self, busy: Sequence[RayActor]) -> RayActor | None:
         """Wait for one of the actors; see `Place.ready`."""
         by_answer = {worker.waited_for: worker for worker in busy}
-        (first, *_), _ = self._ray.wait(list(by_answer), num_returns=1)
-        return by_answer[first]
+        answers, _ = self._ray.wait(list(by_answer), num_returns=1, timeout=LOOK_AGAIN)
+        return by_answer[answers[0]] if answers else None
 
     def close(self) -> None:
         """Leave the cluster, or end it, if it was joined or started here."""
         if self._is_ours:
             self._ray.shutdown()
+
+    def _machines(self) -> list[dict[str, float]]:
+        """What each machine has."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
     def _join(self, address: str | None) -> None:
         options: dict[str, Any] = {} if address else {"include_dashboard": False}

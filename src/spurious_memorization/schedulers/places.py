@@ -38,7 +38,7 @@ class Place(Protocol):
 
     @property
     def room(self) -> int:
-        """The largest number of workers at the same time."""
+        """The largest number of workers at the same time. It may change."""
         ...
 
     def start(self) -> Worker:
@@ -46,7 +46,8 @@ class Place(Protocol):
         ...
 
     def ready(self, busy: Sequence[Any]) -> Any:
-        """Wait until one of these workers has an answer, or has ended; give that worker."""
+        """Wait until one of these workers has an answer, or has ended; give that worker. None means that there may be
+        room for more workers."""
         ...
 
     def close(self) -> None:

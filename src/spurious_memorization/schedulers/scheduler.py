@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, Protocol, TypeVar
 
-from ..console import log
+from ..console import duration, log
 from ..errors import UserError
+from ..settings import Execution, place_of
 from .local import LocalProcesses
 from .places import LostWorkerError, Place, Worker
 
@@ -78,7 +80,7 @@ class OnWorkers(Generic[Piece, Result]):
 
     @property
     def workers(self) -> int:
-        """The largest number of pieces that run at the same time."""
+        """The largest number of pieces that run at the same time, now."""
         return self._place.room
 
     def run(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, Result]]:
@@ -97,6 +99,8 @@ class OnWorkers(Generic[Piece, Result]):
         while waiting or any(self._busy.values()):
             self._give(waiting)
             worker = self._place.ready(list(self._busy))
+            if worker is None:
+                continue
             piece = self._busy.pop(worker)
             number = START if piece is None else piece[0]
             try:
@@ -154,6 +158,27 @@ def threads_of_each(workers: int) -> int:
     import torch
 
     return max(1, torch.get_num_threads() // workers)
+
+
+def workers_for(
+    execution: Execution, make: Callable[[], Callable[[Piece], Result]]
+) -> AbstractContextManager[Scheduler[Piece, Result]]:
+    """Workers where an execution wants them, on GPUs unless it names a CPU; see `workers_on`."""
+    return workers_on(place_of(execution), make, on_gpus=not execution.device.startswith("cpu"))
+
+
+def announced(results: Iterable[tuple[int, Result]], names: Sequence[str]) -> Iterator[tuple[int, Result]]:
+    """Give the results of a scheduler, and log which piece is done and about how long the others take.
+
+    Arguments:
+        results: from `Scheduler.run`.
+        names: of all pieces.
+    """
+    started = time.monotonic()
+    for done, (number, result) in enumerate(results, 1):
+        yield number, result
+        left = (time.monotonic() - started) / done * (len(names) - done)
+        log(f"{names[number]} is done, {done} of {len(names)}" + (f"; about {duration(left)} left" if left else ""))
 
 
 @contextmanager

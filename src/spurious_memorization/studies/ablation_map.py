@@ -113,7 +113,8 @@ def stored_ablation_map(
     record = _record(store_of_map)
     if record is not None:
         execution = execution.model_copy(update={"compile": record.engine.endswith("compiled")})
-    engine = announce_engine(engine, [part], execution)
+    name = f"outcomes/{ranking.split}"
+    engine, time_to_go = announce_engine(engine, {name: part}, execution)
     store_of_map.save_record(
         "ablation",
         {"settings": ranking.map_settings, "engine": engine.description, "left_out": n - len(units)},
@@ -122,7 +123,7 @@ def stored_ablation_map(
     counted = [samples.of_half(one.half, one.seed) for one in rankings]
     totals = np.zeros((len(rankings), len(units), len(data.groups), len(SUMS)))
     with block_workers(engine, model, samples, loss=ranking.loss, execution=execution) as workers:
-        for before, after in measured_blocks(store_of_map, f"outcomes/{ranking.split}", workers, part):
+        for before, after in measured_blocks(store_of_map, name, workers, part, time_to_go):
             for number, samples_of_map in enumerate(counted):
                 totals[number, after.edits] += sums(before, after, samples_of_map)
     frames = {

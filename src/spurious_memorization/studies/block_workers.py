@@ -21,8 +21,8 @@ from ..engine.outcomes import Block, outcomes_per_block
 from ..engine.protocol import Engine
 from ..networks.forward import working_copy
 from ..networks.names import LossName, Precision
-from ..schedulers.scheduler import InThisProcess, Scheduler, workers_on
-from ..settings import Execution
+from ..schedulers.scheduler import InThisProcess, Scheduler, workers_for
+from ..settings import Execution, place_of
 
 
 class BlockPiece(NamedTuple):
@@ -62,8 +62,12 @@ class BlockWorkers:
         self.engine = engine
         self.n_outcomes = n_outcomes
         self.description = self._description_before = engine.description
-        self.n = scheduler.workers
         self._scheduler = scheduler
+
+    @property
+    def n(self) -> int:
+        """The largest number of blocks that are measured at the same time, now."""
+        return self._scheduler.workers
 
     def run(
         self, edits: Sequence[Edit], samples: Samples, steps: Iterable[tuple[range, range]]
@@ -107,18 +111,18 @@ def block_workers(
         n_outcomes: of a block; by default it depends on the network.
 
     Raises:
-        UserError: there is no room for a worker; see `workers_on`.
+        UserError: there is no room for a worker; see `workers_for`.
     """
     data = samples.dataset
     n_outcomes = n_outcomes or outcomes_per_block(engine.pass_multiplications)
-    if execution.on == "here":
+    if place_of(execution) == "here":
         yield BlockWorkers(engine, InThisProcess(partial(_measured, engine, data)), n_outcomes)
         return
     execution = execution.model_copy(update={"compile": engine.description.endswith("compiled")})
     make = partial(
         _measuring, working_copy(model, torch.device("cpu")), samples.part(range(3)), loss, engine.precision, execution
     )
-    with workers_on(execution.on, make, on_gpus=not execution.device.startswith("cpu")) as scheduler:
+    with workers_for(execution, make) as scheduler:
         yield BlockWorkers(engine, scheduler, n_outcomes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,16 +10,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..console import log, progress
+from ..console import duration, log, progress
 from ..datasets.samples import Samples
 from ..edits.edit import Edit
 from ..engine.evaluate import compiled_where_it_pays, passes_needed
 from ..engine.outcomes import Block, block_plan, outcomes_per_block
 from ..engine.protocol import Engine
 from ..errors import UserError
-from ..settings import Execution
+from ..settings import Execution, place_of
 from .block_workers import BlockWorkers
 from .store import FolderStore, Store
+from .time_to_go import TimeToGo, Work
 
 OUTCOME_COLUMNS = ("variant", "sample", "predicted", "loss", "margin")
 
@@ -30,6 +31,9 @@ LONG = 600
 """From this number of seconds on, a study says how long it takes on several workers."""
 
 NUMBERS_OF_WORKERS = (1, 4, 16, 64)
+
+BUSY = 0.9
+"""A thread that runs for a smaller share of the time shares its core with other programs."""
 
 CLEARLY_SLOWER = 1.2
 """From this ratio on, a longer time than that of float32 is no chance."""
@@ -56,20 +60,37 @@ class Part(NamedTuple):
         return np.arange(len(self.edits)) if self.numbers is None else self.numbers
 
 
-def announce_engine(engine: Engine, parts: Sequence[Part], execution: Execution) -> Engine:
-    """Log what will be measured and about how long it takes; give the engine, compiled if that pays.
+def announce_engine(engine: Engine, parts: Mapping[str, Part], execution: Execution) -> tuple[Engine, TimeToGo]:
+    """Log what will be measured and about how long it takes; give the engine, compiled if that pays, and the time.
 
-    The log names the number of edited networks and images, the path of the engine, the share of the computation that
+    The log names the number of edited networks and samples, the path of the engine, the share of the computation that
     it saves compared with full passes, and the time. If another precision than float32 is chosen, the log also says
-    whether float32 would be faster; that is measured.
+    whether float32 would be faster; that is measured. A note says if other programs keep the machine busy meanwhile.
+
+    Arguments:
+        engine: of this process.
+        parts: what will be measured, by the name of the blocks; see `measured_blocks`.
+        execution: says whether to compile, and where blocks are measured.
+
+    Raises:
+        UserError: it takes longer than a year.
     """
-    needed = sum(passes_needed(engine, part.edits, len(part.samples)) for part in parts)
-    full = sum((len(part.edits) + 1) * len(part.samples) for part in parts)
-    a_pass = engine.seconds_per_pass(parts[0].samples)
-    exact = a_pass if engine.precision == "float32" else engine.seconds_per_pass(parts[0].samples, "float32")
+    n_outcomes = outcomes_per_block(engine.pass_multiplications)
+    work = {
+        name: Work(
+            passes_needed(engine, part.edits, len(part.samples)),
+            len(list(block_plan(len(part.edits), len(part.samples), n_outcomes))),
+        )
+        for name, part in parts.items()
+    }
+    needed = sum(of.passes for of in work.values())
+    full = sum((len(part.edits) + 1) * len(part.samples) for part in parts.values())
+    samples = next(iter(parts.values())).samples
+    a_pass, running = engine.pass_time(samples)
+    exact = a_pass if engine.precision == "float32" else engine.pass_time(samples, "float32").seconds
     engine = compiled_where_it_pays(engine, needed, execution)
-    for part in parts:
-        log(f"{part.label}: {len(part.edits)} on {len(part.samples)} images")
+    for part in parts.values():
+        log(f"{part.label}: {len(part.edits)} on {len(part.samples)} {part.samples.dataset.noun}s")
     saved, seconds = max(0, 1 - needed / full), needed * a_pass
     if seconds > LONGEST:
         raise UserError(
@@ -77,13 +98,17 @@ def announce_engine(engine: Engine, parts: Sequence[Part], execution: Execution)
             "edited networks with --size, --controls or --repeats, or for fewer samples with --per-group"
         )
     log(f"engine: {engine.description}; {saved:.0%} of the computation saved, about {duration(seconds)}")
-    n_outcomes = outcomes_per_block(engine.pass_multiplications)
-    n_blocks = sum(len(list(block_plan(len(part.edits), len(part.samples), n_outcomes))) for part in parts)
-    if execution.on != "here" or seconds > LONG:
+    if running < BUSY:
+        log(
+            f"note: other programs keep this machine busy: while it was timed, this one ran for {running:.0%} of the "
+            "time. The study takes less if they end; the log corrects the time as blocks are measured"
+        )
+    n_blocks = sum(of.blocks for of in work.values())
+    if place_of(execution) != "here" or seconds > LONG:
         log(f"{n_blocks} blocks: {_by_workers(seconds, n_blocks)}, if each is as fast as this process")
     if a_pass > CLEARLY_SLOWER * exact:
         log(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")
-    return engine
+    return engine, TimeToGo(work, a_pass)
 
 
 def _by_workers(seconds: float, n_blocks: int) -> str:
@@ -93,14 +118,9 @@ def _by_workers(seconds: float, n_blocks: int) -> str:
     return ", ".join(f"{time} on {n} worker{'' if n == 1 else 's'}" for n, time in zip(numbers, times, strict=True))
 
 
-def duration(seconds: float) -> str:
-    """ "40 s", "12 min" or "3.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def measured_blocks(store: Store, name: str, workers: BlockWorkers, part: Part) -> Iterator[tuple[Block, Block]]:
+def measured_blocks(
+    store: Store, name: str, workers: BlockWorkers, part: Part, time_to_go: TimeToGo
+) -> Iterator[tuple[Block, Block]]:
     """Measure every block, or read it from the store.
 
     A block is stored when its worker has finished it. The blocks are given in the order of the plan all the same.
@@ -110,6 +130,7 @@ def measured_blocks(store: Store, name: str, workers: BlockWorkers, part: Part) 
         name: of these blocks.
         workers: for the network.
         part: what to measure.
+        time_to_go: counts the blocks that are measured.
 
     Yields:
         For each block, the outcomes before any edit and those after the edits, under the part's numbers.
@@ -122,15 +143,14 @@ def measured_blocks(store: Store, name: str, workers: BlockWorkers, part: Part) 
     missing = [number for number, key in enumerate(keys) if not store.has_frame(key)]
     fractions = workers.engine.pass_fractions(part.edits)
     work = np.array([(1 + fractions[max(0, rows.start) : rows.stop].sum()) * len(columns) for rows, columns in steps])
+    time_to_go.begin(name, part.label, Work(float(work[missing].sum()), len(missing)), workers.n)
 
     def measured() -> Iterator[tuple[int, Block]]:
         found = workers.run(part.edits, part.samples, [steps[number] for number in missing])
-        for n_done, (at, (block, seconds, _)) in enumerate(found):
+        for at, (block, seconds, _) in found:
             number = missing[at]
             store.save_frame(keys[number], _frame_of(block, part.variants))
-            if not n_done and len(missing) > 1:
-                to_go = (work[missing].sum() - work[number]) * seconds / work[number]
-                log(f"{part.label}: about {duration(to_go / min(workers.n, len(missing) - 1))} to go")
+            time_to_go.block_done(float(work[number]), seconds)
             yield number, block
 
     def blocks() -> Iterator[tuple[range, Block]]:

@@ -17,6 +17,7 @@ from .blocks import Part, measured_blocks
 from .plan import Variant, variants_frame
 from .settings import StudySettings
 from .store import Store
+from .time_to_go import TimeToGo
 
 EffectsOfSplits = Mapping[str, Mapping[int, SampleEffects]]
 """For each split, what each selected variant does to each sample."""
@@ -34,6 +35,7 @@ class Measured:
         splits: to measure on.
         epoch: of the network.
         store: where outcomes are kept.
+        time_to_go: of the study.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Measured:
         splits: Sequence[str],
         epoch: int,
         store: Store,
+        time_to_go: TimeToGo,
     ) -> None:
         self.data = data
         self.settings = settings
@@ -51,6 +54,7 @@ class Measured:
         self.of_samples: dict[str, dict[int, SampleEffects]] = {split: {} for split in splits}
         self._workers = workers
         self._store = store
+        self._time_to_go = time_to_go
         self._epoch = epoch
         self._variants: list[Variant] = []
         self._frames: list[pd.DataFrame] = []
@@ -88,10 +92,10 @@ class Measured:
     def _count(self, split: str, name: str, part: Part) -> None:
         halves, subset_name = self.data.halves(self.settings.seed), _subset_name(self.settings)
         subset = control_samples(self.data.samples(split), self.settings)
-        is_selected = name.startswith("selected")
+        is_selected = name.startswith(f"outcomes/{split}_selected")
         effects: dict[int, list[SampleEffects]] = defaultdict(list)
         sums: list[pd.DataFrame] = []
-        for before, after in measured_blocks(self._store, f"outcomes/{split}_{name}", self._workers, part):
+        for before, after in measured_blocks(self._store, name, self._workers, part, self._time_to_go):
             samples = part.samples.at(before.index)
             views = {"all": samples, subset_name: _within(samples, subset)} if is_selected else {subset_name: samples}
             for (view, seen), half in product(views.items(), (0, 1)):
@@ -110,7 +114,7 @@ class Measured:
 def parts_of(
     variants: Sequence[Variant], samples: Samples, settings: StudySettings, *, first: int = 0
 ) -> dict[str, Part]:
-    """The parts that are measured on one split, by name.
+    """The parts that are measured on one split, by the name of their blocks.
 
     Selected sets are measured on all samples, random sets on a subset if the settings ask for it. What belongs to one
     half of the samples is measured on that half alone.
@@ -136,7 +140,8 @@ def parts_of(
             label = f"{label}, round {one.drawn + 1}"
         if len(measured_on):
             edits = [variants[position].edit for position in positions]
-            found[name] = Part(f"{samples.split}, {label}", edits, measured_on, first + np.array(positions))
+            numbers = first + np.array(positions)
+            found[f"outcomes/{samples.split}_{name}"] = Part(f"{samples.split}, {label}", edits, measured_on, numbers)
     return found
 
 

@@ -20,6 +20,7 @@ from .network import StudiedNetwork
 from .plan import Variant
 from .settings import StudySettings
 from .store import Store
+from .time_to_go import TimeToGo
 
 
 def effects_at_other_epochs(
@@ -53,7 +54,7 @@ def effects_at_other_epochs(
     chosen = [(number, v) for number, v in enumerate(variants) if v.family == "selected" and v.half is None]
     numbers = np.array([number for number, _ in chosen])
     sets = {number: v.selected_set for number, v in chosen}
-    frames = []
+    frames, time_to_go = [], TimeToGo()
     for network in networks:
         tensors = {
             str(v.edit): network.tensors_of(EditSpec(v.edit.kind, v.edit.parameters), settings.unit) for _, v in chosen
@@ -64,7 +65,8 @@ def effects_at_other_epochs(
             engine = engine_for(network.model, samples, loss=loss, precision=settings.precision, execution=execution)
             part = Part(f"epoch {network.epoch}, {split}, edited networks", edits, samples, numbers)
             with block_workers(engine, network.model, samples, loss=loss, execution=execution) as workers:
-                blocks = measured_blocks(store, f"outcomes/{split}_epoch_{network.epoch:03d}", workers, part)
+                name = f"outcomes/{split}_epoch_{network.epoch:03d}"
+                blocks = measured_blocks(store, name, workers, part, time_to_go)
                 counts = [count(before, after, samples.at(before.index)) for before, after in blocks]
             counted = pd.concat(counts).groupby(["edit", "group"], as_index=False)[list(COUNTS)].sum()
             counted["selected_set"] = counted["edit"].map(sets)

@@ -33,7 +33,7 @@ from ..settings import Execution
 from ..statistics.agreement import agreement, first_units, norm_rankings
 from ..statistics.sequential import LOOKS
 from .block_workers import block_workers
-from .blocks import announce_engine
+from .blocks import Part, announce_engine
 from .groupings import ALL_SEEDS, settings_of_grouping, verdicts_by_grouping
 from .measure import Measured, parts_of
 from .network import (
@@ -58,6 +58,7 @@ from .store import FolderStore, MemoryStore, Store
 from .strongest import strongest_edits
 from .study import Study, groups_of_study
 from .study_effects import study_effects
+from .time_to_go import TimeToGo
 
 UNCHANGED = 1e-3
 """Units whose weights changed by less than this part of their norm are as they were before training."""
@@ -202,19 +203,22 @@ def _study(
     edits = Edits(specs=specs, tensors=tensors, repeats=settings.repeats, seed=settings.seed)
     pools = pools_of(model, ranked, reach=settings.controls_from, seed=settings.seed) if settings.controls else []
     selected = selected_variants(ranked, edits, pools)
+    time_to_go = TimeToGo()
     if engine is None:
         engine = engine_for(
             model, data.samples(splits[0]), loss=rules.loss, precision=settings.precision, execution=execution
         )
         planned = selected + first_null_sets(pools, selected, edits, settings.controls)
-        parts = [part for split in splits for part in parts_of(planned, data.samples(split), settings).values()]
-        engine = announce_engine(engine, parts, execution)
+        parts: dict[str, Part] = {}
+        for split in splits:
+            parts |= parts_of(planned, data.samples(split), settings)
+        engine, time_to_go = announce_engine(engine, parts, execution)
     n_outcomes = n_outcomes or outcomes_per_block(engine.pass_multiplications)
     record["outcomes_per_block"] = n_outcomes
     own.save_record("study", {**record, "engine": engine.description})
     first = data.samples(splits[0])
     with block_workers(engine, model, first, loss=rules.loss, execution=execution, n_outcomes=n_outcomes) as workers:
-        measured = Measured(workers, data, settings, splits, network.epoch, own)
+        measured = Measured(workers, data, settings, splits, network.epoch, own, time_to_go)
         measured.add(selected)
         draw_null_sets(measured, pools, selected, edits)
         tests = tests_of_families(data, measured.variants, measured.results, measured.of_samples, seed=settings.seed)

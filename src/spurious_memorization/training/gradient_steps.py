@@ -18,6 +18,8 @@ from ..engine.cpu.kernels import reused_memory
 from ..errors import UserError
 from ..networks.activations import check_pass_fits
 from ..networks.forward import autocast, moved
+from ..seeds import derived_seed
+from ..together import average_gradients, this_share
 from .optimizers import Schedule
 from .settings import TrainExecution, TrainSettings
 
@@ -25,7 +27,8 @@ MAX_READERS = 4
 """Maximum number of processes that read images for a GPU. A CPU that trains has no core left for them."""
 
 BatchLoss = Callable[[Inputs, Tensor, Tensor], Tensor]
-"""(inputs, labels, indices of the samples) -> the loss of a batch, a scalar."""
+"""(inputs, labels, indices of the samples) -> the loss of a batch, a scalar. Of several processes, each gives only the
+inputs of its own part; labels, indices and loss are those of the whole batch."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,7 +61,7 @@ class GradientSteps:
             UserError: the loss is no longer a number.
         """
         self.model.train()
-        torch.manual_seed(self.config.seed * 1_000_003 + epoch)
+        torch.manual_seed(self._seed(epoch))
         total = 0.0
         with reused_memory():
             for batch in self._batches(epoch, samples):
@@ -81,15 +84,21 @@ class GradientSteps:
             loss = batch_loss(inputs, y, batch.index)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.model)
         self.optimizer.step()
         return float(loss.detach())
+
+    def _seed(self, epoch: int) -> int:
+        """Seed of dropout and the like. Each process has its own, since it computes other samples."""
+        seed, number = self.config.seed * 1_000_003 + epoch, this_share().number
+        return derived_seed(seed, "process", number) if number else seed
 
     def _batches(self, epoch: int, samples: Samples) -> Iterator[Batch]:
         config, size, workers = self.config, self.config.batch_size, self._workers(samples)
         if config.augment:
-            batches = samples.augmented_batches(size, config.seed, epoch, workers)
+            batches = samples.augmented_batches(size, config.seed, epoch, workers, this_share())
         else:
-            batches = samples.batches(size, workers)
+            batches = samples.batches(size, workers, this_share())
         return progress(batches, math.ceil(len(samples) / size), f"epoch {epoch}/{config.epochs}")
 
     def _workers(self, samples: Samples) -> int:

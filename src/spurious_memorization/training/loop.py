@@ -14,6 +14,7 @@ from ..runs.evaluate import evaluate_epoch
 from ..runs.records import TrainingCost
 from ..runs.run import Run
 from ..stored_files import reading
+from ..together import check_same, is_first, take_from_first, wait_for_all
 from .checkpoint import REMEDY, Checkpoint, Progress, restore_optimizer, store_checkpoint
 from .gradient_steps import GradientSteps
 from .objective import Objective, Training, build_objective
@@ -23,7 +24,7 @@ from .trackers import open_tracker
 
 @repeatable_gradients()
 def train_epochs(training: Training, objective: Objective[Any], checkpoint: Checkpoint | None) -> None:
-    """Train a network for the epochs that its run lacks. Every epoch is stored at its end.
+    """Train a network for the epochs that its run lacks. Every epoch is stored at its end, by the first process.
 
     Arguments:
         training: run, settings, data, network.
@@ -32,6 +33,7 @@ def train_epochs(training: Training, objective: Objective[Any], checkpoint: Chec
     """
     run, config, model, execution = training.run, training.config, training.model, training.execution
     steps = _gradient_steps(training)
+    take_from_first(model)
     if checkpoint is not None:
         with reading(run.trainer_file, REMEDY):
             objective.load_state(checkpoint.progress.objective)
@@ -43,23 +45,26 @@ def train_epochs(training: Training, objective: Objective[Any], checkpoint: Chec
         if execution.keep_pruned and epoch and (pruned := objective.pruned()) is not None:
             _store_epoch(pruned_run(run), epoch, pruned, training)
         progress = Progress(epoch=epoch, passes=passes, seconds=seconds, objective=objective.state())
-        store_checkpoint(run, progress, model, steps.optimizer, steps.schedule)
+        if is_first():
+            store_checkpoint(run, progress, model, steps.optimizer, steps.schedule)
         return progress
 
     done = finish(0, 0, 0.0) if checkpoint is None else checkpoint.progress
     _store_cost(run, done)
     first, started = done.epoch + 1, time.monotonic()
-    with open_tracker(execution.log, run.path, config.model_dump()) as track:
+    with open_tracker(execution.log if is_first() else None, run.path, config.model_dump()) as track:
         for epoch in range(first, config.epochs + 1):
             began = time.monotonic()
             objective.begin_epoch(epoch)
             loss = objective.run_epoch(epoch, steps)
+            check_same(model)
             trained = time.monotonic() - began
             done = finish(epoch, done.passes + objective.passes(epoch), done.seconds + trained)
             _store_cost(run, done)
-            track(({} if loss is None else {"loss": loss}) | _curves(run, epoch), epoch)
-            seconds = (time.monotonic() - started) / (epoch - first + 1)
-            log(_summary(run, epoch, config.epochs, loss, seconds))
+            if is_first():
+                track(({} if loss is None else {"loss": loss}) | _curves(run, epoch), epoch)
+                seconds = (time.monotonic() - started) / (epoch - first + 1)
+                log(_summary(run, epoch, config.epochs, loss, seconds))
 
 
 @repeatable_gradients()
@@ -104,13 +109,17 @@ def _store_epoch(run: Run, epoch: int, network: nn.Module, training: Training) -
         precision=config.known_precision,
         execution=training.execution,
     )
-    if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
+    if is_first() and (epoch % config.checkpoint_every == 0 or epoch == config.epochs):
         run.save_network(epoch, network)
 
 
 def _store_cost(run: Run, done: Progress) -> None:
-    cost = run.record.training_cost or TrainingCost()
-    run.save_training_cost(cost.model_copy(update={"sample_passes": done.passes, "seconds": round(done.seconds, 3)}))
+    """Store the cost up to now. After it, every process can read what the first one has stored."""
+    if is_first():
+        cost = run.record.training_cost or TrainingCost()
+        passed = {"sample_passes": done.passes, "seconds": round(done.seconds, 3)}
+        run.save_training_cost(cost.model_copy(update=passed))
+    wait_for_all()
 
 
 def _curves(run: Run, epoch: int) -> dict[str, float]:

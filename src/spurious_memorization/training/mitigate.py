@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -25,11 +25,14 @@ from .objective_settings import ObjectiveSettings
 from .objectives.jtt import JttSettings, error_set
 from .recipes import expanded
 from .seeds import seeds_from
-from .settings import MitigateSettings, TrainExecution, TrainSettings
-from .train import train
+from .settings import MitigateSettings, TrainingsExecution, TrainSettings
+from .several import PlannedTraining, TrainAll, several_trainings
 
 Runs = tuple[Run, ...]
 """The runs of one objective, one per seed."""
+
+HELD_OUT = "erm on fewer samples"
+"""Networks that must not have seen the samples on which heads are fitted later."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -81,7 +84,7 @@ def mitigate(
     out: str | Path,
     settings: MitigateSettings | None = None,
     *,
-    execution: TrainExecution | None = None,
+    execution: TrainingsExecution | None = None,
 ) -> Mitigation:
     """Train by ERM and by every objective with the same budget, once per seed. A stopped call continues.
 
@@ -99,7 +102,8 @@ def mitigate(
         folder: the data folder.
         out: folder for the runs: OUT/OBJECTIVE/seed_0, and so on.
         settings: objectives, seeds, epochs, the settings of training.
-        execution: device, workers, batch size of evaluation.
+        execution: device, workers, batch size of evaluation, and where networks are trained: first those of ERM, then
+            all others.
 
     Raises:
         UserError: there is no val split; a group that an objective needs has no sample; a run has other settings.
@@ -121,44 +125,70 @@ def mitigate(
         f"{budget.total} samples, {budget.samples} of them per epoch"
     )
 
-    def trained(place: Path, seed: int, objective: ObjectiveSettings, **changes: Any) -> Run:
+    def planned(place: Path, seed: int, objective: ObjectiveSettings, **changes: Any) -> PlannedTraining:
         config = TrainSettings(**{**shared, "seed": seed, "objective": objective, **changes})
-        return train(folder, place / f"seed_{seed}", config, resume=True, execution=execution)
+        return PlannedTraining(place / f"seed_{seed}", config)
 
-    erm = tuple(trained(out / "erm", seed, objective_from("erm")) for seed in seeds)
-    runs, notes = {"erm": erm}, list[str]()
-    for objective in settings.objective:
-        first = erm
-        if objective.fits_on_held_out:
-            share = settings.hold_out
-            first = tuple(
-                trained(out / f"erm_hold_out={share:g}", seed, objective_from("erm"), hold_out=share) for seed in seeds
-            )
+    def of_every_seed(objective: ObjectiveSettings, first: Mapping[str, Runs]) -> list[PlannedTraining]:
+        older = first[HELD_OUT if objective.fits_on_held_out else "erm"]
         place, epochs = out / _folder_name(objective), budget.epochs(objective)
-        try:
-            runs[str(objective)] = tuple(
-                trained(place, seed, objective, epochs=epochs, **_start(objective, older, settings))
-                for seed, older in zip(seeds, first, strict=True)
-            )
-        except NotApplicableError as error:
-            notes.append(f"{objective} is left out: {error}.")
-    if settings.jtt:
-        chosen, about_jtt = _tuned_jtt(erm, data, budget, settings, trained, out)
-        runs |= {"jtt": chosen} if chosen else {}
-        notes += about_jtt
-    return Mitigation(runs=runs, notes=tuple(dict.fromkeys(notes)))
+        return [
+            planned(place, seed, objective, epochs=epochs, **_start(objective, run, settings))
+            for seed, run in zip(seeds, older, strict=True)
+        ]
+
+    first_plans = {"erm": [planned(out / "erm", seed, objective_from("erm")) for seed in seeds]}
+    if any(objective.fits_on_held_out for objective in settings.objective):
+        share = settings.hold_out
+        place = out / f"erm_hold_out={share:g}"
+        first_plans[HELD_OUT] = [planned(place, seed, objective_from("erm"), hold_out=share) for seed in seeds]
+    with several_trainings(folder, out, execution or TrainingsExecution()) as train_all:
+        first, _ = _trained(first_plans, train_all)
+        plans = {str(objective): of_every_seed(objective, first) for objective in settings.objective}
+        jtt_plans, about_jtt = _plans_of_jtt(first["erm"], data, budget, settings, planned, out)
+        runs, notes = _trained({**plans, **jtt_plans}, train_all)
+    candidates = {name: runs.pop(name) for name in jtt_plans if name in runs}
+    notes += about_jtt
+    if candidates:
+        best, about_choice = _best_of_jtt(candidates, data)
+        runs["jtt"] = candidates[best]
+        notes.append(about_choice)
+    return Mitigation(runs={"erm": first["erm"], **runs}, notes=tuple(dict.fromkeys(notes)))
 
 
-def _tuned_jtt(
-    erm: Runs, data: Dataset, budget: Budget, settings: MitigateSettings, trained: Callable[..., Run], out: Path
-) -> tuple[Runs, list[str]]:
-    """Train JTT with every pair of epoch and upweight, and choose the best pair on the selecting half of val.
+def _trained(plans: Mapping[str, Sequence[PlannedTraining]], train_all: TrainAll) -> tuple[dict[str, Runs], list[str]]:
+    """Train every network of these plans.
 
     Returns:
-        The runs of the best pair, none if no pair could be trained, and notes.
+        The runs by name, and notes. A name is left out if its objective can't be applied with one of the seeds.
     """
+    found = iter(train_all([one for plan in plans.values() for one in plan]))
+    runs: dict[str, Runs] = {}
     notes: list[str] = []
-    candidates: dict[str, Runs] = {}
+    for name, plan in plans.items():
+        results = [next(found) for _ in plan]
+        trained = tuple(result for result in results if isinstance(result, Run))
+        if len(trained) == len(plan):
+            runs[name] = trained
+        else:
+            why = next(result for result in results if isinstance(result, NotApplicableError))
+            notes.append(f"{name} is left out: {why}.")
+    return runs, notes
+
+
+def _plans_of_jtt(
+    erm: Runs,
+    data: Dataset,
+    budget: Budget,
+    settings: MitigateSettings,
+    planned: Callable[..., PlannedTraining],
+    out: Path,
+) -> tuple[dict[str, list[PlannedTraining]], list[str]]:
+    """The trainings of JTT with every pair of epoch and upweight, and notes about pairs that can't be trained."""
+    notes: list[str] = []
+    plans: dict[str, list[PlannedTraining]] = {}
+    if not settings.jtt:
+        return plans, notes
     for epoch, upweight in product(settings.jtt_epochs, settings.jtt_upweights):
         try:
             errors = max(len(error_set(older, epoch, data)) for older in erm)
@@ -166,24 +196,26 @@ def _tuned_jtt(
             notes.append(f"JTT with the errors of epoch {epoch} is left out: {error}.")
             continue
         epochs = budget.epochs_after(epoch * len(data.train), len(data.train) + (upweight - 1) * errors)
-        candidates[f"epoch {epoch}, upweight {upweight}"] = tuple(
-            trained(
+        plans[f"epoch {epoch}, upweight {upweight}"] = [
+            planned(
                 out / f"jtt_epoch={epoch}_upweight={upweight}",
                 older.record.settings["seed"],
                 JttSettings(errors_of=f"{older.path}@{epoch}", upweight=upweight),
                 epochs=epochs,
             )
             for older in erm
-        )
-    if not candidates:
-        return (), notes
+        ]
+    return plans, notes
+
+
+def _best_of_jtt(candidates: Mapping[str, Runs], data: Dataset) -> tuple[str, str]:
+    """The pair of epoch and upweight that is best on the selecting half of val, and a note about the choice."""
     values = {name: _value_on_val(runs, data) for name, runs in candidates.items()}
     best = max(values, key=lambda name: values[name])
     listed = ", ".join(f"{name}: {value:.1%}" for name, value in values.items())
     tied = [name for name, value in values.items() if value == values[best]]
     tie = f" {'; '.join(tied)} tie: the first is taken." if len(tied) > 1 else ""
-    notes.append(f"JTT: {best}, by worst-group accuracy on the selecting half of val ({listed}).{tie}")
-    return candidates[best], notes
+    return best, f"JTT: {best}, by worst-group accuracy on the selecting half of val ({listed}).{tie}"
 
 
 def _start(objective: ObjectiveSettings, older: Run, settings: MitigateSettings) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ..datasets.samples import Dataset, Samples
 from ..datasets.sources import Inputs
 from ..errors import UserError
-from ..networks.forward import logits
 from ..networks.losses import LOSSES
 from ..runs.run import Run
 from .balance import training_counts
@@ -18,6 +17,7 @@ from .find_objective import class_in_file
 from .gradient_steps import GradientSteps
 from .objective_settings import ObjectiveSettings
 from .settings import TrainExecution, TrainSettings
+from .shared_passes import logits_of_all
 
 S = TypeVar("S", bound=ObjectiveSettings)
 
@@ -53,6 +53,9 @@ class Objective(Generic[S]):
     The loop calls `begin` once. A resumed training calls `load_state` instead. For every epoch the loop then calls
     `begin_epoch` and `run_epoch`. By default `run_epoch` takes gradient steps, with `samples` once and `loss` for each
     batch, in training mode. The loop measures and stores the network that `deployed` returns.
+
+    Of several processes (`together`), each runs the same objective on the same batches, but holds only the inputs of
+    its own part. `logits_of_all` gives the logits of the whole batch.
 
     Random draws depend only on seed and epoch. If an epoch needs anything else from earlier epochs, `state` returns it
     as tensors, numbers or text. The loop stores it after every epoch.
@@ -107,15 +110,15 @@ class Objective(Generic[S]):
         """The loss of a batch, a scalar. By default the mean over its samples.
 
         Arguments:
-            inputs: on the network's device.
-            y: labels, [samples], on the same device.
+            inputs: on the network's device; of several processes, this one's part of the batch.
+            y: labels, [samples], of the whole batch, on the same device.
             index: indices of the samples in the data set, [samples].
         """
         return self.losses(inputs, y).mean()
 
     def losses(self, inputs: Inputs, y: Tensor) -> Tensor:
         """The loss of each sample, [samples]."""
-        return LOSSES[self.training.config.loss](logits(self.training.model, inputs), y)
+        return LOSSES[self.training.config.loss](logits_of_all(self.training.model, inputs, len(y)), y)
 
     def passes(self, epoch: int) -> int:
         """Sample passes of an epoch."""

@@ -8,7 +8,7 @@ from ..datasets.samples import Dataset
 from ..datasets.synthbirds.make import SYNTHBIRDS
 from ..datasets.texts import Texts
 from ..errors import UserError
-from ..networks import birds_resnet18, hugging_face
+from ..networks import birds_resnet18, hugging_face, image_towers
 from .settings import TrainSettings
 
 _PAPER: dict[str, Any] = {
@@ -112,7 +112,8 @@ def expanded(settings: TrainSettings, data: Dataset) -> TrainSettings:
             filled = dict(_PAPER_PRUNING)
     if settings.recipe != "standard" and transformer:
         filled["norm_eps"] = 1e-5
-    if settings.model.startswith(hugging_face.PREFIX):
+    has_weights = settings.model.startswith(image_towers.PREFIX) and image_towers.names_weights(settings.model)
+    if has_weights or settings.model.startswith(hugging_face.PREFIX):
         filled["weights"] = "pretrained"
     if settings.start is not None:
         filled.pop("weights", None)

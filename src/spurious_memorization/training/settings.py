@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from ..datasets.settings import DataSettings
 from ..networks.names import LossName, Precision, WeightFormat
 from ..runs.epochs import BestRule
-from ..settings import MAX_COUNT, MAX_EPOCHS, MAX_SEED, Execution
+from ..settings import MAX_COUNT, MAX_EPOCHS, MAX_SEED, Execution, Place, WorkerExecution
 from .find_objective import AnyObjective, objective_names
 from .names import Recipe
 
@@ -52,13 +52,15 @@ class NetworkTraining(DataSettings):
     """
 
     model: str = Field(
-        "resnet18", description="a timm name, birds_resnet18, deit_tiny|small|base|large, hf:PATH, or module:factory"
+        "resnet18",
+        description="a timm name, birds_resnet18, deit_tiny|small|base|large, hf:PATH, open_clip:NAME, or "
+        "module:factory",
     )
     recipe: Recipe = Field("standard", description="sets the defaults, depending on the data set")
     weights: str = Field(
         "none",
-        description="starting weights: none, pretrained (those of the model's folder or library), timm (its download), "
-        "package (those of birds_resnet18), or a file",
+        description="starting weights: none, pretrained (those of the model's folder, tag or library), timm (its "
+        "download), package (those of birds_resnet18), or a file",
     )
     weight_key: str | None = Field(None, description="entry of --weights that holds the state dict")
     weight_format: WeightFormat = Field(
@@ -131,6 +133,23 @@ class TrainExecution(Execution):
     keep_pruned: bool = Field(
         False, description="also store the pruned networks of an objective that prunes, as RUN/pruned"
     )
+
+
+class SharedExecution(TrainExecution):
+    """How one training is carried out, perhaps by several processes. They change results by rounding at most."""
+
+    on: Place = Field(
+        "here", description="where to train: here, or in processes:N of this machine, each with its part of every batch"
+    )
+
+
+class TrainingsExecution(TrainExecution, WorkerExecution):
+    """How several trainings are carried out that don't depend on each other. None of this changes results."""
+
+    @property
+    def of_each(self) -> TrainExecution:
+        """How each training is carried out, wherever it runs."""
+        return TrainExecution(**self.model_dump(exclude={"on"}))
 
 
 class MitigateSettings(NetworkTraining):

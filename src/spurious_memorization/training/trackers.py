@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import UserError, first_line
 
@@ -20,6 +20,14 @@ _REFUSED_BY_MLFLOW = re.compile(r"[^\w\-. :/]|(?<=/)[/.]|/$")
 
 Log = Callable[[Mapping[str, float], int], None]
 """Logs {name of a curve: value} after an epoch, which is the second argument."""
+
+Ending = Literal["finished", "failed", "killed"]
+"""How a training ended. It is killed if the user, or the system, stopped it."""
+
+Close = Callable[[Ending], object]
+
+WANDB_EXIT_CODES: Mapping[Ending, int] = {"finished": 0, "failed": 1, "killed": 255}
+"""The exit codes that Weights & Biases itself gives to a script that ends so."""
 
 
 def check_tracker(name: str | None) -> None:
@@ -35,6 +43,8 @@ def check_tracker(name: str | None) -> None:
 @contextmanager
 def open_tracker(name: str | None, folder: Path, settings: Mapping[str, Any]) -> Iterator[Log]:
     """Open a tracker, log the settings, and close it at the end of the block.
+
+    MLflow and Weights & Biases are told whether an error ended the block.
 
     Arguments:
         name: "tensorboard", "wandb", "mlflow", or None for no tracker.
@@ -62,13 +72,20 @@ def open_tracker(name: str | None, folder: Path, settings: Mapping[str, Any]) ->
             yield lambda values, epoch: None
             return
     log, close = opened
+    ending: Ending = "finished"
     try:
         yield log
+    except Exception:
+        ending = "failed"
+        raise
+    except BaseException:
+        ending = "killed"
+        raise
     finally:
-        close()
+        close(ending)
 
 
-def _tensorboard(folder: Path, settings: dict[str, str]) -> tuple[Log, Callable[[], object]]:
+def _tensorboard(folder: Path, settings: dict[str, str]) -> tuple[Log, Close]:
     from torch.utils.tensorboard import SummaryWriter
 
     writer: Any = SummaryWriter(str(folder / PROJECT))
@@ -79,17 +96,20 @@ def _tensorboard(folder: Path, settings: dict[str, str]) -> tuple[Log, Callable[
             writer.add_scalar(curve, value, global_step=epoch)
         writer.flush()
 
-    return log, writer.close
+    return log, lambda ending: writer.close()
 
 
-def _wandb(settings: dict[str, str]) -> tuple[Log, Callable[[], object]]:
+def _wandb(settings: dict[str, str]) -> tuple[Log, Close]:
     import wandb
 
     tracked: Any = wandb.init(project=PROJECT, config=settings)
-    return (lambda values, epoch: tracked.log(dict(values), step=epoch)), tracked.finish
+    return (
+        lambda values, epoch: tracked.log(dict(values), step=epoch),
+        lambda ending: tracked.finish(exit_code=WANDB_EXIT_CODES[ending]),
+    )
 
 
-def _mlflow(folder: Path, settings: dict[str, str]) -> tuple[Log, Callable[[], object]]:
+def _mlflow(folder: Path, settings: dict[str, str]) -> tuple[Log, Close]:
     """A client rather than MLflow's active run, which may be the user's own."""
     import mlflow
 
@@ -110,4 +130,4 @@ def _mlflow(folder: Path, settings: dict[str, str]) -> tuple[Log, Callable[[], o
         named = {_REFUSED_BY_MLFLOW.sub("_", curve): value for curve, value in values.items()}
         client.log_batch(tracked, metrics=[mlflow.entities.Metric(*item, now, epoch) for item in named.items()])
 
-    return log, lambda: client.set_terminated(tracked)
+    return log, lambda ending: client.set_terminated(tracked, ending.upper())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from ..runs.epochs import run_and_epoch
 from ..runs.evaluate import check_answers
 from ..runs.records import RunRecord, StartRecord, TrainingCost, data_record, versions
 from ..runs.run import Run
+from ..together import is_first, of_first, this_share, wait_for_all
 from .checkpoint import read_checkpoint, restore_network
 from .held_out import held_out
 from .loop import pruned_run, train_epochs
@@ -29,6 +32,7 @@ from .objective import Training, build_objective
 from .precision import faster_precision
 from .recipes import expanded
 from .settings import TrainExecution, TrainSettings
+from .shared_training import run_training
 from .starting_network import Start, starting_network
 from .trackers import check_tracker
 
@@ -51,28 +55,39 @@ def train(
         out: the run's directory, new unless `resume`.
         settings: what changes the result. The recipe fills in what is left open.
         resume: continue a stopped training with the same settings. A finished one is left unchanged.
-        execution: device, workers, batch size of evaluation, tracker.
+        execution: device, workers, batch size of evaluation, tracker. A `SharedExecution` also says in how many
+            processes.
 
     Returns:
         The run, with a checkpoint, predictions and counts for every epoch.
 
     Raises:
         UserError: data, network or weights are not usable; the run exists (without `resume`) or has other settings;
-            another command is writing it; the disk is full.
+            another command is writing it; the disk is full; one of several processes has ended.
 
     Example:
         ```python
         run = sm.train("birds", "runs/first", sm.TrainSettings(model="resnet18", epochs=12))
         ```
     """
-    run = Run(Path(out))
-    settings = settings or TrainSettings()
-    data = read_with_settings(Path(folder), settings)
+    run, settings = Run(Path(out)), settings or TrainSettings()
+    run_training(partial(_train, run, Path(folder), settings, resume), execution or TrainExecution())
+    return run
+
+
+def _train(run: Run, folder: Path, settings: TrainSettings, resume: bool, execution: TrainExecution) -> None:
+    """Train in this process, alone or together with others."""
+    if of_first((folder, run.path, settings)) != (folder, run.path, settings):
+        raise UserError(
+            "the launcher's processes were given different data, settings or --out: give all the same, or unset "
+            "WORLD_SIZE to train them apart"
+        )
+    data = read_with_settings(folder, settings)
     config = expanded(settings, data)
-    execution = execution or TrainExecution()
     _check_options(config, execution)
     _check_labels(_taking_part(data, config))
-    with run.writing():  # whatever the run holds is read here, so that it can't change meanwhile
+    with run.writing() if is_first() else nullcontext():  # what the run holds is read here, so that it can't change
+        wait_for_all()
         if run.exists and not resume:
             raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
         network = network_settings(config, data)
@@ -92,7 +107,7 @@ def train(
         config = config.model_copy(
             update={
                 "objective": config.objective.expanded(config.recipe, model),
-                "precision": _precision(config, run, model, measured, execution),
+                "precision": of_first(_precision(config, run, model, measured, execution)),
             }
         )
         part = _taking_part(measured, config)
@@ -102,7 +117,7 @@ def train(
             objective.begin()
         record = RunRecord(
             origin="train",
-            data=data_record(data, Path(folder), settings),
+            data=data_record(data, folder, settings),
             network=network,
             settings=config.model_dump(mode="json"),
             best_by=config.best_by,
@@ -115,15 +130,16 @@ def train(
         _check_single_samples(config, part, model)
         check_answers(model, measured, execution)
         _announce(run, config, part, model)
-        run.create(record)
-        if config.freeze == "encoder" and checkpoint is None:
-            run.save_encoder(start.model, model)
-        if execution.keep_pruned:
-            pruned_run(run).create(record.model_copy(update={"settings": {**record.settings, "pruned": True}}))
+        wait_for_all()
+        if is_first():
+            run.create(record)
+            if config.freeze == "encoder" and checkpoint is None:
+                run.save_encoder(start.model, model)
+            if execution.keep_pruned:
+                pruned_run(run).create(record.model_copy(update={"settings": {**record.settings, "pruned": True}}))
         if checkpoint is not None:
             restore_network(run, checkpoint, model)
         train_epochs(training, objective, checkpoint)
-    return run
 
 
 def _precision(
@@ -191,6 +207,8 @@ def _check_options(config: TrainSettings, execution: TrainExecution) -> None:
         raise UserError(f"{objective.name} continues a trained network: name it with --from RUN@EPOCH")
     if execution.keep_pruned and not objective.prunes:
         raise UserError(f"--keep-pruned: {objective.name} prunes nothing: leave it out, or train with pruned-contrast")
+    if config.freeze == "encoder" and this_share().of > 1:
+        raise UserError("--freeze encoder trains a single layer, in one process: leave out --on")
     check_tracker(execution.log)
 
 

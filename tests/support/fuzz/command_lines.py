@@ -42,6 +42,10 @@ SMALL: dict[str, tuple[list[str], dict[str, str]]] = {
         {"--controls": "2", "--size": "1", "--criterion": "weight_norm", "--split": "test", "--repeats": "2"},
     ),
     "trace": (["run"], {"--criterion": "weight_norm"}),
+    "directions": (
+        ["run"],
+        {"--layer": "conv2", "--file": "weights.pth", "--tensor": "fc.weight", "--random": "3", "--out": "out"},
+    ),
     "edit": (["run"], {"--units": "conv1:0", "--out": "out"}),
     "check-groups": (["run"], {"--min-worst": "50", "--format": "junit"}),
     "compare": (["run", "other"], {}),

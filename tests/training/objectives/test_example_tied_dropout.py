@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from tiny_training import batches, begun
+from torch import nn
 
 import spurious_memorization as sm
-from spurious_memorization.training.objectives.example_tied_dropout import uniform
+from spurious_memorization.training.objectives.example_tied_dropout import tied_layers, uniform
 
 Capture = pytest.CaptureFixture[str]
 
@@ -53,3 +54,8 @@ def test_tied_draws_are_uniform() -> None:
     assert np.histogram(drawn, 10, (0, 1))[0].min() > 5600
     np.testing.assert_array_equal(uniform(np.array([5, 2]), 200, 7), drawn[[5, 2]])
     assert abs(np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1]) < 0.02
+
+
+def test_layers_that_the_network_does_not_call_are_not_tied() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(6, 6), "attention": nn.MultiheadAttention(6, 2), "head": nn.Linear(6, 2)})
+    assert tied_layers(model) == ("a",)

@@ -7,9 +7,9 @@ along the batch axis, and the rest of the network runs once for the whole stack.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from ...networks.names import LossName, Precision
 from ...settings import Execution
 from ..cpu.kernels import reused_memory
 from ..outcomes import Block
+from ..pass_time import TimedPass, measured_pass
 from ..record import record_block
 from .changes import segment_change
 from .channelwise import Change, ChangedChannels
@@ -125,13 +126,13 @@ class PrefixEngine:
         """The fraction of a full forward pass that each edit needs, between 0 and 1, [edits]."""
         return np.array([self.network.reach.pass_fraction(edit) for edit in edits])
 
-    def seconds_per_pass(self, samples: Samples, precision: Precision | None = None) -> float:
-        """Measure a full forward pass of one sample, in this precision or in the engine's own: the faster of two."""
+    def pass_time(self, samples: Samples, precision: Precision | None = None) -> TimedPass:
+        """Measure a full forward pass of one sample, in this precision or in the engine's own."""
         network = self.network if precision in (None, self.precision) else self.network.in_precision(precision)
         inputs = moved(samples.part(range(self.batch_size)).batch().inputs, self.device)
         with torch.no_grad(), exact_float32(), reused_memory():
             value, shared = network.enter(inputs)
-            return min(_seconds_of_pass(network, value, shared) for _ in range(2)) / len(value)
+            return measured_pass(partial(_pass, network, value, shared), len(value), on_cpu=self.device.type == "cpu")
 
     def compiling_pays(self, passes: float) -> bool:
         """Whether compiling saves more time than it costs. In float32 on a CPU it never does: the convolutions of
@@ -235,9 +236,7 @@ def _batch_bytes(device: torch.device) -> int:
     return max(BATCH_BYTES, torch.cuda.get_device_properties(device).total_memory // PARTS_OF_GPU)
 
 
-def _seconds_of_pass(network: SegmentedNetwork, value: Tensor, shared: Shared) -> float:
-    started = time.perf_counter()
+def _pass(network: SegmentedNetwork, value: Tensor, shared: Shared) -> None:
     for position in range(len(network.segments)):
         value = network.run_segment(position, value, shared)
     value.sum().item()  # waits for an accelerator
-    return time.perf_counter() - started

@@ -8,7 +8,7 @@ from torch import Tensor, fx
 
 from ...edits.edit import Edit
 from ...networks.names import UnitKind
-from ...networks.units import short_name
+from ...networks.units import owner
 from .multiplications import edit_multiplications, full_pass_multiplications
 from .prepared import is_few
 from .program import Program
@@ -59,5 +59,5 @@ def _parameters(program: Program, names: Sequence[str], kind: UnitKind) -> list[
     """The program's parameters that units of these layers, modules or tensors may change."""
     if kind == "weight":
         return list(names)
-    layers = tuple(f"{short_name(name)}." for name in names)
+    layers = tuple(map(owner, names))
     return [name for name in program.parameters if name.startswith(layers)]

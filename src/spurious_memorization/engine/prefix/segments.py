@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from ..operations import Kernels, aten
@@ -98,7 +100,8 @@ def _crossed_alone(program: Program) -> set[fx.Node]:
     for i, node in enumerate(program.operations):
         crossing = [n for n in (*given, *program.operations[: i + 1]) if last_use[n] > i]
         value = node.meta.get("val")
-        if crossing == [node] and isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch:
+        length: Any = value.shape[0] if isinstance(value, Tensor) and value.ndim else None
+        if crossing == [node] and isinstance(length, torch.SymInt) and length == batch:  # a constant may equal it
             result.add(node)
     return result
 

@@ -19,4 +19,4 @@ FIGURES = {
     "comparison": comparison,
     "counts": counts,
 }
-"""Every figure and table except the images, in the order of the page."""
+"""Every figure and table except the images and texts, in the order of the page."""

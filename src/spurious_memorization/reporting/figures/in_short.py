@@ -132,7 +132,7 @@ def _worst(run: Run) -> pd.DataFrame:
 
 
 def _names() -> alt.Axis:
-    return alt.Axis(labelLimit=150, ticks=False, domain=False)
+    return alt.Axis(labelLimit=210, ticks=False, domain=False)
 
 
 def _percents(form: str = ".0%") -> Any:

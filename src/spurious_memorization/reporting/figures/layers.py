@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -20,6 +21,9 @@ from .colors import BLUE, LINE, MUTED, ORANGE, PAPER
 from .figure import Figure, in_order, ranked
 
 VERDICTS = ("critical or memorizing", "influential or selective", "selected only")
+
+LONGEST_NAME = 30
+"""Letters of a layer's name that are shown."""
 
 N_LARGEST = 30
 """Units with the largest effect on a group that have a point of their own."""
@@ -41,13 +45,13 @@ def layers(inputs: ReportInputs) -> Figure | None:
             "layer:N",
             title=None,
             scale=alt.Scale(domain=order),
-            axis=alt.Axis(grid=True, labelLimit=160, labelFontSize=11),
+            axis=_layer_names(grid=True),
         ),
         x=alt.X(
             "criterion:N",
             title=None,
             sort=in_order("criterion"),
-            axis=alt.Axis(orient="top", labelAngle=-30, labelAlign="left", labelLimit=190, labelOverlap=False),
+            axis=alt.Axis(orient="top", labelAngle=-30, labelAlign="left", labelLimit=270, labelOverlap=False),
         ),
         xOffset=alt.XOffset("size:N", sort=in_order("size")),
     )
@@ -106,9 +110,7 @@ def ablation(inputs: ReportInputs) -> Figure | None:
     minority = {name for run in inputs.runs for name in run.record.data.minority}
     rows["panel"] = [group_title(group, group in minority) for group in rows["group"]]
     rows = ranked(rows, "panel", "layer")
-    base = alt.Chart(ROWS).encode(
-        y=alt.Y("layer:N", title=None, sort=in_order("layer"), axis=alt.Axis(labelLimit=160, labelFontSize=11))
-    )
+    base = alt.Chart(ROWS).encode(y=alt.Y("layer:N", title=None, sort=in_order("layer"), axis=_layer_names()))
     place = alt.X("margin_change:Q", title="change of the mean margin")
     summary = base.transform_filter(alt.datum.kind == "layer")
     wide = summary.mark_rule(color=LINE, strokeWidth=2).encode(
@@ -147,6 +149,12 @@ def ablation(inputs: ReportInputs) -> Figure | None:
         choosers=("run", "map", "group"),
         panels="panel",
     )
+
+
+def _layer_names(**options: Any) -> alt.Axis:
+    """An axis of layers. Of a long name the end is shown, in which layers differ."""
+    shown = f"length(datum.label) > {LONGEST_NAME + 2} ? '…' + slice(datum.label, -{LONGEST_NAME}) : datum.label"
+    return alt.Axis(labelExpr=shown, labelLimit=210, labelFontSize=11, **options)
 
 
 def layer_names(study: FinishedStudy) -> list[str]:

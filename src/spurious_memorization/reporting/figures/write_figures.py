@@ -14,6 +14,9 @@ from .all_figures import FIGURES
 from .figure import ENDINGS, Figure
 from .gallery_figure import gallery_figure
 
+GALLERIES = ("images", "texts")
+"""Of images and of texts: samples whose prediction changes, and top-activating ones."""
+
 MISSING = {
     "memorization": "no memorization scores are named: make them with `spurmem memorization`, then give --memorization",
     "groups": "no finished study measured training samples: `spurmem study RUN --split train,test` makes one",
@@ -41,7 +44,7 @@ def draw_figures(
         settings: study, split, edit, criterion, size and group of the figure; and the file format.
         data_folder: where the runs' data are now, if they were moved.
         memorization: folder with memorization scores, for `memorization`.
-        execution: of the pass over the training images, for `images`.
+        execution: of the pass over the training samples, for `images` and `texts`.
 
     Returns:
         The files.
@@ -59,8 +62,8 @@ def draw_figures(
     choice = settings.model_dump(exclude={"format"})
 
     def make(one: str) -> Figure:
-        if one == "images":
-            return _gallery_figure(inputs, choice, data_folder, execution)
+        if one in GALLERIES:
+            return _gallery_figure(one, inputs, choice, data_folder, execution)
         figure = FIGURES[one](inputs)
         if figure is None:
             if one == "verdicts" and inputs.studies:
@@ -69,7 +72,7 @@ def draw_figures(
         return figure.chosen(choice)
 
     files = []
-    for one in [*FIGURES, "images"] if name == "all" else [name]:
+    for one in [*FIGURES, *GALLERIES] if name == "all" else [name]:
         try:
             figure = make(one)
         except UserError:
@@ -84,9 +87,25 @@ def draw_figures(
 
 
 def _gallery_figure(
-    inputs: ReportInputs, choice: dict[str, str | None], data_folder: Path | None, execution: Execution | None
+    name: str,
+    inputs: ReportInputs,
+    choice: dict[str, str | None],
+    data_folder: Path | None,
+    execution: Execution | None,
 ) -> Figure:
-    found = make_gallery(inputs, data_folder, execution)
-    if not found.items and found.reasons:
-        raise UserError(next(iter(found.reasons.values())))
-    return gallery_figure(found.items, choice)
+    """The figure `images`, or `texts`.
+
+    Raises:
+        UserError: the runs are of the other kind; their data are gone; no study lists its units.
+    """
+    there = {f"{run.record.data.noun}s" for run in inputs.runs}
+    if name not in there:
+        other = next(iter(there))
+        raise UserError(f"the data are {other}, so there are no {name}: `spurmem figure {other}` shows them")
+    gallery = make_gallery(inputs, data_folder, execution)
+    found = [item for item in gallery.items if f"{item.data.noun}s" == name]
+    if not found and gallery.reasons:
+        raise UserError(next(iter(gallery.reasons.values())))
+    if not found:
+        raise UserError(f"no finished study lists its units, so there are no {name}: `spurmem study RUN` makes one")
+    return gallery_figure(found, choice)

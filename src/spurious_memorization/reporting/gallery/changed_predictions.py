@@ -94,7 +94,7 @@ def images_of(run: Run, folder: Path | None) -> Dataset:
     """
     data = run.read_data(folder)
     if not isinstance(data.source, Images | Texts):
-        raise UserError("the data are not images")
+        raise UserError("the data are neither images nor texts")
     return data
 
 
@@ -229,7 +229,7 @@ def _top_activating(
     if not units or any(one.about["unit"] != "channel" for one in listed):
         return images
     frame = stored_top_activating(finished.run, finished.study, data, units, execution)
-    images.n_searched = int(frame["n_searched"].max())
+    images.n_searched = int(frame["n_searched"].max()) if len(frame) else 0
     for unit, here in frame.groupby("unit", sort=False):
         images[str(unit)] = list(zip(here["sample"].tolist(), here["activation"].tolist(), strict=True))
     return images

@@ -145,7 +145,7 @@ def _given(runs: tuple[str, ...], data: Dataset) -> GroupGallery:
     split = data.splits[0]
     there = np.unique(data.samples(split).g).tolist()
     chosen = sorted(there, key=lambda group: group not in data.minority)[:MAX_GROUPS]
-    caption = f"A random draw from the images in {split}, minority groups (*) first."
+    caption = f"A random draw from the {data.noun}s in {split}, minority groups (*) first."
     if len(there) > len(chosen):
         caption += f" {len(chosen)} of {len(there)} groups are shown."
     groups = tuple(_of_group(data, group, _drawn(data, group, split, PER_GROUP)) for group in chosen)
@@ -166,10 +166,10 @@ def _discovered(runs: tuple[str, ...], data: Dataset, table: str) -> GroupGaller
                 samples = _drawn(data, group, split, PER_CANDIDATE_GROUP)
             of_group = _of_group(data, group, samples, scores)
             groups.append(replace(of_group, words=tuple(words[of_group.name]) if of_group.name in words else None))
-    which = f"All are a random draw from the images in {split}."
+    which = f"All are a random draw from the {data.noun}s in {split}."
     if scores is not None:
         which = (
-            f"Of the {ATYPICAL} images in {split}, those with the highest minority score are shown; "
+            f"Of the {ATYPICAL} {data.noun}s in {split}, those with the highest minority score are shown; "
             "of the others, a random draw."
         )
     caption = (

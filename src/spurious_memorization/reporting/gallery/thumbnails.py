@@ -6,7 +6,7 @@ import base64
 import io
 
 from ...datasets.samples import Dataset
-from ...datasets.sources import Images
+from ...datasets.sources import Images, Noun
 from ...errors import UserError
 from .changed_predictions import ChangedPredictions
 
@@ -22,8 +22,8 @@ def thumbnail(data: Dataset, sample: int, side: int) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def changed_text(changed: ChangedPredictions, split: str) -> str:
+def changed_text(changed: ChangedPredictions, split: str, noun: Noun) -> str:
     """ "The prediction changes for 18 of 1600 training images"."""
     words = {"train": "training", "val": "validation", "test": "test"}
     n = len(changed.sample)
-    return f"the prediction changes for {n} of {sum(changed.measured.values())} {words[split]} images"
+    return f"the prediction changes for {n} of {sum(changed.measured.values())} {words[split]} {noun}s"

@@ -60,8 +60,13 @@ def stored_top_activating(
     samples = data.samples("train")
     if len(samples) > MAX_SEARCHED:
         samples = samples.per_group(MAX_SEARCHED // len(set(samples.g.tolist())), settings["seed"])
-    log(f"finding the top-activating images of {len(missing)} channels: one pass over {len(samples)} training images")
+    log(
+        f"finding the top-activating {data.noun}s of {len(missing)} channels: one pass over {len(samples)} training "
+        f"{data.noun}s"
+    )
     found = top_activating(run.network(study.record["epoch"]), samples, missing, execution=execution)
+    if found.empty:
+        return there
     try:
         with run.writing():
             frame = _with(_stored(file, len(data)), found)
@@ -103,7 +108,8 @@ def top_activating(
     Arguments:
         model: the network; it is not changed.
         samples: which are searched.
-        units: channels, such as "layer3.0.conv2:17".
+        units: channels, such as "layer3.0.conv2:17". Those of layers whose weights the network reads without calling
+            them, as PyTorch's attention does, have no rows in the result.
         k: number of samples returned for each channel.
         execution: device, workers, batch size.
 
@@ -134,18 +140,20 @@ def top_activating(
         return hook
 
     is_padded = torch.empty(0)
-    for layer in numbers:
-        module = network.get_submodule(layer)
+    layers = {name: module for name, module in network.named_modules() if name in numbers}
+    for layer, module in layers.items():
         module.register_forward_hook(record(layer, isinstance(module, nn.Linear)))
     batches = samples.batches(execution.samples_per_pass, execution.workers or 0)
     n_batches = -(-len(samples) // execution.samples_per_pass)
     with torch.no_grad():
-        for batch in progress(batches, n_batches, "images"):
+        for batch in progress(batches, n_batches, f"{samples.dataset.noun}s"):
             inputs = moved(batch.inputs, next(network.parameters()).device)
             is_padded = _padded(inputs)
             logits(network, inputs)
     rows = []
     for layer, parts in seen.items():
+        if not parts:
+            continue
         values = torch.cat(parts).numpy()
         for column, number in enumerate(numbers[layer]):
             order = np.argsort(-values[:, column], kind="stable")[:k]

@@ -188,6 +188,7 @@ def _item_data(item: GalleryItem, n: int, source: int, samples: dict[str, Any]) 
 
     return {
         **item.place,
+        "noun": data.noun,
         "unit": item.unit,
         "split": item.split,
         "minority": [names[g] for g in data.minority],

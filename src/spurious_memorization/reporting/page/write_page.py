@@ -53,7 +53,7 @@ def report(
 
     The page shows stored results. Two things are calculated: the top-activating training images of the shown channels,
     stored as `top-activating.parquet` in the study's folder, and the words on which an edit of a text network acts. If
-    the data are gone, the page gives the reason instead of the images.
+    the data are gone, the page gives the reason instead of the images or texts.
 
     Arguments:
         runs: their directories.
@@ -79,7 +79,7 @@ def report(
     file = Path(out) if out is not None else inputs.runs[0].path / "report.html"
     gallery = make_gallery(inputs, data_folder, execution)
     for run, reason in gallery.reasons.items():
-        log(f"note: no images of {run}: {reason}")
+        log(f"note: no {inputs.noun}s of {run}: {reason}")
     write_text(file, page(inputs, gallery))
     return file
 
@@ -100,6 +100,8 @@ def page(inputs: ReportInputs, gallery: Gallery) -> str:
     data = {
         "config": CONFIG,
         "choosers": CHOOSERS,
+        "noun": inputs.noun,
+        "memorization": None if inputs.memorization is None else str(inputs.memorization.path),
         "runs": [str(run.path) for run in inputs.runs],
         "figures": {name: figure_data(figure) for name, figure in drawn.items() if figure.chart is not None},
         "gallery": shown,
@@ -107,6 +109,7 @@ def page(inputs: ReportInputs, gallery: Gallery) -> str:
     scripts = {"vega": _vega(), "code": _template_text("page.js"), "data": script_json(data)}
     parts = {
         "runs": [str(run.path) for run in inputs.runs],
+        "noun": inputs.noun,
         "cards": first_screen,
         "figures": figures,
         "rates": _published_rates(),
@@ -162,11 +165,10 @@ def _findings(inputs: ReportInputs) -> list[tuple[Mapping[str, str], list[str]]]
     found: list[tuple[Mapping[str, str], list[str]]] = []
     for run in inputs.runs:
         here = [study for study in inputs.studies if study.run is run]
-        table = run.record.data.candidate_table
-        found += [
-            (study.place, findings(study.study.effects(), study.study.groups(), table, study.study.groupings()))
-            for study in here
-        ]
+        table, noun = run.record.data.candidate_table, run.record.data.noun
+        for study in here:
+            one = study.study
+            found.append((study.place, findings(one.effects(), one.groups(), table, one.groupings(), noun)))
         if not here:
             none = f"This network has no finished study yet: `spurmem study {run.path}` measures edits of it."
             found.append(({"run": str(run.path)}, [none]))
@@ -192,7 +194,7 @@ def _commands(inputs: ReportInputs, figures: Mapping[str, Figure]) -> dict[str, 
         made[name] = command(name, [run.path for run in runs], choice)
     first = inputs.studies[0] if inputs.studies else None
     if first is not None:
-        made["images"] = command("images", [first.run.path], {"study": first.place["study"]})
+        made["gallery"] = command(f"{first.run.record.data.noun}s", [first.run.path], {"study": first.place["study"]})
     return made
 
 

@@ -73,6 +73,7 @@ def candidate_groups(found: Discovery) -> Table:
     table = found.table[found.table["split"].isin(("train", "val", "test"))]
     counts = pd.crosstab([table["y"], table["attribute"]], table["split"]).reset_index()
     splits = [split for split in ("train", "val", "test") if split in counts]
+    noun = "image" if found.words is None else "text"
     unsure = table.groupby(["y", "attribute"])["unsure"].sum().rename("unsure").reset_index()
     rows = counts.merge(unsure, on=["y", "attribute"]).rename_axis(columns=None)
     return Table(
@@ -84,7 +85,7 @@ def candidate_groups(found: Discovery) -> Table:
             *(Column(name=split, heading=split, kind="count") for split in splits),
             Column(name="unsure", heading="unsure", kind="count"),
         ),
-        caption="Look at them before you trust them: the report shows the images of each group.",
+        caption=f"Look at them before you trust them: the report shows the {noun}s of each group.",
     )
 
 

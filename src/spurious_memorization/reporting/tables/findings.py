@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...datasets.sources import Noun
 from ...input_files import shown
 from ...statistics.effects import tested_split
 from ...statistics.verdicts import VERDICTS
@@ -26,6 +27,7 @@ def findings(
     groups: pd.DataFrame | None = None,
     candidates: str | None = None,
     groupings: pd.DataFrame | None = None,
+    noun: Noun = "image",
 ) -> list[str]:
     """What was found about each minority group, then how the tests ended, and at last whether groups were discovered.
 
@@ -37,9 +39,10 @@ def findings(
         groups: its groups, as `Study.groups` gives them; without their rows nothing is said about memorization.
         candidates: the table of candidate groups that the groups are from; None if they were given.
         groupings: verdicts with the candidate groups of each seed, as `Study.groupings` gives them.
+        noun: what a sample is called.
     """
     tests = effects[(effects["split"] == tested_split(effects)) & effects["minority"]]
-    origin = [] if candidates is None else [_are_candidates(candidates)]
+    origin = [] if candidates is None else [_are_candidates(candidates, noun)]
     if tests.empty:
         return ["No minority group was measured, so there is no verdict.", *origin]
     tests = tests.assign(p_influential=p_influential(tests))
@@ -233,9 +236,9 @@ def _how_tests_ended(tests: pd.DataFrame) -> str:
     return _sentence(parts)
 
 
-def _are_candidates(table: str) -> str:
+def _are_candidates(table: str, noun: Noun) -> str:
     return (
-        f"The groups are candidates from {shown(table)}, not labels: look at their images before you trust a verdict. "
+        f"The groups are candidates from {shown(table)}, not labels: look at their {noun}s before you trust a verdict. "
         "Samples that networks get wrong are atypical by choice, so low accuracy on them is no finding by itself."
     )
 

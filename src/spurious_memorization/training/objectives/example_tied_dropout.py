@@ -18,6 +18,7 @@ from ...datasets.sources import Inputs
 from ...networks.selection import Selection
 from ...networks.units import short_name, sites
 from ...seeds import derived_seed
+from ...together import own
 from ..objective import Objective, Training
 from ..objective_settings import ObjectiveSettings
 
@@ -64,7 +65,7 @@ class ExampleTiedDropout(Objective[ExampleTiedDropoutSettings]):
         self.layers = tied_layers(training.model)
 
     def loss(self, inputs: Inputs, y: Tensor, index: Tensor) -> Tensor:
-        with dropped(self.training.model, self.layers, lambda name, n: self._kept(name, n, index)):
+        with dropped(self.training.model, self.layers, lambda name, n: self._kept(name, n, own(index))):
             return super().loss(inputs, y, index)
 
     def _kept(self, layer: str, n_channels: int, index: Tensor) -> Tensor:
@@ -98,7 +99,10 @@ def tied_layers(model: nn.Module) -> tuple[str, ...]:
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.affine and not any(part in name for part in SHORTCUTS)
     ]
-    return tuple(norms or [short_name(name) for name in sites(model, Selection())])
+    not_called = tuple(
+        f"{name}." for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)
+    )
+    return tuple(norms or [short_name(name) for name in sites(model, Selection()) if not name.startswith(not_called)])
 
 
 @contextmanager

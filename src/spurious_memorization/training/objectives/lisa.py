@@ -12,13 +12,15 @@ from torch import Tensor
 
 from ...datasets.samples import Dataset, Samples
 from ...datasets.sources import Inputs
-from ...networks.forward import logits, moved
+from ...networks.forward import moved
 from ...networks.losses import LOSSES
+from ...together import own, this_share
 from ..balance import balanced_draw
 from ..mixing import check_mixable, mixed
 from ..names import Balance
 from ..objective import Objective
 from ..objective_settings import ObjectiveSettings
+from ..shared_passes import logits_of_all
 
 
 class LisaSettings(ObjectiveSettings):
@@ -69,7 +71,8 @@ class Lisa(Objective[LisaSettings]):
         partners = self.training.data.train.at([self.partner(int(one)) for one in index])
         share = torch.from_numpy(self.rng.beta(self.settings.alpha, self.settings.alpha, len(y))).float().to(y.device)
         other = torch.from_numpy(partners.y).to(y.device)
-        output = logits(self.training.model, mixed(inputs, moved(self._loaded(partners), y.device), share))
+        mixtures = mixed(inputs, moved(self._loaded(partners), y.device), own(share))
+        output = logits_of_all(self.training.model, mixtures, len(y))
         losses = LOSSES[self.training.config.loss]
         return (share * losses(output, y) + (1 - share) * losses(output, other)).mean()
 
@@ -90,9 +93,10 @@ class Lisa(Objective[LisaSettings]):
         return found
 
     def _loaded(self, partners: Samples) -> Inputs:
-        """The partners' inputs, augmented as in every epoch."""
-        config = self.training.config
-        if not config.augment:
-            return partners.batch().inputs
-        (batch,) = partners.augmented_batches(len(partners), config.seed, self.epoch)
+        """The inputs of this process's part of the partners, augmented as in every epoch."""
+        config, n, share = self.training.config, len(partners), this_share()
+        if config.augment:
+            (batch,) = partners.augmented_batches(n, config.seed, self.epoch, share=share)
+        else:
+            (batch,) = partners.batches(n, share=share)
         return batch.inputs

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from ...datasets.samples import Dataset
 from ...datasets.sources import Inputs
-from ...networks.forward import logits
 from ...networks.losses import LOSSES
+from ...together import own
 from ..mixing import check_mixable, mixed
 from ..objective import Objective
 from ..objective_settings import ObjectiveSettings
+from ..shared_passes import logits_of_all, rows_of_all
 
 
 class MixupSettings(ObjectiveSettings):
@@ -49,7 +50,7 @@ class Mixup(Objective[MixupSettings]):
     def loss(self, inputs: Inputs, y: Tensor, index: Tensor) -> Tensor:
         share = float(self.rng.beta(self.settings.alpha, self.settings.alpha))
         other = torch.from_numpy(self.rng.permutation(len(y))).to(y.device)
-        shuffled = {name: x[other] for name, x in inputs.items()} if not isinstance(inputs, Tensor) else inputs[other]
-        output = logits(self.training.model, mixed(inputs, shuffled, torch.full((len(y),), share)))
+        partners, shares = rows_of_all(inputs, len(y), own(other)), own(torch.full((len(y),), share))
+        output = logits_of_all(self.training.model, mixed(inputs, partners, shares), len(y))
         losses = LOSSES[self.training.config.loss]
         return (share * losses(output, y) + (1 - share) * losses(output, y[other])).mean()

@@ -15,7 +15,6 @@ from ...criteria.names import Order
 from ...criteria.presets import is_transformer, tracing_rules
 from ...datasets.samples import Samples
 from ...datasets.sources import Inputs
-from ...networks.features import features_and_logits
 from ...networks.losses import LOSSES
 from ...networks.names import LayerKind, LossName
 from ...networks.running_statistics import repeat_first_pass, statistics
@@ -28,6 +27,7 @@ from ..masks import Mask, as_mask, parameter_masks, pruned_units
 from ..names import Recipe
 from ..objective import Objective, Training
 from ..objective_settings import ObjectiveSettings, SplitAtPlus
+from ..shared_passes import features_and_logits_of_all
 
 _PAPER: dict[str, Any] = {
     "mask": "magnitude-smallest",
@@ -188,19 +188,19 @@ def finetuning_loss(
     Arguments:
         model: the network. In training mode its running statistics move as the settings say.
         masks: {parameter: 0 where it is pruned, 1 elsewhere}, from `parameter_masks`.
-        inputs, y: the batch, on the network's device.
+        inputs, y: the batch, on the network's device; of several processes, the inputs are this one's part.
         settings: contrast, temperature, weights.
         loss: name of the loss of a sample.
     """
     repeats = settings.running_statistics == "dense-pruned-dense" and model.training
     before = statistics(model) if repeats else {}
-    dense_features, dense = features_and_logits(model, inputs)
+    dense_features, dense = features_and_logits_of_all(model, inputs, len(y))
     after_dense = statistics(model)
     parameters = dict(model.named_parameters())
     changed = {name: parameters[name] * mask for name, mask in masks.items()}
     if settings.running_statistics == "dense":
         changed |= after_dense
-    pruned_features, pruned = features_and_logits(model, inputs, changed)
+    pruned_features, pruned = features_and_logits_of_all(model, inputs, len(y), changed)
     if repeats:
         repeat_first_pass(model, before, after_dense)
     match settings.contrast:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
+from ...datasets.sources import Inputs
 from ...networks.forward import autocast, choose_device, moved
 from ...settings import MAX_EPOCHS
+from ...together import this_share
 from ..gradient_steps import GradientSteps
 from ..objective import Objective, Training
 from ..objective_settings import ObjectiveSettings
+from ..shared_passes import batch_norm_of_all
 
 
 class WeightAveragingSettings(ObjectiveSettings):
@@ -55,9 +59,14 @@ class WeightAveraging(Objective[WeightAveragingSettings]):
         """Measure the running statistics of the averaged network anew. It has none without batch norm."""
         training = self.training
         device, size = choose_device(training.execution.device), training.config.batch_size
-        batches = (moved(batch.inputs, device) for batch in training.data.train.batches(size))
+
+        def batches() -> Iterator[Inputs]:
+            for batch in training.data.train.batches(size, share=this_share()):
+                with batch_norm_of_all(len(batch.y)):  # lasts while `update_bn` passes the batch
+                    yield moved(batch.inputs, device)
+
         with autocast(device, training.config.known_precision):
-            update_bn(batches, self.averaged)
+            update_bn(batches(), self.averaged)
 
     def deployed(self) -> nn.Module:
         return self.averaged.module if int(self.averaged.n_averaged) else self.training.model

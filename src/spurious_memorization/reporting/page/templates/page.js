@@ -143,16 +143,17 @@
   function command(name, choice, choosers) {
     const runs = choosers.includes("run") && choice.run ? [choice.run] : page.runs;
     const flags = choosers.filter((c) => c !== "run" && choice[c]).flatMap((c) => [`--${c}`, choice[c]]);
-    return ["spurmem", "figure", name, ...runs, ...flags].map(quoted).join(" ");
+    const scores = name === "memorization" && page.memorization ? ["--memorization", page.memorization] : [];
+    return ["spurmem", "figure", name, ...runs, ...flags, ...scores].map(quoted).join(" ");
   }
 
   function writeCommands(item) {
     for (const place of document.querySelectorAll("[data-command]")) {
       const name = place.dataset.command;
-      if (name !== "images") place.textContent = command(name, state, choosersOf(name));
+      if (name !== "gallery") place.textContent = command(name, state, choosersOf(name));
       else if (item) {
         const choosers = ["run", "study", "edit", "criterion", "size", "group"];
-        place.textContent = command(name, { ...item, group: state.group }, choosers);
+        place.textContent = command(`${item.noun}s`, { ...item, group: state.group }, choosers);
       }
     }
   }
@@ -235,7 +236,7 @@
     const place = document.getElementById("group-images");
     if (!place) return;
     const found = page.gallery.groups.find((one) => one.runs.some((run) => fits(run, "run")));
-    document.getElementById("groups-caption").textContent = found ? found.caption : "No images of this run.";
+    document.getElementById("groups-caption").textContent = found ? found.caption : `No ${page.noun}s of this run.`;
     place.replaceChildren(...(found ? found.groups : []).filter((group) => fits(group.name, "group")).map(groupSide));
   }
 
@@ -246,7 +247,7 @@
   }
 
   function counted(which) {
-    return `${total(which.changed)} of ${total(which.measured)} measured images${state.group ? ` of ${state.group}` : ""} have a changed prediction`;
+    return `${total(which.changed)} of ${total(which.measured)} measured ${page.noun}s${state.group ? ` of ${state.group}` : ""} have a changed prediction`;
   }
 
   function showGallery() {
@@ -257,7 +258,7 @@
     document.getElementById("top-activating").replaceChildren();
     form.hidden = true;
     if (!item) {
-      document.getElementById("item").textContent = "No images of this choice.";
+      document.getElementById("item").textContent = `No ${page.noun}s of this choice.`;
       place.replaceChildren();
       return undefined;
     }
@@ -290,7 +291,7 @@
       .filter(([, , name]) => name && item.top_activating[name])
       .map(([kind, title, name]) => {
         const images = item.top_activating[name];
-        const line = `The ${images.length} of ${item.n_searched} training images with the largest activation${state.group ? `; only those of ${state.group} are shown` : ""}`;
+        const line = `The ${images.length} of ${item.n_searched} training ${page.noun}s with the largest activation${state.group ? `; only those of ${state.group} are shown` : ""}`;
         return side(kind, `${title}: ${name}`, [line], imageList(item, images, label));
       });
     document.getElementById("top-activating").replaceChildren(...sides);

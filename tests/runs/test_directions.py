@@ -1,0 +1,76 @@
+"""A run with directions: every command works on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import files_below, spurmem
+
+import spurious_memorization as sm
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_file({"decoder": torch.randn(9, 12)}, tmp_path / "features.safetensors")
+    return tmp_path / "features.safetensors"
+
+
+def test_commands_work_on_directions(trained: sm.Run, features: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    flags = ["--layer=relu2", f"--file={features}", "--random=20", "--out", out]
+    assert spurmem(capsys, "directions", trained.path, *flags).status == 0
+    run, data = sm.Run(out), trained.read_data()
+    network, before = run.network(run.epochs()[-1]), trained.network(trained.epochs()[-1])
+    inputs = data.test.batch().inputs
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(inputs), before.eval()(inputs), rtol=0, atol=1e-5)
+    assert network.relu2.directions.weight.shape == (29, 12)
+    assert run.record.origin == "directions"
+    traced = spurmem(capsys, "trace", out, "--tensors=*.directions", "--criterion=weight_norm")
+    assert "relu2.directions:" in traced.out
+    study = ["--tensors=*.directions", "--criterion=weight_norm", "--controls=9", "--size=1..2", "--edit=mean"]
+    assert spurmem(capsys, "study", out, *study, "--edit=zero", "--name=mine").status == 0
+    effects = sm.Study(out / "studies" / "mine").effects()
+    assert set(effects["n_controls"]) == {9}
+    assert effects["verdict"].notna().all()
+    assert spurmem(capsys, "report", out).status == 0
+    edited = tmp_path / "edited"
+    assert spurmem(capsys, "edit", out, "--units=relu2.directions:3", "--edit=mean", "--out", edited).status == 0
+    assert sm.Run(edited).network(run.epochs()[-1]).relu2.directions.bias.count_nonzero() == 1
+
+
+def test_mistakes_have_one_line(trained: sm.Run, features: Path, tmp_path: Path, capsys: Capture) -> None:
+    def error(*flags: str) -> str:
+        return spurmem(capsys, "directions", trained.path, *flags, "--out", tmp_path / "out").error
+
+    given = f"--file={features}"
+    assert "no layer 'relu3': close are relu2, relu1" in error("--layer=relu3", given)
+    assert "have width 12, but layer relu1 gives a tensor of shape" in error("--layer=relu1", given)
+    assert "does not exist" in error("--layer=relu2", "--file=nothing.safetensors")
+    assert "exists" in spurmem(capsys, "directions", trained.path, "--layer=relu2", given, "--out", trained.path).error
+    assert files_below(tmp_path) == {"features.safetensors"}
+
+
+def test_directions_of_several_layers(trained: sm.Run, features: Path, tmp_path: Path, capsys: Capture) -> None:
+    save_file({"decoder": torch.eye(8)}, tmp_path / "eye.safetensors")
+    one, two = tmp_path / "one", tmp_path / "two"
+    spurmem(capsys, "directions", trained.path, "--layer=relu2", f"--file={features}", "--out", one)
+    printed = spurmem(
+        capsys, "directions", one, "--layer=conv1", f"--file={tmp_path / 'eye.safetensors'}", "--out", two
+    )
+    assert printed.status == 0
+    network = sm.Run(two).network(trained.epochs()[-1])
+    data = trained.read_data().train
+    plain = trained.network(trained.epochs()[-1])
+    alone = [
+        sm.evaluate(of, sm.edits.zero(sm.parse_units(of, unit, sm.Selection(with_bias=False))), data).after.loss
+        for of, unit in ((network, "conv1.directions:3"), (plain, "conv1:3"))
+    ]
+    np.testing.assert_allclose(*alone, rtol=1e-4, atol=1e-5)  # the third axis is the third channel, without a bias
