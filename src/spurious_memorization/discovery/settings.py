@@ -19,6 +19,7 @@ METHODS: tuple[Method, ...] = ("xrm", "early-errors", "eiil", "clusters", "error
 class DiscoverSettings(NetworkTraining):
     """Everything that changes the result of a discovery. The settings of training are those of its networks."""
 
+    freeze: Literal["none"] = Field("none", description="none: all layers are trained")
     method: Method = Field("xrm", description="whose candidate groups are written; all methods are compared")
     seeds: str = Field("0..2", description="seeds of the trainings")
     early: int | None = Field(

@@ -5,6 +5,8 @@ This module imports no torch, so that the command line can show its help quickly
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from ..networks.names import Precision
@@ -15,6 +17,7 @@ from ..training.settings import NetworkTraining
 class MemorizationSettings(NetworkTraining):
     """Everything that changes memorization scores."""
 
+    freeze: Literal["none"] = Field("none", description="none: all layers are trained")
     precision: Precision = Field("float32", description="float32 or bf16")
     networks: int = Field(24, ge=2, le=100_000, description="networks, each trained on a random part of the samples")
     share: float = Field(0.7, gt=0, lt=1, description="share of each group's training samples in that part")
