@@ -12,6 +12,30 @@ import torch
 import spurious_memorization as sm
 from spurious_memorization.training.objective import Objective, Training, build_objective
 
+TRAIN_ALL_LAYERS = (
+    "reweighting",
+    "balanced-sampling",
+    "subsampling",
+    "group-dro:step=0.5",
+    "jtt",
+    "mixup",
+    "lisa",
+    "weight-averaging:first=2",
+    "example-tied-dropout",
+)
+"""Objectives that start with any network, in small settings."""
+
+FIT_HEADS = (
+    "afr:fit_on=val,sharpness=4",
+    "self:early=1,n=4,lrs=0.1",
+    "dfr:draws=2",
+    "dpe:members=2,member_epochs=2",
+    "neuron-tune:threshold=0.05,lrs=0.1,steps=10",
+    "eva:shares=0.5,lrs=0.1,steps=10",
+    "prune-critical:n=2",
+)
+"""Objectives that fit a new head to a trained network, in small settings."""
+
 
 def settings(objective: str, **changes: Any) -> sm.TrainSettings:
     return sm.TrainSettings(**{**tiny.QUICK, "objective": objective, **changes})

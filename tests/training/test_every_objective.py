@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from tiny_training import settings, without_group
+from tiny_training import FIT_HEADS, TRAIN_ALL_LAYERS, settings, without_group
 
 import spurious_memorization as sm
 
@@ -23,27 +23,10 @@ OBJECTIVES = (
     "pruned-contrast:fraction=0.1",
     "pruned-contrast:mask=random,fraction=0.1,refresh=false,running_statistics=dense-pruned-dense",
     "pruned-contrast:mask=gradient,fraction=0.1,refresh=false",
-    "reweighting",
-    "balanced-sampling",
-    "subsampling",
-    "group-dro:step=0.5",
-    "jtt",
-    "mixup",
-    "lisa",
-    "weight-averaging:first=2",
+    *TRAIN_ALL_LAYERS,
     "weight-averaging:decay=0.5",
-    "example-tied-dropout",
 )
-HEADS = (
-    "afr:fit_on=val,sharpness=4",
-    "self:early=1,n=4,lrs=0.1",
-    "dfr:draws=2",
-    "dpe:members=2,member_epochs=2",
-    "neuron-tune:threshold=0.05,lrs=0.1,steps=10",
-    "eva:shares=0.5,lrs=0.1,steps=10",
-    "prune-critical:n=2",
-    "prune-critical:n=2,random=true",
-)
+HEADS = (*FIT_HEADS, "prune-critical:n=2,random=true")
 QUICK = ("pruned-contrast:fraction=0.1", "jtt", "self:early=1,n=4,lrs=0.1")
 """The others are killed and resumed in the slow tests."""
 

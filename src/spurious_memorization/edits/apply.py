@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from ..errors import UserError
 from ..networks.checked import checked_network, copied_network
 from ..networks.forward import device_of, logits, moved, outside_inference_mode, working_copy
 from ..networks.losses import finite
-from ..networks.outputs import outputs_seen
+from ..networks.outputs import inputs_seen, outputs_seen
 from ..networks.selection import Selection
 from ..networks.units import UnitPlaces, short_name, sites
 from ..networks.weights import add_biases
@@ -100,23 +101,8 @@ def channel_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
     Raises:
         UserError: an image is missing or broken.
     """
-    model, samples = checked_network(model), checked_samples(samples)
-    network = working_copy(model)
-    device = device_of(network)
-    layers = {name.removesuffix(".weight") for name in sites(model, Selection())}
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-
-    def record(name: str, output: Tensor) -> None:
-        flat = output.flatten(1, -2).sum(1) if output.ndim > 2 else output
-        sums[name] = sums.get(name, torch.zeros(())) + flat.cpu().double().sum(0)
-        counts[name] = counts.get(name, 0) + output.numel() // output.shape[-1]
-
-    with torch.no_grad(), outputs_seen(network, layers, record):
-        for batch in samples.batches(batch_size):
-            output = logits(network, moved(batch.inputs, device))
-            finite(output, batch.index, "the network", source=samples.dataset.source)
-    return {name: (sums[name] / counts[name]).float() for name in sums}
+    model = checked_network(model)
+    return _means(model, samples, sites(model, Selection()), outputs_seen, batch_size)
 
 
 def feature_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) -> dict[str, Tensor]:
@@ -133,31 +119,37 @@ def feature_means(model: nn.Module, samples: Samples, *, batch_size: int = 200) 
     Raises:
         UserError: the network has no linear head, or an image is missing or broken.
     """
-    model, samples = checked_network(model), checked_samples(samples)
-    network = working_copy(model)
+    model = checked_network(model)
+    return _means(model, samples, sites(model, Selection(unit="feature")), inputs_seen, batch_size)
+
+
+def _means(
+    model: nn.Module,
+    samples: Samples,
+    tensors: Iterable[str],
+    seen: Callable[..., AbstractContextManager[None]],
+    batch_size: int,
+) -> dict[str, Tensor]:
+    """Mean over samples and positions of each channel of what some layers give or get, {layer name: [channels]}.
+
+    Arguments:
+        tensors: names of the layers' weights.
+        seen: `outputs_seen` or `inputs_seen`.
+    """
+    samples, network = checked_samples(samples), working_copy(model)
     device = device_of(network)
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def record(name: str, inputs: Tensor) -> None:
-        channels_last = inputs.movedim(1, -1) if isinstance(network.get_submodule(name), nn.Conv2d) else inputs
-        flat = channels_last.flatten(0, -2).cpu().double()
-        sums[name] = sums.get(name, torch.zeros(())) + flat.sum(0)
-        counts[name] = counts.get(name, 0) + len(flat)
+    def record(name: str, values: Tensor) -> None:
+        flat = values.flatten(1, -2).sum(1) if values.ndim > 2 else values
+        sums[name] = sums.get(name, torch.zeros(())) + flat.cpu().double().sum(0)
+        counts[name] = counts.get(name, 0) + values.numel() // values.shape[-1]
 
-    heads = [name.removesuffix(".weight") for name in sites(model, Selection(unit="feature"))]
-    hooks = [
-        network.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: record(name, inputs[0]))
-        for name in heads
-    ]
-    try:
-        with torch.no_grad():
-            for batch in samples.batches(batch_size):
-                output = logits(network, moved(batch.inputs, device))
-                finite(output, batch.index, "the network", source=samples.dataset.source)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), seen(network, {short_name(name) for name in tensors}, record):
+        for batch in samples.batches(batch_size):
+            output = logits(network, moved(batch.inputs, device))
+            finite(output, batch.index, "the network", source=samples.dataset.source)
     return {name: (sums[name] / counts[name]).float() for name in sums}
 
 

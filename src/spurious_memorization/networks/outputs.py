@@ -1,4 +1,4 @@
-"""The outputs of a network on samples, and those of its layers."""
+"""The outputs of a network on samples, and the inputs and outputs of its layers."""
 
 from __future__ import annotations
 
@@ -72,4 +72,27 @@ def outputs_seen(network: nn.Module, layers: Collection[str], see: Callable[[str
         for name, module in network.named_modules():
             if name in layers:
                 hooks.callback(module.register_forward_hook(hook_of(name, isinstance(module, nn.Linear))).remove)
+        yield
+
+
+@contextmanager
+def inputs_seen(network: nn.Module, layers: Collection[str], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """While this context lasts, each input of these layers is given to a function, which has to read it at once.
+
+    Arguments:
+        network: whose forward pass is run in this context.
+        layers: names of convolutions and linear layers.
+        see: gets the layer's name and its input with the channels last, [samples, ..., channels].
+    """
+
+    def hook_of(name: str, is_linear: bool) -> Callable[..., None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            see(name, inputs[0] if is_linear else inputs[0].movedim(1, -1))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, module in network.named_modules():
+            if name in layers:
+                hooks.callback(module.register_forward_pre_hook(hook_of(name, isinstance(module, nn.Linear))).remove)
         yield

@@ -344,10 +344,11 @@ def _head_sites(model: nn.Module, select: Selection) -> dict[str, Site]:
 
 def _feature_sites(model: nn.Module) -> dict[str, Site]:
     """The input features of the classifier head: the columns of its weights."""
+    parameters = dict(model.named_parameters())
     found = {}
     for layer in head_names(model):
         name = f"{layer}.weight" if layer else "weight"
-        weight = dict(model.named_parameters()).get(name)
+        weight = parameters.get(name)
         if weight is None or weight[0].numel() != weight.shape[1]:  # tied to another, or a filter of several pixels
             continue
         n_outputs, n_features = weight.shape[:2]
