@@ -130,6 +130,7 @@ def test_from_tensors_to_effects(data):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_memory_shows_in_training_only(data):
     model = Memory()
     edit = sm.edits.zero(sm.parse_units(model, "conv:5"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import runpy
 import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import griffe
 import jupytext
 import pytest
 
@@ -86,6 +89,24 @@ def test_every_public_name_is_in_the_reference():
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     named = [place.rpartition(".")[2] for place in re.findall(r"^::: (\S+)$", page, re.MULTILINE)]
     assert sorted(named) == sorted(PUBLIC)
+
+
+def functions_of(place: object) -> Iterator[Callable[..., object]]:
+    """The public functions and methods of a module, class or function."""
+    if inspect.isfunction(place):
+        yield place
+    for name, member in vars(place).items() if inspect.isclass(place) or inspect.ismodule(place) else ():
+        if inspect.isfunction(member) and not name.startswith("_"):
+            yield member
+
+
+def test_docstrings_name_the_arguments_that_there_are():
+    """The build of the site warns about others; this finds them without the build."""
+    places = [getattr(sm, name) for name in sm.__all__]
+    for function in (function for place in places for function in functions_of(place)):
+        sections = griffe.Docstring(inspect.getdoc(function) or "").parse("google", warnings=False)
+        named = {a.name for section in sections if section.kind.value == "parameters" for a in section.value}
+        assert named <= set(inspect.signature(function).parameters), function.__qualname__
 
 
 @pytest.mark.slow

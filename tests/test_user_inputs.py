@@ -95,6 +95,7 @@ SAME = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly")
 @pytest.mark.parametrize("function", [pytest.param(name, marks=LONG.get(name, ())) for name in FUNCTIONS])
 def test_every_function_takes_the_networks_that_people_have(function: str) -> None:
@@ -128,6 +129,7 @@ def test_every_function_refuses_what_is_no_network(function: str, model: Any, me
         FUNCTIONS[function](model, dataset().train)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_half_precision_network_is_computed_in_float32_and_a_line_says_so(
     dtype: torch.dtype, capsys: pytest.CaptureFixture[str]
@@ -153,6 +155,7 @@ def test_a_network_without_layers_says_so() -> None:
         sm.criteria.weight_norm(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -231,6 +234,7 @@ def test_what_is_no_sample_is_refused(function: str) -> None:
         FUNCTIONS[function](network(), torch.ones(2, 3, 6, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", ["gradient", "taylor", "ablation", "pruned_units"])
 def test_criteria_take_a_pair_of_inputs_and_labels(function: str) -> None:
     call, model, samples = FUNCTIONS[function], network(), dataset().train
@@ -287,6 +291,7 @@ def test_outputs_that_are_no_logits_are_described(output: Callable[[Tensor], obj
             FUNCTIONS[function](giving(output), dataset().train)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", [lambda z: {"logits": z, "features": z * 2}, lambda z: Output(loss=1, logits=z)])
 def test_logits_are_taken_from_a_field_or_key(output: Callable[[Tensor], object]) -> None:
     for function in ("evaluate", "gradient"):
@@ -294,6 +299,7 @@ def test_logits_are_taken_from_a_field_or_key(output: Callable[[Tensor], object]
         np.testing.assert_allclose(FUNCTIONS[function](giving(output), dataset().train), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("output", "what"),
     [
@@ -341,6 +347,7 @@ def test_a_wrapped_network_is_unwrapped_once_and_stays_as_it_is() -> None:
     assert wrapped.module is inner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2, 4])
 def test_a_network_needs_one_output_for_each_named_class(outputs: int) -> None:
     model = network()

@@ -63,6 +63,7 @@ def test_a_spoiled_table(what: str, message: str, data: Path, tmp_path: Path, ca
     assert not sm.Run(tmp_path / "out").exists
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["missing", "truncated", "no image"])
 @pytest.mark.parametrize("file", ["train_0_01.png", "test_1_00.png"])
 def test_a_spoiled_image(
@@ -103,6 +104,7 @@ def test_workers_name_which_image_is_spoiled(data: Path, tmp_path: Path, capsys:
     assert "train_0_01.png can't be read" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["trace", "study"])
 def test_an_empty_group_is_an_error_only_if_it_is_traced(
     command: str, data: Path, tmp_path: Path, capsys: Capture

@@ -64,6 +64,7 @@ def test_options_from_a_file(squares: Path, tmp_path: Path, capsys: Capture) -> 
     assert settings["epochs"] == 0
 
 
+@pytest.mark.slow
 def test_a_study_from_a_file(run: sm.Run, tmp_path: Path, capsys: Capture) -> None:
     options = {"criterion": ["weight_norm", "random"], "size": "1..2", "edit": ["zero", "mean"], "controls": 2}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(options))
@@ -115,6 +116,7 @@ def test_trace_of_random_subsets_of_the_majority(run: sm.Run, capsys: Capture) -
     assert facts["rankings"][0]["first"][0]["index"] == next(iter(sm.top(scores, 1)))[1]
 
 
+@pytest.mark.slow
 def test_output_of_study(run: sm.Run, capsys: Capture) -> None:
     flags = ("--criterion", "weight_norm", "--size", "2", "--edit", "zero", "--edit", "random_noise:std=0.1")
     flags = (*flags, "--repeats", 2, "--controls", 2, "--split", "train,test")
@@ -211,6 +213,7 @@ def test_training_goes_on_from_an_edited_run(run: sm.Run, squares: Path, tmp_pat
     assert tiny.spurmem(capsys, "train", squares, *flags, "--resume").status == 0
 
 
+@pytest.mark.slow
 def test_flags_and_python_give_the_same_study(run: sm.Run, capsys: Capture) -> None:
     done = tiny.spurmem(
         capsys, "study", run.path, "--criterion=magnitude", "--size=1..2,4", "--controls=2", "--no-with-bias",

@@ -56,6 +56,7 @@ def test_help_names_every_option(capsys: Capture) -> None:
         assert f"--{field.replace('_', '-')}" in out, field
 
 
+@pytest.mark.slow
 def test_help_offers_places_for_pieces_of_work_only_where_there_are_pieces(capsys: Capture) -> None:
     offered = {command for command in COMMANDS if re.search(r"--on\s", tiny.spurmem(capsys, command, "--help").out)}
     assert offered >= {"study", "trace", "compare", "calibrate", "memorization", "discover", "mitigate", "reproduce"}

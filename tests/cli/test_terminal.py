@@ -88,6 +88,7 @@ def test_importing_the_package_imports_nothing_heavy():
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 def test_no_function_shares_its_name_with_a_module():
     """Otherwise importing the module would hide the function."""
     code = """

@@ -213,6 +213,7 @@ def test_no_figure_is_lost_in_a_narrow_terminal(width: int, found: sm.RefittedHe
     check_every_number_is_printed(head_or_features(found), width)
 
 
+@pytest.mark.slow
 def test_networks_without_a_linear_head_are_left_out(place: Path, tmp_path: Path, capsys: Capture) -> None:
     settings = {**tiny.QUICK, "model": "made_runs:convolutional_head", "epochs": 1}
     run = sm.train(place / "data", tmp_path / "conv", sm.TrainSettings(**settings))

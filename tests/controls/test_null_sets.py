@@ -446,6 +446,7 @@ def test_a_large_set_of_weights():
         assert 50 < np.isin(by_name["2.weight"], index).sum() < 170
 
 
+@pytest.mark.slow
 def test_all_that_the_papers_threshold_selects():
     """Every parameter takes part, and of some tensors all weights."""
     scores = sm.Scores(

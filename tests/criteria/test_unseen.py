@@ -97,6 +97,7 @@ def test_attribution_patching_is_gradient_times_change(model, data, loss):
     assert any((values < 0).any() for values in scores.values())
 
 
+@pytest.mark.slow
 def test_attribution_patching_is_exact_where_the_loss_is_linear(data):
     """A linear network that is wrong by a large margin: its loss is the difference of two logits. The patched network
     is the one with the edit `mean`."""

@@ -166,6 +166,7 @@ def test_exactly_the_numbers_of_the_units_change(networks, name, unit, kind, wit
                 assert abs(float(drawn.mean())) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "unit", "kind"), CASES)
 def test_outputs_differ_and_edited_is_the_same_as_functional(networks, name, unit, kind):
     there = networks[name]
@@ -369,6 +370,7 @@ class OwnAttention(nn.Module):
         return self.head(attention.out_proj(heads.transpose(1, 2).flatten(2)).mean(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"batch_first": False}, {"kdim": 4, "vdim": 5}], ids=str)
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_a_zeroed_channel_of_pytorch_attention_is_0_at_every_token(options, part):

@@ -148,6 +148,7 @@ def test_a_unit_without_weights_or_slope(data):
     assert mean_loss(model, edit, zeros) > mean_loss(model, None, zeros) + 2
 
 
+@pytest.mark.slow
 def test_it_follows_from_its_seed_and_not_from_batches(model, data, monkeypatch):
     units = units_of(model)
     state = torch.random.get_rng_state()

@@ -15,6 +15,7 @@ import spurious_memorization as sm
 from spurious_memorization.engine.evaluate import compiled_where_it_pays, engine_for
 
 
+@pytest.mark.slow
 def test_without_a_compiler_segments_run_as_they_are(monkeypatch, capsys):
     net, samples = trained()
 

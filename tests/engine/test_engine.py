@@ -181,6 +181,7 @@ def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_per_bloc
     assert_same(assemble(edits, blocks, "plain"), whole, 1e-5)
 
 
+@pytest.mark.slow
 def test_order_of_samples_changes_no_result(model, data, edits):
     shuffled = data.train.at(np.random.default_rng(0).permutation(data.train.index))
     assert_same(sm.evaluate(model, edits, shuffled), sm.evaluate(model, edits, data.train), 1e-5)

@@ -37,6 +37,7 @@ PLAIN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 def test_what_cannot_be_exported_runs_plainly(name):
     how, why = PLAIN[name]
@@ -104,6 +105,7 @@ def test_after_an_unexpected_error_the_rest_runs_plainly(call, monkeypatch, caps
     np.testing.assert_allclose(losses, expected.loss, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_runs_plainly_after_an_error_is_the_network_of_the_start(monkeypatch):
     net, samples = trained()
     net, edits, rows = copy.deepcopy(net), some_edits(net)[:3], range(-1, 3)
@@ -147,6 +149,7 @@ def test_errors_of_the_user_and_of_memory_are_no_reason_to_go_on(error, monkeypa
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [

@@ -67,6 +67,7 @@ def assert_near(one: Block, two: Block) -> None:
     np.testing.assert_allclose(one.loss, two.loss, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -97,6 +98,7 @@ def test_an_unknown_kernel_is_an_error(monkeypatch, wide):
         engine_for(wide[0], samples_of(wide[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["none", "fused", "winograd"])
 def test_switches_change_no_outcome(text, monkeypatch, wide):
     expected = outcomes(*wide)

@@ -94,6 +94,7 @@ def test_any_edits_equal_full_passes(name):
 QUICK = {("resnet18", "engine_cases:turned")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -151,6 +152,7 @@ def test_single_weights_of_any_parameter(name, parameters):
     assert all(float((output - before).abs().max()) > 3 * EXACT * float(before.abs().max()) for output in after)
 
 
+@pytest.mark.slow
 def test_a_zeroed_filter_stays_at_the_constant_behind_its_batch_norm():
     torch.manual_seed(6)
     x = torch.randn(9, 3, 8, 8)
@@ -200,6 +202,7 @@ def test_part_of_the_edits_without_the_network_before():
     assert np.array_equal(part.predicted, whole.predicted[6:])
 
 
+@pytest.mark.slow
 def test_the_network_stays_as_it_is():
     net = copy.deepcopy(trained()[0]).train()
     net.conv1.weight.requires_grad_(False)

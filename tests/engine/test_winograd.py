@@ -62,6 +62,7 @@ def plain_net(first: nn.Module) -> nn.Module:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("convolution", "size", "kernels"),
     [

@@ -100,6 +100,7 @@ def test_the_table_of_scores(found: sm.MemorizationScores, squares: Path):
     assert groups["minority"].tolist() == [False, True, True, False]
 
 
+@pytest.mark.slow
 def test_a_stopped_call_continues(found: sm.MemorizationScores, squares: Path, tmp_path: Path, monkeypatch):
     settings = sm.MemorizationSettings(**QUICK)
     real = scores_module._answers
@@ -239,6 +240,7 @@ def test_rank_correlations_of_proxies(found: sm.MemorizationScores, trained: sm.
         sm.proxy_correlations(found, table.iloc[1:])
 
 
+@pytest.mark.slow
 def test_the_command(trained: sm.Run, squares: Path, tmp_path: Path, capsys: Capture):
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in QUICK.items()]
     words = ("memorization", squares, "--out", tmp_path / "scores", *flags)

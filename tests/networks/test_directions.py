@@ -99,6 +99,7 @@ def without(directions: Tensor, numbers: list[int]) -> Callable[[Tensor], Tensor
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES, ids=" ".join)
 def test_zero_takes_the_component_out_at_every_position(place: tuple[str, str]) -> None:
     model, network, directions, samples, where = made(place)
@@ -112,6 +113,7 @@ def test_zero_takes_the_component_out_at_every_position(place: tuple[str, str]) 
         assert np.abs(result.after.loss[row] - result.before.loss).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [("vit", "blocks.1"), ("resnet", "layer2")], ids=" ".join)
 def test_mean_holds_the_component_at_its_mean(place: tuple[str, str]) -> None:
     model, network, directions, samples, where = made(place)
@@ -190,6 +192,7 @@ def test_the_network_answers_as_before_and_stays_as_it_is() -> None:
     assert set(sm.criteria.weight_norm(twice, select=ALL)) == {f"blocks.{k}.directions.weight" for k in (1, 3)}
 
 
+@pytest.mark.slow
 def test_null_sets_are_other_directions_of_the_layer() -> None:
     _, network, _, samples, where = made(("vit", "blocks.1"))
     edit = sm.edits.zero(sm.parse_units(network, f"{where}.directions:4"))

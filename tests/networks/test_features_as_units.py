@@ -70,6 +70,7 @@ def on_channel(index: int, axis: int, value: float) -> Callable[[Tensor], Tensor
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS)
 def test_zeroing_a_feature_is_a_zero_in_the_input_of_its_head(make: Callable[[], nn.Module], data: sm.Dataset) -> None:
     model, x = make(), data.train.batch().inputs

@@ -96,6 +96,7 @@ def without_channel(channel: int, axis: int) -> Any:
     return hook
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tower", "unit", "module", "axis"),
     [
@@ -199,6 +200,7 @@ def test_commands_take_a_tower(tagged: Any, tmp_path: Path, squares: Path, capsy
     assert "visual.transformer.resblocks.0.attn" in printed.out
 
 
+@pytest.mark.slow
 def test_attention_is_studied_and_reported(tagged: Any, tmp_path: Path, squares: Path, capsys: Any) -> None:
     """Its outputs can't be seen, since the network reads its weights without calling it: so it has no top images."""
     run = tmp_path / "run"

@@ -90,6 +90,7 @@ def accuracies(run: sm.Run, model, split: str) -> list[float]:
     return [float(right[samples.g == group].mean()) for group in range(4)]
 
 
+@pytest.mark.slow
 def test_a_largest_channel_file_is_what_the_edited_networks_say(run: sm.Run) -> None:
     arguments = ChannelStudy(experiment_split="test", modification_mode="random_noise", noise_std=2.0, top_k=2)
     result, name, content = study_of(run, arguments, "weight_norm")
@@ -110,6 +111,7 @@ def test_a_largest_channel_file_is_what_the_edited_networks_say(run: sm.Run) -> 
     assert len(set(one.after)) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:all .* are classified correctly:UserWarning")
 def test_a_most_activated_channel_file_has_a_part_for_each_group(run: sm.Run) -> None:
     arguments = ChannelStudy(modification_mode="rewind", row_back_n_epochs=2, top_k=3)

@@ -269,6 +269,7 @@ def test_each_script_has_a_shell_file_whose_flags_it_takes(
     assert ("holds no network" in said.error) or ("data folder data/of birds does not exist" in said.error)
 
 
+@pytest.mark.slow
 def test_help_needs_no_torch() -> None:
     """Of every script, in one process. Without torch the help takes well under a second."""
     code = f"""

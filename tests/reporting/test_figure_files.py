@@ -61,6 +61,7 @@ def test_every_table_in_every_format(run: sm.Run, tmp_path: Path, capsys: Captur
     assert [float(row["test"]) for row in rows] == (history["correct"] / history["n"]).tolist()
 
 
+@pytest.mark.slow
 def test_a_choice_takes_rows_out(run: sm.Run, tmp_path: Path, capsys: Capture) -> None:
     flags = ("--split=test", "--criterion=gradient", "--size=2", "--group", NAMES[1], "--edit=zero", "--format=csv")
     said = tiny.spurmem(capsys, "figure", "accuracy_changes", run.path, *flags, "--out", tmp_path)

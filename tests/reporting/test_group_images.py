@@ -180,6 +180,7 @@ def test_given_groups(page: Page, squares: Path) -> None:
     assert "discovered" not in found["caption"]
 
 
+@pytest.mark.slow
 def test_many_groups(tmp_path: Path) -> None:
     folder = tiny.make_images(tmp_path / "data", classes=3, attributes=6, train=30)
     shown = Page(sm.report([sm.train(folder, tmp_path / "run", sm.TrainSettings(**QUICK)).path]))
@@ -204,6 +205,7 @@ def test_many_classes_and_an_empty_group(tmp_path: Path) -> None:
     assert (empty["counts"], empty["images"]) == ("0 in train, 0 in val, 0 in test", [])
 
 
+@pytest.mark.slow
 def test_runs_with_the_same_groups_share_their_images(
     discovered: sm.Run, trained: sm.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +222,7 @@ def test_runs_with_the_same_groups_share_their_images(
     assert len(small.data["gallery"]["samples"]) <= 20
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read_is_named(trained: sm.Run, squares: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(squares, tmp_path / "data")
     whole = Page(sm.report([trained.path], tmp_path / "whole.html", data_folder=folder))

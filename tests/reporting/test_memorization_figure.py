@@ -40,6 +40,7 @@ def test_the_bins_hold_every_sample(scores: sm.MemorizationScores, trained: sm.R
     assert memorization(read_inputs([trained.path])) is None
 
 
+@pytest.mark.slow
 def test_the_command_of_the_figure_names_the_scores(
     scores: sm.MemorizationScores, trained: sm.Run, tmp_path: Path, chromium: Any
 ) -> None:
@@ -49,6 +50,7 @@ def test_the_command_of_the_figure_names_the_scores(
     assert command == f"spurmem figure memorization {trained.path} --memorization {scores.path}"
 
 
+@pytest.mark.slow
 def test_the_report_shows_them(scores: sm.MemorizationScores, trained: sm.Run, tmp_path: Path, capsys: Capture) -> None:
     page = tmp_path / "report.html"
     said = tiny.spurmem(capsys, "report", trained.path, "--out", page, "--memorization", scores.path)
@@ -73,6 +75,7 @@ def test_the_report_shows_them(scores: sm.MemorizationScores, trained: sm.Run, t
     assert "Most memorized training images" not in Page(plain).text
 
 
+@pytest.mark.slow
 def test_the_figure_as_a_file(scores: sm.MemorizationScores, trained: sm.Run, tmp_path: Path, capsys: Capture) -> None:
     words = ("figure", "memorization", trained.path, "--out", tmp_path)
     assert "then give --memorization" in tiny.spurmem(capsys, *words).error

@@ -99,6 +99,7 @@ def test_nothing_else_runs_in_the_page(shown: Opened) -> None:
     shown.errors.clear()  # the policy reports what it blocked
 
 
+@pytest.mark.slow
 def test_choosers_change_the_figures_and_tables(shown: Opened, studied: sm.Study) -> None:
     effects = studied.effects()
     first = {name: shown.marks(name) for name in ("accuracy", "accuracy_changes", "layers", "ablation")}
@@ -137,6 +138,7 @@ def test_choosers_by_the_keyboard(shown: Opened) -> None:
     shown.choose("size", "2")
 
 
+@pytest.mark.slow
 def test_the_shown_command_makes_the_shown_figure(shown: Opened, tmp_path: Path, capsys: Any) -> None:
     shown.choose("group", NAMES[2])
     words = shlex.split(shown.page.inner_text("#figure-accuracy_changes [data-command]"))
@@ -150,6 +152,7 @@ def test_the_shown_command_makes_the_shown_figure(shown: Opened, tmp_path: Path,
     shown.choose("group", "")
 
 
+@pytest.mark.slow
 def test_the_gallery_shows_the_right_images(shown: Opened, studied: sm.Study, squares: Path) -> None:
     paths = pd.read_csv(squares / "metadata.csv")["path"]
     outcomes, variants = studied.outcomes("train"), studied.variants()

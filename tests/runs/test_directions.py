@@ -22,6 +22,7 @@ def features(tmp_path: Path) -> Path:
     return tmp_path / "features.safetensors"
 
 
+@pytest.mark.slow
 def test_commands_work_on_directions(trained: sm.Run, features: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
     flags = ["--layer=relu2", f"--file={features}", "--random=20", "--out", out]
@@ -58,6 +59,7 @@ def test_mistakes_have_one_line(trained: sm.Run, features: Path, tmp_path: Path,
     assert files_below(tmp_path) == {"features.safetensors"}
 
 
+@pytest.mark.slow
 def test_directions_of_several_layers(trained: sm.Run, features: Path, tmp_path: Path, capsys: Capture) -> None:
     save_file({"decoder": torch.eye(8)}, tmp_path / "eye.safetensors")
     one, two = tmp_path / "one", tmp_path / "two"

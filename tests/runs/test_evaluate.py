@@ -66,6 +66,7 @@ def test_an_edited_network_is_not_saved(trained: sm.Run, tmp_path: Path, capsys:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "use",
     [

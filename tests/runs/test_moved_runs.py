@@ -46,6 +46,7 @@ def moved(run: sm.Run, to: Path, network: Path) -> sm.Run:
     return sm.Run(shutil.move(run.path, to))
 
 
+@pytest.mark.slow
 def test_texts_are_studied_without_the_folder_of_their_network(data: Path, tmp_path: Path) -> None:
     run = train(data, tmp_path / "run")
     before = run.read_data().source.load(np.arange(9))
@@ -90,6 +91,7 @@ def test_a_large_tokenizer_is_not_copied(
         run.read_data().train.batch()
 
 
+@pytest.mark.slow
 def test_images_are_studied_without_the_folder_of_their_network(squares: Path, tmp_path: Path) -> None:
     options = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
     config = transformers.AutoConfig.for_model("vit", num_labels=2, image_size=16, patch_size=8, **options)

@@ -30,6 +30,7 @@ def unit(number: int) -> sm.Units:
     return sm.Units("channel", ("a.weight",), np.array([0]), np.array([number]))
 
 
+@pytest.mark.slow
 @QUICK
 @given(case=cases(), n_null=st.integers(0, 3))
 def test_effects_are_differences_of_two_metric_frames(case, n_null):

@@ -99,6 +99,7 @@ def test_order_and_intervals(table: pd.DataFrame, least: int) -> None:
     assert found.loc[~found["ranked"], ["low", "high"]].isna().all(axis=None)
 
 
+@pytest.mark.slow
 @given(tables())
 def test_each_choice_of_attributes_counts_every_sample_once(table: pd.DataFrame) -> None:
     found = sm.intersections(data_of(table), columns_of(table))

@@ -235,6 +235,7 @@ def test_a_tiny_layer_has_few_null_sets_and_no_verdict(trained: sm.Run, squares:
     check_effects(result, sm.read_data(squares))
 
 
+@pytest.mark.slow
 def test_both_halves_are_enumerated_together(trained: sm.Run, squares: Path, tmp_path: Path) -> None:
     settings = sm.StudySettings(criterion=("gradient",), tensors=("conv1",), size=("1",), split=("train",))
     result = sm.study(tiny.copied(trained, tmp_path / "run"), settings)

@@ -104,6 +104,7 @@ def test_plan_counts_networks_images_computation_and_time(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("running", "said"), [(0.5, "ran for 50% of the time"), (0.95, None)])
 def test_plan_says_if_the_machine_is_busy(
     run: sm.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, running: float, said: str | None

@@ -116,6 +116,7 @@ def test_rounds_end_when_every_test_is_decided(controls: int) -> None:
     assert len(names) == looks(controls).index(n) + 1
 
 
+@pytest.mark.slow
 def test_a_smaller_round_holds_the_first_null_sets_of_a_larger_one() -> None:
     few, more = (sm.study_in_memory(Memory(), marked(), two_units(controls=n)) for n in (19, 60))
     drawn = [

@@ -64,7 +64,7 @@ def test_several_random_edits_with_repeats(run: sm.Run) -> None:
         ({"size": ("few",)}, "write 1..3, 5 or, for weights, 0.1%"),
         ({"size": ("101%",), "unit": "weight"}, "over 100 %"),
         ({"size": ("100000",), "unit": "weight"}, "size 100000"),
-        ({"edit": ("mean",), "unit": "weight", "size": ("1",)}, "edit mean is for channels and heads"),
+        ({"edit": ("mean",), "unit": "weight", "size": ("1",)}, "edit mean is for channels, heads and features"),
         ({"edit": ("erase",)}, "unknown edit 'erase'"),
         ({"edit": ("random_noise",)}, "needs a number std"),
         ({"edit": ()}, "no edit is given"),
@@ -131,6 +131,7 @@ def test_single_weights_that_a_sample_based_criterion_selects(run: sm.Run, squar
     check_effects(result, sm.read_data(squares))
 
 
+@pytest.mark.slow
 def test_stated_units(run: sm.Run, trained: sm.Run, squares: Path) -> None:
     result = sm.study(run, small(units=("conv2:3", "conv1:0"), size=("1",), split=("train",)))
     variants = result.variants()

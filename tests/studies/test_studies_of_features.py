@@ -27,6 +27,7 @@ def study(run: sm.Run) -> sm.Study:
     return sm.study(run, SETTINGS.model_copy(update={"other_epochs": ("1",)}), name="features")
 
 
+@pytest.mark.slow
 def test_outcomes_are_those_of_the_whole_network(study: sm.Study, run: sm.Run, squares: Path) -> None:
     network, data = run.network(3), sm.read_data(squares)
     means = sm.edits.feature_means(network, data.train)
@@ -44,6 +45,7 @@ def test_outcomes_are_those_of_the_whole_network(study: sm.Study, run: sm.Run, s
         np.testing.assert_allclose(of["loss"], expected.loss[0, at], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_other_epochs_have_their_own_features(study: sm.Study, run: sm.Run, squares: Path) -> None:
     network, data = run.network(1), sm.read_data(squares)
     variants = study.variants().query("family == 'selected' and fold == -1 and kind == 'zero'")
@@ -58,6 +60,7 @@ def test_other_epochs_have_their_own_features(study: sm.Study, run: sm.Run, squa
             assert effects["accuracy_change"][group] == pytest.approx(change[1] - change[0], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_in_memory_it_is_the_same(study: sm.Study, run: sm.Run, squares: Path) -> None:
     found = sm.study_in_memory(run.network(3), sm.read_data(squares), SETTINGS)
     columns = ["variant", "split", "group", "n", "correct_before", "correct_after"]
@@ -73,6 +76,7 @@ def test_from_the_command_line(run: sm.Run, capsys: pytest.CaptureFixture[str]) 
     assert "fc:" in traced.out
 
 
+@pytest.mark.slow
 def test_a_second_study_reads_the_features(run: sm.Run, capsys: pytest.CaptureFixture[str]) -> None:
     sm.study(run, SETTINGS.model_copy(update={"controls": 3}), name="again")
     assert "from an earlier call" in capsys.readouterr().err

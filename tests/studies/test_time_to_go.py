@@ -126,6 +126,7 @@ def test_without_a_plan_the_first_block_tells_the_time(clock: Clock, capsys: Cap
     assert lines(capsys) == ["part a: about 3 min to go in all"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly")
 def test_a_study_whose_engine_is_slower_than_planned(
     trained: sm.Run, clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: Capture

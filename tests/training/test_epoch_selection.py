@@ -116,6 +116,7 @@ def test_comparisons_say_ties_and_leave_a_random_start_out(trained: sm.Run, tmp_
     assert len(ties) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "best"), [("worst_group_accuracy", 1), ("worst_group_bound", 2), ("worst_class_accuracy", 3)]
 )

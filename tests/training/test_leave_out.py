@@ -58,6 +58,7 @@ def test_what_can_not_be_left_out(squares: Path, tmp_path: Path, capsys: Capture
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_study_of_transplants(twin: sm.Run, trained: sm.Run, tmp_path: Path):
     run = tiny.copied(trained, tmp_path / "run")
     settings = sm.StudySettings(
@@ -103,6 +104,7 @@ def test_the_twin_must_be_there_and_fit(trained: sm.Run, tmp_path: Path, capsys:
             assert torch.equal(value[1:], old[name][1:])
 
 
+@pytest.mark.slow
 def test_a_transplant_in_memory_needs_a_twin():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))

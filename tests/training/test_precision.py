@@ -43,6 +43,7 @@ def test_measuring_changes_nothing(model: torch.nn.Module, data: sm.Dataset) -> 
     assert torch.equal(torch.get_rng_state(), drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", ["float32", "bf16"])
 def test_the_chosen_precision_is_stored_and_trained_with(
     chosen: Precision, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

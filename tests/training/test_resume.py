@@ -115,6 +115,7 @@ def test_killed_and_resumed(moment: str, squares: Path, tmp_path: Path, undistur
         assert resumed.predictions(3, split).equals(undisturbed.predictions(3, split))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_killed_twice_with_plateau(optimizer: str, squares: Path, tmp_path: Path) -> None:
     settings = sm.TrainSettings(
@@ -217,6 +218,7 @@ def test_the_resumed_run_needs_its_data(trained: sm.Run, squares: Path, tmp_path
     assert "was made with data.fingerprint" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["nothing", "a stopped run"])
 def test_what_another_process_stored_before_the_lock_was_free_is_seen(
     before: str, squares: Path, tmp_path: Path, undisturbed: sm.Run, monkeypatch: pytest.MonkeyPatch
@@ -246,6 +248,7 @@ def test_what_another_process_stored_before_the_lock_was_free_is_seen(
     pd.testing.assert_frame_equal(resumed.history(), undisturbed.history())
 
 
+@pytest.mark.slow
 def test_a_run_without_its_history_is_trained_again_as_the_message_says(
     trained: sm.Run, squares: Path, tmp_path: Path, capsys: Capture
 ) -> None:

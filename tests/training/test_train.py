@@ -122,6 +122,7 @@ def test_best_epoch_by_each_rule(rule: Any, best: int) -> None:
         best_epoch(history.assign(split="test"), rule, [0, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("schedule", ["constant", "plateau", "cosine"])
 def test_every_optimizer_with_every_schedule(optimizer: str, schedule: str, squares: Path, tmp_path: Path) -> None:
@@ -209,6 +210,7 @@ def test_the_expanded_settings_are_stored(squares: Path, tmp_path: Path, capsys:
     assert settings["schedule"] == "plateau"
 
 
+@pytest.mark.slow
 def test_seeds(squares: Path, tmp_path: Path, capsys: Capture, trained: sm.Run) -> None:
     flags = ("--model", tiny.NETWORK, "--epochs", 3, "--batch-size", 8, "--lr", 0.01)
     said = tiny.spurmem(capsys, "train", squares, *flags, "--out", tmp_path, "--seeds", "0..1", "--json")
@@ -259,6 +261,7 @@ def test_without_augmentation(squares: Path, tmp_path: Path, trained: sm.Run) ->
     assert not torch.equal(run.state(1)["conv2.weight"], trained.state(1)["conv2.weight"])
 
 
+@pytest.mark.slow
 def test_tensorboard(squares: Path, tmp_path: Path, capsys: Capture) -> None:
     said = tiny.spurmem(
         capsys, "train", squares, "--model", tiny.NETWORK, "--epochs", 2, "--log", "tensorboard", "--out",
@@ -305,6 +308,7 @@ def test_wandb(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert calls[-1] == 255
 
 
+@pytest.mark.slow
 def test_mlflow(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
@@ -344,6 +348,7 @@ def test_mlflow_knows_how_a_training_ended(
     assert tracked.info.status == status
 
 
+@pytest.mark.slow
 def test_mlflow_without_a_place(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://somewhere")
     with pytest.raises(sm.UserError, match="set MLFLOW_TRACKING_URI to a server"):

@@ -306,7 +306,8 @@ class Samples:
             batch_size: samples per batch. The last batch has one more if a single sample would be left over.
             seed: seed of the augmentation.
             epoch: epoch of the training; each epoch is augmented differently.
-            workers, share: as for `batches`.
+            workers: as for `batches`.
+            share: as for `batches`.
 
         Raises:
             UserError: an image is missing or can't be decoded.

@@ -13,6 +13,7 @@ import spurious_memorization as sm
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.mark.slow
 def test_the_control_is_pruned_contrast_without_its_contrast(trained: sm.Run, squares: Path, tmp_path: Path) -> None:
     start = {"from": f"{trained.path}@2", "epochs": 2}
     control = sm.train(squares, tmp_path / "control", settings("erm-continue", **start))

@@ -126,6 +126,7 @@ def test_the_gradient_mask_is_taken_on_the_worst_samples(
     assert run.record.training_cost.sample_passes == 2 * 40 + 5
 
 
+@pytest.mark.slow
 def test_a_fixed_mask_stays(trained: sm.Run, squares: Path, tmp_path: Path) -> None:
     def zeros(refresh: str) -> list[torch.Tensor]:
         objective = f"pruned-contrast:mask=random,fraction=0.2,refresh={refresh}"

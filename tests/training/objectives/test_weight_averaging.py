@@ -12,6 +12,7 @@ from torch import nn
 import spurious_memorization as sm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "weights"), [("", {1: 1, 2: 1, 3: 1}), (":first=2", {2: 1, 3: 1}),
                                                   (":decay=0.9", {1: 0.81, 2: 0.09, 3: 0.1})])  # fmt: skip
 def test_the_mean_of_the_epochs(options: str, weights: dict[int, float], squares: Path, tmp_path: Path) -> None:
@@ -38,6 +39,7 @@ def test_the_mean_of_the_epochs(options: str, weights: dict[int, float], squares
             torch.testing.assert_close(run.state(3)[name], value)
 
 
+@pytest.mark.slow
 def test_before_the_first_epoch_the_network_is_the_trained_one(squares: Path, tmp_path: Path) -> None:
     erm = sm.train(squares, tmp_path / "erm", settings("erm"))
     run = sm.train(squares, tmp_path / "mean", settings("weight-averaging:first=3"))
