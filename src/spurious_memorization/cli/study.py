@@ -45,7 +45,9 @@ def study_command(
     record = opened.record.data
     found = findings(effects, result.groups(), record.candidate_table, result.groupings(), record.noun)
     more = all_study_tables(result) if verbose else []
-    hint = [] if verbose else [f"more: the same command with --verbose prints every table; spurmem report {run}"]
+    hint = (
+        [] if verbose else [f"more: the same command with --verbose prints every table; spurmem report {opened.place}"]
+    )
     text: list[RenderableType] = [*found, summary_table(effects), *more, f"stored in {result.path}", *hint]
     return Answer(text, _facts(result, found))
 

@@ -43,7 +43,7 @@ def save_with_directions(
     Raises:
         UserError: as for `read_directions` and `with_directions`; or the new run exists.
     """
-    new = Run(Path(out))
+    new = Run(out)
     if new.exists:
         raise UserError(f"run {new.path} exists: choose another --out")
     given = read_directions(file, tensor)

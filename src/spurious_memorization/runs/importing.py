@@ -45,7 +45,7 @@ def import_network(
         run = sm.import_network("birds", "runs/theirs", sm.ImportSettings(model="resnet50", weights=files))
         ```
     """
-    run = Run(Path(out))
+    run = Run(out)
     if run.exists:
         raise UserError(f"run {run.path} exists: choose another --out")
     data = read_with_settings(Path(folder), settings)

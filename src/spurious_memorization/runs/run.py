@@ -25,6 +25,7 @@ from ..locks import locked
 from ..networks.build import build
 from ..networks.hugging_face import copy_without_weights
 from ..networks.weights import StateDict, load_exactly, read_state, save_state
+from ..remote_folders import local_folder, send, url_of
 from ..stored_files import (
     BROKEN_OR_OTHER,
     BrokenFileError,
@@ -55,7 +56,8 @@ class Run:
     """The directory of a run. Reading needs no lock. Writing needs the lock that `writing()` takes.
 
     Arguments:
-        path: the directory that `train` or `import_network` made.
+        path: the directory that `train` or `import_network` made. Of a URL such as s3://bucket/runs/first, it is the
+            local copy, which is brought up to date.
 
     Example:
         ```python
@@ -67,7 +69,7 @@ class Run:
     path: Path
 
     def __init__(self, path: str | Path) -> None:
-        object.__setattr__(self, "path", Path(path))
+        object.__setattr__(self, "path", local_folder(path))
 
     @cached_property
     def record(self) -> RunRecord:
@@ -86,7 +88,12 @@ class Run:
         return checked_record(file, read_json(file, remedy, otherwise=BROKEN_OR_OTHER), RunRecord, remedy)
 
     def __repr__(self) -> str:
-        return f"<Run {self.path}>"
+        return f"<Run {self.place}>"
+
+    @property
+    def place(self) -> str:
+        """The directory as a user names it: a path, or a URL."""
+        return url_of(self.path) or str(self.path)
 
     @property
     def exists(self) -> bool:
@@ -95,13 +102,14 @@ class Run:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Lock the run for writing.
+        """Lock the run for writing. Of a run with a URL, what was not sent yet is sent at the end.
 
         Raises:
             UserError: another command is writing the run, or the folder can't be written.
         """
         with locked(self.path):
             yield
+            send(self.path)
 
     def create(self, record: RunRecord) -> None:
         """Write `run.json`, and what texts need. If it exists, check that it has the same settings.

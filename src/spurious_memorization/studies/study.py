@@ -13,6 +13,7 @@ from ..datasets.samples import Dataset
 from ..engine.outcomes import OUTCOMES_PER_BLOCK
 from ..errors import UserError
 from ..networks.names import LossName
+from ..remote_folders import local_folder
 from ..runs.run import Run
 from ..statistics.memorized_groups import memorized_groups
 from ..stored_files import StoredFileError, checked_record
@@ -52,7 +53,7 @@ class Study:
     """A study. `study` and `study_in_memory` make one.
 
     Arguments:
-        place: its folder, RUN/studies/NAME, or the store that holds it.
+        place: its folder or URL, RUN/studies/NAME, or the store that holds it.
 
     Example:
         ```python
@@ -62,7 +63,7 @@ class Study:
     """
 
     def __init__(self, place: str | Path | Store) -> None:
-        self.store: Store = FolderStore(Path(place)) if isinstance(place, str | Path) else place
+        self.store: Store = FolderStore(local_folder(place)) if isinstance(place, str | Path) else place
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Study) and self.store == other.store

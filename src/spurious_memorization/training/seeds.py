@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 from ..errors import UserError
+from ..remote_folders import local_folder
 from ..runs.epochs import run_and_epoch
+from ..runs.run import Run
 from ..settings import MAX_SEED, whole_number
 from .settings import TrainSettings
 
@@ -46,5 +48,6 @@ def with_seed(settings: TrainSettings, seed: int) -> TrainSettings:
 def of_seed(start: str, seed: int) -> str:
     """RUN or RUN@EPOCH, with RUN/seed_N in place of RUN if RUN is a folder with the runs of several seeds."""
     path, epoch = run_and_epoch(start)
+    path = local_folder(path)
     below = path / f"seed_{seed}"
-    return f"{below}@{epoch}" if below.is_dir() and not (path / "run.json").is_file() else start
+    return f"{Run(below).place}@{epoch}" if below.is_dir() and not (path / "run.json").is_file() else start

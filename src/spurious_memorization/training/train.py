@@ -70,7 +70,7 @@ def train(
         run = sm.train("birds", "runs/first", sm.TrainSettings(model="resnet18", epochs=12))
         ```
     """
-    run, settings = Run(Path(out)), settings or TrainSettings()
+    run, settings = Run(out), settings or TrainSettings()
     run_training(partial(_train, run, Path(folder), settings, resume), execution or TrainExecution())
     return run
 
@@ -180,7 +180,8 @@ def start_record(config: TrainSettings) -> StartRecord | None:
     if config.start is None:
         return None
     path, epoch = run_and_epoch(config.start)
-    return StartRecord(run=str(path), epoch=Run(path).choose_epoch(epoch))
+    older = Run(path)
+    return StartRecord(run=older.place, epoch=older.choose_epoch(epoch))
 
 
 def cost_before(config: TrainSettings) -> TrainingCost:
