@@ -27,7 +27,7 @@ from .errors import UserError, first_line
 from .extras import imported
 
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"}
-"""Here a file appears when it is whole, and folders need not be made. Elsewhere a file gets its name when it is whole."""
+"""Here a file appears when it is whole, and folders need not be made. Elsewhere a file is renamed when it is whole."""
 
 LOCAL = ("file", "local")
 
@@ -237,11 +237,11 @@ def _file_system(url: str, scheme: str) -> tuple[Any, str]:
     Raises:
         UserError: a package is missing, or the protocol is unknown.
     """
-    fsspec = imported("fsspec", "remote")
-    known = fsspec.registry.known_implementations.get(scheme, {})
+    core, registry = imported("fsspec.core", "remote"), imported("fsspec.registry", "remote")
+    known = registry.known_implementations.get(scheme, {})
     try:
         with _reaching(url):
-            fs, path = fsspec.core.url_to_fs(url)
+            fs, path = core.url_to_fs(url)
             return fs, str(path)
     except UserError as error:
         package = known.get("class", "fsspec").partition(".")[0]
