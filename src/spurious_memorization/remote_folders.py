@@ -34,10 +34,10 @@ LOCAL = ("file", "local")
 FETCHED_AT_ONCE = 256
 """Files that are fetched together: object stores serve many requests at a time."""
 
-_VERSION = ("ETag", "etag", "md5Hash", "generation", "mtime", "last_modified", "LastModified", "created")
-"""Where file systems say which version a file is; the first of these entries that there is."""
+_VERSION = ("ETag", "etag", "md5Hash", "generation")
+"""Where file systems say which version a file is. Where there is none of these entries, its time is taken."""
 
-_TIME = ("mtime", "LastModified", "last_modified", "updated", "created")
+_TIME = ("mtime", "LastModified", "last_modified", "modified", "updated", "created")
 
 
 class _Known(NamedTuple):
@@ -84,6 +84,16 @@ def send(path: Path) -> None:
     _send_all(unsent, relative.parts[0], path)
 
 
+def about_copies(text: str) -> str:
+    """What a message that names a file of a local copy should say at its end; empty for other messages."""
+    folder = cache_folder()
+    named = None if folder is None else re.search(re.escape(str(folder / "remote" / "files")) + r"/[^\s;,:)]+", text)
+    url = None if named is None else url_of(Path(named[0]))
+    if url is None or url in text:
+        return ""
+    return f" (this is a local copy of {url}: a file that is deleted has to be deleted there)"
+
+
 def check_no_url(path: Path) -> None:
     """Check that a file that is to be written has no URL for its name: folders that can have one were opened before.
 
@@ -98,25 +108,22 @@ def check_no_url(path: Path) -> None:
 def _exchange(url: str, scheme: str, folder: Path) -> None:
     """Fetch what is new there, remove what was removed there, and send what was not sent yet."""
     fs, root = _file_system(url, scheme)
-    there = _files_there(fs, root, url, scheme)
-    here = set(_files_below(folder))
-    to_fetch, to_send = {}, []
-    for name, info in there.items():
-        file = folder / name
-        known = _known(file) if file in here else None
-        if file not in here or (known is not None and known.here == _stamp(file) and known.there != _version(info)):
-            to_fetch[file] = info
-        elif known is None or known.here != _stamp(file):
+    # This comes first: another process may write and send files meanwhile, which then count as new there.
+    here = {file: (_stamp(file), _known(file)) for file in _files_below(folder)}
+    there = {folder / name: info for name, info in _files_there(fs, root, url, scheme).items()}
+    to_fetch = {file: info for file, info in there.items() if file not in here}
+    to_send = []
+    for file, (stamp, known) in here.items():
+        if known is None or known.here != stamp:
             to_send.append(file)
-    for file in here - {folder / name for name in there}:
-        if _is_as_known(file):
+        elif file not in there:
             file.unlink(missing_ok=True)
             _version_file(file).unlink(missing_ok=True)
-        else:
-            to_send.append(file)
+        elif known.there != _version(there[file]):
+            to_fetch[file] = there[file]
     if to_fetch:
-        size = sum(info["size"] for info in to_fetch.values())
-        log(f"fetching {len(to_fetch)} files, {size / 1e6:.1f} MB, of {url} into {folder}")
+        size = sum(info["size"] or 0 for info in to_fetch.values())
+        log(f"fetching {len(to_fetch)} file{'s' * (len(to_fetch) > 1)}, {size / 1e6:.1f} MB, of {url} into {folder}")
     files = list(to_fetch)
     for start in range(0, len(files), FETCHED_AT_ONCE):
         some = files[start : start + FETCHED_AT_ONCE]
@@ -341,13 +348,13 @@ def _files_below(folder: Path) -> list[Path]:
 def _stamp(file: Path) -> str:
     """What changes when a file of a copy is written."""
     facts = file.stat()
-    return f"{facts.st_size} {facts.st_mtime_ns}"
+    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ino}"
 
 
 def _version(info: Mapping[str, Any]) -> str:
     """What changes when a file there is written, from what its file system says of it."""
-    told = next((f"{name} {info[name]}" for name in _VERSION if info.get(name) is not None), "")
-    return f"{info['size']} {told}"
+    told = next((info[name] for name in _VERSION if info.get(name) is not None), _changed_at(info))
+    return f"{info['size']} {told}".replace('"', "").lower()  # a listing may write ETags in another way
 
 
 def _changed_at(info: Mapping[str, Any]) -> float | None:

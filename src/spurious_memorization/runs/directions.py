@@ -45,7 +45,7 @@ def save_with_directions(
     """
     new = Run(out)
     if new.exists:
-        raise UserError(f"run {new.path} exists: choose another --out")
+        raise UserError(f"run {new.place} exists: choose another --out")
     given = read_directions(file, tensor)
     directions = torch.cat([given, random_directions(given, random, seed=seed)])
     number = run.choose_epoch(epoch)

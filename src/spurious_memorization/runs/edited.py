@@ -86,7 +86,7 @@ def save_edited(
     """
     new = Run(out)
     if new.exists:
-        raise UserError(f"run {new.path} exists: choose another --out")
+        raise UserError(f"run {new.place} exists: choose another --out")
     data, number = run.read_data(data_folder), run.choose_epoch(epoch)
     model, spec = run.network(number), parse_edit(edit)
     chosen = parse_units(model, units, Selection(unit=unit))

@@ -83,7 +83,7 @@ class Run:
             what = "is not a run (it has no run.json): make one with `spurmem train` or `spurmem import`"
             if self.trainer_file.is_file():
                 what = f"has lost its run.json: delete {self.trainer_file}, then train again with --resume"
-            raise UserError(f"{self.path} {what}")
+            raise UserError(f"{self.place} {what}")
         remedy = "restore it, or make the run again"
         return checked_record(file, read_json(file, remedy, otherwise=BROKEN_OR_OTHER), RunRecord, remedy)
 
@@ -118,7 +118,7 @@ class Run:
             UserError: a setting differs. The message names the first such setting and both values.
         """
         if self.exists:
-            check_same_settings(comparable_settings(self.record), comparable_settings(record), f"run {self.path}")
+            check_same_settings(comparable_settings(self.record), comparable_settings(record), f"run {self.place}")
         else:
             if isinstance(record.data.transform, Tokenization):
                 configuration = record.network.configuration or {}
@@ -148,7 +148,7 @@ class Run:
         data = read_with_settings(place, recorded.settings).with_transform(self._transform)
         if data.fingerprint() != recorded.fingerprint:
             raise UserError(
-                f"{place} does not hold the data that {self.path} was made with: give their folder with --data"
+                f"{place} does not hold the data that {self.place} was made with: give their folder with --data"
             )
         return data
 
@@ -193,19 +193,19 @@ class Run:
         there = self.epochs()
         if not there:
             _ = self.record  # raises the clearer error if this is not a run
-            raise UserError(f"{self.path} has no checkpoint yet: finish its training with --resume")
+            raise UserError(f"{self.place} has no checkpoint yet: finish its training with --resume")
         if wanted == "last":
             return there[-1]
         if wanted == "best":
             label_of = self.record.data.groups.label_of
             best = best_epoch(self.history(), self.record.best_by, self.candidate_epochs(), label_of)
             if best.tie:
-                log(f"{self.path}: {best.tie}")
+                log(f"{self.place}: {best.tie}")
             return best.epoch
         number = str(wanted).lstrip("0") or "0"
         if number in map(str, there):
             return int(number)
-        raise UserError(f"no checkpoint of epoch {wanted!r} in {self.path}: it has {_spans(there)}, best and last")
+        raise UserError(f"no checkpoint of epoch {wanted!r} in {self.place}: it has {_spans(there)}, best and last")
 
     def checkpoint(self, epoch: int) -> Path:
         return self.path / "checkpoints" / f"epoch_{epoch:03d}.safetensors"
@@ -226,7 +226,7 @@ class Run:
             UserError: the checkpoint is missing or broken.
         """
         if not is_stored(self.checkpoint(epoch)):
-            raise UserError(f"no checkpoint of epoch {epoch} in {self.path}: it has {_spans(self.epochs())}")
+            raise UserError(f"no checkpoint of epoch {epoch} in {self.place}: it has {_spans(self.epochs())}")
         state = read_state(self.checkpoint(epoch), self.remedy)
         if self.record.settings.get("freeze") != "encoder":
             return state
@@ -305,7 +305,7 @@ class Run:
         """
         file, classes = self._predictions_file(epoch, split), self.record.data.classes
         if not is_stored(file):
-            what = f"{self.path} has no predictions of epoch {epoch} on {split!r} ({file.name} does not exist)"
+            what = f"{self.place} has no predictions of epoch {epoch} on {split!r} ({file.name} does not exist)"
             raise StoredFileError(f"{what}: {self.remedy}")
         predictions = read_frame(file, dict.fromkeys(classes, "share"), self.remedy)
         with reading(file, self.remedy):

@@ -89,7 +89,7 @@ def _train(run: Run, folder: Path, settings: TrainSettings, resume: bool, execut
     with run.writing() if is_first() else nullcontext():  # what the run holds is read here, so that it can't change
         wait_for_all()
         if run.exists and not resume:
-            raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
+            raise UserError(f"run {run.place} exists: continue it with --resume, or choose another --out")
         network = network_settings(config, data)
         data = with_own_transform(data, network)
         torch.manual_seed(config.seed)
@@ -246,5 +246,5 @@ def _announce(run: Run, config: TrainSettings, data: Dataset, model: nn.Module) 
     check_disk(run.path, size * (checkpoints + 3), f"{checkpoints} checkpoints", remedy)
     log(
         f"training {config.model} on {data.name}: {len(data.train)} samples, {config.epochs} epochs, "
-        f"{checkpoints} checkpoints ({size * checkpoints / 1e6:.0f} MB) into {run.path}"
+        f"{checkpoints} checkpoints ({size * checkpoints / 1e6:.0f} MB) into {run.place}"
     )
