@@ -26,7 +26,7 @@ import spurious_memorization as sm
 
 EDITS = (1_000, 10_000, 100_000)
 IMAGES = (100, 1_000, 10_000)
-SIZES, CONTROLS = 10, 99
+SIZES, CONTROLS = 10, 19
 SIZE = 16
 
 
