@@ -168,10 +168,13 @@ def test_half_a_file_that_was_sent_is_an_error(url: str, at: Any, monkeypatch: p
     def half(fs: Any, file: str, target: str, **_: Any) -> None:
         fs.pipe_file(target, Path(file).read_bytes()[:3])
 
-    for kind in (MemoryFileSystem, LocalFileSystem):
-        monkeypatch.setattr(kind, "put_file", half)
-    with pytest.raises(UserError, match="did not arrive whole: run the same command again"):
-        write_text(local_folder(url) / "a.txt", "content")
+    with monkeypatch.context() as patch:
+        for kind in (MemoryFileSystem, LocalFileSystem):
+            patch.setattr(kind, "put_file", half)
+        with pytest.raises(UserError, match="did not arrive whole: run the same command again"):
+            write_text(local_folder(url) / "a.txt", "content")
+    local_folder(url)
+    assert there(url) == {"a.txt": "content"}
 
 
 def test_half_a_file_that_was_fetched_is_an_error(url: str, at: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,9 +203,11 @@ def _send_file(fs: Any, file: Path, scheme: str) -> None:
             _put_and_rename(fs, file, target)
         fs.invalidate_cache()
         info = _info(fs, target)
-        if info is None or info["size"] != size:
+        is_whole = info is not None and info["size"] == size
+        if info is not None:
+            _remember(file, _Known(here if is_whole else "", _version(info)))
+        if not is_whole:
             raise UserError(f"{url} did not arrive whole: run the same command again, which sends {file}")
-        _remember(file, _Known(here, _version(info)))
 
 
 def _put_and_rename(fs: Any, file: Path, target: str) -> None:

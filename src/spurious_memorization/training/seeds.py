@@ -6,9 +6,8 @@ import re
 from typing import Any
 
 from ..errors import UserError
-from ..remote_folders import local_folder
+from ..remote_folders import local_folder, url_of
 from ..runs.epochs import run_and_epoch
-from ..runs.run import Run
 from ..settings import MAX_SEED, whole_number
 from .settings import TrainSettings
 
@@ -50,4 +49,4 @@ def of_seed(start: str, seed: int) -> str:
     path, epoch = run_and_epoch(start)
     path = local_folder(path)
     below = path / f"seed_{seed}"
-    return f"{Run(below).place}@{epoch}" if below.is_dir() and not (path / "run.json").is_file() else start
+    return f"{url_of(below) or below}@{epoch}" if below.is_dir() and not (path / "run.json").is_file() else start
