@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import fsspec
 import pytest
+import tiny
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -149,10 +151,10 @@ def test_what_could_not_be_sent_is_sent_by_the_next_command(
             patch.setattr(kind, "put_file", fails_midway)
         with pytest.raises(
             UserError, match=r"can't be reached \(ConnectionResetError.*the next command sends it"
-        ) as no:
+        ) as found:
             write_text(folder / "b.txt", "new")
-    assert "\n" not in str(no.value)
-    assert f"{url}/b.txt" in str(no.value)
+    assert "\n" not in str(found.value)
+    assert f"{url}/b.txt" in str(found.value)
     assert (folder / "b.txt").read_text() == "new"
     if url.startswith("file"):
         assert set(there(url)) == {"a.txt"}
@@ -310,9 +312,50 @@ def test_without_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
         local_folder("memory://bucket/x")
 
 
+def test_a_cache_folder_that_can_not_be_written(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(f"{url}/a.txt", "content")
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("SPURMEM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(
+        UserError, match=r"can't be used \(Not a directory: .*\): set SPURMEM_CACHE to another folder"
+    ) as found:
+        local_folder(url)
+    assert str(found.value).startswith(f"the copy of {url} can't be used")
+
+
 def test_files_keep_the_time_of_their_last_change(at: Any, tmp_path: Path) -> None:
     """The report takes the study that was begun last."""
     url = (tmp_path / "there").as_uri()
     put(f"{url}/a.txt", "content")
     os.utime(tmp_path / "there" / "a.txt", (1_000_000_000, 1_000_000_000))
     assert (local_folder(url) / "a.txt").stat().st_mtime == 1_000_000_000
+
+
+OPENED_AGAIN_AND_AGAIN = """
+import sys
+from spurious_memorization.remote_folders import local_folder
+while True:
+    local_folder(sys.argv[1])
+    print("opened", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_others_of_this_machine_may_read_a_folder_that_is_written(at: Any, tmp_path: Path) -> None:
+    url = (tmp_path / "there").as_uri()
+    readers = [
+        subprocess.Popen([sys.executable, "-c", OPENED_AGAIN_AND_AGAIN, url], stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    try:
+        assert all(reader.stdout is not None and reader.stdout.readline() == b"opened\n" for reader in readers)
+        folder = local_folder(url)
+        for number in range(100):
+            write_text(folder / "blocks" / f"{number}.txt", str(number))
+            write_text(folder / "latest.txt", str(number))
+        assert [reader.poll() for reader in readers] == [None, None]
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.communicate()
+    assert there(url) == {"latest.txt": "99", **{f"blocks/{number}.txt": str(number) for number in range(100)}}
+    assert tiny.files_below(folder) == set(there(url))

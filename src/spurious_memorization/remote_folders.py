@@ -21,6 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
+
 from .cache_folder import cache_folder
 from .console import log
 from .errors import UserError, first_line
@@ -45,6 +47,13 @@ class _Known(NamedTuple):
 
     here: str
     there: str
+
+
+class _State(NamedTuple):
+    """A file of a copy: its stamp, and what was fetched or sent last."""
+
+    stamp: str
+    known: _Known | None
 
 
 def local_folder(place: str | Path) -> Path:
@@ -80,8 +89,8 @@ def send(path: Path) -> None:
     relative = _relative_to_copies(path)
     if relative is None or any(part.startswith(".") for part in relative.parts):
         return
-    unsent = [file for file in ([path] if path.is_file() else _files_below(path)) if not _is_as_known(file)]
-    _send_all(unsent, relative.parts[0], path)
+    files = [path] if path.is_file() else _files_below(path)
+    _send_all([file for file in files if not _is_as_known(_state(file))], relative.parts[0], path)
 
 
 def about_copies(text: str) -> str:
@@ -109,17 +118,19 @@ def _exchange(url: str, scheme: str, folder: Path) -> None:
     """Fetch what is new there, remove what was removed there, and send what was not sent yet."""
     fs, root = _file_system(url, scheme)
     # This comes first: another process may write and send files meanwhile, which then count as new there.
-    here = {file: (_stamp(file), _known(file)) for file in _files_below(folder)}
+    here = {file: _state(file) for file in _files_below(folder)}
     there = {folder / name: info for name, info in _files_there(fs, root, url, scheme).items()}
-    to_fetch = {file: info for file, info in there.items() if file not in here}
+    to_fetch = {file: info for file, info in there.items() if here.get(file) is None}
     to_send = []
-    for file, (stamp, known) in here.items():
-        if known is None or known.here != stamp:
+    for file, state in here.items():
+        if not _is_as_known(state):
             to_send.append(file)
         elif file not in there:
-            file.unlink(missing_ok=True)
-            _version_file(file).unlink(missing_ok=True)
-        elif known.there != _version(there[file]):
+            with _held(file):
+                if _state(file) == state:
+                    file.unlink()
+                    _version_file(file).unlink()
+        elif state is not None and state.known is not None and state.known.there != _version(there[file]):
             to_fetch[file] = there[file]
     if to_fetch:
         size = sum(info["size"] or 0 for info in to_fetch.values())
@@ -127,7 +138,7 @@ def _exchange(url: str, scheme: str, folder: Path) -> None:
     files = list(to_fetch)
     for start in range(0, len(files), FETCHED_AT_ONCE):
         some = files[start : start + FETCHED_AT_ONCE]
-        _fetch(fs, {file: to_fetch[file] for file in some}, url)
+        _fetch(fs, {file: to_fetch[file] for file in some}, here, url)
     _send_all(to_send, scheme, folder)
 
 
@@ -158,8 +169,8 @@ def _files_there(fs: Any, root: str, url: str, scheme: str) -> dict[str, Mapping
     return found
 
 
-def _fetch(fs: Any, files: Mapping[Path, Mapping[str, Any]], url: str) -> None:
-    """Fetch files, each of which appears whole."""
+def _fetch(fs: Any, files: Mapping[Path, Mapping[str, Any]], here: Mapping[Path, _State | None], url: str) -> None:
+    """Fetch files, each of which appears whole. Those that are no longer as they were here are left."""
     with _reaching(url), tempfile.TemporaryDirectory(dir=_made(_root("fetched"))) as scratch:
         arrived = [Path(scratch, str(number)) for number in range(len(files))]
         fs.get([info["name"] for info in files.values()], list(map(str, arrived)))
@@ -169,9 +180,10 @@ def _fetch(fs: Any, files: Mapping[Path, Mapping[str, Any]], url: str) -> None:
             if (changed := _changed_at(info)) is not None:
                 os.utime(new, (changed, changed))
             _made(file.parent)
-            known = _Known(_stamp(new), _version(info))
-            new.replace(file)
-            _remember(file, known)
+            with _held(file):
+                if _state(file) == here.get(file):
+                    new.replace(file)
+                    _remember(file, _Known(_stamp(file), _version(info)))
 
 
 def _send_all(files: Sequence[Path], scheme: str, place: Path) -> None:
@@ -183,9 +195,9 @@ def _send_all(files: Sequence[Path], scheme: str, place: Path) -> None:
 
 
 def _send_file(fs: Any, file: Path, scheme: str) -> None:
-    url, known = str(url_of(file)), _known(file)
-    with _reaching(url, f"; {file} is kept, and the next command sends it"):
-        target = fs._strip_protocol(url)
+    url = str(url_of(file))
+    with _reaching(url, f"; {file} is kept: the next command sends it, unless you delete it"), _held(file):
+        known, target = _known(file), fs._strip_protocol(url)
         fs.invalidate_cache()
         info = _info(fs, target)
         if info is not None and (known is None or known.there != _version(info)):
@@ -281,7 +293,10 @@ def _reaching(url: str, kept: str = "") -> Iterator[None]:
         raise
     except Exception as error:  # a file system can raise any exception
         number = error.errno if isinstance(error, OSError) else None
-        if number in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.filename is not None and _is_here(Path(str(error.filename))):
+            reason, place = error.strerror, error.filename
+            what = f"the copy of {url} can't be used ({reason}: {place}): set SPURMEM_CACHE to another folder"
+        elif number in (errno.ENOSPC, errno.EDQUOT):
             what = f"{url} or its copy in {_root('files')} finds no space left: free some, or set SPURMEM_CACHE"
         elif isinstance(error, PermissionError) or number == errno.EROFS:
             what = f"{url} can't be used, permission is denied: check your credentials and your rights there"
@@ -333,6 +348,11 @@ def _relative_to_copies(path: Path) -> Path | None:
     return path.relative_to(root)
 
 
+def _is_here(path: Path) -> bool:
+    folder = cache_folder()
+    return folder is not None and path.is_relative_to(folder)
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -382,10 +402,24 @@ def _known(file: Path) -> _Known | None:
         return None
 
 
-def _is_as_known(file: Path) -> bool:
+def _state(file: Path) -> _State | None:
+    """A file of a copy; None if there is none."""
+    try:
+        return _State(_stamp(file), _known(file))
+    except FileNotFoundError:
+        return None
+
+
+def _is_as_known(state: _State | None) -> bool:
     """Whether a file of a copy is as it was fetched or sent."""
-    known = _known(file)
-    return known is not None and known.here == _stamp(file)
+    return state is not None and state.known is not None and state.known.here == state.stamp
+
+
+@contextmanager
+def _held(file: Path) -> Iterator[None]:
+    """Let no other process of this machine fetch or send the files of a folder meanwhile."""
+    with filelock.FileLock(_made(_version_file(file).parent) / ".lock"):
+        yield
 
 
 def _remember(file: Path, known: _Known) -> None:

@@ -174,7 +174,7 @@ def test_what_a_study_could_not_send_is_sent_by_the_next_command(
         error = tiny.spurmem(capsys, "study", run, *STUDY).error
     unsent = sent[-1].rpartition("bucket/")[2]
     assert error.startswith(f"spurmem: {run}/{unsent} can't be reached (ConnectionResetError: the line is cut)")
-    assert error.endswith(f"{sent[-1]} is kept, and the next command sends it")
+    assert error.endswith(f"{sent[-1]} is kept: the next command sends it, unless you delete it")
     assert not (bucket / unsent).exists()
     assert not [file for file in bucket.rglob(".*") if file.is_file()]
     assert tiny.spurmem(capsys, "study", run, *STUDY).status == 0
