@@ -18,7 +18,7 @@ from .discovery.group_words import group_words
 from .discovery.settings import DiscoverSettings, WordSettings
 from .edits.edit import Edit
 from .engine.ablation import ablation, ablation_map
-from .engine.evaluate import evaluate
+from .engine.evaluate import evaluate, outcome_blocks
 from .engine.outcomes import Outcomes
 from .errors import UserError
 from .exporting.export import export
@@ -132,6 +132,7 @@ __all__ = [
     "nt_xent",
     "null_sets",
     "only_memorized",
+    "outcome_blocks",
     "parse_units",
     "property_accuracies",
     "property_associations",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UserError
+from .remote_folders import check_no_url, send
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +29,9 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
     Raises:
         UserError: the disk is full, or the folder can't be written. Nothing is left behind. An earlier file at `path`
-            stays as it was.
+            stays as it was. In a local copy of a URL, the file is there but can't be sent.
     """
+    check_no_url(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -53,6 +55,7 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+    send(path)
 
 
 @contextmanager
@@ -62,6 +65,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         UserError: `path` is a file or a folder with content, or can't be written. Nothing is left behind.
     """
+    check_no_url(path)
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path} exists and is not empty: choose another place")
@@ -79,6 +83,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise _user_error(error, path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    send(path)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ import filelock
 
 from .console import log
 from .errors import UserError
+from .remote_folders import check_no_url
 
 LOCK = ".lock"
 MARKER = ".lock.held"
@@ -29,6 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another command holds the lock, or the folder can't be written.
     """
+    check_no_url(folder)
     try:
         is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)

@@ -316,7 +316,7 @@ def test_no_limit(data: Path, monkeypatch: Monkeypatch) -> None:
 
 def test_by_default_it_is_in_the_users_cache(data: Path, tmp_path: Path, monkeypatch: Monkeypatch) -> None:
     monkeypatch.delenv("SPURMEM_CACHE")
-    monkeypatch.setattr(cache.platformdirs, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
     inputs(everything(data))
     assert len(files(tmp_path / "spurious-memorization")) == 1
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import weakref
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -179,6 +182,59 @@ def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_per_bloc
     assert order.tolist() != sorted(order)
     assert_same(assemble(edits, [blocks[i] for i in order], "plain"), assemble(edits, blocks, "plain"))
     assert_same(assemble(edits, blocks, "plain"), whole, 1e-5)
+
+
+class Made(Sequence):
+    """Makes each edit when it is asked for, and counts how many were held at the same time."""
+
+    def __init__(self, edits):
+        self.edits, self.held, self.most = edits, weakref.WeakSet(), 0
+
+    def __len__(self):
+        return len(self.edits)
+
+    def __getitem__(self, position):
+        made = dataclasses.replace(self.edits[position])
+        self.held.add(made)
+        self.most = max(self.most, len(self.held))
+        return made
+
+
+def test_outcomes_come_block_by_block_and_edits_are_made_when_they_are_needed(model, data, edits, monkeypatch):
+    whole = sm.evaluate(model, edits, data.train)
+    monkeypatch.setattr(outcomes_module, "EDITS_PER_BLOCK", 2)
+    monkeypatch.setattr(outcomes_module, "OUTCOMES_PER_BLOCK", 7)
+    monkeypatch.setattr(outcomes_module, "MAX_OUTCOMES_PER_BLOCK", 7)
+    monkeypatch.setattr(outcomes_module, "MIN_SAMPLES_PER_BLOCK", 7)
+    made = Made(edits * 3)
+    cells = []
+    for before, after in sm.outcome_blocks(model, made, data.train):
+        columns = np.searchsorted(whole.index, after.index)
+        assert np.array_equal(before.index, after.index)
+        np.testing.assert_allclose(before.loss[0], whole.before.loss[0, columns], rtol=1e-5)
+        np.testing.assert_allclose(
+            after.margin, whole.after.margin[np.ix_(after.edits % len(edits), columns)], rtol=1e-4, atol=1e-5
+        )
+        cells += [(edit, sample) for edit in after.edits for sample in after.index]
+    assert sorted(cells) == [(edit, sample) for edit in range(len(made)) for sample in sorted(data.train.index)]
+    assert made.most < len(made)
+
+
+def test_a_block_as_a_table(model, data, edits):
+    ((_, after),) = sm.outcome_blocks(model, edits, data.train)
+    frame = after.frame()
+    assert len(frame) == after.loss.size
+    for row in frame.sample(10, random_state=0).itertuples():
+        column = after.index.tolist().index(row.sample)
+        assert row.predicted == after.predicted[row.edit, column]
+        assert row.loss == after.loss[row.edit, column]
+        assert row.margin == after.margin[row.edit, column]
+
+
+@pytest.mark.parametrize("wrong", [[3], 3, "units"])
+def test_outcome_blocks_take_edits_alone(model, data, edits, wrong):
+    with pytest.raises(sm.UserError, match=r"sm\.edits\.zero"):
+        list(sm.outcome_blocks(model, edits[0].units if wrong == "units" else wrong, data.train))
 
 
 @pytest.mark.slow

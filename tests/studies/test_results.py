@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from study_oracle import (
@@ -105,3 +108,47 @@ def test_results_are_what_edited_copies_of_the_network_answer(whole: sm.Study, t
                 checked += 1
     assert checked == sum(map(len, where.values())) * 2 * 4 == len(results)
     assert (results["correct_after"] != results["correct_before"]).any()
+
+
+QUERIES = """
+import sys, duckdb, polars as pl
+counts, samples, *files = sys.argv[1:]
+samples = pl.read_parquet(samples)
+outcomes = pl.scan_parquet(files).filter(pl.col("variant") >= 0).join(samples.lazy(), on="sample")
+right = (pl.col("predicted") == pl.col("y")).sum()
+outcomes.group_by("variant", "half", "group").agg(n=pl.len(), correct_after=right).collect(engine="streaming") \
+    .write_parquet(counts + "/polars.parquet")
+duckdb.sql(
+    "SELECT variant, half, \\"group\\", count(*) AS n, count(*) FILTER (predicted = y) AS correct_after "
+    "FROM read_parquet($files) JOIN samples USING (sample) WHERE variant >= 0 GROUP BY ALL", params={"files": files}
+).write_parquet(counts + "/duckdb.parquet")
+"""
+"""They run in a process of their own, since both libraries start threads."""
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_other_programs_count_the_same(split: str, whole: sm.Study, squares: Path, tmp_path: Path) -> None:
+    data = sm.read_data(squares)
+    samples = {"sample": np.arange(len(data)), "y": data.y, "group": data.g, "half": data.halves(0)}
+    pd.DataFrame(samples).to_parquet(tmp_path / "samples.parquet")
+    files = whole.outcome_files(split)
+    command = [sys.executable, "-W", "error", "-c", QUERIES, tmp_path, tmp_path / "samples.parquet", *files]
+    subprocess.run(command, check=True)
+    keys, columns = ["variant", "half", "group"], ["n", "correct_after"]
+    results = whole.results().query("split == @split").set_index(keys)[columns].sort_index()
+    for library in ("polars", "duckdb"):
+        counted = pd.read_parquet(tmp_path / f"{library}.parquet").set_index(keys)[columns].sort_index()
+        assert counted.index.equals(results.index), library
+        assert (counted == results).all(axis=None), library
+
+
+def test_files_of_outcomes_are_those_of_a_part(whole: sm.Study) -> None:
+    parts = ("selected", "selected_0", "selected_1", "random", "random_0", "random_1")
+    assert sorted(file for part in parts for file in whole.outcome_files("test", part)) == whole.outcome_files("test")
+    for part in parts:
+        read = pd.concat(map(pd.read_parquet, whole.outcome_files("test", part)), ignore_index=True)
+        assert read.equals(whole.outcomes("test", part))
+    with pytest.raises(sm.UserError, match=r"has no outcomes of 'damage' on 'test'"):
+        whole.outcome_files("test", "damage")
+    with pytest.raises(sm.UserError, match=r"has no outcomes on 'val'"):
+        whole.outcome_files("val")

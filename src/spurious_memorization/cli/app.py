@@ -28,6 +28,7 @@ from .. import __version__
 from ..console import log
 from ..errors import UserError, first_line, is_out_of_memory
 from ..input_files import shown
+from ..remote_folders import about_copies
 from ..yaml_files import read_yaml
 
 PIPED_WIDTH = 140
@@ -137,7 +138,8 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
     except (UserError, CycloptsError, ValidationError) as error:
         if debug:
             raise
-        log(f"spurmem: {_one_line(error)}")
+        message = _one_line(error)
+        log(f"spurmem: {message}{about_copies(message)}")
         status = 2
     except (OSError, ValueError) as error:
         what = _wrong_place(error)

@@ -73,7 +73,7 @@ def groups_command(
         "attribute": wanted,
         "split": split,
         "n": len(samples),
-        "network": None if run is None else str(run.path),
+        "network": None if run is None else run.place,
         "epoch": number,
         "accuracy": None if correct is None else float(correct.mean()),
         "min_group_size": min_group_size,

@@ -31,6 +31,6 @@ def finished(runs: list[Run]) -> Answer:
         ]
         accuracy = history.query("epoch == @last").to_dict(orient="records")
         chosen = {"best": best.epoch, "tied": list(best.tied)} if best else {"best": last, "tied": [last]}
-        facts.append({"run": str(run.path), "last": last, **chosen, "accuracy": accuracy})
-    text.append(f"next: spurmem study {runs[-1].path}")
+        facts.append({"run": run.place, "last": last, **chosen, "accuracy": accuracy})
+    text.append(f"next: spurmem study {runs[-1].place}")
     return Answer(text, {"runs": facts})

@@ -44,7 +44,7 @@ def mitigate_command(
     heads = refitted_heads(found, execution=execution)
     notes = [*made.notes, *found.notes, *heads.notes]
     facts = {
-        "runs": {name: [str(run.path) for run in runs] for name, runs in made.runs.items()},
+        "runs": {name: [run.place for run in runs] for name, runs in made.runs.items()},
         "summary": found.summary.to_dict(orient="records"),
         "costs": found.runs.to_dict(orient="records"),
         "selections": found.selections.to_dict(orient="records"),

@@ -45,16 +45,17 @@ def study_command(
     record = opened.record.data
     found = findings(effects, result.groups(), record.candidate_table, result.groupings(), record.noun)
     more = all_study_tables(result) if verbose else []
-    hint = [] if verbose else [f"more: the same command with --verbose prints every table; spurmem report {run}"]
-    text: list[RenderableType] = [*found, summary_table(effects), *more, f"stored in {result.path}", *hint]
-    return Answer(text, _facts(result, found))
+    place = f"{opened.place}/studies/{result.name}"
+    report = f"spurmem report {opened.place}"
+    hint = [] if verbose else [f"more: the same command with --verbose prints every table; {report}"]
+    text: list[RenderableType] = [*found, summary_table(effects), *more, f"stored in {place}", *hint]
+    return Answer(text, {"study": place, **_facts(result, found)})
 
 
 def _facts(result: Study, found: list[str]) -> dict[str, Any]:
     effects, agreement, epochs = result.effects(), result.agreement(), result.other_epochs()
     groupings = result.groupings()
     return {
-        "study": str(result.path),
         "groups": result.groups().to_dict(orient="records"),
         "effects": effects.to_dict(orient="records"),
         "agreement": [] if agreement is None else agreement.to_dict(orient="records"),

@@ -120,7 +120,7 @@ def _check_other_data(runs: Sequence[Run]) -> None:
 
 
 def _about(member: Member, rows: pd.DataFrame) -> pd.DataFrame:
-    about = {"run": str(member.run.path), "method": member.method, "seed": member.seed}
+    about = {"run": member.run.place, "method": member.method, "seed": member.seed}
     return rows.assign(**about)[[*about, *rows.columns]]
 
 
@@ -133,7 +133,7 @@ def _values(members: Sequence[Member], counts: pd.DataFrame, data: Dataset, sele
     parts = {split: selecting if split == "val" else data.samples(split) for split in data.splits}
     epochs = {run: rows.groupby("chosen_by", sort=False)["epoch"].first() for run, rows in counts.groupby("run")}
     found += [
-        _about(member, confidence_where_chosen(member.run, epochs[str(member.run.path)].to_dict(), parts))
+        _about(member, confidence_where_chosen(member.run, epochs[member.run.place].to_dict(), parts))
         for member in members
     ]
     return with_gaps(pd.concat(found, ignore_index=True)[[*keys, "measure", "group", "value", "low", "high"]])
@@ -146,12 +146,12 @@ def _selections(run: Run, measured: pd.DataFrame, data: Dataset) -> pd.DataFrame
 
 def _run_row(member: Member, counts: pd.DataFrame) -> dict[str, object]:
     run, start = member.run, named_start(member.run)
-    own = counts[counts["run"] == str(run.path)].set_index("chosen_by")["epoch"]
+    own = counts[counts["run"] == run.place].set_index("chosen_by")["epoch"]
     return {
-        "run": str(run.path),
+        "run": run.place,
         "method": member.method,
         "seed": member.seed,
-        "start": None if start is None else f"{start[0].path}@{start[1]}",
+        "start": None if start is None else f"{start[0].place}@{start[1]}",
         "epochs": int(run.history()["epoch"].max()),
         **{f"epoch_by_{rule}": int(own.loc[[rule]].iloc[0]) for rule in CHOSEN_BY},
         **cost_of(run),

@@ -145,7 +145,7 @@ def group_counts_of(run: Run, epoch: str | int, split: str) -> pd.DataFrame:
     counts = rows.set_index("group")[["n", "correct"]].reindex(range(len(names)), fill_value=0).astype(np.int64)
     return pd.DataFrame(
         {
-            "run": str(run.path),
+            "run": run.place,
             "epoch": chosen,
             "group": range(len(names)),
             "group_name": names,

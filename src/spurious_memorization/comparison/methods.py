@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError
+from ..remote_folders import local_folder
 from ..runs.epochs import run_and_epoch
 from ..runs.run import Run
 from ..training.find_objective import objective_names, settings_class
@@ -44,7 +45,7 @@ def runs_at(place: str | Path) -> list[Run]:
     Raises:
         UserError: the folder holds no run.
     """
-    path = Path(place)
+    path = local_folder(place)
     if (path / "run.json").is_file():
         return [Run(path)]
     below = [file.parent for file in path.glob("seed_*/run.json")]
@@ -122,7 +123,7 @@ def named_start(run: Run) -> tuple[Run, str] | None:
     """The run from which this one started, and the epoch as its settings name it; None if it started from no run."""
     settings = run.record.settings
     if run.record.origin == "edit":
-        return Run(Path(settings["run"])), str(settings["epoch"])
+        return Run(settings["run"]), str(settings["epoch"])
     if settings.get("start") is None:
         return None
     path, epoch = run_and_epoch(settings["start"])

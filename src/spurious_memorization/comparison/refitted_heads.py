@@ -177,7 +177,7 @@ def _values(member: Member, found: Comparison, known: Mapping[HeadToFit, Refitte
     lines = []
     for rule, wanted in _heads_of(member, found).items():
         result = known[wanted]
-        about = {"run": str(member.run.path), "method": member.method, "seed": member.seed, "chosen_by": rule}
+        about = {"run": member.run.place, "method": member.method, "seed": member.seed, "chosen_by": rule}
         about |= {"epoch": wanted.epoch, "strength": result.strength}
         for head, correct in ((AS_TRAINED, result.correct_as_trained), (REFITTED, result.correct)):
             for measure, value in _accuracies(correct, result.n).items():
@@ -187,7 +187,7 @@ def _values(member: Member, found: Comparison, known: Mapping[HeadToFit, Refitte
 
 def _heads_of(member: Member, found: Comparison) -> dict[str, HeadToFit]:
     """The network of a run that each rule chooses."""
-    tested = found.counts[(found.counts["run"] == str(member.run.path)) & (found.counts["split"] == "test")]
+    tested = found.counts[(found.counts["run"] == member.run.place) & (found.counts["split"] == "test")]
     heads: dict[str, HeadToFit] = {}
     for rule in CHOSEN_BY:
         own = tested[tested["chosen_by"] == rule]

@@ -11,7 +11,7 @@ import pandas as pd
 from ..controls.norms import norms_of_units
 from ..datasets.samples import Dataset
 from ..edits.edit import zero
-from ..engine.ablation import single_edits
+from ..engine.ablation import SingleEdits
 from ..engine.evaluate import evaluate
 from ..errors import UserError
 from ..networks.forward import choose_device
@@ -102,7 +102,7 @@ def effects_of_units(studied: StudiedRun, run: Run, epoch: int, execution: Execu
         for (tensor, index), norm in zip(one.units, norms_of_units(model, one.units), strict=True):
             rows.append({**about, "n_units": len(one.units), "unit": f"{short_name(tensor)}:{index}", "norm": norm})
         rows.append({**about, "n_units": len(one.units), "unit": TOGETHER, "norm": np.nan})
-        edits += [*single_edits(one.units), zero(one.units)]
+        edits += [*SingleEdits(one.units), zero(one.units)]
     data = studied.data
     groups = data.minority or range(len(data.groups))
     samples = data.train.at(data.train.index[np.isin(data.train.g, list(groups))])

@@ -176,14 +176,14 @@ def _scores(run: Run, data: Dataset, ranking: RankingSettings, execution: Execut
 
 def _chosen_epochs(found: Comparison, member: Member) -> dict[str, int]:
     """The epoch that each rule chooses."""
-    own = found.runs[found.runs["run"] == str(member.run.path)].iloc[0]
+    own = found.runs[found.runs["run"] == member.run.place].iloc[0]
     return {rule: int(own[f"epoch_by_{rule}"]) for rule in CHOSEN_BY}
 
 
 def _with_run(member: Member, start: Run, start_epoch: int, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with the columns that name the run and where it started."""
-    about = {"run": str(member.run.path), "method": member.method, "seed": member.seed}
-    return rows.assign(**about, start=str(start.path), start_epoch=start_epoch)
+    about = {"run": member.run.place, "method": member.method, "seed": member.seed}
+    return rows.assign(**about, start=start.place, start_epoch=start_epoch)
 
 
 def _frame(rows: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:

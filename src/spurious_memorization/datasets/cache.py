@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL
-import platformdirs
 import torchvision
 from numpy.typing import NDArray
 
+from ..cache_folder import cache_folder
 from ..console import log
 from ..errors import UserError
 from .image_files import ImageFiles
@@ -150,18 +150,6 @@ def image_cache(files: ImageFiles, paths: tuple[str, ...], transform: ImageTrans
         _log_once("there is no home directory, so images are decoded again in each pass: set SPURMEM_CACHE to a folder")
         return None
     return ImageCache(file=folder / name, limit=limit, files=files, paths=paths, side=transform.image_size)
-
-
-def cache_folder() -> Path | None:
-    """The folder of the cache; None if the user has no home directory."""
-    named = os.environ.get("SPURMEM_CACHE")
-    if named:
-        return Path(named).absolute()
-    try:
-        folder = platformdirs.user_cache_path("spurious-memorization")
-    except RuntimeError:
-        return None
-    return folder if folder.is_absolute() else None  # some versions of platformdirs return "~/..." unchanged
 
 
 def cache_limit() -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import overload
+
 import numpy as np
 import pandas as pd
 import torch
@@ -20,7 +23,7 @@ from ..networks.names import LossName, Precision
 from ..networks.selection import Selection
 from ..networks.units import Units, sites
 from ..settings import Execution
-from .evaluate import evaluate
+from .evaluate import outcome_blocks
 from .outcomes import Block
 
 MAX_UNITS = 1_000_000
@@ -90,8 +93,11 @@ def ablation_map(
     """
     model, samples = checked_network(model), checked_samples(samples)
     units = ablated_units(model, samples, select or Selection(), loss=loss, screen=screen)
-    outcomes = evaluate(model, single_edits(units), samples, loss=loss, precision=precision, execution=execution)
-    return map_frame(units, sums(outcomes.before, outcomes.after, samples), samples)
+    total = np.zeros((len(units), len(samples.dataset.groups), len(SUMS)))
+    blocks = outcome_blocks(model, SingleEdits(units), samples, loss=loss, precision=precision, execution=execution)
+    for before, after in blocks:
+        total[after.edits] += sums(before, after, samples)
+    return map_frame(units, total, samples)
 
 
 def ablated_units(
@@ -118,12 +124,31 @@ def ablated_units(
     return Units(select.unit, tuple(there), place, index, select.with_bias)
 
 
-def single_edits(units: Units) -> list[Edit]:
-    """Zero each unit alone."""
-    return [
-        zero(Units(units.kind, (name,), np.zeros(1, np.int64), np.array([index]), units.with_bias))
-        for name, index in units
-    ]
+class SingleEdits(Sequence[Edit]):
+    """Zero each unit alone. Each edit is made when it is asked for.
+
+    Arguments:
+        units: of any kind.
+    """
+
+    def __init__(self, units: Units) -> None:
+        self._units = units
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    @overload
+    def __getitem__(self, position: int) -> Edit: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> list[Edit]: ...
+
+    def __getitem__(self, position: int | slice) -> Edit | list[Edit]:
+        if isinstance(position, slice):
+            return [self[one] for one in range(len(self))[position]]
+        of, one = self._units, slice(position, position + 1 or None)
+        name = of.names[int(of.place[position])]
+        return zero(Units(of.kind, (name,), np.zeros(1, np.int64), of.index[one], of.with_bias))
 
 
 SUMS = ("n", "correct_before", "correct_after", "margin_before", "margin_after")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+import numpy as np
 from torch import nn
 
 from ..console import progress
@@ -16,7 +18,7 @@ from ..networks.names import LossName, Precision
 from ..resources import check_memory
 from ..settings import Execution
 from .fallback import prefix_or_plain
-from .outcomes import Outcomes, assemble, block_plan, outcomes_per_block
+from .outcomes import Block, Outcomes, assemble, block_plan, outcomes_per_block, paired_with_unedited
 from .protocol import Engine
 
 BYTES_PER_OUTCOME = 10
@@ -61,13 +63,65 @@ def evaluate(
     """
     model, edits, samples = checked_network(model), checked_edits(edits), checked_samples(samples)
     outcomes = (len(edits) + 1) * len(samples)
-    check_memory(outcomes * BYTES_PER_OUTCOME, f"{outcomes:,} outcomes", "evaluate fewer edits, or fewer samples")
+    remedy = "evaluate fewer edits, or fewer samples, or use `outcome_blocks`"
+    check_memory(outcomes * BYTES_PER_OUTCOME, f"{outcomes:,} outcomes", remedy)
     engine = engine_for(model, samples, loss=loss, precision=precision, execution=execution)
     engine = compiled_where_it_pays(engine, passes_needed(engine, edits, len(samples)), execution)
-    plan = list(block_plan(len(edits), len(samples), outcomes_per_block(engine.pass_multiplications)))
-    steps = progress(plan, len(plan), "edited networks")
-    blocks = [engine.run(edits, rows, samples.part(columns)) for rows, columns in steps]
+    blocks = [block for _, block in _blocks(engine, edits, samples)]
     return assemble(edits, blocks, engine.description)
+
+
+@outside_inference_mode
+def outcome_blocks(
+    model: nn.Module,
+    edits: Edit | Sequence[Edit],
+    samples: Samples,
+    *,
+    loss: LossName = "cross_entropy",
+    precision: Precision = "float32",
+    execution: Execution | None = None,
+) -> Iterator[tuple[Block, Block]]:
+    """Compute the same outcomes as `evaluate`, block by block, for more edits and samples than memory holds.
+
+    Arguments:
+        model: the network, which stays as it is.
+        edits: the edits, or one edit. Any `Sequence` will do, also one that makes each edit when it is asked for.
+        samples: where the outcomes are measured.
+        loss: name of the loss to record, as for `gradient`.
+        precision: "float32" or "bf16".
+        execution: device, workers, batch size; changes no result.
+
+    Returns:
+        Yields for each block of edits and samples the outcomes before any edit, which are one row, and those after
+        each edit.
+
+    Raises:
+        UserError: an image is missing or broken, or an edit does not fit the network.
+
+    Example:
+        ```python
+        n_correct = np.zeros(len(edits), int)
+        for before, after in sm.outcome_blocks(model, edits, data.train):
+            n_correct[after.edits] += (after.predicted == data.y[after.index]).sum(axis=1)
+        ```
+    """
+    model, samples = checked_network(model), checked_samples(samples)
+    if not isinstance(edits, Sequence):
+        edits = checked_edits(edits)
+    engine = engine_for(model, samples, loss=loss, precision=precision, execution=execution)
+    engine = compiled_where_it_pays(engine, passes_needed(engine, edits, len(samples)), execution)
+    return paired_with_unedited(_blocks(engine, edits, samples), np.arange(len(edits)))
+
+
+@outside_inference_mode
+def _blocks(engine: Engine, edits: Sequence[Edit], samples: Samples) -> Iterator[tuple[range, Block]]:
+    """The range of edits of each block of the plan, and its outcomes."""
+    plan = list(block_plan(len(edits), len(samples), outcomes_per_block(engine.pass_multiplications)))
+    for rows, columns in progress(plan, len(plan), "edited networks"):
+        first = max(0, rows.start)
+        some = checked_edits([edits[position] for position in range(first, rows.stop)])
+        block = engine.run(some, range(rows.start - first, rows.stop - first), samples.part(columns))
+        yield rows, replace(block, edits=np.array(rows))
 
 
 def engine_for(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ..edits.edit import Edit
@@ -45,6 +46,18 @@ class Block:
             predicted=self.predicted[rows],
             loss=self.loss[rows],
             margin=self.margin[rows],
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """One row per edit and sample: edit, sample (its index), predicted, loss, margin."""
+        return pd.DataFrame(
+            {
+                "edit": np.repeat(self.edits, len(self.index)).astype(np.int32),
+                "sample": np.tile(self.index, len(self.edits)).astype(np.int32),
+                "predicted": self.predicted.ravel(),
+                "loss": self.loss.ravel(),
+                "margin": self.margin.ravel(),
+            }
         )
 
 
@@ -98,6 +111,24 @@ def block_plan(n_edits: int, n_samples: int, n_outcomes: int | None = None) -> I
                 range(first_edit, min(first_edit + EDITS_PER_BLOCK, n_edits)),
                 range(first_sample, min(first_sample + n, n_samples)),
             )
+
+
+def paired_with_unedited(
+    blocks: Iterable[tuple[range, Block]], numbers: NDArray[np.int64]
+) -> Iterator[tuple[Block, Block]]:
+    """The outcomes before any edit and those after, for each block of edits, in the order of `block_plan`.
+
+    Arguments:
+        blocks: the range of edits and the outcomes of each block; -1 stands for the unedited network.
+        numbers: under which the edits are given, [edits].
+    """
+    before: Block | None = None
+    for rows, block in blocks:
+        if rows.start == -1:
+            before = block.at(slice(0, 1))
+            block = block.at(slice(1, None))
+        if before is not None and len(block.edits):
+            yield before, replace(block, edits=numbers[block.edits])
 
 
 def assemble(edits: Sequence[Edit], blocks: Sequence[Block], engine: str) -> Outcomes:

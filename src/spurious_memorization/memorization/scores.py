@@ -23,6 +23,7 @@ from ..datasets.texts import Texts
 from ..errors import UserError
 from ..locks import locked
 from ..networks.build import with_own_transform
+from ..remote_folders import local_folder
 from ..runs.evaluate import check_answers, predict
 from ..runs.records import DataRecord, check_same_settings, data_record
 from ..runs.run import Run
@@ -83,7 +84,7 @@ class MemorizationScores:
     path: Path
 
     def __init__(self, path: str | Path) -> None:
-        object.__setattr__(self, "path", Path(path))
+        object.__setattr__(self, "path", local_folder(path))
 
     def __repr__(self) -> str:
         return f"<MemorizationScores {self.path}>"

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..cache_folder import cache_folder
 from ..console import log
-from ..datasets.cache import cache_folder, cache_limit, make_room
+from ..datasets.cache import cache_limit, make_room
 from ..datasets.samples import Dataset
 from ..datasets.sources import Images
 from ..errors import UserError

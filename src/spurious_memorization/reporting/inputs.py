@@ -27,7 +27,7 @@ class FinishedStudy:
     @property
     def place(self) -> dict[str, str]:
         """The columns by which a reader chooses the study."""
-        return {"run": str(self.run.path), "study": self.study.name}
+        return {"run": self.run.place, "study": self.study.name}
 
     def effects(self) -> pd.DataFrame:
         """`effects.parquet` with the columns of `place`; criterion and edit are in words, group is a name."""
@@ -62,7 +62,7 @@ class ReportInputs:
     def by_run(self, rows_of: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
         """Rows of every run, with the run's name in the column `run`."""
         frames = [rows_of(run) for run in self.runs]
-        return pd.concat([frame.assign(run=str(run.path)) for run, frame in zip(self.runs, frames, strict=True)])
+        return pd.concat([frame.assign(run=run.place) for run, frame in zip(self.runs, frames, strict=True)])
 
     def effects(self) -> pd.DataFrame:
         """Effects of all studies in one frame."""
@@ -92,7 +92,7 @@ def read_inputs(
         raise UserError("no run is named: give its directory")
     if len({Path(place).resolve() for place in runs}) < len(runs):
         raise UserError("a run is named twice: name each once")
-    opened = tuple(Run(Path(place)) for place in runs)
+    opened = tuple(Run(place) for place in runs)
     found = []
     for run in opened:
         _ = run.record  # raises an error if the directory is no run

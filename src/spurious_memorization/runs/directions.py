@@ -43,9 +43,9 @@ def save_with_directions(
     Raises:
         UserError: as for `read_directions` and `with_directions`; or the new run exists.
     """
-    new = Run(Path(out))
+    new = Run(out)
     if new.exists:
-        raise UserError(f"run {new.path} exists: choose another --out")
+        raise UserError(f"run {new.place} exists: choose another --out")
     given = read_directions(file, tensor)
     directions = torch.cat([given, random_directions(given, random, seed=seed)])
     number = run.choose_epoch(epoch)

@@ -84,9 +84,9 @@ def save_edited(
     Raises:
         UserError: a unit or the edit doesn't exist, or the new run exists.
     """
-    new = Run(Path(out))
+    new = Run(out)
     if new.exists:
-        raise UserError(f"run {new.path} exists: choose another --out")
+        raise UserError(f"run {new.place} exists: choose another --out")
     data, number = run.read_data(data_folder), run.choose_epoch(epoch)
     model, spec = run.network(number), parse_edit(edit)
     chosen = parse_units(model, units, Selection(unit=unit))
@@ -142,7 +142,7 @@ def save_changed(
             "origin": origin,
             "data": read,
             "network": network,
-            "settings": {**measured_with, "run": str(run.path), "epoch": epoch, **settings},
+            "settings": {**measured_with, "run": run.place, "epoch": epoch, **settings},
             "versions": versions(),
         }
     )

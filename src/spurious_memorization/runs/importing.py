@@ -45,9 +45,9 @@ def import_network(
         run = sm.import_network("birds", "runs/theirs", sm.ImportSettings(model="resnet50", weights=files))
         ```
     """
-    run = Run(Path(out))
+    run = Run(out)
     if run.exists:
-        raise UserError(f"run {run.path} exists: choose another --out")
+        raise UserError(f"run {run.place} exists: choose another --out")
     data = read_with_settings(Path(folder), settings)
     n_classes = len(data.groups.classes)
     loaded = [read_weights(file, key=settings.weight_key, form=settings.weight_format) for file in settings.weights]
@@ -85,7 +85,7 @@ def import_network(
         weights=tuple(decided),
     )
     with atomic_folder(run.path) as folder_of_it:
-        log(f"importing {len(models)} epochs of {settings.model}, evaluated on {len(data)} samples, into {run.path}")
+        log(f"importing {len(models)} epochs of {settings.model}, evaluated on {len(data)} samples, into {run.place}")
         unfinished = Run(folder_of_it)
         unfinished.create(record)
         check_answers(models[0], data, execution)

@@ -25,6 +25,7 @@ from ..locks import locked
 from ..networks.build import build
 from ..networks.hugging_face import copy_without_weights
 from ..networks.weights import StateDict, load_exactly, read_state, save_state
+from ..remote_folders import local_folder, send, url_of
 from ..stored_files import (
     BROKEN_OR_OTHER,
     BrokenFileError,
@@ -55,7 +56,8 @@ class Run:
     """The directory of a run. Reading needs no lock. Writing needs the lock that `writing()` takes.
 
     Arguments:
-        path: the directory that `train` or `import_network` made.
+        path: the directory that `train` or `import_network` made. Of a URL such as s3://bucket/runs/first, it is the
+            local copy, which is brought up to date.
 
     Example:
         ```python
@@ -67,7 +69,7 @@ class Run:
     path: Path
 
     def __init__(self, path: str | Path) -> None:
-        object.__setattr__(self, "path", Path(path))
+        object.__setattr__(self, "path", local_folder(path))
 
     @cached_property
     def record(self) -> RunRecord:
@@ -81,12 +83,17 @@ class Run:
             what = "is not a run (it has no run.json): make one with `spurmem train` or `spurmem import`"
             if self.trainer_file.is_file():
                 what = f"has lost its run.json: delete {self.trainer_file}, then train again with --resume"
-            raise UserError(f"{self.path} {what}")
+            raise UserError(f"{self.place} {what}")
         remedy = "restore it, or make the run again"
         return checked_record(file, read_json(file, remedy, otherwise=BROKEN_OR_OTHER), RunRecord, remedy)
 
     def __repr__(self) -> str:
-        return f"<Run {self.path}>"
+        return f"<Run {self.place}>"
+
+    @property
+    def place(self) -> str:
+        """The directory as a user names it: a path, or a URL."""
+        return url_of(self.path) or str(self.path)
 
     @property
     def exists(self) -> bool:
@@ -95,13 +102,14 @@ class Run:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Lock the run for writing.
+        """Lock the run for writing. Of a run with a URL, what was not sent yet is sent at the end.
 
         Raises:
             UserError: another command is writing the run, or the folder can't be written.
         """
         with locked(self.path):
             yield
+            send(self.path)
 
     def create(self, record: RunRecord) -> None:
         """Write `run.json`, and what texts need. If it exists, check that it has the same settings.
@@ -110,7 +118,7 @@ class Run:
             UserError: a setting differs. The message names the first such setting and both values.
         """
         if self.exists:
-            check_same_settings(comparable_settings(self.record), comparable_settings(record), f"run {self.path}")
+            check_same_settings(comparable_settings(self.record), comparable_settings(record), f"run {self.place}")
         else:
             if isinstance(record.data.transform, Tokenization):
                 configuration = record.network.configuration or {}
@@ -140,7 +148,7 @@ class Run:
         data = read_with_settings(place, recorded.settings).with_transform(self._transform)
         if data.fingerprint() != recorded.fingerprint:
             raise UserError(
-                f"{place} does not hold the data that {self.path} was made with: give their folder with --data"
+                f"{place} does not hold the data that {self.place} was made with: give their folder with --data"
             )
         return data
 
@@ -185,19 +193,19 @@ class Run:
         there = self.epochs()
         if not there:
             _ = self.record  # raises the clearer error if this is not a run
-            raise UserError(f"{self.path} has no checkpoint yet: finish its training with --resume")
+            raise UserError(f"{self.place} has no checkpoint yet: finish its training with --resume")
         if wanted == "last":
             return there[-1]
         if wanted == "best":
             label_of = self.record.data.groups.label_of
             best = best_epoch(self.history(), self.record.best_by, self.candidate_epochs(), label_of)
             if best.tie:
-                log(f"{self.path}: {best.tie}")
+                log(f"{self.place}: {best.tie}")
             return best.epoch
         number = str(wanted).lstrip("0") or "0"
         if number in map(str, there):
             return int(number)
-        raise UserError(f"no checkpoint of epoch {wanted!r} in {self.path}: it has {_spans(there)}, best and last")
+        raise UserError(f"no checkpoint of epoch {wanted!r} in {self.place}: it has {_spans(there)}, best and last")
 
     def checkpoint(self, epoch: int) -> Path:
         return self.path / "checkpoints" / f"epoch_{epoch:03d}.safetensors"
@@ -218,7 +226,7 @@ class Run:
             UserError: the checkpoint is missing or broken.
         """
         if not is_stored(self.checkpoint(epoch)):
-            raise UserError(f"no checkpoint of epoch {epoch} in {self.path}: it has {_spans(self.epochs())}")
+            raise UserError(f"no checkpoint of epoch {epoch} in {self.place}: it has {_spans(self.epochs())}")
         state = read_state(self.checkpoint(epoch), self.remedy)
         if self.record.settings.get("freeze") != "encoder":
             return state
@@ -297,7 +305,7 @@ class Run:
         """
         file, classes = self._predictions_file(epoch, split), self.record.data.classes
         if not is_stored(file):
-            what = f"{self.path} has no predictions of epoch {epoch} on {split!r} ({file.name} does not exist)"
+            what = f"{self.place} has no predictions of epoch {epoch} on {split!r} ({file.name} does not exist)"
             raise StoredFileError(f"{what}: {self.remedy}")
         predictions = read_frame(file, dict.fromkeys(classes, "share"), self.remedy)
         with reading(file, self.remedy):

@@ -26,6 +26,9 @@ COUNTS = (
 )
 
 
+WHOLE_COUNTS = ("n", "correct_before", "correct_after", "became_wrong", "became_right")
+
+
 def count(before: Block, after: Block, samples: Samples) -> pd.DataFrame:
     """Exact counts and sums for each edit and group, on the samples given.
 
@@ -74,5 +77,4 @@ def count(before: Block, after: Block, samples: Samples) -> pd.DataFrame:
             **{name: sums(values) for name, values in columns.items()},
         }
     )
-    whole = [name for name in COUNTS if not name.startswith(("loss", "margin"))]
-    return frame.astype(dict.fromkeys(whole, np.int64))
+    return frame.astype(dict.fromkeys(WHOLE_COUNTS, np.int64))

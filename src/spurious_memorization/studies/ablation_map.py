@@ -11,7 +11,7 @@ from torch import nn
 
 from ..console import log
 from ..datasets.samples import Dataset, Samples
-from ..engine.ablation import SUMS, ablated_units, map_frame, single_edits, sums
+from ..engine.ablation import SUMS, SingleEdits, ablated_units, map_frame, sums
 from ..engine.evaluate import engine_for
 from ..errors import UserError
 from ..networks.selection import Selection
@@ -108,7 +108,7 @@ def stored_ablation_map(
     n = sum(site.n for site in sites(model, ranking.select).values())
     if len(units) < n:
         log(f"ablation of the first {len(units)} of {n} {ranking.select.unit}s by taylor; {n - len(units)} left out")
-    part = Part(f"ablation, {ranking.split}", single_edits(units), samples)
+    part = Part(f"ablation, {ranking.split}", SingleEdits(units), samples)
     engine = engine_for(model, samples, loss=ranking.loss, precision=ranking.precision, execution=execution)
     record = _record(store_of_map)
     if record is not None:

@@ -128,9 +128,8 @@ def block_workers(
 
 def _piece(edits: Sequence[Edit], rows: range, samples: Samples) -> BlockPiece:
     first = max(0, rows.start)
-    return BlockPiece(
-        edits[first : rows.stop], range(rows.start - first, rows.stop - first), samples.index, samples.split
-    )
+    some = [edits[position] for position in range(first, rows.stop)]
+    return BlockPiece(some, range(rows.start - first, rows.stop - first), samples.index, samples.split)
 
 
 def _measuring(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,15 +14,13 @@ from ..console import duration, log, progress
 from ..datasets.samples import Samples
 from ..edits.edit import Edit
 from ..engine.evaluate import compiled_where_it_pays, passes_needed
-from ..engine.outcomes import Block, block_plan, outcomes_per_block
+from ..engine.outcomes import Block, block_plan, outcomes_per_block, paired_with_unedited
 from ..engine.protocol import Engine
 from ..errors import UserError
 from ..settings import Execution, place_of
 from .block_workers import BlockWorkers
 from .store import FolderStore, Store
 from .time_to_go import TimeToGo, Work
-
-OUTCOME_COLUMNS = ("variant", "sample", "predicted", "loss", "margin")
 
 LONGEST = 365 * 24 * 3600
 """A study that takes more seconds than a year was not meant."""
@@ -168,34 +166,9 @@ def measured_blocks(
     yield from paired_with_unedited(blocks(), part.variants)
 
 
-def paired_with_unedited(
-    blocks: Iterable[tuple[range, Block]], variants: NDArray[np.int64]
-) -> Iterator[tuple[Block, Block]]:
-    """The outcomes before any edit and those after, for each block of edits, in the order of `block_plan`.
-
-    Arguments:
-        blocks: the range of edits and the outcomes of each block; -1 stands for the unedited network.
-        variants: numbers under which the edits are given, [edits].
-    """
-    before: Block | None = None
-    for rows, block in blocks:
-        if rows.start == -1:
-            before = block.at(slice(0, 1))
-            block = block.at(slice(1, None))
-        if before is not None and len(block.edits):
-            yield before, replace(block, edits=variants[block.edits])
-
-
 def _frame_of(block: Block, variants: NDArray[np.int64]) -> pd.DataFrame:
     numbers = np.where(block.edits < 0, -1, variants[block.edits])
-    columns = (
-        np.repeat(numbers, len(block.index)).astype(np.int32),
-        np.tile(block.index, len(numbers)).astype(np.int32),
-        block.predicted.ravel(),
-        block.loss.ravel(),
-        block.margin.ravel(),
-    )
-    return pd.DataFrame(dict(zip(OUTCOME_COLUMNS, columns, strict=True)))
+    return replace(block, edits=numbers).frame().rename(columns={"edit": "variant"})
 
 
 def _block_of(

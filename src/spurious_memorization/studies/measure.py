@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from ..datasets.samples import Dataset, Samples
-from ..statistics.counts import COUNTS, count
+from ..statistics.counts import COUNTS, WHOLE_COUNTS, count
 from ..statistics.sample_effects import SampleEffects, joined, sample_effects
 from .block_workers import BlockWorkers
 from .blocks import Part, measured_blocks
@@ -56,14 +58,12 @@ class Measured:
         self._store = store
         self._time_to_go = time_to_go
         self._epoch = epoch
-        self._variants: list[Variant] = []
         self._frames: list[pd.DataFrame] = []
         self._counts: list[pd.DataFrame] = []
 
     def add(self, variants: Sequence[Variant]) -> None:
         """Measure further edited networks, or read them from the store."""
-        first = len(self._variants)
-        self._variants += variants
+        first = sum(map(len, self._frames))
         frame = variants_frame(
             variants, epoch=self._epoch, selected_on=self.settings.traced_on, precision=self.settings.precision
         )
@@ -94,21 +94,59 @@ class Measured:
         subset = control_samples(self.data.samples(split), self.settings)
         is_selected = name.startswith(f"outcomes/{split}_selected")
         effects: dict[int, list[SampleEffects]] = defaultdict(list)
-        sums: list[pd.DataFrame] = []
+        counts = Counts(part.variants, len(self.data.groups))
         for before, after in measured_blocks(self._store, name, self._workers, part, self._time_to_go):
             samples = part.samples.at(before.index)
             views = {"all": samples, subset_name: _within(samples, subset)} if is_selected else {subset_name: samples}
             for (view, seen), half in product(views.items(), (0, 1)):
                 chosen = seen.at(seen.index[halves[seen.index] == half])
                 if len(chosen):
-                    sums.append(count(before, after, chosen).assign(subset=view, half=half))
+                    counts.add(count(before, after, chosen), view, half)
             if is_selected:
                 for row, variant in enumerate(after.edits.tolist()):
                     effects[variant].append(sample_effects(before, after, row, halves, self.data))
-        keys = ["edit", "subset", "half", "group"]
-        total = pd.concat(sums).groupby(keys, as_index=False)[list(COUNTS)].sum()
-        self._counts.append(total.rename(columns={"edit": "variant"}).assign(split=split))
+        self._counts.append(counts.frame().assign(split=split))
         self.of_samples[split] |= {variant: joined(several) for variant, several in effects.items()}
+
+
+class Counts:
+    """Sums of counts over blocks of samples, in memory that does not grow with the samples.
+
+    Arguments:
+        variants: numbers of the edited networks, in order, [variants].
+        n_groups: number of groups.
+    """
+
+    def __init__(self, variants: NDArray[np.int64], n_groups: int) -> None:
+        self._variants = variants
+        self._n_groups = n_groups
+        self._sums: dict[tuple[str, int], NDArray[np.float64]] = {}
+
+    def add(self, counted: pd.DataFrame, subset: str, half: int) -> None:
+        """Add the counts of some of the variants, from `count`, on samples of one half."""
+        shape = (len(self._variants), self._n_groups, len(COUNTS))
+        sums = self._sums.setdefault((subset, half), np.zeros(shape))
+        some = counted["edit"].to_numpy()[:: self._n_groups]
+        values = counted[list(COUNTS)].to_numpy(np.float64)
+        sums[np.searchsorted(self._variants, some)] += values.reshape(len(some), *shape[1:])
+
+    def frame(self) -> pd.DataFrame:
+        """One row per variant, subset, half and group, in this order, with the columns of `COUNTS`."""
+        keys, shape = sorted(self._sums), (len(self._variants), len(self._sums), self._n_groups)
+
+        def each(values: ArrayLike, axis: int) -> NDArray[Any]:
+            return np.broadcast_to(np.expand_dims(values, [a for a in range(3) if a != axis]), shape).ravel()
+
+        columns = {
+            "variant": each(self._variants, 0),
+            "subset": each([subset for subset, _ in keys], 1),
+            "half": each([half for _, half in keys], 1),
+            "group": each(np.arange(self._n_groups), 2),
+        }
+        for number, name in enumerate(COUNTS):
+            values = np.stack([self._sums[key][:, :, number] for key in keys], axis=1).ravel()
+            columns[name] = values.astype(np.int64) if name in WHOLE_COUNTS else values
+        return pd.DataFrame(columns)
 
 
 def parts_of(

@@ -148,5 +148,5 @@ def network_of_other_run(place: str, network: StudiedNetwork, epoch: str, execut
     Raises:
         UserError: there is no such run or epoch.
     """
-    other = Run(Path(place))
+    other = Run(place)
     return network_of_run(other, network.data, other.choose_epoch(epoch), execution=execution)

@@ -210,10 +210,8 @@ def _study(
             model, data.samples(splits[0]), loss=rules.loss, precision=settings.precision, execution=execution
         )
         planned = selected + first_null_sets(pools, selected, edits, settings.controls)
-        parts: dict[str, Part] = {}
-        for split in splits:
-            parts |= parts_of(planned, data.samples(split), settings)
-        engine, time_to_go = announce_engine(engine, parts, execution)
+        engine, time_to_go = announce_engine(engine, _parts_of_splits(planned, data, splits, settings), execution)
+        del planned  # of a hundred thousand networks, this would fill much memory
     n_outcomes = n_outcomes or outcomes_per_block(engine.pass_multiplications)
     record["outcomes_per_block"] = n_outcomes
     own.save_record("study", {**record, "engine": engine.description})
@@ -249,6 +247,12 @@ def _study(
     )
     own.save_frame("effects", effects)
     return result
+
+
+def _parts_of_splits(
+    variants: Sequence[Variant], data: Dataset, splits: Sequence[str], settings: StudySettings
+) -> dict[str, Part]:
+    return {name: part for split in splits for name, part in parts_of(variants, data.samples(split), settings).items()}
 
 
 def _repeat_with_other_groupings(

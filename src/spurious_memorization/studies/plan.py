@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -259,35 +259,33 @@ def damage_variants(
 
 def variants_frame(variants: Sequence[Variant], *, epoch: int, selected_on: str, precision: str) -> pd.DataFrame:
     """`variants.parquet`: one row per edited network, numbered in the order of the plan."""
-    rows = [
-        {
-            "variant": number,
-            "family": v.family,
-            "selected_set": v.selected_set,
-            "pool": v.pool,
-            "criterion": v.criterion,
-            "group": v.group,
-            "selected_on": selected_on,
-            "size": str(v.size) if isinstance(v.size, int) else f"{v.size:%}",
-            "kind": v.edit.kind,
-            "parameters": json.dumps(dict(v.edit.parameters)),
-            "unit": v.edit.units.kind,
-            "n_units": len(v.edit.units),
-            "units": str(v.edit.units) if len(v.edit.units) <= UNITS_LISTED else None,
-            "rule": v.rule,
-            "digest": v.edit.units.digest(),
-            "seed": v.edit.seed,
-            "epoch": epoch,
-            "fold": -1 if v.half is None else v.half,
-            "repeat": v.repeat,
-            "control": v.control,
-            "matched_to": v.edit.matched_to,
-            "log_norm": v.log_norm,
-            "precision": precision,
-        }
-        for number, v in enumerate(variants)
-    ]
-    return pd.DataFrame(rows)
+    parameters = {str(v.edit): json.dumps(dict(v.edit.parameters)) for v in variants}
+    columns: dict[str, Iterable[object]] = {
+        "variant": range(len(variants)),
+        "family": (v.family for v in variants),
+        "selected_set": (v.selected_set for v in variants),
+        "pool": (v.pool for v in variants),
+        "criterion": (v.criterion for v in variants),
+        "group": (v.group for v in variants),
+        "selected_on": (selected_on for _ in variants),
+        "size": (str(v.size) if isinstance(v.size, int) else f"{v.size:%}" for v in variants),
+        "kind": (v.edit.kind for v in variants),
+        "parameters": (parameters[str(v.edit)] for v in variants),
+        "unit": (v.edit.units.kind for v in variants),
+        "n_units": (len(v.edit.units) for v in variants),
+        "units": (str(v.edit.units) if len(v.edit.units) <= UNITS_LISTED else None for v in variants),
+        "rule": (v.rule for v in variants),
+        "digest": (v.edit.units.digest() for v in variants),
+        "seed": (v.edit.seed for v in variants),
+        "epoch": (epoch for _ in variants),
+        "fold": (-1 if v.half is None else v.half for v in variants),
+        "repeat": (v.repeat for v in variants),
+        "control": (v.control for v in variants),
+        "matched_to": (v.edit.matched_to for v in variants),
+        "log_norm": (v.log_norm for v in variants),
+        "precision": (precision for _ in variants),
+    }
+    return pd.DataFrame({name: list(values) for name, values in columns.items()})
 
 
 def check_plan(ranked: Sequence[SelectedUnits], specs: Sequence[EditSpec], *, repeats: int, controls: int) -> None:

@@ -13,6 +13,7 @@ from ..datasets.samples import Dataset
 from ..engine.outcomes import OUTCOMES_PER_BLOCK
 from ..errors import UserError
 from ..networks.names import LossName
+from ..remote_folders import local_folder
 from ..runs.run import Run
 from ..statistics.memorized_groups import memorized_groups
 from ..stored_files import StoredFileError, checked_record
@@ -52,7 +53,7 @@ class Study:
     """A study. `study` and `study_in_memory` make one.
 
     Arguments:
-        place: its folder, RUN/studies/NAME, or the store that holds it.
+        place: its folder or URL, RUN/studies/NAME, or the store that holds it.
 
     Example:
         ```python
@@ -62,7 +63,7 @@ class Study:
     """
 
     def __init__(self, place: str | Path | Store) -> None:
-        self.store: Store = FolderStore(Path(place)) if isinstance(place, str | Path) else place
+        self.store: Store = FolderStore(local_folder(place)) if isinstance(place, str | Path) else place
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Study) and self.store == other.store
@@ -180,16 +181,29 @@ class Study:
         Raises:
             UserError: nothing of this part was measured on the split.
         """
-        of_split = rf"outcomes/{split}_"
-        wanted_part = r"(selected|random|damage)(_[01])?" if variants is not None else re.escape(part)
-        name_of_block = re.compile(rf"{of_split}{wanted_part}(_set_\d+)?(_round_\d+)?_\d+")
-        names = [name for name in self.store.frame_names("outcomes") if name_of_block.fullmatch(name)]
-        if not names:
-            raise UserError(f"study {self.name!r} has no outcomes of {part!r} on {split!r}")
+        names = self._names_of_outcomes(split, part if variants is None else None)
         wanted = None if variants is None else [-1, *variants]
         frames = [self.store.frame(name, variants=wanted) for name in names]
         rows = pd.concat([frame for frame in frames if frame is not None], ignore_index=True)
         return rows if variants is None else rows.drop_duplicates(["variant", "sample"], ignore_index=True)
+
+    def outcome_files(self, split: str, part: str | None = None) -> list[Path]:
+        """The Parquet files of the outcomes, for programs that read them piece by piece, such as Polars and DuckDB.
+
+        All have the columns of `outcomes`: variant and sample (int32), predicted (int16), loss and margin (float32).
+        Each edited network is in one part of a split, and variant -1 is in all of them.
+
+        Arguments:
+            split: of the samples.
+            part: as for `outcomes`; all parts if not given.
+
+        Returns:
+            The files in order; more may come while the study runs.
+
+        Raises:
+            UserError: nothing of this part was measured on the split; the study is in memory.
+        """
+        return [self.path / f"{name}.parquet" for name in self._names_of_outcomes(split, part)]
 
     def selected_sets(self) -> list[SelectedSet]:
         """The selected sets, in the order of the plan."""
@@ -211,6 +225,16 @@ class Study:
                     frames.append(rows.assign(selected_set=one.number, split=split))
         columns = ["selected_set", "control", "split", "group", "accuracy_change"]
         return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+    def _names_of_outcomes(self, split: str, part: str | None) -> list[str]:
+        """The names of the blocks of a part, or of all parts."""
+        of_part = r"(selected|random|damage)(_[01])?" if part is None else re.escape(part)
+        name_of_block = re.compile(rf"outcomes/{re.escape(split)}_{of_part}(_set_\d+)?(_round_\d+)?_\d+")
+        names = [name for name in self.store.frame_names("outcomes") if name_of_block.fullmatch(name)]
+        if not names:
+            what = "outcomes" if part is None else f"outcomes of {part!r}"
+            raise UserError(f"study {self.name!r} has no {what} on {split!r}")
+        return names
 
     def _frame(self, name: str) -> pd.DataFrame:
         frame = self.store.frame(name)

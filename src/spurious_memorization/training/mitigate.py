@@ -16,6 +16,7 @@ from ..console import log
 from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
+from ..remote_folders import local_folder
 from ..runs.epochs import best_epoch
 from ..runs.run import Run
 from .epoch_selection import history_on, selecting_half
@@ -115,7 +116,7 @@ def mitigate(
         ```
     """
     check_not_launched("mitigate")
-    settings, out = settings or MitigateSettings(), Path(out)
+    settings, out = settings or MitigateSettings(), local_folder(out)
     data = read_with_settings(Path(folder), settings)
     seeds = seeds_from(settings.seeds)
     _check_data(data, settings)
@@ -202,7 +203,7 @@ def _plans_of_jtt(
             planned(
                 out / f"jtt_epoch={epoch}_upweight={upweight}",
                 older.record.settings["seed"],
-                JttSettings(errors_of=f"{older.path}@{epoch}", upweight=upweight),
+                JttSettings(errors_of=f"{older.place}@{epoch}", upweight=upweight),
                 epochs=epochs,
             )
             for older in erm
@@ -222,7 +223,7 @@ def _best_of_jtt(candidates: Mapping[str, Runs], data: Dataset) -> tuple[str, st
 
 def _start(objective: ObjectiveSettings, older: Run, settings: MitigateSettings) -> dict[str, Any]:
     """Starting network and learning rate of an objective that continues ERM."""
-    return {"start": f"{older.path}@last", "lr": settings.finetune_lr} if objective.continues else {}
+    return {"start": f"{older.place}@last", "lr": settings.finetune_lr} if objective.continues else {}
 
 
 def _value_on_val(runs: Runs, data: Dataset) -> float:

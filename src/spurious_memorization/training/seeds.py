@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from ..errors import UserError
+from ..remote_folders import local_folder, url_of
 from ..runs.epochs import run_and_epoch
 from ..settings import MAX_SEED, whole_number
 from .settings import TrainSettings
@@ -46,5 +47,6 @@ def with_seed(settings: TrainSettings, seed: int) -> TrainSettings:
 def of_seed(start: str, seed: int) -> str:
     """RUN or RUN@EPOCH, with RUN/seed_N in place of RUN if RUN is a folder with the runs of several seeds."""
     path, epoch = run_and_epoch(start)
+    path = local_folder(path)
     below = path / f"seed_{seed}"
-    return f"{below}@{epoch}" if below.is_dir() and not (path / "run.json").is_file() else start
+    return f"{url_of(below) or below}@{epoch}" if below.is_dir() and not (path / "run.json").is_file() else start

@@ -68,7 +68,7 @@ def _check_no_directions(run: Run) -> None:
     """Check that a run can be trained further: directions would become free parameters."""
     if run.record.network.directions:
         raise UserError(
-            f"--from {run.path}: its network has directions, which can't be trained: start from the run without "
+            f"--from {run.place}: its network has directions, which can't be trained: start from the run without "
             "directions"
         )
 

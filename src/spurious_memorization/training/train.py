@@ -70,7 +70,7 @@ def train(
         run = sm.train("birds", "runs/first", sm.TrainSettings(model="resnet18", epochs=12))
         ```
     """
-    run, settings = Run(Path(out)), settings or TrainSettings()
+    run, settings = Run(out), settings or TrainSettings()
     run_training(partial(_train, run, Path(folder), settings, resume), execution or TrainExecution())
     return run
 
@@ -89,10 +89,10 @@ def _train(run: Run, folder: Path, settings: TrainSettings, resume: bool, execut
     with run.writing() if is_first() else nullcontext():  # what the run holds is read here, so that it can't change
         wait_for_all()
         if run.exists and not resume:
-            raise UserError(f"run {run.path} exists: continue it with --resume, or choose another --out")
+            raise UserError(f"run {run.place} exists: continue it with --resume, or choose another --out")
         if run.exists and run.record.origin != "train":
             raise UserError(
-                f"run {run.path} was made by `spurmem {run.record.origin}`, so it has no training to continue: choose "
+                f"run {run.place} was made by `spurmem {run.record.origin}`, so it has no training to continue: choose "
                 "another --out"
             )
         network = network_settings(config, data)
@@ -185,7 +185,8 @@ def start_record(config: TrainSettings) -> StartRecord | None:
     if config.start is None:
         return None
     path, epoch = run_and_epoch(config.start)
-    return StartRecord(run=str(path), epoch=Run(path).choose_epoch(epoch))
+    older = Run(path)
+    return StartRecord(run=older.place, epoch=older.choose_epoch(epoch))
 
 
 def cost_before(config: TrainSettings) -> TrainingCost:
@@ -255,5 +256,5 @@ def _announce(run: Run, config: TrainSettings, data: Dataset, model: nn.Module) 
     check_disk(run.path, size * (checkpoints + 3), f"{checkpoints} checkpoints", remedy)
     log(
         f"training {config.model} on {data.name}: {len(data.train)} samples, {config.epochs} epochs, "
-        f"{checkpoints} checkpoints ({size * checkpoints / 1e6:.0f} MB) into {run.path}"
+        f"{checkpoints} checkpoints ({size * checkpoints / 1e6:.0f} MB) into {run.place}"
     )

@@ -103,7 +103,7 @@ def ablation(inputs: ReportInputs) -> Figure | None:
     for run in inputs.runs:
         store = FolderStore(run.path)
         maps = [store.below(f"ablations/{folder.name}") for folder in sorted((run.path / "ablations").glob("*"))]
-        frames += [_map(one).assign(run=str(run.path)) for one in maps if one.has_frame("map")]
+        frames += [_map(one).assign(run=run.place) for one in maps if one.has_frame("map")]
     if not frames:
         return None
     rows = pd.concat(frames, ignore_index=True)

@@ -140,7 +140,7 @@ def make_gallery(inputs: ReportInputs, data_folder: Path | None = None, executio
         except StoredFileError:
             raise
         except UserError as error:
-            reasons[str(run.path)] = str(error)
+            reasons[run.place] = str(error)
     memorized: tuple[tuple[MemorizedImage, Dataset], ...] = ()
     if inputs.memorization is not None and opened:
         data = next(iter(opened.values()))

@@ -91,7 +91,7 @@ def group_galleries(opened: Sequence[tuple[Run, Dataset]]) -> tuple[GroupGallery
     galleries = []
     for same in alike.values():
         first, data = same[0]
-        table, runs = first.record.data.candidate_table, tuple(str(run.path) for run, _ in same)
+        table, runs = first.record.data.candidate_table, tuple(run.place for run, _ in same)
         galleries.append(_given(runs, data) if table is None else _discovered(runs, data, table))
     return tuple(galleries)
 

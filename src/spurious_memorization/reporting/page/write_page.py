@@ -102,13 +102,13 @@ def page(inputs: ReportInputs, gallery: Gallery) -> str:
         "choosers": CHOOSERS,
         "noun": inputs.noun,
         "memorization": None if inputs.memorization is None else str(inputs.memorization.path),
-        "runs": [str(run.path) for run in inputs.runs],
+        "runs": [run.place for run in inputs.runs],
         "figures": {name: figure_data(figure) for name, figure in drawn.items() if figure.chart is not None},
         "gallery": shown,
     }
     scripts = {"vega": _vega(), "code": _template_text("page.js"), "data": script_json(data)}
     parts = {
-        "runs": [str(run.path) for run in inputs.runs],
+        "runs": [run.place for run in inputs.runs],
         "noun": inputs.noun,
         "cards": first_screen,
         "figures": figures,
@@ -171,7 +171,7 @@ def _findings(inputs: ReportInputs) -> list[tuple[Mapping[str, str], list[str]]]
             found.append((study.place, findings(one.effects(), one.groups(), table, one.groupings(), noun)))
         if not here:
             none = f"This network has no finished study yet: `spurmem study {run.path}` measures edits of it."
-            found.append(({"run": str(run.path)}, [none]))
+            found.append(({"run": run.place}, [none]))
     return found
 
 
@@ -210,7 +210,7 @@ def _settings(run: Run) -> tuple[str, dict[str, Any]]:
         **_flat(record.settings),
         **{f"{name} (when the run was made)": version for name, version in record.versions.items()},
     }
-    return str(run.path), shown
+    return run.place, shown
 
 
 def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
