@@ -23,7 +23,7 @@ from spurious_memorization.studies.block_workers import block_workers
 from spurious_memorization.studies.blocks import Part, announce_engine, measured_blocks
 from spurious_memorization.studies.store import FolderStore
 
-from . import gpu, measures, training
+from . import gpu, measures, memory, training
 from .images import make_images
 from .rates import matrix_product_rate
 from .reference import reference_seconds
@@ -150,12 +150,9 @@ def growth(bench: Bench) -> None:
         )
 
 
-def memory(bench: Bench) -> None:
-    sizes = ((40, 30), (400, 30), (40, 300))
-    base, more_images, more_edits = (measures.peak_memory(bench.folder, *size) for size in sizes)
-    bench.table.add("peak anonymous memory, float32, 40 images x 30 edits", f"{base:.2f} GiB", "at most 3 GiB")
-    for what, peak in (("images", more_images), ("edits", more_edits)):
-        bench.table.add(f"  10 times the {what}", f"{peak:.2f} GiB ({peak / base - 1:+.0%})", "within 10 %")
+def peak_memory(bench: Bench) -> None:
+    for what, peak in memory.rows():
+        bench.table.add(what, peak, "within 10 %")
 
 
 def on_gpu(bench: Bench) -> None:
@@ -263,7 +260,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "grid": grid,
     "transformers": transformers,
     "growth": growth,
-    "memory": memory,
+    "memory": peak_memory,
     "finetuning": finetuning,
     "verdict": verdict,
     "gpu": on_gpu,
