@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import timm
@@ -107,40 +101,3 @@ def growth(model: nn.Module, samples: Samples) -> dict[str, list[float]]:
         "images": [engine_seconds(engine, edits, samples.part(range(40 * k))) for k in (1, 2, 4, 8)],
         "edits": [engine_seconds(engine, edits * k, samples.part(range(40))) for k in (1, 2, 4, 8)],
     }
-
-
-def peak_memory(folder: Path, images: int, edits: int) -> float:
-    """Peak anonymous memory, in GiB, of a process that evaluates a ResNet-50; mapped files do not count."""
-    command = [sys.executable, "-m", "benchmarks.measures", str(folder), str(images), str(edits)]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(json.loads(printed.splitlines()[-1]))
-
-
-def _anonymous_gib() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 2**20
-    return 0.0
-
-
-def _measured_peak(folder: str, images: int, edits: int) -> float:
-    data: Any = sm.read_data(folder)
-    model = timm.create_model("resnet50", num_classes=2).eval()
-    peak, running = 0.0, True
-
-    def watch() -> None:
-        nonlocal peak
-        while running:
-            peak = max(peak, _anonymous_gib())
-            time.sleep(0.01)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    sm.evaluate(model, uniform_channels(model, edits), data.train.part(range(images)))
-    running = False
-    watcher.join()
-    return peak
-
-
-if __name__ == "__main__":
-    print(json.dumps(_measured_peak(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

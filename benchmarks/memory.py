@@ -1,11 +1,11 @@
-"""Peak memory of a study, with more edited networks and with more images: `python -m benchmarks.memory`.
+"""Peak memory with more edited networks and with more images: `python -m benchmarks.memory`.
 
-Each study runs in a process of its own, on a tiny network and images of 16x16. Memory that files share is not counted.
+Outcomes are measured block by block, and by a study. Each case runs in a process of its own, on random images. Memory
+that files share is not counted.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -13,9 +13,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple, overload
 
 import numpy as np
 import pandas as pd
@@ -24,10 +25,35 @@ from torch import nn
 
 import spurious_memorization as sm
 
-EDITS = (1_000, 10_000, 100_000)
-IMAGES = (100, 1_000, 10_000)
+from .measures import uniform_channels
+
 SIZES, CONTROLS = 10, 19
-SIZE = 16
+
+
+class Case(NamedTuple):
+    """One row of the table.
+
+    Arguments:
+        what: is measured.
+        network: see `NETWORKS`.
+        n_edits: edited networks.
+        n_images: on which they are measured.
+    """
+
+    what: str
+    network: str
+    n_edits: int
+    n_images: int
+
+
+NETWORKS = {"tiny": ("benchmarks.memory:tiny_network", 16), "ResNet-18": ("resnet18", 64)}
+"""The network, and the size of its images."""
+
+CASES = (
+    *(Case("outcomes", "tiny", n_edits, 100) for n_edits in (1_000, 10_000, 100_000)),
+    *(Case("outcomes", "ResNet-18", 10, n_images) for n_images in (100, 1_000, 10_000)),
+    *(Case("study", "tiny", n_edits, 100) for n_edits in (1_000, 10_000, 100_000)),
+)
 
 
 class Peak:
@@ -71,75 +97,106 @@ def tiny_network(num_classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes))
 
 
-def tiny_run(folder: Path, n_images: int) -> sm.Run:
-    """The network, trained for an epoch on random images of two classes and two colors."""
+def run_on_random_images(folder: Path, network: str, n_images: int) -> None:
+    """A network before any training, with random images of two classes and two colors."""
+    model, image_size = NETWORKS[network]
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     y = np.arange(n_images) % 2
     a = np.where(rng.random(n_images) < 0.8, y, 1 - y)
-    for number in range(n_images):
-        pixels = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
     paths = [f"images/{number}.png" for number in range(n_images)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (image_size, image_size, 3), np.uint8)).save(folder / path)
     pd.DataFrame({"path": paths, "y": y, "a": a, "split": "train"}).to_csv(folder / "metadata.csv", index=False)
-    settings = sm.TrainSettings(model="benchmarks.memory:tiny_network", epochs=1, image_size=SIZE)
-    return sm.train(folder, folder / "run", settings)
+    sm.train(folder, folder / "run", sm.TrainSettings(model=model, epochs=0, image_size=image_size))
 
 
-def peak_of_study(folder: Path, n_edits: int) -> tuple[float, float]:
-    """Peak memory in MiB, and seconds, of a study of about so many edited networks on all images of a run."""
-    repeats = max(1, n_edits // (SIZES * (CONTROLS + 1)))
+class NoisyChannels(Sequence[sm.Edit]):
+    """Noise in one channel after the other, with a seed of its own each. An edit is made when it is asked for."""
+
+    def __init__(self, model: nn.Module, n: int) -> None:
+        self._channels = [edit.units for edit in uniform_channels(model, 10)]
+        self._n = n
+
+    def __len__(self) -> int:
+        return self._n
+
+    @overload
+    def __getitem__(self, position: int) -> sm.Edit: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> list[sm.Edit]: ...
+
+    def __getitem__(self, position: int | slice) -> sm.Edit | list[sm.Edit]:
+        if isinstance(position, slice):
+            return [self[one] for one in range(self._n)[position]]
+        if position >= self._n:
+            raise IndexError(position)
+        return sm.edits.random_noise(self._channels[position % len(self._channels)], 0.1, seed=position)
+
+
+def measure_outcomes(run: sm.Run, n_edits: int) -> None:
+    """Measure outcomes block by block, and sum how many are right."""
+    model, samples = run.network(run.choose_epoch("last")), run.read_data().train
+    right = 0
+    for _, after in sm.outcome_blocks(model, NoisyChannels(model, n_edits), samples):
+        right += int((after.predicted == samples.dataset.y[after.index]).sum())
+    print(f"{right / (n_edits * len(samples)):.1%} right", file=sys.stderr)
+
+
+def measure_study(run: sm.Run, n_edits: int) -> None:
+    """A study of about so many edited networks: sizes x repeats of selected sets and of null sets."""
     settings = sm.StudySettings(
         criterion=("weight_norm",),
         size=(f"1..{SIZES}",),
         edit=("random_noise:std=0.1",),
-        repeats=repeats,
+        repeats=max(1, n_edits // (SIZES * (CONTROLS + 1))),
         controls=CONTROLS,
         split=("train",),
     )
-    command = [sys.executable, "-m", "benchmarks.memory", "--child", str(folder), settings.model_dump_json()]
-    with tempfile.TemporaryFile("w+") as errors:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        errors.seek(0)
-        if done.returncode:
-            raise RuntimeError(errors.read())
+    sm.study(run, settings)
+
+
+WHAT = {"outcomes": measure_outcomes, "study": measure_study}
+
+
+def rows() -> Iterator[tuple[str, str]]:
+    """What each case needs, row by row, beside the first case of the same network."""
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["SPURMEM_CACHE"] = str(Path(temporary) / "cache")
+        first: dict[tuple[str, str], float] = {}
+        for case in CASES:
+            folder = Path(temporary) / f"{case.network}-{case.n_images}"
+            if not folder.exists():
+                run_on_random_images(folder, case.network, case.n_images)
+            peak, seconds = _measured(case, folder)
+            base = first.setdefault((case.what, case.network), peak)
+            yield (
+                f"{case.what}, {case.network}: {case.n_edits:,} edited networks x {case.n_images:,} images",
+                f"peak {peak:.0f} MiB ({peak / base - 1:+.0%}), {seconds:.0f} s",
+            )
+
+
+def _measured(case: Case, folder: Path) -> tuple[float, float]:
+    """Peak memory in MiB, and seconds, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.memory", case.what, str(folder), str(case.n_edits)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
     peak, seconds = json.loads(done.stdout.splitlines()[-1])
     return peak, seconds
 
 
-def _measure(folder: Path, settings: sm.StudySettings) -> None:
+def _measure(what: str, folder: Path, n_edits: int) -> None:
     started = time.perf_counter()
     with watched_memory() as peak:
-        sm.study(sm.Run(folder / "run"), settings)
+        WHAT[what](sm.Run(folder / "run"), n_edits)
     print(json.dumps([peak.mib, time.perf_counter() - started]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--edits", type=int, nargs="+", default=EDITS)
-    parser.add_argument("--images", type=int, nargs="+", default=IMAGES)
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        folder, settings = options.child
-        _measure(Path(folder), sm.StudySettings.model_validate_json(settings))
-        return
-    cases = [(n, options.images[0]) for n in options.edits] + [(options.edits[0], n) for n in options.images[1:]]
-    first = 0.0
-    with tempfile.TemporaryDirectory() as temporary:
-        os.environ["SPURMEM_CACHE"] = str(Path(temporary) / "cache")
-        for n_edits, n_images in cases:
-            folder = Path(temporary) / f"{n_images}"
-            if not folder.exists():
-                tiny_run(folder, n_images)
-            peak, seconds = peak_of_study(folder, n_edits)
-            first = first or peak
-            print(
-                f"{n_edits:>7} edited networks x {n_images:>5} images: peak {peak:.0f} MiB ({peak / first - 1:+.0%}), "
-                f"{seconds:.0f} s",
-                flush=True,
-            )
-
-
 if __name__ == "__main__":
-    main()
+    if arguments := sys.argv[1:]:
+        _measure(arguments[0], Path(arguments[1]), int(arguments[2]))
+    else:
+        for name, found in rows():
+            print(f"{name:<68} {found}", flush=True)

@@ -187,14 +187,14 @@ def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_per_bloc
 class Made(Sequence):
     """Makes each edit when it is asked for, and counts how many were held at the same time."""
 
-    def __init__(self, edits):
-        self.edits, self.held, self.most = edits, weakref.WeakSet(), 0
+    def __init__(self, edits, n):
+        self.edits, self.n, self.held, self.most = edits, n, weakref.WeakSet(), 0
 
     def __len__(self):
-        return len(self.edits)
+        return self.n
 
     def __getitem__(self, position):
-        made = dataclasses.replace(self.edits[position])
+        made = dataclasses.replace(self.edits[position % len(self.edits)])  # as a rule does, it never ends
         self.held.add(made)
         self.most = max(self.most, len(self.held))
         return made
@@ -206,7 +206,7 @@ def test_outcomes_come_block_by_block_and_edits_are_made_when_they_are_needed(mo
     monkeypatch.setattr(outcomes_module, "OUTCOMES_PER_BLOCK", 7)
     monkeypatch.setattr(outcomes_module, "MAX_OUTCOMES_PER_BLOCK", 7)
     monkeypatch.setattr(outcomes_module, "MIN_SAMPLES_PER_BLOCK", 7)
-    made = Made(edits * 3)
+    made = Made(edits, 3 * len(edits))
     cells = []
     for before, after in sm.outcome_blocks(model, made, data.train):
         columns = np.searchsorted(whole.index, after.index)

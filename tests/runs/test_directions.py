@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import files_below, spurmem
+from tiny import files_below, spurmem, train_flags
 
 import spurious_memorization as sm
 
@@ -56,7 +56,21 @@ def test_mistakes_have_one_line(trained: sm.Run, features: Path, tmp_path: Path,
     assert "have width 12, but layer relu1 gives a tensor of shape" in error("--layer=relu1", given)
     assert "does not exist" in error("--layer=relu2", "--file=nothing.safetensors")
     assert "exists" in spurmem(capsys, "directions", trained.path, "--layer=relu2", given, "--out", trained.path).error
-    assert files_below(tmp_path) == {"features.safetensors"}
+    assert "no layer '': it has conv1, " in error("--layer=", given)
+    save_file({"decoder": torch.ones(9, 12, dtype=torch.complex64)}, tmp_path / "complex.safetensors")
+    assert "must be real numbers" in error("--layer=relu2", f"--file={tmp_path / 'complex.safetensors'}")
+    assert files_below(tmp_path) == {"features.safetensors", "complex.safetensors"}
+
+
+def test_training_on_is_refused(
+    trained: sm.Run, squares: Path, features: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    spurmem(capsys, "directions", trained.path, "--layer=relu2", f"--file={features}", "--out", out)
+    error = spurmem(capsys, "train", squares, *train_flags(tmp_path / "more"), "--from", out).error
+    assert "its network has directions, which can't be trained: start from the run without directions" in error
+    error = spurmem(capsys, "train", squares, *train_flags(out), "--resume").error
+    assert "was made by `spurmem directions`, so it has no training to continue" in error
 
 
 @pytest.mark.slow

@@ -71,6 +71,22 @@ def test_workers_end_with_a_process_that_never_stopped_them(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_a_killed_worker_leaves_no_semaphore_of_a_progress_bar(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pieces\n"
+        "from spurious_memorization.schedulers.scheduler import workers_on\n"
+        "with workers_on('processes:1', pieces.bar, on_gpus=False) as workers:\n"
+        "    print(*workers.run([3]))\n"
+    )
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=own, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(0, 3)\n", "")
+
+
+@pytest.mark.slow
 def test_workers_that_come_late_are_used(tmp_path: Path) -> None:
     """Each piece ends only if the other one has begun."""
 

@@ -86,3 +86,16 @@ def test_a_network_without_one_head(squares: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     with pytest.raises(sm.UserError, match="--unit feature needs one linear layer that gives the logits"):
         sm.study_in_memory(model, sm.read_data(squares), SETTINGS)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly")
+def test_the_papers_preset(run: sm.Run) -> None:
+    settings = SETTINGS.model_copy(update={"preset": "paper", "criterion": ("gradient",), "controls": 0})
+    assert set(sm.study(run, settings).variants()["unit"]) == {"feature"}
+
+
+def test_other_epochs_that_are_missing_are_told_before_anything_is_measured(run: sm.Run) -> None:
+    with pytest.raises(sm.UserError, match="no checkpoint of epoch '9'"):
+        sm.study(run, SETTINGS.model_copy(update={"other_epochs": ("9",)}), name="missing")
+    assert not (run.path / "studies" / "missing").exists()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tiny_networks import small_convnet
 from torch import nn
+from tqdm import tqdm
 
 import spurious_memorization as sm
 from spurious_memorization.datasets.sources import Inputs, Source
@@ -55,6 +56,11 @@ def meeting() -> Callable[[tuple[Path, Path]], bool]:
         return other.exists()
 
     return run
+
+
+def bar() -> Callable[[int], int]:
+    """A function that counts with a progress bar, as some functions of PyTorch do."""
+    return lambda n: sum(1 for _ in tqdm(range(n), disable=True))
 
 
 @dataclass(frozen=True)

@@ -108,12 +108,37 @@ def test_every_objective(name: str, squares: Path, start: str, tmp_path: Path) -
     text = {"afr": "afr:fit_on=val", "dfr": "dfr:draws=2"}.get(name, name)
     settings = sm.TrainSettings(**{**FROZEN, "objective": text, "from": start})
     if name in NEED_MORE_THAN_A_HEAD:
-        with pytest.raises(sm.UserError, match=r"^[^\n]+$"):
+        with pytest.raises(sm.UserError, match=f"^{name} does not train a linear head alone: leave out --freeze"):
             sm.train(squares, tmp_path / "run", settings)
         return
     run = sm.train(squares, tmp_path / "run", settings)
     first, last = run.state(0), run.state(run.epochs()[-1])
     assert {key for key, value in last.items() if not torch.equal(value, first[key])} <= {"fc.weight", "fc.bias"}
+
+
+def test_errors_of_another_run(squares: Path, start: str, tmp_path: Path) -> None:
+    settings = {**FROZEN, "objective": f"jtt:errors_of={start.partition('@')[0]}@1,upweight=3", "from": start}
+    run = sm.train(squares, tmp_path / "run", sm.TrainSettings(**settings))
+    errors = sm.Run(Path(start.partition("@")[0])).predictions(1, "train")
+    n_wrong = int((errors.to_numpy().argmax(1) != sm.read_data(squares).y[errors.index]).sum())
+    assert run.record.training_cost is not None
+    assert run.record.training_cost.sample_passes == 3 * (40 + 2 * n_wrong)
+
+
+@pytest.mark.slow
+def test_mitigate_leaves_out_what_needs_more_than_a_head(squares: Path, tmp_path: Path) -> None:
+    settings = sm.MitigateSettings(
+        **{**FROZEN, "epochs": 1},
+        finetune_epochs=1,
+        seeds="0..0",
+        objective=(*NEED_MORE_THAN_A_HEAD, "mixup"),
+        jtt_epochs=(1,),
+        jtt_upweights=(2,),
+    )
+    made = sm.mitigate(squares, tmp_path / "out", settings)
+    assert list(made.runs) == ["erm", "mixup", "jtt"]
+    for name in NEED_MORE_THAN_A_HEAD:
+        assert any(note.startswith(f"{name} is left out: ") for note in made.notes)
 
 
 def test_flags_and_a_note_about_random_weights(

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from tiny_training import FIT_HEADS, TRAIN_ALL_LAYERS, settings
 
 import spurious_memorization as sm
+from spurious_memorization import together
 from spurious_memorization.training.find_objective import objective_names
 
 Capture = pytest.CaptureFixture[str]
@@ -199,6 +201,18 @@ def test_processes_within_those_of_a_launcher_are_refused(
         monkeypatch.setenv(name, value)
     error = tiny.spurmem(capsys, "train", squares, *tiny.train_flags(tmp_path / "run"), "--on", "processes:2").error
     assert "a launcher has started 2 processes: leave --on out" in error
+
+
+@pytest.mark.parametrize("command", ["mitigate", "discover"])
+def test_commands_that_train_many_networks_need_no_launcher(
+    command: str, squares: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(together, "PATIENCE", timedelta(seconds=1))
+    error = tiny.spurmem(capsys, command, squares, "--model", tiny.NETWORK, "--out", tmp_path / "groups.csv").error
+    assert f"a launcher has started 2 processes, and {command} works in one" in error
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.machinery
 import json
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +22,7 @@ from pydantic import ValidationError
 from sklearn.metrics import accuracy_score
 
 import spurious_memorization as sm
+from spurious_memorization.cli import main
 from spurious_memorization.training.gradient_steps import GradientSteps
 from spurious_memorization.training.recipes import expanded
 from spurious_memorization.training.trackers import open_tracker
@@ -346,6 +349,21 @@ def test_mlflow_knows_how_a_training_ended(
     client = mlflow.MlflowClient()
     (tracked,) = client.search_runs([client.get_experiment_by_name("spurmem").experiment_id])
     assert tracked.info.status == status
+
+
+def test_mlflow_knows_that_the_system_ended_a_training(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "tracked").as_uri())
+    monkeypatch.setattr(GradientSteps, "step", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
+    flags = [*tiny.train_flags(tmp_path / "run"), "--log=mlflow"]
+    assert tiny.in_child(lambda: main(["train", str(squares), *flags])) == 130
+    client = mlflow.MlflowClient()
+    (tracked,) = client.search_runs([client.get_experiment_by_name("spurmem").experiment_id])
+    assert tracked.info.status == "KILLED"
 
 
 @pytest.mark.slow

@@ -8,10 +8,12 @@ import json
 import math
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -114,7 +116,8 @@ def run_script(command: Callable[..., Answer], arguments: Sequence[str] | None =
 def main(arguments: Sequence[str] | None = None, application: App = app) -> None:
     """Run `spurmem` and exit.
 
-    The exit status is 0 for success, 1 if a check found something wrong, 2 for a user's error, 130 for an interrupt.
+    The exit status is 0 for success, 1 if a check found something wrong, 2 for a user's error, 130 for an interrupt. A
+    SIGTERM, by which Slurm and others stop a command, is an interrupt.
 
     Arguments:
         arguments: of the command line; by default those of the process.
@@ -129,7 +132,8 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
     warnings.showwarning = _show_warning
     application.config = ()
     try:
-        status = application.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        with _interrupted_by_sigterm():
+            status = application.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except (UserError, CycloptsError, ValidationError) as error:
         if debug:
@@ -153,6 +157,19 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
         log(f"spurmem: memory is exhausted ({first_line(error)}): {remedy}")
         status = 2
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Within the block, SIGTERM raises KeyboardInterrupt, so that all that is open is closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _accept_all_characters(stream: object) -> None:

@@ -60,7 +60,7 @@ def tracing_rules(preset: Preset, criterion: str, unit: UnitKind, model: nn.Modu
             every_group=False,
         )
     model = checked_network(model)
-    layers: LayerKind = "linear" if unit != "channel" and is_transformer(model) else "conv"
+    layers: LayerKind = "linear" if unit in ("head", "weight") and is_transformer(model) else "conv"
     left_out = _PAPER_LEFT_OUT if unit == "channel" and criterion == "weight_norm" else ()
     return TracingRules(
         select=Selection(unit=unit, layers=(layers,), exclude=left_out, with_bias=False),

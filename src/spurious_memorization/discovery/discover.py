@@ -31,6 +31,7 @@ from ..training.recipes import expanded
 from ..training.seeds import seeds_from
 from ..training.settings import TrainExecution, TrainingsExecution, TrainSettings
 from ..training.several import check_shared
+from ..training.shared_training import check_not_launched
 from ..training.starting_network import starting_network
 from ..training.train import network_settings, train
 from .by_split import by_split
@@ -103,6 +104,7 @@ def discover(
         found.table.nlargest(20, "minority_score")
         ```
     """
+    check_not_launched("discover")
     folder, out = Path(folder), Path(out)
     settings, execution = settings or DiscoverSettings(), execution or TrainingsExecution()
     if out.suffix != ".csv":

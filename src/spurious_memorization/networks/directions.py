@@ -130,7 +130,7 @@ def add_directions(network: nn.Module, settings: DirectionSettings) -> Direction
     """
     modules = dict(network.named_modules())
     if settings.layer not in modules or not settings.layer:
-        close = difflib.get_close_matches(settings.layer, modules, n=3)
+        close = difflib.get_close_matches(settings.layer, filter(None, modules), n=3)
         hint = f"close are {', '.join(close)}" if close else f"it has {', '.join(list(modules)[1:4])}, ..."
         raise UserError(f"the network has no layer {settings.layer!r}: {hint}")
     module = modules[settings.layer]
@@ -198,11 +198,13 @@ def checked_directions(directions: object) -> Tensor:
     """Directions in float32 on the CPU, [directions, width].
 
     Raises:
-        UserError: they are no matrix of numbers, or one has length 0.
+        UserError: they are no matrix of real numbers, or one has length 0.
     """
     if not isinstance(directions, Tensor) or directions.ndim != 2 or not directions.numel():
         what = f"of shape {list(directions.shape)}" if isinstance(directions, Tensor) else type(directions).__name__
         raise UserError(f"directions must be a tensor of shape [directions, width], not {what}")
+    if directions.is_complex():
+        raise UserError("directions must be real numbers, not complex ones: give their real parts")
     values = directions.detach().cpu().float()
     lengths = values.norm(dim=1)
     if not bool((lengths.isfinite() & (lengths > 0)).all()):

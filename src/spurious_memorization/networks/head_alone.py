@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,20 @@ CHECKED_SAMPLES = 8
 
 ROUNDING = 1e-3
 """Largest difference of the same features by two computations, as a share of the largest feature."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedInputs(Tensors):
+    """Features [samples, features] in place of the inputs of which they were computed.
+
+    Arguments:
+        of: fingerprint of these inputs. It is that of the features, too, since the samples are the same.
+    """
+
+    of: str
+
+    def fingerprint(self) -> str:
+        return self.of
 
 
 class HeadAlone(nn.Module):
@@ -87,7 +101,7 @@ def head_on_features(
         features = _computed(network, data, head.in_features, execution)
         if file is not None:
             write_features(file, features)
-    return HeadAlone(name, head), replace(data, source=Tensors(features))
+    return HeadAlone(name, head), replace(data, source=EncodedInputs(features, data.source.fingerprint()))
 
 
 def _computed(network: nn.Module, data: Dataset, width: int, execution: Execution) -> Tensor:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 import weakref
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+from tqdm import tqdm
 
 from ..processes import without_main_script
 from .places import LostWorkerError
@@ -88,6 +91,7 @@ def _kill(process: BaseProcess) -> None:
 def _work(pipe: Connection, make: bytes, threads: int) -> None:
     """Start, and answer pieces until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends this one
+    tqdm.set_lock(threading.RLock())  # its own lock, in PyTorch's bars, is a semaphore that a killed process leaves
     body = Body()
     told = body.start(make, threads)
     while True:

@@ -169,6 +169,7 @@ def _study(
     whole, network = network, on_units(network, settings.unit, execution)
     model, data = network.model, network.data
     splits = parse_splits(settings, data)
+    other_epochs = _other_epochs(network, settings)
     rules = rules_of(settings, settings.criterion[0] if settings.criterion else "weight_norm", model)
     specs = parse_edits(settings, rules)
     rankings = [] if settings.units else rankings_of(settings, model, data, network.epoch)
@@ -226,8 +227,9 @@ def _study(
     own.save_frame("variants", variants)
     own.save_frame("results", results)
     unchanged: set[int] = set()
-    if settings.other_epochs:
-        others = _networks_of_epochs(whole, settings, execution)
+    if other_epochs and whole.run is not None:
+        of_epochs = [network_of_run(whole.run, whole.data, epoch, execution=execution) for epoch in other_epochs]
+        others = [on_units(other, settings.unit, execution) for other in of_epochs]
         unchanged = _unchanged_sets(network, others, selected)
         own.save_frame(
             "other_epochs",
@@ -310,13 +312,17 @@ def _name(settings: StudySettings, record: Mapping[str, Any]) -> str:
     return f"{what}_{settings.unit}_{kinds}_{digest}"
 
 
-def _networks_of_epochs(network: StudiedNetwork, settings: StudySettings, execution: Execution) -> list[StudiedNetwork]:
-    run = network.run
-    if run is None:
+def _other_epochs(network: StudiedNetwork, settings: StudySettings) -> list[int]:
+    """The other epochs of the settings, each once.
+
+    Raises:
+        UserError: the run lacks one of them, or there is no run.
+    """
+    if not settings.other_epochs:
+        return []
+    if network.run is None:
         raise UserError("other_epochs needs the checkpoints of a run: use `study`, or leave it out")
-    epochs = dict.fromkeys(run.choose_epoch(wanted) for wanted in settings.other_epochs)
-    networks = [network_of_run(run, network.data, epoch, execution=execution) for epoch in epochs]
-    return [on_units(other, settings.unit, execution) for other in networks]
+    return list(dict.fromkeys(network.run.choose_epoch(wanted) for wanted in settings.other_epochs))
 
 
 def _agreement(

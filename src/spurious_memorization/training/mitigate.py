@@ -28,6 +28,7 @@ from .recipes import expanded
 from .seeds import seeds_from
 from .settings import MitigateSettings, TrainingsExecution, TrainSettings
 from .several import PlannedTraining, TrainAll, several_trainings
+from .shared_training import check_not_launched
 
 Runs = tuple[Run, ...]
 """The runs of one objective, one per seed."""
@@ -114,6 +115,7 @@ def mitigate(
         made = sm.mitigate("birds", "repair", sm.MitigateSettings(model="resnet18", seeds="0..1"))
         ```
     """
+    check_not_launched("mitigate")
     settings, out = settings or MitigateSettings(), local_folder(out)
     data = read_with_settings(Path(folder), settings)
     seeds = seeds_from(settings.seeds)

@@ -30,6 +30,9 @@ class ObjectiveSettings(Settings):
     prunes: ClassVar[bool] = False
     """The method has a pruned copy of the network, which `--keep-pruned` stores."""
 
+    trains_linear_head: ClassVar[bool] = True
+    """The method can train a linear head alone, on the features of a frozen encoder."""
+
     passes_per_sample: ClassVar[int] = 1
     """How often a step passes a sample through the network, forwards and backwards."""
 

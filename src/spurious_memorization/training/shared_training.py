@@ -58,6 +58,20 @@ def launched_share() -> Share:
     return Share(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
 
+def check_not_launched(what: str) -> None:
+    """Check that no launcher has started several processes, for a command that trains many networks.
+
+    Raises:
+        UserError: one has. All processes would do the same.
+    """
+    n = launched_share().of
+    if n > 1:
+        raise UserError(
+            f"a launcher has started {n} processes, and {what} works in one: start it without the launcher, with "
+            "--on processes:N, or unset WORLD_SIZE"
+        )
+
+
 def _train_as(training: Training, execution: TrainExecution, meeting: str, n: int, number: int) -> None:
     _together(training, execution, meeting, Share(number, n), _own_device(execution, n, number))
 

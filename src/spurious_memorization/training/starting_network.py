@@ -43,6 +43,7 @@ def starting_network(config: TrainSettings, network: NetworkSettings) -> Start:
     if config.start is not None:
         path, wanted = run_and_epoch(config.start)
         older = Run(path)
+        _check_no_directions(older)
         model = build(network.model_copy(update={"prototypes": 0}))
         epoch = older.choose_epoch(wanted)
         older.load(epoch, model, config.model)
@@ -61,6 +62,15 @@ def starting_network(config: TrainSettings, network: NetworkSettings) -> Start:
     if config.weights in ("pretrained", "timm", "package"):
         return Start(*build_pretrained(network))
     return _from_file(config, network)
+
+
+def _check_no_directions(run: Run) -> None:
+    """Check that a run can be trained further: directions would become free parameters."""
+    if run.record.network.directions:
+        raise UserError(
+            f"--from {run.place}: its network has directions, which can't be trained: start from the run without "
+            "directions"
+        )
 
 
 def _from_file(config: NetworkTraining, network: NetworkSettings) -> Start:

@@ -28,7 +28,7 @@ from ..together import is_first, of_first, this_share, wait_for_all
 from .checkpoint import read_checkpoint, restore_network
 from .held_out import held_out
 from .loop import pruned_run, train_epochs
-from .objective import Training, build_objective
+from .objective import NotApplicableError, Training, build_objective
 from .precision import faster_precision
 from .recipes import expanded
 from .settings import TrainExecution, TrainSettings
@@ -90,6 +90,11 @@ def _train(run: Run, folder: Path, settings: TrainSettings, resume: bool, execut
         wait_for_all()
         if run.exists and not resume:
             raise UserError(f"run {run.place} exists: continue it with --resume, or choose another --out")
+        if run.exists and run.record.origin != "train":
+            raise UserError(
+                f"run {run.place} was made by `spurmem {run.record.origin}`, so it has no training to continue: choose "
+                "another --out"
+            )
         network = network_settings(config, data)
         data = with_own_transform(data, network)
         torch.manual_seed(config.seed)
@@ -210,6 +215,11 @@ def _check_options(config: TrainSettings, execution: TrainExecution) -> None:
         raise UserError(f"--keep-pruned: {objective.name} prunes nothing: leave it out, or train with pruned-contrast")
     if config.freeze == "encoder" and this_share().of > 1:
         raise UserError("--freeze encoder trains a single layer, in one process: leave out --on")
+    if config.freeze == "encoder" and not objective.trains_linear_head:
+        raise NotApplicableError(
+            f"{objective.name} does not train a linear head alone: leave out --freeze encoder, or choose another "
+            "objective"
+        )
     check_tracker(execution.log)
 
 

@@ -124,7 +124,7 @@ class PrefixEngine:
 
     def pass_fractions(self, edits: Sequence[Edit]) -> NDArray[np.float64]:
         """The fraction of a full forward pass that each edit needs, between 0 and 1, [edits]."""
-        return np.array([self.network.reach.pass_fraction(edit) for edit in edits])
+        return np.array([self.network.reach.pass_fraction(edits[position]) for position in range(len(edits))])
 
     def pass_time(self, samples: Samples, precision: Precision | None = None) -> TimedPass:
         """Measure a full forward pass of one sample, in this precision or in the engine's own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ class DpeSettings(HeadSettings):
         length_penalty: weight of the mean squared length of the prototypes.
         similarity_penalty: weight of the similarity to earlier prototypes of the class.
     """
+
+    trains_linear_head: ClassVar[bool] = False
 
     name: Literal["dpe"] = "dpe"
     members: int = Field(15, ge=1, le=1000)

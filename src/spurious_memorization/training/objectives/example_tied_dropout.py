@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class ExampleTiedDropoutSettings(ObjectiveSettings):
             also multiplies the generalizing channels by (generalizing + memorizing) / generalizing; or "scale" the
             other channels by `memorizing`.
     """
+
+    trains_linear_head: ClassVar[bool] = False
 
     name: Literal["example-tied-dropout"] = "example-tied-dropout"
     generalizing: float = Field(0.2, gt=0, lt=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -39,6 +39,8 @@ class PruneCriticalSettings(HeadSettings):
         draw: number of the random draw.
         refit: fit a new head by DFR. Otherwise the network keeps its head.
     """
+
+    trains_linear_head: ClassVar[bool] = False
 
     name: Literal["prune-critical"] = "prune-critical"
     study: str | None = None

@@ -62,6 +62,7 @@ class PrunedContrastSettings(ObjectiveSettings):
 
     continues: ClassVar[bool] = True
     prunes: ClassVar[bool] = True
+    trains_linear_head: ClassVar[bool] = False
     passes_per_sample: ClassVar[int] = 2
 
     name: Literal["pruned-contrast"] = "pruned-contrast"
