@@ -144,7 +144,8 @@ class _Noted:
     """Workers for blocks. The time of each block is noted."""
 
     def __init__(self, workers: BlockWorkers) -> None:
-        self.engine, self.n, self.times = workers.engine, workers.n, list[float]()
+        self.engine, self.n, self.n_outcomes = workers.engine, workers.n, workers.n_outcomes
+        self.times: list[float] = []
         self._workers = workers
 
     def run(self, *arguments: Any) -> Iterator[tuple[int, MeasuredBlock]]:

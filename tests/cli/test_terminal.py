@@ -211,4 +211,5 @@ def test_an_interrupt_says_how_to_go_on(
 
     monkeypatch.setattr(training, "train", interrupted)
     said = tiny.spurmem(capsys, "train", squares, "--out", tmp_path / "run")
-    assert (said.status, said.err) == (130, "spurmem: interrupted; run the same command again to continue\n")
+    line = "spurmem: interrupted; run the same command again to continue (a training with --resume)\n"
+    assert (said.status, said.err) == (130, line)

@@ -89,3 +89,13 @@ def test_settings_are_compared_by_value() -> None:
     check_same_settings({"a": {"b": 1}, "c": None}, {"a": {"b": 1}}, "this")
     with pytest.raises(sm.UserError, match=r"this was made with a\.b = 1, not 2"):
         check_same_settings({"a": {"b": 1}}, {"a": {"b": 2}}, "this")
+
+
+def test_all_settings_that_differ_are_named_and_what_follows_from_them_is_not() -> None:
+    before = {"settings": {"augment": False, "freeze": "encoder"}, "groups": 4}
+    now = {"settings": {"augment": True, "freeze": None}, "groups": 3}
+    with pytest.raises(sm.UserError) as caught:
+        check_same_settings(before, now, "this")
+    said = "this was made with settings.augment = False, not True; settings.freeze = 'encoder', not None: use the same"
+    assert str(caught.value).startswith(said)
+    assert "groups" not in str(caught.value)

@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None, application: App = app) -> None
         log(f"spurmem: {what}")
         status = 2
     except KeyboardInterrupt:
-        log("spurmem: interrupted; run the same command again to continue")
+        log("spurmem: interrupted; run the same command again to continue (a training with --resume)")
         status = 130
     except (MemoryError, RuntimeError) as error:
         if debug or not is_out_of_memory(error):

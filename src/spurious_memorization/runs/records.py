@@ -152,6 +152,9 @@ def data_record(data: Dataset, folder: Path, settings: DataSettings) -> DataReco
     )
 
 
+SETTINGS_NAMED = 3
+
+
 def check_same_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
     """Compare two blocks of settings.
 
@@ -161,16 +164,15 @@ def check_same_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any], wh
         what: name of the thing that has them, for the error message.
 
     Raises:
-        UserError: a setting differs. The message names the first such setting and both values. What follows from
-            settings, such as the names of groups, comes after them.
+        UserError: a setting differs. The message names the first such settings and both values of each. What follows
+            from settings, such as the names of groups, is named only if all settings are the same.
     """
     before, now = _flat(stored), _flat(wanted)
-    for name in sorted(before.keys() | now.keys(), key=lambda name: ("settings." not in name, name)):
-        if before.get(name) != now.get(name):
-            raise UserError(
-                f"{what} was made with {name} = {before.get(name)!r}, not {now.get(name)!r}: "
-                "use the same settings, or choose another place"
-            )
+    differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    named = [name for name in differing if "settings." in name] or differing
+    if named:
+        values = "; ".join(f"{name} = {before.get(name)!r}, not {now.get(name)!r}" for name in named[:SETTINGS_NAMED])
+        raise UserError(f"{what} was made with {values}: use the same settings, or choose another place")
 
 
 def versions() -> dict[str, str]:
