@@ -59,7 +59,7 @@ class Measured:
         self._time_to_go = time_to_go
         self._epoch = epoch
         self._frames: list[pd.DataFrame] = []
-        self._counts: list[pd.DataFrame] = []
+        self._counts: dict[str, list[pd.DataFrame]] = {split: [] for split in splits}
 
     def add(self, variants: Sequence[Variant]) -> None:
         """Measure further edited networks, or read them from the store."""
@@ -85,9 +85,7 @@ class Measured:
 
         Selected sets are counted on all their samples, and on those of the null sets.
         """
-        order = {split: number for number, split in enumerate(self.splits)}
-        whole = pd.concat(self._counts, ignore_index=True)
-        return whole.sort_values("split", key=lambda splits: splits.map(order), kind="stable", ignore_index=True)
+        return pd.concat([counts for of_split in self._counts.values() for counts in of_split], ignore_index=True)
 
     def _count(self, split: str, name: str, part: Part) -> None:
         halves, subset_name = self.data.halves(self.settings.seed), _subset_name(self.settings)
@@ -105,7 +103,7 @@ class Measured:
             if is_selected:
                 for row, variant in enumerate(after.edits.tolist()):
                     effects[variant].append(sample_effects(before, after, row, halves, self.data))
-        self._counts.append(counts.frame().assign(split=split))
+        self._counts[split].append(counts.frame().assign(split=split))
         self.of_samples[split] |= {variant: joined(several) for variant, several in effects.items()}
 
 
