@@ -47,6 +47,17 @@ def test_commands_work_on_directions(trained: sm.Run, features: Path, tmp_path: 
     assert sm.Run(edited).network(run.epochs()[-1]).relu2.directions.bias.count_nonzero() == 1
 
 
+def test_a_run_without_directions_agrees_with_nothing(
+    trained: sm.Run, features: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    spurmem(capsys, "directions", trained.path, "--layer=relu2", f"--file={features}", "--out", out)
+    flags = ["--tensors=*.directions", "--criterion=weight_norm", "--size=1", "--edit=zero", "--agreement-with"]
+    said = spurmem(capsys, "study", out, *flags, trained.path)
+    assert f"--agreement-with {trained.path} has other channels" in said.error
+    assert not (out / "studies").exists()
+
+
 def test_mistakes_have_one_line(trained: sm.Run, features: Path, tmp_path: Path, capsys: Capture) -> None:
     def error(*flags: str) -> str:
         return spurmem(capsys, "directions", trained.path, *flags, "--out", tmp_path / "out").error

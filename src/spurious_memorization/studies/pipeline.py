@@ -26,7 +26,7 @@ from ..engine.protocol import Engine
 from ..errors import UserError
 from ..networks.checked import checked_network
 from ..networks.forward import outside_inference_mode
-from ..networks.units import touched
+from ..networks.units import sites, touched
 from ..runs.records import check_same_settings
 from ..runs.run import Run
 from ..settings import Execution
@@ -173,6 +173,7 @@ def _study(
     rules = rules_of(settings, settings.criterion[0] if settings.criterion else "weight_norm", model)
     specs = parse_edits(settings, rules)
     rankings = [] if settings.units else rankings_of(settings, model, data, network.epoch)
+    _check_agreement_with(whole, settings, rankings)
     record = {
         "settings": settings.model_dump(mode="json"),
         "epoch": network.epoch,
@@ -323,6 +324,26 @@ def _other_epochs(network: StudiedNetwork, settings: StudySettings) -> list[int]
     if network.run is None:
         raise UserError("other_epochs needs the checkpoints of a run: use `study`, or leave it out")
     return list(dict.fromkeys(network.run.choose_epoch(wanted) for wanted in settings.other_epochs))
+
+
+def _check_agreement_with(
+    network: StudiedNetwork, settings: StudySettings, rankings: Sequence[RankingSettings]
+) -> None:
+    """Check that the runs whose rankings will be compared have the same units.
+
+    Raises:
+        UserError: one is no run, or has no such epoch or other units.
+    """
+    for place in settings.agreement_with:
+        other = network_of_other_run(place, network, settings.epoch, Execution(device="cpu"))
+        for select in {ranking.select for ranking in rankings}:
+            own = {name: site.n for name, site in sites(network.model, select).items()}
+            try:
+                others = {name: site.n for name, site in sites(other.model, select).items()}
+            except UserError:
+                others = {}
+            if own != others:
+                raise UserError(f"--agreement-with {place} has other {select.unit}s: give a run of the same network")
 
 
 def _agreement(
