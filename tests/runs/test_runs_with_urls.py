@@ -60,7 +60,7 @@ def same_but_times(one: Path, two: Path) -> None:
     for record in records:
         record["training_cost"]["seconds"] = None
     assert records[0] == records[1]
-    states = [torch.load(folder / "checkpoints" / "trainer.pt") for folder in (one, two)]
+    states = [torch.load(folder / "checkpoints" / "trainer.pt", weights_only=True) for folder in (one, two)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(value, states[1]["model"][name]) for name, value in states[0]["model"].items())
 

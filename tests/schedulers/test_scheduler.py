@@ -51,37 +51,39 @@ def test_a_lost_worker_costs_its_piece_only(
     assert capsys.readouterr().err.count("piece 1 is tried again") == 1
 
 
+def run_script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program that can import what the tests can."""
+    script = folder / "script.py"
+    script.write_text(text)
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, script], cwd=folder, env=own, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
 @pytest.mark.slow
 def test_workers_end_with_a_process_that_never_stopped_them(tmp_path: Path) -> None:
     """So it is if a second interrupt comes while the first one ends the workers."""
-    script = tmp_path / "script.py"
-    script.write_text(
+    done = run_script(
+        tmp_path,
         "import cloudpickle, pieces\n"
         "from spurious_memorization.schedulers.local import LocalProcesses\n"
         "from spurious_memorization.schedulers.scheduler import OnWorkers\n"
         "workers = OnWorkers(LocalProcesses(1, cloudpickle.dumps(pieces.meeting), 1))\n"
         "found = workers.run([(pieces.Path('one'), pieces.Path('one')), (pieces.Path('two'), pieces.Path('never'))])\n"
-        "print(next(found))\n"
-    )
-    own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env=own, capture_output=True, text=True, timeout=120, check=False
+        "print(next(found))\n",
     )
     assert (done.returncode, done.stdout) == (0, "(0, True)\n"), done.stderr
 
 
 @pytest.mark.slow
 def test_a_killed_worker_leaves_no_semaphore_of_a_progress_bar(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
+    done = run_script(
+        tmp_path,
         "import pieces\n"
         "from spurious_memorization.schedulers.scheduler import workers_on\n"
         "with workers_on('processes:1', pieces.bar, on_gpus=False) as workers:\n"
-        "    print(*workers.run([3]))\n"
-    )
-    own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env=own, capture_output=True, text=True, timeout=120, check=False
+        "    print(*workers.run([3]))\n",
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "(0, 3)\n", "")
 

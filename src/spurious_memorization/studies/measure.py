@@ -123,10 +123,11 @@ class Counts:
     def add(self, counted: pd.DataFrame, subset: str, half: int) -> None:
         """Add the counts of some of the variants, from `count`, on samples of one half."""
         shape = (len(self._variants), self._n_groups, len(COUNTS))
-        sums = self._sums.setdefault((subset, half), np.zeros(shape))
+        if (subset, half) not in self._sums:
+            self._sums[subset, half] = np.zeros(shape)
         some = counted["edit"].to_numpy()[:: self._n_groups]
         values = counted[list(COUNTS)].to_numpy(np.float64)
-        sums[np.searchsorted(self._variants, some)] += values.reshape(len(some), *shape[1:])
+        self._sums[subset, half][np.searchsorted(self._variants, some)] += values.reshape(len(some), *shape[1:])
 
     def frame(self) -> pd.DataFrame:
         """One row per variant, subset, half and group, in this order, with the columns of `COUNTS`."""

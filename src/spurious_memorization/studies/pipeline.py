@@ -210,9 +210,13 @@ def _study(
         engine = engine_for(
             model, data.samples(splits[0]), loss=rules.loss, precision=settings.precision, execution=execution
         )
-        planned = selected + first_null_sets(pools, selected, edits, settings.controls)
-        engine, time_to_go = announce_engine(engine, _parts_of_splits(planned, data, splits, settings), execution)
-        del planned  # of a hundred thousand networks, this would fill much memory
+        engine, time_to_go = announce_engine(
+            engine,
+            _parts_of_splits(
+                selected + first_null_sets(pools, selected, edits, settings.controls), data, splits, settings
+            ),
+            execution,
+        )
     n_outcomes = n_outcomes or outcomes_per_block(engine.pass_multiplications)
     record["outcomes_per_block"] = n_outcomes
     own.save_record("study", {**record, "engine": engine.description})

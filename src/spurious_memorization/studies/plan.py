@@ -259,7 +259,6 @@ def damage_variants(
 
 def variants_frame(variants: Sequence[Variant], *, epoch: int, selected_on: str, precision: str) -> pd.DataFrame:
     """`variants.parquet`: one row per edited network, numbered in the order of the plan."""
-    parameters = {str(v.edit): json.dumps(dict(v.edit.parameters)) for v in variants}
     columns: dict[str, Iterable[object]] = {
         "variant": range(len(variants)),
         "family": (v.family for v in variants),
@@ -270,7 +269,7 @@ def variants_frame(variants: Sequence[Variant], *, epoch: int, selected_on: str,
         "selected_on": (selected_on for _ in variants),
         "size": (str(v.size) if isinstance(v.size, int) else f"{v.size:%}" for v in variants),
         "kind": (v.edit.kind for v in variants),
-        "parameters": (parameters[str(v.edit)] for v in variants),
+        "parameters": (json.dumps(dict(v.edit.parameters)) for v in variants),
         "unit": (v.edit.units.kind for v in variants),
         "n_units": (len(v.edit.units) for v in variants),
         "units": (str(v.edit.units) if len(v.edit.units) <= UNITS_LISTED else None for v in variants),

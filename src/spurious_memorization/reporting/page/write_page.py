@@ -170,7 +170,7 @@ def _findings(inputs: ReportInputs) -> list[tuple[Mapping[str, str], list[str]]]
             one = study.study
             found.append((study.place, findings(one.effects(), one.groups(), table, one.groupings(), noun)))
         if not here:
-            none = f"This network has no finished study yet: `spurmem study {run.path}` measures edits of it."
+            none = f"This network has no finished study yet: `spurmem study {run.place}` measures edits of it."
             found.append(({"run": run.place}, [none]))
     return found
 
