@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from ..atomic import write_parquet, write_text
+from ..atomic import UnnamedFile, write_parquet, write_text
 from ..criteria.scores import Scores, read_scores, save_scores
 from ..stored_files import is_stored, read_frame, read_json
+from .growing_frames import GrowingFrame
 from .stored_columns import columns_of, key_of, may_be_empty
 
 Record = dict[str, Any]
@@ -44,6 +45,10 @@ class Store(Protocol):
         ...
 
     def save_frame(self, name: str, frame: pd.DataFrame) -> None: ...
+
+    def growing_frame(self, name: str) -> GrowingFrame:
+        """A frame to which rows are added. It is in the store when it is saved."""
+        ...
 
     def record(self, name: str) -> Record | None: ...
 
@@ -96,6 +101,10 @@ class FolderStore:
 
     def save_frame(self, name: str, frame: pd.DataFrame) -> None:
         write_parquet(self._frame_file(name), frame)
+
+    def growing_frame(self, name: str) -> GrowingFrame:
+        file = UnnamedFile(self._frame_file(name))
+        return GrowingFrame(columns_of(name), file, file.save)
 
     def record(self, name: str) -> Record | None:
         """A record; see `Store`.
@@ -160,6 +169,14 @@ class MemoryStore:
 
     def save_frame(self, name: str, frame: pd.DataFrame) -> None:
         self._frames[self._prefix + name] = frame.to_parquet()
+
+    def growing_frame(self, name: str) -> GrowingFrame:
+        file = io.BytesIO()
+
+        def save() -> None:
+            self._frames[self._prefix + name] = file.getvalue()
+
+        return GrowingFrame(columns_of(name), file, save)
 
     def record(self, name: str) -> Record | None:
         record = self._records.get(self._prefix + name)
