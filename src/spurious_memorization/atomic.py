@@ -109,13 +109,16 @@ class UnnamedFile:
         UserError: the disk is full, or the folder can't be written; this can happen with each call.
     """
 
-    closed = False
-
     def __init__(self, path: Path) -> None:
         self._path = path
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._file.closed
 
     def write(self, content: bytes) -> int:
         """Add bytes at its end."""
@@ -137,6 +140,9 @@ class UnnamedFile:
         self._file.seek(0)
         with atomic_write(self._path) as temporary, temporary.open("wb") as file:
             shutil.copyfileobj(self._file, file)
+
+    def close(self) -> None:
+        """End it. What was not saved is gone."""
         self._file.close()
 
 

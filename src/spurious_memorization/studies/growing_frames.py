@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 import pandas as pd
@@ -26,35 +27,39 @@ _TYPES: dict[ColumnKind, pa.DataType] = {
 }
 
 
-class GrowingFrame:
-    """A frame that is written part by part, with a checksum of each page.
+AddRows = Callable[[pd.DataFrame], None]
+
+
+@contextmanager
+def growing_frame(columns: Columns, file: UnnamedFile | BytesIO, save: Callable[[], None]) -> Iterator[AddRows]:
+    """A frame that is written part by part, with a checksum of each page. Without an error, it is saved at the end.
 
     Arguments:
         columns: of the frame, with what they hold.
-        file: where it grows.
-        save_file: called when the file is complete.
+        file: where it grows; it is closed at the end.
+        save: called when the file is complete.
+
+    Returns:
+        Yields the function that adds rows.
     """
+    schema = pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()])
+    waiting: list[pd.DataFrame] = []
 
-    def __init__(self, columns: Columns, file: UnnamedFile | BytesIO, save_file: Callable[[], None]) -> None:
-        self._save_file = save_file
-        self._schema = pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()])
-        self._writer = parquet.ParquetWriter(file, self._schema, write_page_checksum=True)
-        self._waiting: list[pd.DataFrame] = []
+    def write() -> None:
+        rows = pd.concat(waiting, ignore_index=True)
+        writer.write_table(pa.Table.from_pandas(rows, schema, preserve_index=False))
+        waiting.clear()
 
-    def add(self, rows: pd.DataFrame) -> None:
-        """Add rows."""
-        self._waiting.append(rows)
-        if sum(map(len, self._waiting)) >= ROWS_AT_A_TIME:
-            self._write()
+    def add(rows: pd.DataFrame) -> None:
+        waiting.append(rows)
+        if sum(map(len, waiting)) >= ROWS_AT_A_TIME:
+            write()
 
-    def save(self) -> None:
-        """Let the frame appear in its store. Nothing can be added any more."""
-        if self._waiting:
-            self._write()
-        self._writer.close()
-        self._save_file()
-
-    def _write(self) -> None:
-        rows = pd.concat(self._waiting, ignore_index=True)
-        self._writer.write_table(pa.Table.from_pandas(rows, self._schema, preserve_index=False))
-        self._waiting = []
+    try:
+        with parquet.ParquetWriter(file, schema, write_page_checksum=True) as writer:
+            yield add
+            if waiting:
+                write()
+        save()
+    finally:
+        file.close()

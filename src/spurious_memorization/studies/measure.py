@@ -18,6 +18,7 @@ from ..statistics.counts import COUNTS, WHOLE_COUNTS, count
 from ..statistics.sample_effects import SampleEffects, joined, sample_effects
 from .block_workers import BlockWorkers
 from .blocks import Part, measured_blocks
+from .growing_frames import AddRows
 from .plan import Variant, variants_frame
 from .selected_sets import ALL, FOLDS, EffectsOfSets, StudiedSets
 from .settings import StudySettings
@@ -35,16 +36,15 @@ _LABELS = {"selected": "edited networks", "random": "controls", "damage": "sets 
 class Measured:
     """What a study has measured so far. It grows when edited networks are added.
 
-    The tables `variants` and `results` go to the store as they grow, and appear there when they are saved.
-
     Arguments:
         workers: for the network.
         data: the data set.
         settings: of the study.
         splits: to measure on.
         epoch: of the network.
-        store: where outcomes and tables are kept.
+        store: where outcomes are kept.
         time_to_go: of the study.
+        add_variants, add_results: add rows to these tables.
     """
 
     def __init__(
@@ -56,6 +56,9 @@ class Measured:
         epoch: int,
         store: Store,
         time_to_go: TimeToGo,
+        *,
+        add_variants: AddRows,
+        add_results: AddRows,
     ) -> None:
         self.data = data
         self.settings = settings
@@ -67,7 +70,8 @@ class Measured:
         self._time_to_go = time_to_go
         self._epoch = epoch
         self._n_variants = 0
-        self._variants, self._results = store.growing_frame("variants"), store.growing_frame("results")
+        self._add_variants = add_variants
+        self._add_results = add_results
 
     def add(self, variants: Sequence[Variant]) -> None:
         """Measure further edited networks, or read them from the store."""
@@ -75,17 +79,12 @@ class Measured:
         self._n_variants += len(variants)
         for start in range(0, len(variants), ROWS_AT_A_TIME):
             rows = self._rows(variants, np.arange(start, min(start + ROWS_AT_A_TIME, len(variants))), first)
-            self._variants.add(rows)
+            self._add_variants(rows)
             self.sets.add(rows)
         parts = parts_of_variants(variants)
         for split in self.splits:
             for name, part in parts_of(parts, self.data.samples(split), self.settings, first=first).items():
                 self._count(split, name, part, variants, first)
-
-    def save(self) -> None:
-        """Save both tables."""
-        self._variants.save()
-        self._results.save()
 
     def _rows(self, variants: Sequence[Variant], positions: NDArray[np.int64], first: int) -> pd.DataFrame:
         """The rows of `variants.parquet` at some positions."""
@@ -121,7 +120,7 @@ class Measured:
                         effects.add((variant.selected_set, fold), of_variant)
             rows = self._rows(variants, counts.variants - first, first)
             counted = counts.frame().assign(split=split)
-            self._results.add(counted)
+            self._add_results(counted)
             self.sets.count(rows, counted)
         self.of_samples[split] |= effects.means()
 

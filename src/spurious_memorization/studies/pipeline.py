@@ -221,15 +221,28 @@ def _study(
     record["outcomes_per_block"] = n_outcomes
     own.save_record("study", {**record, "engine": engine.description})
     first = data.samples(splits[0])
-    with block_workers(engine, model, first, loss=rules.loss, execution=execution, n_outcomes=n_outcomes) as workers:
-        measured = Measured(workers, data, settings, splits, network.epoch, own, time_to_go)
+    with (
+        own.growing_frame("variants") as add_variants,
+        own.growing_frame("results") as add_results,
+        block_workers(engine, model, first, loss=rules.loss, execution=execution, n_outcomes=n_outcomes) as workers,
+    ):
+        measured = Measured(
+            workers,
+            data,
+            settings,
+            splits,
+            network.epoch,
+            own,
+            time_to_go,
+            add_variants=add_variants,
+            add_results=add_results,
+        )
         measured.add(selected)
         draw_null_sets(measured, pools, selected, edits)
         tests = tests_of_families(data, measured.sets.selected_sets(), measured.of_samples, seed=settings.seed)
         draw_damage_matched_sets(measured, model, selected, edits, tests)
+        own.save_record("study", {**record, "engine": workers.description})  # it may have fallen back
     sets = measured.sets.selected_sets()
-    own.save_record("study", {**record, "engine": workers.description})  # it may have fallen back
-    measured.save()
     unchanged: set[int] = set()
     if other_epochs and whole.run is not None:
         of_epochs = [network_of_run(whole.run, whole.data, epoch, execution=execution) for epoch in other_epochs]
