@@ -132,6 +132,13 @@ def test_an_error_that_is_not_the_systems_stays(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_leaves_no_new_folder(tmp_path: Path) -> None:
+    for write in (atomic_write, atomic_folder):
+        with pytest.raises(RuntimeError, match="mine"), write(tmp_path / "new" / "deeper" / "place"):
+            raise RuntimeError("mine")
+        assert not list(tmp_path.iterdir())
+
+
 def test_a_parquet_file_is_whole_or_absent(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": [1, 2]})
     write_parquet(tmp_path / "frame.parquet", frame)

@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 import spurious_memorization as sm
-from spurious_memorization.locks import locked
+from spurious_memorization.locks import kept_if_used, locked
 
 
 @pytest.fixture(params=[errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
@@ -48,6 +48,32 @@ def test_a_new_folder_in_which_nothing_was_written_goes_again(tmp_path: Path) ->
     with locked(tmp_path / "old"):
         pass
     assert (tmp_path / "old").is_dir()
+
+
+def test_folders_around_it_go_again_unless_another_command_uses_them(tmp_path: Path) -> None:
+    with locked(tmp_path / "a" / "b" / "c"):
+        (tmp_path / "a" / "b" / "c" / "empty").mkdir()
+    assert not list(tmp_path.iterdir())
+    with locked(tmp_path / "a" / "b" / "c"), locked(tmp_path / "a" / "b"):
+        with kept_if_used(tmp_path / "a" / "b" / "d" / "e"):
+            pass
+        (tmp_path / "a" / "b" / "c" / "file").touch()
+    assert tiny.files_below(tmp_path) == {"a/b/c/file"}
+
+
+def test_a_lock_that_another_command_holds_stays(tmp_path: Path) -> None:
+    with kept_if_used(tmp_path / "new"):
+        other = locked(tmp_path / "new" / "run")
+        other.__enter__()
+    assert (tmp_path / "new" / "run" / ".lock").is_file()
+    other.__exit__(None, None, None)
+    assert not (tmp_path / "new" / "run").exists()
+
+
+def test_a_folder_that_cannot_be_made_leaves_none_around_it(tmp_path: Path) -> None:
+    with pytest.raises(sm.UserError, match="can't be written"), kept_if_used(tmp_path / "new" / ("x" * 300)):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("without_flock")
@@ -85,4 +111,4 @@ def test_that_of_another_machine_counts_until_it_is_deleted(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["x" * 300, "nul\0byte", "file/below"])
 def test_a_place_that_can_be_no_folder(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "can't be written" in refused(tmp_path / name)
+    assert ("is not a folder" if "file" in name else "can't be written") in refused(tmp_path / name)

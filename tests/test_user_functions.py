@@ -60,7 +60,7 @@ def test_edits(name: str, trained: sm.Run, tmp_path: Path, capsys: Capture) -> N
 
 FACTORIES = {
     **ANYWHERE,
-    "users_mistakes:nothing": "users_mistakes:nothing gave a NoneType, not a torch.nn.Module",
+    "users_mistakes:nothing": "users_mistakes:nothing gave an object of type NoneType, not a torch.nn.Module",
     "users_mistakes:Network": "users_mistakes:Network is not made for this: missing a required argument: 'width'",
 }
 
@@ -69,6 +69,36 @@ FACTORIES = {
 def test_factories(name: str, squares: Path, tmp_path: Path, capsys: Capture) -> None:
     flags = tiny.train_flags(tmp_path / "out", model=name)
     assert FACTORIES[name] in tiny.spurmem(capsys, "train", squares, *flags).error
+
+
+@pytest.mark.parametrize("name", ["no_such_module:f", "users_mistakes:raises", "users_mistakes:flat_numbers"])
+@pytest.mark.parametrize("command", ["train", "train --seeds=0..1", "mitigate", "memorization", "discover", "import"])
+def test_a_network_that_cannot_be_made_leaves_nothing(
+    command: str, name: str, squares: Path, trained: sm.Run, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "runs" / "deeper" / ("out.csv" if command == "discover" else "out")
+    epochs = [f"--weights={trained.checkpoint(3)}"] if command == "import" else ["--epochs=1"]
+    said = tiny.spurmem(capsys, *command.split(), squares, f"--model={name}", *epochs, "--out", out)
+    assert said.error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_processes_that_cannot_make_the_network_leave_nothing(squares: Path, tmp_path: Path, capsys: Capture) -> None:
+    flags = (*tiny.train_flags(tmp_path / "runs" / "out", model="users_mistakes:raises"), "--on=processes:2")
+    assert "users_mistakes:raises fails" in tiny.spurmem(capsys, "train", squares, *flags).error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["memorization", "discover"])
+def test_the_same_call_works_with_the_right_network(
+    command: str, squares: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / ("out.csv" if command == "discover" else "out")
+    few = ["--networks=2"] if command == "memorization" else ["--seeds=0", "--eiil-steps=10"]
+    for name, status in (("users_mistakes:raises", 2), (tiny.NETWORK, 0)):
+        flags = tiny.train_flags(out, model=name, epochs=2)
+        assert tiny.spurmem(capsys, command, squares, *flags, *few).status == status
 
 
 def test_arrays_and_lists_are_scores(trained: sm.Run, tmp_path: Path) -> None:
@@ -93,7 +123,7 @@ def test_a_module_of_the_user_may_have_the_name_of_one_of_pythons(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "this.py").write_text("def f(): return 1")
     flags = tiny.train_flags(tmp_path / "out", model="this:f")
-    assert "this:f gave a int" in tiny.spurmem(capsys, "train", squares, *flags).error
+    assert "this:f gave an object of type int" in tiny.spurmem(capsys, "train", squares, *flags).error
 
 
 def test_debug_shows_where_the_function_fails(trained: sm.Run) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UserError
+from .locks import kept_if_used
 from .remote_folders import check_no_url, send
 
 if TYPE_CHECKING:
@@ -32,29 +33,29 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
             stays as it was. In a local copy of a URL, the file is there but can't be sent.
     """
     check_no_url(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise _user_error(error, path) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        if flush:
-            _flush_to_disk(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise _user_error(error, path) from error
-    except UserError:
-        raise
-    except Exception as error:
-        if reason := _system_error(temporary):
-            raise _user_error(reason, path) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with kept_if_used(path.parent):
+        try:
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            os.close(handle)
+        except OSError as error:
+            raise _user_error(error, path) from error
+        temporary = Path(name)
+        try:
+            yield temporary
+            if flush:
+                _flush_to_disk(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        except OSError as error:
+            raise _user_error(error, path) from error
+        except UserError:
+            raise
+        except Exception as error:
+            if reason := _system_error(temporary):
+                raise _user_error(reason, path) from error
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
     send(path)
 
 
@@ -69,20 +70,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path} exists and is not empty: choose another place")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        with kept_if_used(path.parent):
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            try:
+                yield temporary
+                temporary.chmod(0o777 & ~_umask())
+                if path.exists():
+                    path.rmdir()
+                temporary.rename(path)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise _user_error(error, path) from error
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            path.rmdir()
-        temporary.rename(path)
-    except OSError as error:
-        raise _user_error(error, path) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     send(path)
 
 

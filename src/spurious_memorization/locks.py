@@ -1,10 +1,15 @@
-"""Locks: one command at a time writes a folder, also on file systems that have no locks of their own."""
+"""Folders that are written: by one command at a time, and gone again if nothing was written.
+
+The locks also work on file systems that have no locks of their own.
+"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 import filelock
@@ -31,35 +36,62 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: another command holds the lock, or the folder can't be written.
     """
     check_no_url(folder)
+    with kept_if_used(folder):
+        with _reported(folder):
+            lock = _acquired(folder)
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+@contextmanager
+def kept_if_used(folder: Path) -> Iterator[None]:
+    """Make a folder, and those around it. What of them is new goes again if it holds no file after the block.
+
+    Locks are no such files, unless another command holds them.
+
+    Raises:
+        UserError: the folder can't be made.
+    """
+    new: list[Path] = []
     try:
-        is_new = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _acquired(folder)
-    except filelock.Timeout as error:
-        raise UserError(_taken(folder)) from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{folder} can't be written ({reason}): choose another place") from error
-    try:
+        with _reported(folder):
+            new += takewhile(lambda place: not place.exists(), (folder, *folder.parents))
+            folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
-        if is_new:
-            _remove_if_unused(folder)
-        lock.release()
+        if new:
+            with suppress(ValueError):  # no folder can have such a name
+                _remove_unused(folder, new)
 
 
 def _acquired(folder: Path) -> filelock.BaseFileLock:
     lock: filelock.BaseFileLock = filelock.FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
     try:
-        lock.acquire()
-    except OSError as error:
-        if isinstance(error, filelock.Timeout) or error.errno not in _NO_LOCKS_HERE:
-            raise
-        marker = folder / MARKER
-        log(f"note: the file system of {folder} has no locks: {marker.name} marks the folder as taken meanwhile")
-        lock = filelock.SoftFileLock(marker, timeout=0.5, poll_interval=0.05)
-        lock.acquire()
+        try:
+            lock.acquire()
+        except OSError as error:
+            if isinstance(error, filelock.Timeout) or error.errno not in _NO_LOCKS_HERE:
+                raise
+            marker = folder / MARKER
+            log(f"note: the file system of {folder} has no locks: {marker.name} marks the folder as taken meanwhile")
+            lock = filelock.SoftFileLock(marker, timeout=0.5, poll_interval=0.05)
+            lock.acquire()
+    except filelock.Timeout as error:
+        raise UserError(_taken(folder)) from error
     return lock
+
+
+@contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = error.strerror if isinstance(error, OSError) else error
+        what = "is not a folder" if is_file else f"can't be written ({reason})"
+        raise UserError(f"{folder} {what}: choose another place") from error
 
 
 def _taken(folder: Path) -> str:
@@ -75,9 +107,12 @@ def _taken(folder: Path) -> str:
     return f"another command is writing {folder}: wait for it, or choose another folder"
 
 
-def _remove_if_unused(folder: Path) -> None:
-    """Remove a folder that holds nothing but the lock."""
-    with suppress(OSError):
-        if [file.name for file in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
-            folder.rmdir()
+def _remove_unused(folder: Path, new: Sequence[Path]) -> None:
+    """Remove new folders, and all below the innermost one, that hold nothing but locks that no command holds."""
+    inside = [Path(name) for name, _, _ in os.walk(folder, topdown=False)]
+    for place in (*inside, *new):
+        with suppress(OSError):
+            if [file.name for file in place.iterdir()] == [LOCK]:
+                with filelock.FileLock(place / LOCK, timeout=0):
+                    (place / LOCK).unlink()
+            place.rmdir()

@@ -4,6 +4,7 @@ samples."""
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,22 @@ def test_a_stopped_call_continues(found: sm.MemorizationScores, squares: Path, t
     more = sm.memorization_scores(squares, half.path, settings.model_copy(update={"networks": 5}))
     assert more.networks() == [0, 1, 2, 3, 4]
     pd.testing.assert_frame_equal(more.answers(1), found.answers(1))
+
+
+@pytest.mark.parametrize("fault", ["broken", "other samples"])
+def test_a_broken_file_is_told_before_a_training(
+    fault: str, found: sm.MemorizationScores, squares: Path, tmp_path: Path
+):
+    copy = sm.MemorizationScores(shutil.copytree(found.path, tmp_path / "copy"))
+    first, last = (copy.path / "networks" / f"network_{number:03d}.parquet" for number in (0, 3))
+    last.unlink()
+    if fault == "broken":
+        first.write_bytes(first.read_bytes()[:-20])
+    else:
+        copy.answers(0).iloc[:-1].to_parquet(first)
+    with pytest.raises(sm.UserError, match=rf"network_000.parquet (is|has) {fault}"):
+        sm.memorization_scores(squares, copy.path, sm.MemorizationSettings(**QUICK))
+    assert not last.exists()
 
 
 @pytest.mark.slow

@@ -225,8 +225,15 @@ def test_mistakes_have_one_line(tagged: Any, tmp_path: Path, squares: Path, caps
     (tmp_path / "empty").mkdir()
     assert "open_clip_config.json" in error(str(tmp_path / "empty"))
     make_clip(tmp_path / "clip")
-    (tmp_path / "clip" / "open_clip_model.safetensors").unlink()
-    assert "can't be loaded" in error(str(tmp_path / "clip"))
+    weights = tmp_path / "clip" / "open_clip_model.safetensors"
+    weights.write_bytes(b"broken")
+    for size, remedy in ((16, ""), (64, "use the tower's own --image-size 16, ")):
+        message = error(str(tmp_path / "clip"), f"--image-size={size}")
+        assert f"): {remedy}give a file with --weights FILE, or --weights none" in message
+        assert "can't be loaded" in message
+    weights.unlink()
+    no_weights = error(str(tmp_path / "clip"), "--image-size=64")
+    assert "clip has no weights: put open_clip_config.json and the weights (.safetensors, .bin, .pth)" in no_weights
     other = tmp_path / "other.pt"
     torch.save({"conv1.weight": torch.zeros(3)}, other)
     assert "of another architecture" in error(str(tmp_path / "clip"), f"--weights={other}")

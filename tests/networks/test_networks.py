@@ -148,7 +148,7 @@ def test_a_users_factory_takes_weights(factory):
         ("{}_gone:f", "name an importable module and a function"),
         ("{}:", "name an importable module and a function"),
         ("{}:FACTORY", "name an importable module and a function"),
-        ("{}:number", "gave a int, not a torch.nn.Module"),
+        ("{}:number", "gave an object of type int, not a torch.nn.Module"),
     ],
 )
 def test_a_factory_that_is_none_is_refused(factory, name, message):

@@ -101,3 +101,26 @@ def test_directions_of_several_layers(trained: sm.Run, features: Path, tmp_path:
         for of, unit in ((network, "conv1.directions:3"), (plain, "conv1:3"))
     ]
     np.testing.assert_allclose(*alone, rtol=1e-4, atol=1e-5)  # the third axis is the third channel, without a bias
+
+
+@pytest.mark.parametrize("unit", ["conv1:1", "relu2.directions:1"])
+def test_a_transplant_needs_the_same_directions(
+    unit: str, trained: sm.Run, features: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    for place, layer in ((out, "relu2"), (other, "conv2")):
+        spurmem(capsys, "directions", trained.path, f"--layer={layer}", f"--file={features}", "--out", place)
+    words = ("edit", out, f"--units={unit}", "--out", tmp_path / "edited", "--edit")
+    named = f"{out} has 9 directions of width 12 in relu2, but its twin"
+    for twin, has in ((trained.path, "no directions"), (other, "9 directions of width 12 in conv2")):
+        error = spurmem(capsys, *words, f"transplant:from={twin}").error
+        assert f"{named} {twin} has {has}: give both the same ones with `spurmem directions`" in error
+    assert spurmem(capsys, *words, f"transplant:from={out}@3").status == 0
+
+
+def test_a_twin_in_memory_needs_the_same_directions(trained: sm.Run) -> None:
+    plain = trained.network(3)
+    network = sm.with_directions(plain, "relu2", torch.randn(9, 12))
+    edit = sm.edits.transplant(sm.parse_units(network, "relu2.directions:1"), plain)
+    with pytest.raises(sm.UserError, match="the twin has no directions in relu2: give it the same ones"):
+        sm.edits.edited(network, edit)

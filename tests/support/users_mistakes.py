@@ -62,6 +62,11 @@ def arrays_and_lists(model: nn.Module, batch: sm.Batch) -> dict[str, Any]:
     return {"conv1.weight": np.arange(8.0), "conv2.weight": list(range(12))}
 
 
+def flat_numbers(num_classes: int) -> nn.Module:
+    """A network for 3 numbers, not for images."""
+    return nn.Linear(3, num_classes)
+
+
 class Network(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()

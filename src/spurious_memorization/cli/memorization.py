@@ -38,9 +38,7 @@ def memorization_command(
     from ..reporting.tables.memorization_tables import memorization_table, most_memorized_table, proxies_table
     from ..runs.run import Run
 
-    run = None if proxies is None else Run(proxies)
-    if run is not None:
-        run.choose_epoch("last")  # raises an error before the networks are trained
+    of_run = None if proxies is None else memorization_proxies(Run(proxies), execution=execution)
     found = memorization_scores(data, out, settings, execution=execution)
     groups, scores = found.groups(), found.scores()
     text: list[RenderableType] = [
@@ -51,8 +49,8 @@ def memorization_command(
         "groups": groups.to_dict(orient="records"),
         "samples": scores.to_dict(orient="records"),
     }
-    if run is not None:
-        correlations = proxy_correlations(found, memorization_proxies(run, execution=execution))
+    if of_run is not None:
+        correlations = proxy_correlations(found, of_run)
         text.append(proxies_table(correlations))
         facts["proxies"] = correlations.to_dict(orient="records")
     return Answer([*text, f"answers in {out}"], facts)

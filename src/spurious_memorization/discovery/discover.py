@@ -33,7 +33,7 @@ from ..training.settings import TrainExecution, TrainingsExecution, TrainSetting
 from ..training.several import check_shared
 from ..training.shared_training import check_not_launched
 from ..training.starting_network import starting_network
-from ..training.train import network_settings, train
+from ..training.train import check_network, network_settings, train
 from .by_split import by_split
 from .candidates import auroc, consensus, is_atypical, stability
 from .clusters import error_mixture_scores, small_cluster_scores
@@ -116,7 +116,7 @@ def discover(
     known = None if compare_with is None else read_data(folder, attribute=compare_with, split_seed=settings.split_seed)
     _check_epochs(settings, data)
     place = out.with_name(f"{out.stem}_networks")
-    _check_settings(place, settings)
+    _check_settings(place, settings, data, execution.of_each)
     seeds = seeds_from(settings.seeds)
     log(f"discovering groups of {len(data)} samples: {len(seeds)} seeds, networks in {place}")
     make = partial(_scoring, folder, data, place, settings, execution.of_each)
@@ -191,13 +191,14 @@ def _training(settings: DiscoverSettings, seed: int) -> TrainSettings:
     return TrainSettings(**{**settings.given(), "attribute": NO_ATTRIBUTE, "seed": seed})
 
 
-def _check_settings(place: Path, settings: DiscoverSettings) -> None:
-    """Store the settings beside the networks, or check that they are the same."""
+def _check_settings(place: Path, settings: DiscoverSettings, data: Dataset, execution: TrainExecution) -> None:
+    """Store the settings beside the networks, if they give a network, or check that they are the same."""
     file = place / "discovery.json"
     own = settings.model_dump(mode="json", exclude={"method", "seeds", "max_clusters", "early", "eiil_steps"})
     if is_stored(file):
         check_same_settings(read_json(file, REMEDY), own, str(place))
     else:
+        check_network(expanded(_training(settings, 0), data), data, execution)
         write_text(file, DiscoverSettings.model_validate(own).model_dump_json(indent=2, include=set(own)) + "\n")
 
 

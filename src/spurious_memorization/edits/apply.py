@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..datasets.samples import Samples, checked_samples
 from ..errors import UserError
 from ..networks.checked import checked_network, copied_network
+from ..networks.directions import OWN_NAME
 from ..networks.forward import device_of, logits, moved, outside_inference_mode, working_copy
 from ..networks.losses import finite
 from ..networks.outputs import inputs_seen, outputs_seen
@@ -191,6 +192,9 @@ def _of_other(edit: Edit, name: str, shape: torch.Size) -> Tensor:
     """A parameter of the other network, whose weights are put in."""
     other = "older checkpoint" if edit.kind == "rewind" else "twin"
     if name not in edit.tensors:
+        layer, _, own = name.removesuffix(".weight").rpartition(".")
+        if own == OWN_NAME:
+            raise UserError(f"the {other} has no directions in {layer}: give it the same ones by sm.with_directions")
         raise UserError(f"the {other} has no tensor {name}: it is of another architecture")
     value = edit.tensors[name]
     if value.shape != shape:

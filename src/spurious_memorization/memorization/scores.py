@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..locks import locked
 from ..networks.build import with_own_transform
 from ..remote_folders import local_folder
-from ..runs.evaluate import check_answers, predict
+from ..runs.evaluate import predict
 from ..runs.records import DataRecord, check_same_settings, data_record
 from ..runs.run import Run
 from ..schedulers.scheduler import announced, workers_for
@@ -34,7 +34,7 @@ from ..training.objective import Training
 from ..training.recipes import expanded
 from ..training.settings import TrainExecution, TrainingsExecution, TrainSettings
 from ..training.starting_network import starting_network
-from ..training.train import network_settings
+from ..training.train import check_network, network_settings
 from .estimates import MEMORIZED, estimated_scores
 from .settings import MemorizationSettings
 from .subsets import drawn_subset, resampled_groups
@@ -96,10 +96,14 @@ class MemorizationScores:
         Raises:
             UserError: the file is missing or broken.
         """
-        file = self.path / "memorization.json"
+        file = self.record_file
         if not is_stored(file):
             raise UserError(f"{self.path} holds no memorization scores: make them with `spurmem memorization`")
         return checked_record(file, read_json(file, REMEDY), MemorizationRecord, REMEDY)
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "memorization.json"
 
     def samples(self) -> pd.DataFrame:
         """The training samples, one row each: sample (index in the data set), path, label, group, group_name, minority.
@@ -117,6 +121,17 @@ class MemorizationScores:
             UserError: the file is missing or broken.
         """
         return self._frame(self._answers_file(network), ANSWERS)
+
+    def answers_to(self, samples: NDArray[np.int64], network: int) -> pd.DataFrame:
+        """The answers of one network, if they are to these samples.
+
+        Raises:
+            UserError: the file is missing or broken, or has other samples.
+        """
+        answers = self.answers(network)
+        if not np.array_equal(answers["sample"], samples):
+            raise StoredFileError(f"{self._answers_file(network)} has other samples: {REMEDY}")
+        return answers
 
     def networks(self) -> list[int]:
         """Numbers of the networks that were trained."""
@@ -167,10 +182,7 @@ class MemorizationScores:
         numbers, samples = self.networks(), self.samples()
         if len(numbers) < 2:
             raise UserError(f"{self.path} holds {len(numbers)} networks: scores need two, so run the command again")
-        answers = [self.answers(number) for number in numbers]
-        for number, of in zip(numbers, answers, strict=True):
-            if not of["sample"].equals(samples["sample"]):
-                raise StoredFileError(f"{self._answers_file(number)} has other samples: {REMEDY}")
+        answers = [self.answers_to(samples["sample"].to_numpy(), number) for number in numbers]
         is_in, correct = (np.array([of[name].to_numpy(bool) for of in answers]) for name in ("is_in", "correct"))
         return samples, is_in, correct
 
@@ -214,8 +226,8 @@ def memorization_scores(
         The scores.
 
     Raises:
-        UserError: data, network or weights are not usable; the folder holds scores with other settings; another command
-            is writing it.
+        UserError: data, network or weights are not usable; the folder holds scores with other settings, or broken
+            files; another command is writing it.
 
     Example:
         ```python
@@ -231,8 +243,11 @@ def memorization_scores(
     result = MemorizationScores(out)
     record = MemorizationRecord(settings=settings, data=data_record(data, Path(folder), settings))
     with locked(result.path):
-        _begin(result, record, data)
+        _check_stored(result, record, data)
         missing = [number for number in range(settings.networks) if not result.has_answers(number)]
+        if missing:
+            check_network(config, data, execution.of_each)
+        _begin(result, record, data)
         if missing:
             part = drawn_subset(data, 0, share=settings.share, seed=settings.seed, resampled=resampled)
             each = f"{config.epochs} epochs on {len(part.train)} of {len(data.train)} training samples"
@@ -245,13 +260,19 @@ def memorization_scores(
     return result
 
 
-def _begin(result: MemorizationScores, record: MemorizationRecord, data: Dataset) -> None:
-    """Begin the folder, or check that its networks were trained with the same settings. Their number may differ."""
-    file = result.path / "memorization.json"
-    if is_stored(file):
+def _check_stored(result: MemorizationScores, record: MemorizationRecord, data: Dataset) -> None:
+    """Check, before any training, that all stored networks were trained with these settings, and their answers are
+    whole. Their number may differ."""
+    if is_stored(result.record_file):
         may_differ = {"settings": {"networks"}, "data": {"folder"}}
         old, new = (of.model_dump(mode="json", exclude=may_differ) for of in (result.record, record))
         check_same_settings(old, new, f"memorization {result.path}")
+    for number in result.networks():
+        result.answers_to(data.train.index, number)
+
+
+def _begin(result: MemorizationScores, record: MemorizationRecord, data: Dataset) -> None:
+    """Store what all networks have in common."""
     train, source = data.train, data.source
     write_parquet(
         result.path / "samples.parquet",
@@ -266,7 +287,7 @@ def _begin(result: MemorizationScores, record: MemorizationRecord, data: Dataset
             }
         ),
     )
-    write_text(file, record.model_dump_json(indent=2) + "\n")
+    write_text(result.record_file, record.model_dump_json(indent=2) + "\n")
 
 
 def _training_settings(settings: MemorizationSettings, data: Dataset) -> TrainSettings:
@@ -306,7 +327,6 @@ def _answers(
     torch.manual_seed(config.seed)
     model = starting_network(config, network_settings(config, data)).model
     config = config.model_copy(update={"objective": config.objective.expanded(config.recipe, model)})
-    check_answers(model, data, execution)
     train_in_memory(Training(run=Run(path), config=config, data=part, measured=data, model=model, execution=execution))
     name = f"network {number} of {path}"
     p, _ = predict(

@@ -280,7 +280,7 @@ def _from_factory(settings: NetworkSettings, state: dict[str, Tensor] | None) ->
     takes_classes = "num_classes" in inspect.signature(factory).parameters
     model = factory(num_classes=settings.n_classes) if takes_classes else factory()
     if not isinstance(model, nn.Module):
-        raise UserError(f"{settings.model} gave a {type(model).__name__}, not a torch.nn.Module")
+        raise UserError(f"{settings.model} gave an object of type {type(model).__name__}, not a torch.nn.Module")
     model = in_float32(checked_network(model))
     if settings.head:
         name_head(model, settings.head)

@@ -21,6 +21,9 @@ PREFIX = "open_clip:"
 
 CONFIG_FILE = "open_clip_config.json"
 
+WEIGHT_FILES = (".safetensors", ".bin", ".pth")
+"""Ends of the names of the files in which open_clip looks for a folder's weights."""
+
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
 """The smallest text tower, which open_clip builds beside the image tower."""
 
@@ -192,6 +195,11 @@ def _load_weights(
         tags = open_clip.list_pretrained_tags_by_model(architecture)
         named = f"name some, as in {model}:{tags[0]}" if tags else "open_clip has none"
         raise UserError(f"{model} names no weights: {named}, or give a file with --weights FILE")
+    if is_folder and not any(file.suffix in WEIGHT_FILES for file in Path(architecture).iterdir()):
+        raise UserError(
+            f"{model} has no weights: put {CONFIG_FILE} and the weights ({', '.join(WEIGHT_FILES)}) into one folder, "
+            "give a file with --weights FILE, or --weights none"
+        )
     try:
         with without_log():
             whole = open_clip.create_model(
@@ -204,8 +212,9 @@ def _load_weights(
             )
             network.visual.load_state_dict(whole.visual.state_dict())
     except Exception as error:  # open_clip and the libraries that download raise errors of many types
-        other_size = "" if image_size is None else "leave out --image-size, "
+        side = _side(model, stored["vision_cfg"])
+        own_size = "" if image_size in (None, side) else f"use the tower's own --image-size {side}, "
         raise UserError(
-            f"the weights of {model} can't be loaded ({first_line(error)}): {other_size}give a file with --weights "
-            "FILE, or --weights none"
+            f"the weights of {model} can't be loaded ({first_line(error)}): {own_size}give a file with --weights FILE, "
+            "or --weights none"
         ) from error

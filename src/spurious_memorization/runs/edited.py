@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from ..edits.edit import Edit, EditSpec, parse_edit
 from ..edits.tensors import OtherState, tensors_of_edit
 from ..errors import UserError
 from ..networks.build import NetworkSettings, build
+from ..networks.directions import DirectionSettings
 from ..networks.names import UnitKind
 from ..networks.selection import Selection
 from ..networks.units import parse_units
@@ -52,8 +53,25 @@ def _twin(run: Run, source: str) -> Mapping[str, Tensor]:
     path, wanted = run_and_epoch(source)
     twin = Run(path)
     epoch = twin.choose_epoch(wanted)
+    _check_same_directions(run, twin)
     twin.load(epoch, build(run.record.network), run.record.network.model)  # raises an error if it doesn't fit
     return twin.state(epoch)
+
+
+def _check_same_directions(run: Run, twin: Run) -> None:
+    """Check that the networks of two runs have directions in the same layers."""
+    here, there = run.record.network.directions, twin.record.network.directions
+    if here != there:
+        raise UserError(
+            f"edit transplant: {run.place} has {_listed(here)}, but its twin {twin.place} has {_listed(there)}: give "
+            "both the same ones with `spurmem directions`, or name two runs without directions"
+        )
+
+
+def _listed(directions: Sequence[DirectionSettings]) -> str:
+    """The layers with directions, as "5 directions of width 12 in layer3"."""
+    each = (f"{of.n} directions of width {of.width} in {of.layer}" for of in directions)
+    return " and ".join(each) or "no directions"
 
 
 def save_edited(

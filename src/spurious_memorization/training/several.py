@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..console import labeled
 from ..errors import UserError
+from ..locks import kept_if_used
 from ..runs.run import Run
 from ..schedulers.scheduler import Scheduler, announced, workers_for
 from .objective import NotApplicableError
@@ -44,10 +45,10 @@ def several_trainings(folder: str | Path, out: Path, execution: TrainingsExecuti
         A function that trains networks. It may be called several times.
 
     Raises:
-        UserError: there is no room for a worker; see `workers_on`.
+        UserError: `out` can't be made; there is no room for a worker; see `workers_on`.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with workers_for(execution, partial(_training, Path(folder), out, execution.of_each)) as workers:
+    make = partial(_training, Path(folder), out, execution.of_each)
+    with kept_if_used(out), workers_for(execution, make) as workers:
         yield partial(_train_all, workers, out)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..console import log
+from ..console import log, only_here
 from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
+from ..locks import kept_if_used
 from ..networks.build import NetworkSettings, build, with_own_transform
 from ..networks.forward import choose_device, logits
 from ..networks.head_alone import head_on_features
@@ -32,7 +33,7 @@ from .objective import NotApplicableError, Training, build_objective
 from .precision import faster_precision
 from .recipes import expanded
 from .settings import TrainExecution, TrainSettings
-from .shared_training import run_training
+from .shared_training import launched_share, run_training
 from .starting_network import Start, starting_network
 from .trackers import check_tracker
 
@@ -71,7 +72,8 @@ def train(
         ```
     """
     run, settings = Run(out), settings or TrainSettings()
-    run_training(partial(_train, run, Path(folder), settings, resume), execution or TrainExecution())
+    with kept_if_used(run.path) if launched_share().number == 0 else nullcontext():
+        run_training(partial(_train, run, Path(folder), settings, resume), execution or TrainExecution())
     return run
 
 
@@ -178,6 +180,17 @@ def network_settings(config: TrainSettings, data: Dataset) -> NetworkSettings:
         head=config.head,
         prototypes=config.objective.prototypes,
     ).with_configuration()
+
+
+def check_network(config: TrainSettings, data: Dataset, execution: TrainExecution) -> None:
+    """Check that the starting network can be built and takes these samples, before anything is stored.
+
+    Raises:
+        UserError: it can't, or it doesn't.
+    """
+    network = network_settings(config, data)
+    with only_here(False), torch.random.fork_rng():
+        check_answers(starting_network(config, network).model, with_own_transform(data, network), execution)
 
 
 def start_record(config: TrainSettings) -> StartRecord | None:
