@@ -114,10 +114,8 @@ class Measured:
                         counts.add(count(before, after, chosen), view, half)
                 if is_selected:
                     for row, number in enumerate(after.edits.tolist()):
-                        variant = variants[number - first]
-                        fold = FOLDS[0] if variant.half is None else variant.half
-                        of_variant = sample_effects(before, after, row, halves, self.data)
-                        effects.add((variant.selected_set, fold), of_variant)
+                        of_samples = sample_effects(before, after, row, halves, self.data)
+                        effects.add(variants[number - first], of_samples)
             rows = self._rows(variants, counts.variants - first, first)
             counted = counts.frame().assign(split=split)
             self._add_results(counted)
@@ -126,19 +124,21 @@ class Measured:
 
 
 class MeanEffects:
-    """The effects of selected sets on samples, as a mean over repeats. Only sums are kept."""
+    """The effects of selected sets on samples, as a mean over repeats, by number and fold of the set. Only sums are
+    kept."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[int, int], dict[int, tuple[SampleEffects, int]]] = {}
 
-    def add(self, of: tuple[int, int], effects: SampleEffects) -> None:
+    def add(self, variant: Variant, effects: SampleEffects) -> None:
         """Add what one repeat does to some samples.
 
         Arguments:
-            of: number and fold of the selected set.
+            variant: of a selected set.
             effects: on a range of the samples, which is the same for each repeat.
         """
-        ranges = self._sums.setdefault(of, {})
+        fold = FOLDS[0] if variant.half is None else variant.half
+        ranges = self._sums.setdefault((variant.selected_set, fold), {})
         first = int(effects.index[0])
         if first in ranges:
             so_far, n = ranges[first]
