@@ -17,7 +17,7 @@ from spurious_memorization.engine.prefix.network import segmented
 from spurious_memorization.networks.selection import Selection
 from spurious_memorization.networks.units import sites
 
-QUICK = {"dense", "grouped", "tied without bias", "shared norm", "late bias", "no cuts", "signals"}
+QUICK = {"dense", "many groups", "depthwise", "tied without bias", "shared norm", "late bias", "no cuts", "signals"}
 
 
 @pytest.mark.slow

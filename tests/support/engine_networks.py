@@ -197,6 +197,11 @@ OWN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
     "dense": (Dense, IMAGES, ["stem:1", "convs.0:2", "convs.1:0,convs.2:3"]),
     "grouped": (lambda: Own(conv(of=3), conv(groups=2, bias=False), F.relu), IMAGES, ["a:1", "b:3", "a:0,b:7"]),
     "depthwise": (lambda: Own(conv(of=3), conv(groups=8), F.relu), IMAGES, ["a:1", "b:3", "a:0,b:7"]),
+    "many groups": (
+        lambda: Own(conv(16, of=3), conv(32, 16, groups=8, stride=2, bias=False), F.relu, 32),
+        IMAGES,
+        ["a:1", "b:3", "a:0,b:7", "b:3,b:30"],
+    ),
     "string padding": (
         lambda: Own(conv(of=3, padding="same"), conv(padding="same", dilation=2, bias=False), F.relu),
         IMAGES,

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from ..operations import Kernels, aten, call, can_overwrite, channel_axis, conv_geometry, operand
-from .channelwise import Change, ChangedChannels, channelwise_change, select_channels
+from ..operations import Kernels, aten, call, can_overwrite, channel_axis, conv_geometry, n_groups, operand
+from .channels import channels_read, is_few, rows_output, rows_that_read, select_channels
+from .channelwise import Change, ChangedChannels, channelwise_change
 from .prepared import NewRows, PreparedEdit, has_rows
 from .program import Program, size_value
 from .segments import Segment
@@ -36,7 +37,7 @@ def segment_change(
     Arguments:
         program: of which the segment is a part.
         segment: the segment.
-        edit: the edit; of its changes only new rows may concern this segment.
+        edit: the edit.
         given: the change of the segment's input.
         unedited: the unedited values of the segment's input and of every operation in it.
         constants: the unedited constants, as the program runs them.
@@ -49,7 +50,7 @@ def segment_change(
         if node in program.sizes:
             return size_value(node, n)
         if node in constants:
-            return constants[node]
+            return edit.constants.get(node, constants[node])
         change = changed.get(node)
         if change is None:
             return unedited[node]
@@ -60,7 +61,10 @@ def segment_change(
     for node in segment.operations:
         if node not in edit.operations and changed.keys().isdisjoint(node.all_input_nodes):
             continue
-        change = _output_change(node, edit.rows.get(node), changed, unedited, constants, kernels, value)
+        if node in edit.operations and node not in edit.rows:
+            change = call(node, value)
+        else:
+            change = _output_change(node, edit.rows.get(node), changed, unedited, constants, kernels, value)
         # A channel that an activation sets to zero in both networks does not differ after all.
         if not isinstance(change, ChangedChannels) or not change.equals(unedited[node]):
             changed[node] = change
@@ -78,18 +82,20 @@ def _output_change(
     kernels: Kernels,
     value: Callable[[fx.Node], Any],
 ) -> Change:
-    """The change of one operation's output."""
+    """The change of one operation's output; the operation reads unedited constants, but for these rows."""
     if has_rows(node, constants):
         source = operand(node, 0)
         change = changed.get(source)
         if rows is not None and change is None:
             new = rows.output(node, value(source), value)
             return ChangedChannels(axis=channel_axis(node), index=rows.index, new=new)
-        whole = (
-            _low_rank_update(node, change, unedited[source], unedited[node], constants)
-            if isinstance(change, ChangedChannels) and change.axis == _mixed_axis(node, unedited[source])
-            else call(node, value, kernels)
-        )
+        whole: Tensor | None = None
+        if isinstance(change, ChangedChannels) and change.axis == _mixed_axis(node, unedited[source]):
+            if n_groups(node) == 1:
+                whole = _low_rank_update(node, change, unedited[source], unedited[node], constants)
+            elif rows is None and (few := _change_in_groups(node, change, unedited[source], constants, value)):
+                return few
+        whole = call(node, value, kernels) if whole is None else whole
         return whole if rows is None else rows.write(whole, node, value(source), value)
     if any(isinstance(changed.get(n), ChangedChannels) for n in node.all_input_nodes):
         few = channelwise_change(node, changed, unedited, constants, value)
@@ -97,6 +103,27 @@ def _output_change(
             return few
     result: Change = call(node, value, in_place=operand(node, 0) in changed and can_overwrite(node))
     return result
+
+
+def _change_in_groups(
+    conv: fx.Node,
+    change: ChangedChannels,
+    x: Tensor,
+    constants: Mapping[fx.Node, Tensor],
+    value: Callable[[fx.Node], Any],
+) -> ChangedChannels | None:
+    """The change of a convolution with groups: in all channels of the groups that read a changed channel.
+
+    Returns:
+        None where these are not few.
+    """
+    rows = rows_that_read(conv, change.index)
+    weight, bias = constants[operand(conv, 1)], constants.get(operand(conv, 2))
+    if not is_few(len(rows), len(weight)):
+        return None
+    given = change.channels(channels_read(conv, rows), x)
+    new = rows_output(conv, given, weight[rows], None if bias is None else bias[rows], value)
+    return ChangedChannels(axis=1, index=rows, new=new)
 
 
 def _low_rank_update(

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from ..operations import aten, operand
 from .batch_norms import channel_affine
-from .prepared import resized
+from .channels import resized, select_channels
 
 _ONE_BY_ONE = {
     aten.relu.default,
@@ -58,6 +58,12 @@ class ChangedChannels:
         old = select_channels(unedited, self.axis, self.index)
         return torch.equal(self.new.expand(old.shape), old)
 
+    def channels(self, wanted: Tensor, unedited: Tensor) -> Tensor:
+        """The value in some channels [wanted]: the new value where it is changed, else the unedited one."""
+        result = select_channels(unedited, self.axis, wanted)
+        where, which = (wanted[:, None] == self.index).nonzero(as_tuple=True)
+        return result.index_copy_(self.axis, where, self.new.index_select(self.axis, which))
+
     def whole(self, unedited: Tensor) -> Tensor:
         """The value with all its channels."""
         result = unedited.clone(memory_format=torch.preserve_format)
@@ -67,14 +73,6 @@ class ChangedChannels:
 
 Change = ChangedChannels | Tensor
 """A changed value: in a few channels, or everywhere."""
-
-
-def select_channels(value: Tensor, axis: int, index: Tensor) -> Tensor:
-    """Some channels of a value.
-
-    On a middle axis of a channels-last value, `index_select` alone would first copy the whole value.
-    """
-    return value.movedim(axis, -1).index_select(-1, index).movedim(-1, axis)
 
 
 def channelwise_change(

@@ -30,7 +30,7 @@ from .changes import segment_change
 from .channelwise import Change, ChangedChannels
 from .edit_cache import EditCache
 from .multiplications import full_pass_multiplications
-from .network import SegmentedNetwork, Shared, run_alone, segment_values, segmented
+from .network import SegmentedNetwork, Shared, segment_values, segmented
 from .stacks import Stacks
 
 BATCH_BYTES = 32_000_000
@@ -188,11 +188,6 @@ def edited_logits(
         for number in here:
             prepared = cache.get(edits[number])
             changed_segments = sorted({network.segment_of[node] for node in prepared.operations})
-            if prepared.constants:
-                end = changed_segments[-1] + 1
-                stacks.add(end, number, prepared, run_alone(network, position, end, value, prepared, shared))
-                yield from stacks.full()
-                continue
             change = segment_change(
                 network.program,
                 segment,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import fx
 
-from ..operations import LAYERS, aten, operand
+from ..operations import LAYERS, aten, n_groups, operand
 from .channelwise import CHANNELWISE
 from .prepared import has_rows
 from .segments import Segment
@@ -57,13 +57,20 @@ def edit_multiplications(
             if node not in edited and not sources:
                 continue
             if has_rows(node, constants):
-                changed[node] = few and not sources
-                if sources != [True] and not changed[node]:
-                    total += multiplications(node)
+                is_carried = node not in edited and sources == [True] and _is_depthwise(node)
+                changed[node] = is_carried or (few and not sources)
+                has_low_rank = sources == [True] and n_groups(node) == 1
+                total += 0 if changed[node] or has_low_rank else multiplications(node)
             else:
                 changed[node] = node not in edited and all(sources) and node.target in CHANNELWISE
                 total += 0 if changed[node] else multiplications(node)
     return total
+
+
+def _is_depthwise(layer: fx.Node) -> bool:
+    """Whether a layer makes each output channel of one input channel, which no other output channel reads."""
+    n = n_groups(layer)
+    return n > 1 and all(value.meta["val"].shape[1] == n for value in (operand(layer, 0), layer))
 
 
 def _size_per_sample(shape: Sequence[int | torch.SymInt]) -> int:

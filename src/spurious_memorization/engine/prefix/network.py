@@ -81,6 +81,11 @@ class SegmentedNetwork:
         """Type of the network's values."""
         return DTYPES[self.precision]
 
+    def after_constants(self, edit: PreparedEdit) -> int:
+        """Position of the first segment from which on an edit changes new rows alone, and no whole constants."""
+        changed = edit.operations - edit.rows.keys()
+        return max((self.segment_of[node] + 1 for node in changed), default=0)
+
     def prepare(self, edit: Edit) -> PreparedEdit:
         """Prepare an edit for this network."""
         tensors = edited_tensors(self.model, edit, self.places)

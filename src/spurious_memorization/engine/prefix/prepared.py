@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, fx
 
 from ..operations import WEIGHTED, channel_axis, n_groups, operand
+from .channels import channels_read, is_few, resized, rows_output, select_channels
 from .program import Program
-
-FEW_DIVISOR = 8
-"""Changed channels are few, and are computed apart, if they are at most one in eight of a layer's channels."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,9 +45,8 @@ class NewRows:
             broadcast = [1] * len(shape)
             broadcast[axis] = -1
             return self.bias.reshape(broadcast).expand(len(x), *shape)
-        rest = fx.node.map_arg(layer.args[3:], value)
-        result: Tensor = layer.target(x, self.weight, self.bias, *rest)  # type: ignore[operator]
-        return result
+        given = x if n_groups(layer) == 1 else select_channels(x, 1, channels_read(layer, self.index))
+        return rows_output(layer, given, self.weight, self.bias, value)
 
     def write(self, whole: Tensor, layer: fx.Node, x: Tensor, value: Callable[[fx.Node], Any]) -> Tensor:
         """Write the new rows' output into the layer's whole output, in place."""
@@ -129,25 +126,12 @@ def in_run_format(value: Tensor, dtype: torch.dtype) -> Tensor:
 def has_rows(node: fx.Node, constants: Mapping[fx.Node, Tensor]) -> bool:
     """Whether an operation is a layer whose output channels can be computed one by one.
 
-    Each row of its weight then gives one output channel and reads all input channels, and its output has the samples
-    on its first axis.
+    Each row of its weight then gives one output channel, and its output has the samples on its first axis.
     """
-    if node.target not in WEIGHTED or operand(node, 1) not in constants or n_groups(node) != 1:
+    if node.target not in WEIGHTED or operand(node, 1) not in constants:
         return False
     n = node.meta["val"].shape[0]
     return isinstance(n, torch.SymInt) and bool(n.node.expr.is_Symbol)  # not 4 n windows, nor tokens before samples
-
-
-def is_few(k: int, channels: int) -> bool:
-    """Whether k of a layer's channels are few enough to be computed apart."""
-    return k == 1 or k * FEW_DIVISOR <= channels
-
-
-def resized(value: Tensor, axis: int, k: int) -> list[int]:
-    """The shape of a value with k entries along one axis."""
-    shape = list(value.shape)
-    shape[axis] = k
-    return shape
 
 
 def _changed_rows(layer: fx.Node, new: Mapping[fx.Node, Tensor], unedited: Mapping[fx.Node, Tensor]) -> Tensor | None:

@@ -9,8 +9,8 @@ from torch import Tensor, fx
 from ...edits.edit import Edit
 from ...networks.names import UnitKind
 from ...networks.units import owner
+from .channels import is_few
 from .multiplications import edit_multiplications, full_pass_multiplications
-from .prepared import is_few
 from .program import Program
 from .segments import Segment
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from .network import SegmentedNetwork, Shared, run_stack
+from .network import SegmentedNetwork, Shared, run_alone, run_stack
 from .prepared import PreparedEdit
 
 
@@ -27,7 +27,8 @@ class Stacks:
         self._members: dict[int, list[tuple[int, PreparedEdit, Tensor]]] = defaultdict(list)
 
     def add(self, start: int, number: int, edit: PreparedEdit, value: Tensor) -> None:
-        """Add an edited network.
+        """Add an edited network. It runs alone through the segments in which it changes whole constants, since a stack
+        has the same constants for all.
 
         Arguments:
             start: position of the segment that it must run next.
@@ -35,7 +36,9 @@ class Stacks:
             edit: the edit.
             value: what it passes to that segment, [samples, ...].
         """
-        self._members[start].append((number, edit, value))
+        end = max(start, self._network.after_constants(edit))
+        value = run_alone(self._network, start, end, value, edit, self._shared)
+        self._members[end].append((number, edit, value))
 
     def full(self) -> Iterator[tuple[int, Tensor]]:
         """Run each stack that would become too large with one more edited network, and all of them once they are too
