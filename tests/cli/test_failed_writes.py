@@ -91,6 +91,30 @@ def test_two_commands_writing_one_run(run: sm.Run, squares: Path, capsys: Captur
     assert tiny.contents(run.path) == before
 
 
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("report", "run/run.json"),
+        ("report", "run"),
+        ("export csv", "data/metadata.csv"),
+        ("export csv", "run/history.parquet"),
+        ("export model-card", "run/run.json"),
+        ("discover", "data/metadata.csv"),
+        ("discover", "run/run.json"),
+    ],
+)
+def test_a_file_of_another_kind_stays(
+    command: str, place: str, trained: sm.Run, squares: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    run = tiny.copied(trained, tmp_path / "run")
+    shutil.copytree(squares, tmp_path / "data")
+    before = tiny.contents(tmp_path)
+    given = tmp_path / "data" if command == "discover" else run.path
+    error = tiny.spurmem(capsys, *command.split(), given, "--out", tmp_path / place).error
+    assert "name a file that ends in" in error or "choose another file" in error
+    assert tiny.contents(tmp_path) == before
+
+
 def test_a_full_disk_while_training(squares: Path, trained: sm.Run, tmp_path: Path, capsys: Capture) -> None:
     """A write fails in the second epoch. The run stays usable and continues later."""
     out = tmp_path / "run"
