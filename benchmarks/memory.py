@@ -51,6 +51,7 @@ NETWORKS = {"tiny": ("benchmarks.memory:tiny_network", 16), "ResNet-18": ("resne
 
 CASES = (
     *(Case("outcomes", "tiny", n_edits, 100) for n_edits in (1_000, 10_000, 100_000)),
+    *(Case("outcomes", "tiny", 100, n_images) for n_images in (100, 1_000, 10_000)),
     *(Case("outcomes", "ResNet-18", 10, n_images) for n_images in (100, 1_000, 10_000)),
     *(Case("study", "tiny", n_edits, 100) for n_edits in (1_000, 10_000, 100_000)),
 )
