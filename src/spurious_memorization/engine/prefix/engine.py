@@ -36,6 +36,9 @@ from .stacks import Stacks
 BATCH_BYTES = 32_000_000
 """Size of the largest value of a batch, and of a stack."""
 
+ENOUGH_ON_CPU = 1024, 4_000_000
+"""On a CPU, batches with more samples than this and with larger values are no faster: they don't fit into its caches."""
+
 PARTS_OF_GPU = 64
 """A GPU needs larger batches: one in this many parts of its memory."""
 
@@ -95,7 +98,9 @@ class PrefixEngine:
         self.execution = execution
         self.precision = network.precision
         fitting = max(1, _batch_bytes(self.device) // network.row_bytes[0])
-        self.batch_size = min(execution.eval_batch_size or fitting, fitting)
+        samples, size = ENOUGH_ON_CPU
+        enough = fitting if self.device.type == "cuda" else max(samples, size // network.row_bytes[0])
+        self.batch_size = min(execution.eval_batch_size or enough, fitting)
         self.description = "shared prefix, compiled" if network.is_compiled else "shared prefix"
         self.pass_multiplications = full_pass_multiplications(network.segments)
 
