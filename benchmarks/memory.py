@@ -46,7 +46,7 @@ class Case(NamedTuple):
     n_images: int
 
 
-NETWORKS = {"tiny": ("benchmarks.memory:tiny_network", 16), "ResNet-18": ("resnet18", 64)}
+NETWORKS = {"tiny": ("benchmarks.memory:tiny_network", 16), "ResNet-18": ("resnet18", 128)}
 """The network, and the size of its images."""
 
 CASES = (

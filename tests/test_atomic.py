@@ -15,7 +15,7 @@ import safetensors.torch
 import tiny
 import torch
 
-from spurious_memorization.atomic import atomic_folder, atomic_write, write_parquet, write_text
+from spurious_memorization.atomic import UnnamedFile, atomic_folder, atomic_write, write_parquet, write_text
 from spurious_memorization.errors import UserError
 
 
@@ -174,3 +174,35 @@ def test_a_folder_with_content_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="exists and is not empty"), atomic_folder(place):
             raise AssertionError("never reached")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_grows_is_seen_when_it_is_complete(tmp_path: Path) -> None:
+    file = UnnamedFile(tmp_path / "new" / "file")
+    parts = [bytes([number]) * 100_000 for number in range(5)]
+    for part in parts:
+        assert file.write(part) == len(part)
+    assert file.tell() == 500_000
+    assert list((tmp_path / "new").iterdir()) == []
+    file.save()
+    file.close()
+    assert (tmp_path / "new" / "file").read_bytes() == b"".join(parts)
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["file"]
+
+
+def test_a_file_that_grows_when_there_is_no_more_room(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "old")
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        file = UnnamedFile(tmp_path / "file")
+        try:
+            for _ in range(100):
+                file.write(bytes(10_000))
+            file.save()
+        except UserError as error:
+            os._exit(7 if "File too large" in str(error) and "\n" not in str(error) else 8)
+        os._exit(9)
+
+    assert tiny.in_child(limited) == 7
+    assert (tmp_path / "file").read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]

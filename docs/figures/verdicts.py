@@ -25,8 +25,8 @@ from spurious_memorization.intervals import wilson_interval
 from spurious_memorization.reporting.figures.colors import BLUE, CONFIG, LINE, MUTED, ORANGE, printed
 from spurious_memorization.reporting.tables.findings import findings, p_influential
 from spurious_memorization.statistics.damage import FACTOR, matching
-from spurious_memorization.statistics.effects import set_effects
 from spurious_memorization.statistics.selectivity import matched_sets
+from spurious_memorization.studies.question_tests import effects_beside_random
 from spurious_memorization.studies.selected_sets import SelectedSet
 from spurious_memorization.studies.study import Study
 
@@ -103,7 +103,7 @@ def influential(study: Study, effects: pd.DataFrame, sets: dict[int, SelectedSet
         own = effects.set_index("selected_set").loc[number]
         here = changes[(changes["selected_set"] == number) & (changes["group"] == group)]
         here = here[here["split"] == "train"].set_index("control")
-        norms = one.control_log_norms()
+        norms = one.null_sets.log_norms()
         rows = pd.DataFrame({"drop": -here["accuracy_change"].astype(float), "norm": norms.reindex(here.index)})
         chosen = pd.DataFrame([{"drop": -own["tested_accuracy_change"], "norm": one.log_norm}])
         every = pd.concat([rows, chosen])
@@ -183,12 +183,7 @@ def selective(study: Study, one: SelectedSet, data: Dataset) -> alt.TopLevelMixi
 def memorizing(study: Study, one: SelectedSet, data: Dataset) -> alt.TopLevelMixin:
     """Question 3: the contrast against the damage, for random sets of many sizes and the selected set."""
     group = data.groups.names.index(GROUP)
-    counted = study.results()
-    counted = counted[counted["subset"] == "all"]
-    own = counted.merge(one.tested[["variant", "repeat"]], on="variant").assign(edit=0)
-    random = counted.merge(one.of_any_size[["variant", "control", "repeat"]], on="variant")
-    selected = set_effects(own, data, group, "train")
-    others = set_effects(random.rename(columns={"control": "edit"}), data, group, "train")
+    selected, others = effects_beside_random(one, data, group, "train")
     damage = float(selected.damage[0])
     chosen = matching(damage, others.damage)
     kind = np.where(chosen, "damage-matched sets", "other random sets")

@@ -97,6 +97,62 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
         frame.to_parquet(temporary, write_page_checksum=True)
 
 
+class UnnamedFile:
+    """A file that grows on the disk and is not seen until it is complete. Nothing of it is left if the process ends
+    before.
+
+    Arguments:
+        path: where it appears when it is saved. Its folder is made.
+
+    Raises:
+        UserError: the disk is full, or the folder can't be written; this can happen with each call.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._file.closed
+
+    def write(self, content: bytes) -> int:
+        """Add bytes at its end."""
+        with _writing(self._path):
+            return self._file.write(content)
+
+    def flush(self) -> None:
+        """Write what is still in memory."""
+        with _writing(self._path):
+            self._file.flush()
+
+    def tell(self) -> int:
+        """Its length."""
+        return self._file.tell()
+
+    def save(self) -> None:
+        """Let it appear at its path, atomically."""
+        self.flush()
+        self._file.seek(0)
+        with atomic_write(self._path) as temporary, temporary.open("wb") as file:
+            shutil.copyfileobj(self._file, file)
+
+    def close(self) -> None:
+        """End it. What was not saved is gone."""
+        self._file.close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _user_error(error, path) from error
+
+
 def _flush_to_disk(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())

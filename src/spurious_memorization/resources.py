@@ -68,4 +68,6 @@ def _content(file: str) -> str:
 
 
 def _size(n_bytes: float) -> str:
+    if n_bytes < 1e8:
+        return f"{n_bytes / 1e3:,.0f} kB"
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes < 1e13 else f"{n_bytes / 1e12:,.0f} TB"

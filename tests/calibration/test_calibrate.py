@@ -171,7 +171,7 @@ def test_wrong_folders_are_refused_in_one_line(stored: Path, tmp_path: Path, cap
     assert broken in said.error
     (tmp_path / "file").write_text("")
     said = tiny.spurmem(capsys, "calibrate", "--out", tmp_path / "file", *OPTIONS)
-    assert "can't be written" in said.error
+    assert "is not a folder: choose another place" in said.error
     assert "greater than or equal to 19" in tiny.spurmem(capsys, "calibrate", "--controls", 5).error
 
 

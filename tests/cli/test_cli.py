@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,15 @@ def test_output_of_train(squares: Path, tmp_path: Path, capsys: Capture) -> None
     assert one["accuracy"] == history.to_dict(orient="records")
     assert one["last"] == 1
     assert (one["best"], one["tied"]) == (1, [1])
+
+
+def test_the_next_command_can_be_pasted(squares: Path, tmp_path: Path, capsys: Capture) -> None:
+    place = tmp_path / "my run #1 (é)"
+    trained = tiny.spurmem(capsys, "train", squares, *tiny.train_flags(place, epochs=1))
+    few = ("--criterion=weight_norm", "--size=1", "--controls=2")
+    for said, command in ((trained, "study"), (tiny.spurmem(capsys, "study", place, *few), "report")):
+        last = said.out.strip().splitlines()[-1]
+        assert shlex.split(last[last.rindex("spurmem") :], comments=True) == ["spurmem", command, str(place)]
 
 
 def test_options_from_a_file(squares: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -175,6 +175,8 @@ def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_per_bloc
     cells = [(row, column) for rows, columns in plan for row in rows for column in columns]
     assert len(plan) > 1
     assert sorted(cells) == [(row, column) for row in range(-1, len(edits)) for column in range(len(data.train))]
+    of_edits = [rows for rows, _ in plan]
+    assert of_edits == sorted(of_edits, key=lambda rows: rows.start)  # all samples of some edits, then the next edits
     assert_same(sm.evaluate(model, edits, data.train), whole, 1e-5)
     run = PlainEngine(model).run
     blocks = [run(edits, rows, data.train.part(columns)) for rows, columns in plan]

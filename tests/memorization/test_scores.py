@@ -142,6 +142,15 @@ def test_a_broken_file_is_told_before_a_training(
     assert not last.exists()
 
 
+def test_a_run_or_a_data_folder_holds_no_scores(trained: sm.Run, squares: Path, tmp_path: Path):
+    run, data = tiny.copied(trained, tmp_path / "run"), Path(shutil.copytree(squares, tmp_path / "data"))
+    before = tiny.contents(tmp_path)
+    for out, name in ((run.path, "checkpoints"), (data, "dataset.yaml")):
+        with pytest.raises(sm.UserError, match=rf"is not empty \(it contains {name}\): choose an empty"):
+            sm.memorization_scores(data, out, sm.MemorizationSettings(**QUICK))
+    assert tiny.contents(tmp_path) == before
+
+
 @pytest.mark.slow
 def test_workers_train_the_same_networks_and_a_lost_one_costs_its_network(
     found: sm.MemorizationScores, squares: Path, tmp_path: Path, monkeypatch, capsys: Capture

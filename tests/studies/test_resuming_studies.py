@@ -23,7 +23,6 @@ from study_oracle import (
 import spurious_memorization as sm
 from spurious_memorization.engine.protocol import Engine
 from spurious_memorization.studies import pipeline as study_module
-from spurious_memorization.studies import store as store_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
@@ -119,15 +118,16 @@ def killed_at(writes: int, run: sm.Run, settings: sm.StudySettings) -> Callable[
     """A study that is killed when it writes its n-th table."""
 
     def child() -> None:
-        original, calls = store_module.write_parquet, []
+        original, tables = Path.replace, []
 
-        def last(file: Path, frame: pd.DataFrame) -> None:
-            calls.append(file)
-            if len(calls) == writes:
-                Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
-            original(file, frame)
+        def last(file: Path, target: Path) -> Path:
+            if target.suffix == ".parquet":
+                tables.append(target)
+                if len(tables) == writes:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return original(file, target)
 
-        store_module.write_parquet = last
+        Path.replace = last  # type: ignore[method-assign]
         sm.study(run, settings, name="once")
 
     return child

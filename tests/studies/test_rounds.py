@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +18,12 @@ from study_oracle import check_effects, same
 from torch import Tensor, nn
 
 import spurious_memorization as sm
+from spurious_memorization.engine.outcomes import EDITS_PER_BLOCK, Block
 from spurious_memorization.reporting.tables.findings import findings
 from spurious_memorization.reporting.tables.study_tables import verdict_table
 from spurious_memorization.statistics.sequential import is_decided, looks
+from spurious_memorization.studies import blocks as blocks_module
+from spurious_memorization.studies import measure as measure_module
 from spurious_memorization.studies import store as store_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly")
@@ -124,6 +130,25 @@ def test_a_smaller_round_holds_the_first_null_sets_of_a_larger_one() -> None:
     ]
     assert drawn[0].items() <= drawn[1].items()
     assert len(drawn[0]) == 19
+
+
+@pytest.mark.slow
+def test_few_edits_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edits are made for the block in which they are measured, and are gone after it."""
+    held = []
+    original = blocks_module.measured_blocks
+
+    def counted(*arguments: Any) -> Iterator[tuple[Block, Block]]:
+        for pair in original(*arguments):
+            gc.collect()
+            held.append(sum(isinstance(one, sm.Edit) for one in gc.get_objects()))
+            yield pair
+
+    monkeypatch.setattr(measure_module, "measured_blocks", counted)
+    settings = MEMORIZING.model_copy(update={"edit": ("random_noise:std=0.5",), "repeats": 40, "controls": 79})
+    found = sm.study_in_memory(Memory(), marked(48), settings)
+    assert len(found.variants()) > 40 * 40
+    assert max(held) - held[0] <= EDITS_PER_BLOCK
 
 
 @pytest.mark.slow

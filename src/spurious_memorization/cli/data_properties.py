@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,8 +10,6 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ..datasets.settings import FOUND_COLUMNS, Columns
-from ..errors import UserError
-from ..input_files import shown
 from ..reporting.settings import TableFormat
 from ..settings import MAX_SEED
 from .app import Answer
@@ -56,6 +53,7 @@ def properties_command(
     from ..atomic import write_text
     from ..datasets.folder import read_table
     from ..datasets.properties import properties_of, property_table, without_attribute
+    from ..datasets.text_tables import check_replaceable
     from ..reporting.tables.property_tables import associations_table, worst_values_table
     from ..reporting.tables.table import csv_text
     from ..runs.run import Run
@@ -65,7 +63,7 @@ def properties_command(
     named = columns or FOUND_COLUMNS
     table = read_table(folder, named)
     if out is not None:
-        _check_out(out)
+        check_replaceable(out, "table of properties", {"path", "y", "brightness"}, {"path", "y", "words"})
     run = None if network is None else Run(network)
     data = without_attribute(folder, table, named) if run is None else run.read_data(folder)
     if run is not None:
@@ -95,22 +93,6 @@ def properties_command(
         return Answer(["\n\n".join(one.formatted(format) for one in tables)], facts)
     notes = [] if out is None else [_how_to_use(out, folder, associations)]
     return Answer([*tables, *notes], facts)
-
-
-def _check_out(out: Path) -> None:
-    """Check that no other file is replaced: only a table of properties is."""
-    from ..datasets.text_tables import header_of
-
-    if out.suffix != ".csv":
-        raise UserError(f"--out {shown(out)} is no name of a CSV file: choose one that ends in .csv")
-    with suppress(UserError):
-        if not out.exists() or _is_of_properties(header_of(out)):
-            return
-    raise UserError(f"--out {shown(out)} exists and is no table of properties: choose another file")
-
-
-def _is_of_properties(columns: tuple[str, ...]) -> bool:
-    return {"path", "y"} <= set(columns) and not {"brightness", "words"}.isdisjoint(columns)
 
 
 def _how_to_use(out: Path, folder: Path, associations: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,13 +48,14 @@ def demo_command(
         more = [accuracy_table(history, last, record.groups, record.minority), *all_study_tables(made.study)]
     runs = [made.run.path, made.repaired.path]
     inputs = read_inputs(runs, memorization=made.scores.path, controls=out / CONTROLS_FILE)
+    run = shlex.quote(str(made.run.path))
     text: list[RenderableType] = [
         *(card.sentence for card in cards(inputs)),
         summary_table(effects),
         *more,
         f"report {made.report}: open it in a browser",
         f"data {made.data}, runs {made.run.path} and {made.repaired.path}, figures {out / 'figures'}",
-        f"next: spurmem trace {made.run.path} --criterion gradient; spurmem study {made.run.path} --help",
+        f"next: spurmem trace {run} --criterion gradient; spurmem study {run} --help",
     ]
     facts = {
         "controls": _facts(made.controls),

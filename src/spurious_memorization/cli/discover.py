@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -52,5 +53,5 @@ def discover_command(
         tables.append(words_table(found.words))
     if format is not None:
         return Answer(["\n\n".join(table.formatted(format) for table in tables), *found.notes], facts)
-    following = f"next: spurmem train {data} --attribute {out} --out runs/first"
-    return Answer([*tables, *found.notes, f"groups in {out}", following], facts)
+    command = ["spurmem", "train", str(data), "--attribute", str(out), "--out", "runs/first"]
+    return Answer([*tables, *found.notes, f"groups in {out}", f"next: {shlex.join(command)}"], facts)

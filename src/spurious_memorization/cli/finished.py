@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
@@ -32,5 +33,5 @@ def finished(runs: list[Run]) -> Answer:
         accuracy = history.query("epoch == @last").to_dict(orient="records")
         chosen = {"best": best.epoch, "tied": list(best.tied)} if best else {"best": last, "tied": [last]}
         facts.append({"run": run.place, "last": last, **chosen, "accuracy": accuracy})
-    text.append(f"next: spurmem study {runs[-1].place}")
+    text.append(f"next: {shlex.join(['spurmem', 'study', runs[-1].place])}")
     return Answer(text, {"runs": facts})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -59,5 +60,5 @@ def mitigate_command(
     if format is not None:
         return Answer(["\n\n".join(table.formatted(format) for table in tables), *made.notes], facts)
     folders = dict.fromkeys(str(runs[0].path.parent) for runs in made.runs.values())
-    every_group = f"every group and split: spurmem compare {' '.join(folders)}"
+    every_group = f"every group and split: {shlex.join(['spurmem', 'compare', *folders])}"
     return Answer([*tables, *notes, every_group], facts)

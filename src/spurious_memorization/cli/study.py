@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +47,7 @@ def study_command(
     found = findings(effects, result.groups(), record.candidate_table, result.groupings(), record.noun)
     more = all_study_tables(result) if verbose else []
     place = f"{opened.place}/studies/{result.name}"
-    report = f"spurmem report {opened.place}"
+    report = shlex.join(["spurmem", "report", opened.place])
     hint = [] if verbose else [f"more: the same command with --verbose prints every table; {report}"]
     text: list[RenderableType] = [*found, summary_table(effects), *more, f"stored in {place}", *hint]
     return Answer(text, {"study": place, **_facts(result, found)})

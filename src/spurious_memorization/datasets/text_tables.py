@@ -7,6 +7,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,25 @@ def header_of(file: Path) -> tuple[str, ...]:
     """The column names of a CSV file. Raises the errors of `read_text_table` that concern the header."""
     text = read_text(file, max_bytes=MAX_BYTES)
     return tuple(name for name in _header(file, _rows(file, text, _separator(text))) if not _UNNAMED.fullmatch(name))
+
+
+def check_replaceable(out: Path, kind: str, *columns: set[str]) -> None:
+    """Check that a CSV file can be written: no file of another kind is replaced, such as the table of a data folder.
+
+    Arguments:
+        out: the file.
+        kind: what it will be, for the error message.
+        columns: a table of this kind has all columns of one of these sets.
+
+    Raises:
+        UserError: its name doesn't end in .csv, or it exists and is of another kind.
+    """
+    if out.suffix != ".csv":
+        raise UserError(f"--out {shown(out)} will be a {kind}: name a file that ends in .csv")
+    with suppress(UserError):
+        if not out.exists() or any(names <= set(header_of(out)) for names in columns):
+            return
+    raise UserError(f"--out {shown(out)} exists and is no {kind}: choose another file")
 
 
 def place(column: pd.Series, position: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -114,5 +115,5 @@ def _download(archive: Path, out: Path) -> None:
     except UserError as error:
         raise UserError(
             f"{error}. If it fails again, get {FOLDER}.tar.gz from another source and run "
-            f"`spurmem data prepare waterbirds {FOLDER}.tar.gz --out {out}`"
+            f"`spurmem data prepare waterbirds {FOLDER}.tar.gz --out {shlex.quote(str(out))}`"
         ) from error

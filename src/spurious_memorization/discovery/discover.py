@@ -19,6 +19,7 @@ from ..datasets.folder import read_data, read_with_settings
 from ..datasets.samples import Dataset, Samples
 from ..datasets.settings import NO_ATTRIBUTE
 from ..datasets.sources import Images
+from ..datasets.text_tables import check_replaceable
 from ..datasets.texts import Texts
 from ..errors import UserError
 from ..networks.build import with_own_transform
@@ -107,8 +108,7 @@ def discover(
     check_not_launched("discover")
     folder, out = Path(folder), Path(out)
     settings, execution = settings or DiscoverSettings(), execution or TrainingsExecution()
-    if out.suffix != ".csv":
-        raise UserError(f"--out {out}: the groups are written as a table: name a file that ends in .csv")
+    check_replaceable(out, "table of candidate groups", {"y", "attribute", "minority_score"})
     if settings.attribute not in (None, NO_ATTRIBUTE):
         raise UserError("--attribute: discover uses no attribute; to judge the methods by it, give --compare-with")
     settings = settings.model_copy(update={"attribute": NO_ATTRIBUTE})

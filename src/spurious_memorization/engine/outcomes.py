@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -48,6 +48,10 @@ class Block:
             margin=self.margin[rows],
         )
 
+    def copied(self) -> Block:
+        """The same outcomes without the memory of a larger block of which they were a part."""
+        return Block(**{field.name: getattr(self, field.name).copy() for field in fields(self)})
+
     def frame(self) -> pd.DataFrame:
         """One row per edit and sample: edit, sample (its index), predicted, loss, margin."""
         return pd.DataFrame(
@@ -91,7 +95,8 @@ def outcomes_per_block(multiplications: int) -> int:
 
 
 def block_plan(n_edits: int, n_samples: int, n_outcomes: int | None = None) -> Iterator[tuple[range, range]]:
-    """Cut edits x samples into blocks.
+    """Cut edits x samples into blocks. All samples of some edits come before the next edits, so that what is counted
+    about these is complete early.
 
     The plan depends on these numbers alone, so that a stopped study finds its blocks again.
 
@@ -105,8 +110,8 @@ def block_plan(n_edits: int, n_samples: int, n_outcomes: int | None = None) -> I
         positions.
     """
     n = max(MIN_SAMPLES_PER_BLOCK, (n_outcomes or OUTCOMES_PER_BLOCK) // min(n_edits + 1, EDITS_PER_BLOCK))
-    for first_sample in range(0, n_samples, n):
-        for first_edit in range(-1, n_edits, EDITS_PER_BLOCK):
+    for first_edit in range(-1, n_edits, EDITS_PER_BLOCK):
+        for first_sample in range(0, n_samples, n):
             yield (
                 range(first_edit, min(first_edit + EDITS_PER_BLOCK, n_edits)),
                 range(first_sample, min(first_sample + n, n_samples)),
@@ -122,13 +127,14 @@ def paired_with_unedited(
         blocks: the range of edits and the outcomes of each block; -1 stands for the unedited network.
         numbers: under which the edits are given, [edits].
     """
-    before: Block | None = None
+    before: dict[int, Block] = {}
     for rows, block in blocks:
+        first_sample = int(block.index[0])
         if rows.start == -1:
-            before = block.at(slice(0, 1))
+            before[first_sample] = block.at(slice(0, 1)).copied()
             block = block.at(slice(1, None))
-        if before is not None and len(block.edits):
-            yield before, replace(block, edits=numbers[block.edits])
+        if len(block.edits):
+            yield before[first_sample], replace(block, edits=numbers[block.edits])
 
 
 def assemble(edits: Sequence[Edit], blocks: Sequence[Block], engine: str) -> Outcomes:

@@ -7,7 +7,9 @@ from pathlib import Path
 from ..atomic import write_text
 from ..console import log
 from ..datasets.sources import Images
+from ..datasets.text_tables import check_replaceable
 from ..errors import UserError
+from ..input_files import shown
 from ..reporting.tables.table import csv_text
 from ..runs.run import Run
 from .fiftyone import write_fiftyone
@@ -43,8 +45,8 @@ def export(
         The file or folder.
 
     Raises:
-        UserError: as in `sample_table`; the file can't be written; the folder is not empty; FiftyOne is asked for, and
-            the data are no images.
+        UserError: as in `sample_table`; the file can't be written, or one of another kind is there; the folder is not
+            empty; FiftyOne is asked for, and the data are no images.
 
     Example:
         ```python
@@ -53,8 +55,12 @@ def export(
     """
     run, out = run if isinstance(run, Run) else Run(run), Path(out)
     if format == "model-card":
+        if out.suffix != ".md":
+            raise UserError(f"--out {shown(out)} will be a text in Markdown: name a file that ends in .md")
         write_text(out, model_card(run, epoch=epoch, study=study, memorization=memorization) + "\n")
         return out
+    if format == "csv":
+        check_replaceable(out, "table of samples", {"sample", "split", "predicted"})
     data = run.read_data(None if data_folder is None else Path(data_folder))
     table = table_of(run, data, epoch=epoch, study=study, memorization=memorization)
     source, classes = data.source, data.groups.classes

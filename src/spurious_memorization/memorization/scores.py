@@ -41,6 +41,9 @@ from .subsets import drawn_subset, resampled_groups
 
 REMEDY = "delete it and run the same command again"
 
+OWN_FILES = ("samples.parquet", "networks")
+"""What a folder may hold whose `memorization.json` was deleted."""
+
 ANSWERS: Columns = {"sample": "count", "is_in": "flag", "correct": "flag", "p_label": "share"}
 
 SAMPLES: Columns = {
@@ -226,8 +229,8 @@ def memorization_scores(
         The scores.
 
     Raises:
-        UserError: data, network or weights are not usable; the folder holds scores with other settings, or broken
-            files; another command is writing it.
+        UserError: data, network or weights are not usable; the folder holds scores with other settings, broken files,
+            or something else; another command is writing it.
 
     Example:
         ```python
@@ -267,6 +270,8 @@ def _check_stored(result: MemorizationScores, record: MemorizationRecord, data: 
         may_differ = {"settings": {"networks"}, "data": {"folder"}}
         old, new = (of.model_dump(mode="json", exclude=may_differ) for of in (result.record, record))
         check_same_settings(old, new, f"memorization {result.path}")
+    elif other := sorted(file.name for file in result.path.glob("[!.]*") if file.name not in OWN_FILES):
+        raise UserError(f"{result.path} is not empty (it contains {other[0]}): choose an empty or a new folder")
     for number in result.networks():
         result.answers_to(data.train.index, number)
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from ..console import duration, log
@@ -86,7 +87,7 @@ class OnWorkers(Generic[Piece, Result]):
     def run(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, Result]]:
         """Run pieces; see `Scheduler.run`."""
         try:
-            yield from self._run(deque(enumerate(pieces)))
+            yield from self._run(enumerate(pieces))
         finally:
             self._stop([worker for worker, piece in self._busy.items() if piece is not None])
 
@@ -94,9 +95,13 @@ class OnWorkers(Generic[Piece, Result]):
         """End all workers."""
         self._stop([*self._idle, *self._busy])
 
-    def _run(self, waiting: deque[tuple[int, Piece]]) -> Iterator[tuple[int, Result]]:
+    def _run(self, pieces: Iterator[tuple[int, Piece]]) -> Iterator[tuple[int, Result]]:
         losses: Counter[int] = Counter()
-        while waiting or any(self._busy.values()):
+        waiting: deque[tuple[int, Piece]] = deque()  # no more than there are workers, since pieces may be large
+        while True:
+            waiting.extend(islice(pieces, max(0, max(1, self.workers) - len(waiting))))
+            if not waiting and not any(self._busy.values()):
+                return
             self._give(waiting)
             worker = self._place.ready(list(self._busy))
             if worker is None:

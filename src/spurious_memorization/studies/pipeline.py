@@ -35,7 +35,7 @@ from ..statistics.sequential import LOOKS
 from .block_workers import block_workers
 from .blocks import Part, announce_engine
 from .groupings import ALL_SEEDS, settings_of_grouping, verdicts_by_grouping
-from .measure import Measured, parts_of
+from .measure import Measured, parts_of, parts_of_variants
 from .network import (
     StudiedNetwork,
     network_in_memory,
@@ -212,8 +212,8 @@ def _study(
         )
         engine, time_to_go = announce_engine(
             engine,
-            _parts_of_splits(
-                selected + first_null_sets(pools, selected, edits, settings.controls), data, splits, settings
+            _planned_parts(
+                selected, first_null_sets(pools, selected, edits, settings.controls), data, splits, settings
             ),
             execution,
         )
@@ -221,16 +221,28 @@ def _study(
     record["outcomes_per_block"] = n_outcomes
     own.save_record("study", {**record, "engine": engine.description})
     first = data.samples(splits[0])
-    with block_workers(engine, model, first, loss=rules.loss, execution=execution, n_outcomes=n_outcomes) as workers:
-        measured = Measured(workers, data, settings, splits, network.epoch, own, time_to_go)
+    with (
+        own.growing_frame("variants") as add_variants,
+        own.growing_frame("results") as add_results,
+        block_workers(engine, model, first, loss=rules.loss, execution=execution, n_outcomes=n_outcomes) as workers,
+    ):
+        measured = Measured(
+            workers,
+            data,
+            settings,
+            splits,
+            network.epoch,
+            own,
+            time_to_go,
+            add_variants=add_variants,
+            add_results=add_results,
+        )
         measured.add(selected)
         draw_null_sets(measured, pools, selected, edits)
-        tests = tests_of_families(data, measured.variants, measured.results, measured.of_samples, seed=settings.seed)
+        tests = tests_of_families(data, measured.sets.selected_sets(), measured.of_samples, seed=settings.seed)
         draw_damage_matched_sets(measured, model, selected, edits, tests)
-    variants, results = measured.variants, measured.results
-    own.save_record("study", {**record, "engine": workers.description})  # it may have fallen back
-    own.save_frame("variants", variants)
-    own.save_frame("results", results)
+        own.save_record("study", {**record, "engine": workers.description})  # it may have fallen back
+    sets = measured.sets.selected_sets()
     unchanged: set[int] = set()
     if other_epochs and whole.run is not None:
         of_epochs = [network_of_run(whole.run, whole.data, epoch, execution=execution) for epoch in other_epochs]
@@ -246,18 +258,22 @@ def _study(
     if rankings and settings.unit != "weight":
         scores = {ranking: scores_of(ranking) for ranking in rankings}
         own.save_frame("agreement", _agreement(whole, network.model, settings, scores, own, execution))
-    own.save_frame("groups", groups_of_study(data, results))
-    effects = study_effects(
-        data, variants, results, tests, measured.of_samples, seed=settings.seed, unchanged=unchanged
-    )
+    own.save_frame("groups", groups_of_study(data, sets))
+    effects = study_effects(data, sets, tests, measured.of_samples, seed=settings.seed, unchanged=unchanged)
     own.save_frame("effects", effects)
     return result
 
 
-def _parts_of_splits(
-    variants: Sequence[Variant], data: Dataset, splits: Sequence[str], settings: StudySettings
+def _planned_parts(
+    selected: Sequence[Variant],
+    null_sets: Sequence[Variant],
+    data: Dataset,
+    splits: Sequence[str],
+    settings: StudySettings,
 ) -> dict[str, Part]:
-    return {name: part for split in splits for name, part in parts_of(variants, data.samples(split), settings).items()}
+    """What is measured in any case, split by split."""
+    parts = {**parts_of_variants(selected), **parts_of_variants(null_sets)}
+    return {name: part for split in splits for name, part in parts_of(parts, data.samples(split), settings).items()}
 
 
 def _repeat_with_other_groupings(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import overload
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..controls.norms import log_norm, relative_norms
@@ -21,13 +25,13 @@ from .selection import SelectedUnits
 
 UNITS_LISTED = 64
 
-BYTES_PER_VARIANT = 1500
-"""A variant, its edit and its row of the table, without its units."""
+BYTES_PER_VARIANT = 150
+"""What a study keeps of each edited network while it measures."""
 
 BYTES_PER_UNIT = 16
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Variant:
     """One edited network of a study.
 
@@ -100,6 +104,11 @@ class Pool:
         """Number of different null sets; None if they are too many to use each."""
         return self._null.n
 
+    @property
+    def n_sets(self) -> int:
+        """Number of sets that stand beside each other in one draw: one for each ranking and size."""
+        return len(self._sets)
+
     def log_norm(self, units: Units) -> float:
         """Logarithm of the relative folded norm of a set of these layers."""
         return log_norm(self._norms, units)
@@ -138,84 +147,152 @@ class Edits:
     repeats: int
     seed: int
 
-    def on(self, units: Units, spec: EditSpec, *use: object) -> Iterator[tuple[int, Edit]]:
+    def n_repeats(self, spec: EditSpec) -> int:
+        """How often an edit is made on the same units."""
+        return self.repeats if spec.is_random else 1
+
+    def on(
+        self, units: Units, spec: EditSpec, *use: object, matched_to: str | None = None
+    ) -> Iterator[tuple[int, Edit]]:
         """Every repeat of one edit on some units, with its number.
 
         Arguments:
+            units: to edit.
+            spec: kind and parameters.
             use: what the seed of a random edit depends on, besides the study's seed and the repeat.
+            matched_to: digest of the selected edit beside which it stands.
         """
-        for repeat in range(self.repeats if spec.is_random else 1):
+        tensors = self.tensors.get(str(spec), {})
+        for repeat in range(self.n_repeats(spec)):
             draw = derived_seed(self.seed, *use, repeat)
-            yield repeat, Edit(spec.kind, units, spec.parameters, self.tensors.get(str(spec), {}), draw)
+            yield repeat, Edit(spec.kind, units, spec.parameters, tensors, draw, matched_to)
 
 
-def selected_variants(ranked: Sequence[SelectedUnits], edits: Edits, pools: Sequence[Pool]) -> list[Variant]:
+class DrawnVariants(Sequence[Variant]):
+    """Edited networks that are made when they are asked for, so that any number of them needs little memory.
+
+    Arguments:
+        draws: each makes some of them, the same ones whenever it is called.
+        lengths: how many each makes.
+    """
+
+    def __init__(self, draws: Sequence[Callable[[], Sequence[Variant]]], lengths: Sequence[int]) -> None:
+        self._draws = draws
+        self._starts = np.cumsum([0, *lengths])
+        self._drawn: tuple[int, Sequence[Variant]] = (-1, ())
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @overload
+    def __getitem__(self, position: int) -> Variant: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> list[Variant]: ...
+
+    def __getitem__(self, position: int | slice) -> Variant | list[Variant]:
+        if isinstance(position, slice):
+            return [self[one] for one in range(len(self))[position]]
+        position = range(len(self))[position]
+        draw = int(np.searchsorted(self._starts, position, side="right")) - 1
+        if self._drawn[0] != draw:
+            self._drawn = draw, self._draws[draw]()
+        return self._drawn[1][position - int(self._starts[draw])]
+
+
+def selected_variants(ranked: Sequence[SelectedUnits], edits: Edits, pools: Sequence[Pool]) -> DrawnVariants:
     """Every selected set with every edit."""
     pool_of = {id(ranking): pool for pool in pools for ranking in pool.rankings}
     numbers: dict[tuple[str, str | None, int | float, str], int] = {}
-    found = []
-    for ranking in ranked:
-        pool = pool_of.get(id(ranking))
-        for size, units in ranking.units.items():
-            norm = math.nan if pool is None else pool.log_norm(units)
-            for spec in edits.specs:
-                number = numbers.setdefault((ranking.criterion, ranking.group, size, str(spec)), len(numbers))
-                found += [
-                    Variant(
-                        edit=edit,
-                        family="selected",
-                        selected_set=number,
-                        pool=-1 if pool is None else pool.number,
-                        halves=ranking.measured_halves,
-                        half=ranking.half,
-                        size=size,
-                        repeat=repeat,
-                        log_norm=norm,
-                        criterion=ranking.criterion,
-                        group=ranking.group,
-                        rule=ranking.rule[size],
-                    )
-                    for repeat, edit in edits.on(units, spec, "edit")
-                ]
-    return found
+
+    def repeats(ranking: SelectedUnits, size: int | float, spec: EditSpec, number: int) -> list[Variant]:
+        pool, units = pool_of.get(id(ranking)), ranking.units[size]
+        norm = math.nan if pool is None else pool.log_norm(units)
+        return [
+            Variant(
+                edit=edit,
+                family="selected",
+                selected_set=number,
+                pool=-1 if pool is None else pool.number,
+                halves=ranking.measured_halves,
+                half=ranking.half,
+                size=size,
+                repeat=repeat,
+                log_norm=norm,
+                criterion=ranking.criterion,
+                group=ranking.group,
+                rule=ranking.rule[size],
+            )
+            for repeat, edit in edits.on(units, spec, "edit")
+        ]
+
+    every = [(ranking, size, spec) for ranking in ranked for size in ranking.units for spec in edits.specs]
+    keys = [(ranking.criterion, ranking.group, size, str(spec)) for ranking, size, spec in every]
+    draws = [
+        partial(repeats, *one, numbers.setdefault(key, len(numbers))) for one, key in zip(every, keys, strict=True)
+    ]
+    return DrawnVariants(draws, [edits.n_repeats(spec) for _, _, spec in every])
 
 
 def null_variants(
-    pool: Pool, edits: Edits, controls: range, matched_to: Mapping[tuple[int, int | float, str], str], drawn: int
-) -> list[Variant]:
-    """The null sets of a pool with these numbers.
+    draws: Iterable[tuple[Pool, range]],
+    edits: Edits,
+    matched_to: Mapping[tuple[int, int | float, str], str],
+    drawn: int,
+) -> DrawnVariants:
+    """Null sets of several pools.
 
     Arguments:
-        controls: their numbers.
+        draws: the pools, each with the numbers of its null sets.
+        edits: of the study.
         matched_to: digest of the selected edit, by pool, size and text of the edit.
         drawn: number of the round.
     """
-    return [
-        Variant(
-            edit=edit.on(units, matched_to=matched_to[pool.number, size, str(spec)]),
-            family="random",
-            pool=pool.number,
-            halves=ranking.measured_halves,
-            half=ranking.half,
-            size=size,
-            repeat=repeat,
-            control=control,
-            log_norm=pool.log_norm(units),
-            criterion="random",
-            group=None,
-            rule=f"random, of the same {pool.reach}{'' if pool.reach == 'network' else 's'}",
-            drawn=drawn,
-        )
-        for control in controls
-        for ranking, size, units in pool.draw(control)
-        for spec in edits.specs
-        for repeat, edit in edits.on(units, spec, "control", control)
-    ]
+    every = [(pool, control) for pool, controls in draws for control in controls]
+    per_set = sum(map(edits.n_repeats, edits.specs))
+    return DrawnVariants(
+        [partial(_null_variants, pool, edits, control, matched_to, drawn) for pool, control in every],
+        [pool.n_sets * per_set for pool, _ in every],
+    )
+
+
+def _null_variants(
+    pool: Pool, edits: Edits, control: int, matched_to: Mapping[tuple[int, int | float, str], str], drawn: int
+) -> DrawnVariants:
+    """The null sets of one number: one for each ranking and size, with every edit and repeat."""
+
+    def repeats(ranking: SelectedUnits, size: int | float, units: Units, norm: float, spec: EditSpec) -> list[Variant]:
+        beside = matched_to[pool.number, size, str(spec)]
+        return [
+            Variant(
+                edit=edit,
+                family="random",
+                pool=pool.number,
+                halves=ranking.measured_halves,
+                half=ranking.half,
+                size=size,
+                repeat=repeat,
+                control=control,
+                log_norm=norm,
+                criterion="random",
+                group=None,
+                rule=f"random, of the same {pool.reach}{'' if pool.reach == 'network' else 's'}",
+                drawn=drawn,
+            )
+            for repeat, edit in edits.on(units, spec, "control", control, matched_to=beside)
+        ]
+
+    sets = [(ranking, size, units, pool.log_norm(units)) for ranking, size, units in pool.draw(control)]
+    return DrawnVariants(
+        [partial(repeats, *one, spec) for one in sets for spec in edits.specs],
+        [edits.n_repeats(spec) for _ in sets for spec in edits.specs],
+    )
 
 
 def matched_to(selected: Sequence[Variant]) -> dict[tuple[int, int | float, str], str]:
     """Digest of the first selected edit of each pool, size and kind of edit."""
-    return {(v.pool, v.size, str(v.edit)): v.edit.digest() for v in reversed(selected) if v.pool >= 0}
+    first = (v for v in reversed(selected) if v.pool >= 0 and v.repeat == 0)
+    return {(v.pool, v.size, str(v.edit)): v.edit.digest() for v in first}
 
 
 def damage_variants(
@@ -225,42 +302,59 @@ def damage_variants(
     controls: range,
     sizes: tuple[float, float] | None,
     drawn: int,
-) -> list[Variant]:
+) -> DrawnVariants:
     """Random sets of many sizes that stand beside one selected set.
 
     Arguments:
         selected: the variants of the selected set.
         sets: draws them.
+        edits: of the study.
         controls: their numbers.
         sizes: smallest and largest size; any size if None.
         drawn: number of the round.
     """
     first = selected[0]
     (spec,) = (spec for spec in edits.specs if str(spec) == str(first.edit))
-    return [
-        Variant(
-            edit=edit.on(units, matched_to=first.edit.digest()),
-            family="damage",
-            selected_set=first.selected_set,
-            halves=frozenset((0, 1)),
-            size=len(units),
-            repeat=repeat,
-            control=control,
-            criterion="random",
-            group=None,
-            rule=f"random, of any size, of {sets.place}",
-            drawn=drawn,
-        )
-        for control in controls
-        for units in [sets.draw(control, sizes)]
-        for repeat, edit in edits.on(units, spec, "damage", first.selected_set, control)
-    ]
+
+    def of_control(control: int) -> list[Variant]:
+        units = sets.draw(control, sizes)
+        use = ("damage", first.selected_set, control)
+        return [
+            Variant(
+                edit=edit,
+                family="damage",
+                selected_set=first.selected_set,
+                halves=frozenset((0, 1)),
+                size=len(units),
+                repeat=repeat,
+                control=control,
+                criterion="random",
+                group=None,
+                rule=f"random, of any size, of {sets.place}",
+                drawn=drawn,
+            )
+            for repeat, edit in edits.on(units, spec, *use, matched_to=first.edit.digest())
+        ]
+
+    return DrawnVariants(
+        [partial(of_control, control) for control in controls], [edits.n_repeats(spec)] * len(controls)
+    )
 
 
-def variants_frame(variants: Sequence[Variant], *, epoch: int, selected_on: str, precision: str) -> pd.DataFrame:
-    """`variants.parquet`: one row per edited network, numbered in the order of the plan."""
+def variants_frame(
+    variants: Sequence[Variant], numbers: NDArray[np.int64], *, epoch: int, selected_on: str, precision: str
+) -> pd.DataFrame:
+    """Rows of `variants.parquet`, one per edited network.
+
+    Arguments:
+        variants: the edited networks.
+        numbers: under which they are stored, [variants].
+        epoch: of the network.
+        selected_on: split on which the units were selected.
+        precision: of the outcomes.
+    """
     columns: dict[str, Iterable[object]] = {
-        "variant": range(len(variants)),
+        "variant": numbers.tolist(),
         "family": (v.family for v in variants),
         "selected_set": (v.selected_set for v in variants),
         "pool": (v.pool for v in variants),
@@ -288,17 +382,17 @@ def variants_frame(variants: Sequence[Variant], *, epoch: int, selected_on: str,
 
 
 def check_plan(ranked: Sequence[SelectedUnits], specs: Sequence[EditSpec], *, repeats: int, controls: int) -> None:
-    """Check that all edited networks of a plan fit into memory.
+    """Check that a plan fits into memory.
 
     Only the first round of null sets counts, since further ones may not be needed.
 
     Raises:
-        UserError: they do not fit.
+        UserError: it does not fit.
     """
     per_set = sum(repeats if spec.is_random else 1 for spec in specs)
     own = sum(len(ranking.units) for ranking in ranked)
     drawn = [ranking.units.values() for ranking in ranked if ranking.is_tested][:1]
     n = per_set * (own + controls * sum(map(len, drawn)))
-    of_units = controls * sum(BYTES_PER_UNIT * len(units) for of_size in drawn for units in of_size)
+    of_units = sum(BYTES_PER_UNIT * len(units) for of_size in drawn for units in of_size)
     what = f"the {n:,} edited networks of this study"
     check_memory(n * BYTES_PER_VARIANT + of_units, what, "ask for fewer with --size, --controls or --repeats")

@@ -13,10 +13,10 @@ from ..datasets.samples import Dataset
 from ..statistics.damage import SetEffects
 from ..statistics.effects import contrast_of_group, selectivity_of_sets, set_effects
 from ..statistics.influence import Influence, influence
-from ..statistics.sample_effects import NO_EFFECTS, SampleEffects, joined
+from ..statistics.sample_effects import NO_EFFECTS, joined
 from ..statistics.selectivity import Selectivity
 from .measure import EffectsOfSplits
-from .selected_sets import SelectedSet, control_subset, families, selected_sets
+from .selected_sets import EffectsOfSets, SelectedSet, families
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,22 +39,19 @@ class InfluenceOfFamily:
         return np.concatenate([answer.p_decisive for answer in self.answers])
 
 
-def influence_of_family(family: Sequence[SelectedSet], results: pd.DataFrame, split: str) -> InfluenceOfFamily:
+def influence_of_family(family: Sequence[SelectedSet], split: str) -> InfluenceOfFamily:
     """Rank each set among its null sets, on one split.
 
     Arguments:
         family: sets that differ only in their size.
-        results: as they are stored.
         split: of the samples.
     """
-    counted = results[results["split"] == split]
-    counted = counted[counted["subset"] == control_subset(counted)]
-    tables = [one.tested_changes(counted) for one in family]
+    tables = [one.tested_changes(split) for one in family]
     changes, norms = [], []
     for one, table in zip(family, tables, strict=True):
-        of_controls = one.control_changes(counted).reindex(columns=table["group"])
+        of_controls = one.null_sets.changes(split).reindex(columns=table["group"])
         changes.append(np.vstack([table["accuracy_change"], of_controls.to_numpy(float)]))
-        of_norms = np.array([one.log_norm, *one.control_log_norms().reindex(of_controls.index)])
+        of_norms = np.array([one.log_norm, *one.null_sets.log_norms().reindex(of_controls.index)])
         norms.append(np.repeat(of_norms[:, None], len(table), axis=1))
     n = min(map(len, changes))
     found = influence(np.hstack([of[:n] for of in changes]), np.hstack([of[:n] for of in norms]))
@@ -65,14 +62,14 @@ def influence_of_family(family: Sequence[SelectedSet], results: pd.DataFrame, sp
 
 
 def selectivity_of_family(
-    family: Sequence[SelectedSet], data: Dataset, measured: Mapping[int, SampleEffects], *, seed: int
+    family: Sequence[SelectedSet], data: Dataset, measured: EffectsOfSets, *, seed: int
 ) -> list[dict[int, Selectivity]]:
     """Compare minority and majority samples of the same margin.
 
     Arguments:
         family: sets that differ only in their size.
         data: labels and groups.
-        measured: effect of every selected variant on each sample of one split.
+        measured: effect of every selected set on each sample of one split.
         seed: of the permutations.
 
     Returns:
@@ -100,46 +97,42 @@ class FamilyTests:
 
 
 def tests_of_families(
-    data: Dataset, variants: pd.DataFrame, results: pd.DataFrame, measured: EffectsOfSplits, *, seed: int
+    data: Dataset, sets: Sequence[SelectedSet], measured: EffectsOfSplits, *, seed: int
 ) -> list[FamilyTests]:
     """The first two questions for all selected sets, on every split.
 
     Arguments:
         data: labels and groups.
-        variants, results: as they are stored; null sets must have been measured.
-        measured: for each split, the effect of every selected variant on each sample.
+        sets: the selected sets; their null sets must have been measured.
+        measured: for each split, the effect of every selected set on each sample.
         seed: of the permutations.
     """
     return [
         FamilyTests(
             split=split,
             family=family,
-            influence=influence_of_family(family, results, split),
-            selectivity=selectivity_of_family(family, data, measured[split], seed=seed),
+            influence=influence_of_family(family, split),
+            selectivity=selectivity_of_family(family, data, of_samples, seed=seed),
         )
-        for split in dict.fromkeys(results["split"])
-        for family in families(selected_sets(variants))
+        for split, of_samples in measured.items()
+        for family in families(sets)
     ]
 
 
-def effects_beside_random(
-    one: SelectedSet, data: Dataset, results: pd.DataFrame, group: int, split: str
-) -> tuple[SetEffects, SetEffects]:
+def effects_beside_random(one: SelectedSet, data: Dataset, group: int, split: str) -> tuple[SetEffects, SetEffects]:
     """What a set does, and what the random sets of any size beside it do, on the same samples.
 
     Arguments:
         one: the set.
         data: labels and groups.
-        results: as they are stored, of all splits.
         group: whose drop and contrast are wanted.
         split: of the drop.
     """
-    counted = results[results["subset"] == control_subset(results)]
-    own = counted.merge(one.tested[["variant", "repeat"]], on="variant").assign(edit=0)
-    random = counted.merge(one.of_any_size[["variant", "control", "repeat"]], on="variant")
+    own = [one.tested_counts(of).assign(edit=0, split=of) for of in one.splits]
+    random = [one.of_any_size.counted(of).assign(split=of) for of in one.of_any_size.splits]
     return (
-        set_effects(own, data, group, split),
-        set_effects(random.rename(columns={"control": "edit"}), data, group, split),
+        set_effects(pd.concat(own), data, group, split),
+        set_effects(pd.concat(random), data, group, split),
     )
 
 
@@ -151,7 +144,7 @@ def p_of_contrasts(
     Arguments:
         one: the set.
         data: labels and groups.
-        measured: for each split, the effect of every selected variant on each sample.
+        measured: for each split, the effect of every selected set on each sample.
         groups: in question.
         seed: of the permutations.
 

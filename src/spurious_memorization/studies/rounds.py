@@ -18,7 +18,7 @@ from ..statistics.verdicts import answer_questions
 from .measure import Measured
 from .plan import Edits, Pool, Variant, damage_variants, matched_to, null_variants
 from .question_tests import FamilyTests, effects_beside_random, influence_of_family
-from .selected_sets import SelectedSet, families, selected_sets
+from .selected_sets import SelectedSet, families
 
 PER_ROUND = 40
 """Random sets of any size per round. Those of the first round show which sizes give which damage."""
@@ -41,13 +41,14 @@ class Asked(NamedTuple):
     split: str
 
 
-def first_null_sets(pools: Sequence[Pool], selected: Sequence[Variant], edits: Edits, controls: int) -> list[Variant]:
+def first_null_sets(
+    pools: Sequence[Pool], selected: Sequence[Variant], edits: Edits, controls: int
+) -> Sequence[Variant]:
     """The null sets of the first round: those that are drawn in any case."""
     if not pools:
         return []
     wanted = looks(controls)[0]
-    digests = matched_to(selected)
-    return [v for pool in pools for v in null_variants(pool, edits, range(_available(pool, wanted)), digests, 0)]
+    return null_variants([(pool, range(_available(pool, wanted))) for pool in pools], edits, matched_to(selected), 0)
 
 
 def draw_null_sets(measured: Measured, pools: Sequence[Pool], selected: Sequence[Variant], edits: Edits) -> None:
@@ -64,19 +65,13 @@ def draw_null_sets(measured: Measured, pools: Sequence[Pool], selected: Sequence
     digests = matched_to(selected)
     undecided, drawn = list(pools), 0
     for number, wanted in enumerate(looks(measured.settings.controls)):
-        variants = [
-            variant
-            for pool in undecided
-            for variant in null_variants(pool, edits, range(drawn, _available(pool, wanted)), digests, number)
-        ]
+        draws = [(pool, range(drawn, _available(pool, wanted))) for pool in undecided]
+        variants = null_variants(draws, edits, digests, number)
         if variants:
             measured.add(variants)
         drawn = wanted
-        results = measured.results
         undecided = [
-            pool
-            for pool in undecided
-            if _available(pool, wanted) == wanted and not _all_decided(pool, measured, results)
+            pool for pool in undecided if _available(pool, wanted) == wanted and not _all_decided(pool, measured)
         ]
         if not undecided or wanted == measured.settings.controls:
             break
@@ -91,12 +86,12 @@ def _available(pool: Pool, wanted: int) -> int:
     return wanted if pool.n is None else min(wanted, pool.n)
 
 
-def _all_decided(pool: Pool, measured: Measured, results: pd.DataFrame) -> bool:
+def _all_decided(pool: Pool, measured: Measured) -> bool:
     """Whether every test of a pool's sets is decided."""
-    sets = [one for one in selected_sets(measured.variants) if one.pool == pool.number]
+    sets = [one for one in measured.sets.selected_sets() if one.pool == pool.number]
     for split in measured.splits:
         for family in families(sets):
-            found = influence_of_family(family, results, split)
+            found = influence_of_family(family, split)
             if found.n and not is_decided(found.p_decisive, found.n).all():
                 return False
     return True
@@ -125,7 +120,7 @@ def draw_damage_matched_sets(
             if not sets.most:
                 continue
             drawn = _draw_sets(measured, own, sets, edits, asked, first=drawn)
-            if _is_answered(SelectedSet(number=one, variants=measured.variants), measured, asked):
+            if _is_answered(measured.sets.selected_set(one), measured, asked):
                 break
 
 
@@ -153,7 +148,7 @@ def _draw_sets(
         controls = range(drawn, drawn + PER_ROUND)
         measured.add(damage_variants(own, sets, edits, controls, sizes, drawn // PER_ROUND))
         drawn = controls.stop
-        current = SelectedSet(number=own[0].selected_set, variants=measured.variants)
+        current = measured.sets.selected_set(own[0].selected_set)
         if drawn - first >= MAX_OF_ANY_SIZE or _is_clear(current, measured, asked, drawn - first):
             return drawn
         if drawn - first >= MAX_UNANSWERED and not _is_answered(current, measured, asked):
@@ -174,7 +169,7 @@ def _questions_left(tests: Sequence[FamilyTests], measured: Measured) -> list[tu
                 answers = answer_questions(
                     change, float(p), n_controls=of.influence.n, selective=selective.get(group), damage=None
                 )
-                is_traced = one.about["group"] in (None, names[group])
+                is_traced = pd.isna(one.about["group"]) or one.about["group"] == names[group]
                 is_asked = measured.settings.every_question and group in selective and is_traced
                 if one.pool >= 0 and (is_asked or (answers.selective and answers.influential is not None)):
                     asked.setdefault(one.number, []).append(Asked(group, of.split))
@@ -191,7 +186,7 @@ def _is_clear(one: SelectedSet, measured: Measured, asked: Sequence[Asked], draw
         drawn: number of random sets that were drawn from this place.
     """
     for group, split in asked:
-        found = damage_matched(*effects_beside_random(one, measured.data, measured.results, group, split))
+        found = damage_matched(*effects_beside_random(one, measured.data, group, split))
         if found.n_near < MIN_MATCHED:
             if found.n < MIN_MATCHED or drawn < MAX_FROM_ABOVE:
                 return False
@@ -203,8 +198,7 @@ def _is_clear(one: SelectedSet, measured: Measured, asked: Sequence[Asked], draw
 def _is_answered(one: SelectedSet, measured: Measured, asked: Sequence[Asked]) -> bool:
     """Whether enough sets match the damage for an answer. The damage is the same for every group and split."""
     group, split = asked[0]
-    both = effects_beside_random(one, measured.data, measured.results, group, split)
-    return damage_matched(*both).n >= MIN_MATCHED
+    return damage_matched(*effects_beside_random(one, measured.data, group, split)).n >= MIN_MATCHED
 
 
 def _sizes_of_same_damage(one: SelectedSet, measured: Measured, asked: Asked, first: int) -> tuple[float, float]:
@@ -216,8 +210,8 @@ def _sizes_of_same_damage(one: SelectedSet, measured: Measured, asked: Asked, fi
         asked: one group and split; the damage is the same for all.
         first: number of the first random set that counts.
     """
-    own, random = effects_beside_random(one, measured.data, measured.results, asked.group, asked.split)
-    sizes = one.of_any_size.groupby("control")["n_units"].first().sort_index().to_numpy(float)[first:]
+    own, random = effects_beside_random(one, measured.data, asked.group, asked.split)
+    sizes = one.of_any_size.n_units[first:].astype(float)
     distance = np.abs(np.log(np.maximum(random.damage[first:], 1e-12) / max(float(own.damage[0]), 1e-12)))
     nearest = sizes[np.argsort(distance, kind="stable")[:NEAREST]]
     return float(nearest.min()), float(nearest.max())

@@ -6,15 +6,17 @@ import copy
 import io
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
-from ..atomic import write_parquet, write_text
+from ..atomic import UnnamedFile, write_parquet, write_text
 from ..criteria.scores import Scores, read_scores, save_scores
 from ..stored_files import is_stored, read_frame, read_json
+from .growing_frames import AddRows, growing_frame
 from .stored_columns import columns_of, key_of, may_be_empty
 
 Record = dict[str, Any]
@@ -44,6 +46,11 @@ class Store(Protocol):
         ...
 
     def save_frame(self, name: str, frame: pd.DataFrame) -> None: ...
+
+    def growing_frame(self, name: str) -> AbstractContextManager[AddRows]:
+        """Save a frame part by part: yield the function that adds rows. At the end, if there is no error, the frame is
+        in the store."""
+        ...
 
     def record(self, name: str) -> Record | None: ...
 
@@ -96,6 +103,10 @@ class FolderStore:
 
     def save_frame(self, name: str, frame: pd.DataFrame) -> None:
         write_parquet(self._frame_file(name), frame)
+
+    def growing_frame(self, name: str) -> AbstractContextManager[AddRows]:
+        file = UnnamedFile(self._frame_file(name))
+        return growing_frame(columns_of(name), file, file.save)
 
     def record(self, name: str) -> Record | None:
         """A record; see `Store`.
@@ -160,6 +171,14 @@ class MemoryStore:
 
     def save_frame(self, name: str, frame: pd.DataFrame) -> None:
         self._frames[self._prefix + name] = frame.to_parquet()
+
+    def growing_frame(self, name: str) -> AbstractContextManager[AddRows]:
+        file = io.BytesIO()
+
+        def save() -> None:
+            self._frames[self._prefix + name] = file.getvalue()
+
+        return growing_frame(columns_of(name), file, save)
 
     def record(self, name: str) -> Record | None:
         record = self._records.get(self._prefix + name)

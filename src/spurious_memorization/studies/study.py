@@ -18,7 +18,7 @@ from ..runs.run import Run
 from ..statistics.memorized_groups import memorized_groups
 from ..stored_files import StoredFileError, checked_record
 from .ranking_settings import RankingSettings
-from .selected_sets import SelectedSet, control_subset, selected_sets
+from .selected_sets import SelectedSet, StudiedSets
 from .settings import StudySettings
 from .store import REMEDY, FolderStore, Record, Store
 
@@ -141,7 +141,8 @@ class Study:
             UserError: there are none yet, or they are not those of the study's selected sets.
         """
         found = self._frame("effects")
-        if set(found["selected_set"]) != {one.number for one in self.selected_sets()}:
+        variants = self._frame("variants", columns=("family", "selected_set"))
+        if set(found["selected_set"]) != set(variants.loc[variants["family"] == "selected", "selected_set"]):
             place = self.path / "effects.parquet" if isinstance(self.store, FolderStore) else "effects"
             raise UserError(f"{place} has other selected sets than variants.parquet: {REMEDY}")
         return found
@@ -206,8 +207,12 @@ class Study:
         return [self.path / f"{name}.parquet" for name in self._names_of_outcomes(split, part)]
 
     def selected_sets(self) -> list[SelectedSet]:
-        """The selected sets, in the order of the plan."""
-        return selected_sets(self.variants())
+        """The selected sets with their counts, in the order of the plan."""
+        variants, results = self.variants(), self.results()
+        sets = StudiedSets(int(results["group"].max()) + 1)
+        sets.add(variants)
+        sets.count(variants, results)
+        return sets.selected_sets()
 
     def control_changes(self) -> pd.DataFrame:
         """Accuracy change of every null set, as it is compared with each selected set.
@@ -216,13 +221,11 @@ class Study:
             One row per selected set, control, split and group: selected_set, control, split, group, accuracy_change.
         """
         frames = []
-        for split, counted in self.results().groupby("split", sort=False):
-            of_controls = counted[counted["subset"] == control_subset(counted)]
-            for one in self.selected_sets():
-                changes = one.control_changes(of_controls)
-                if len(changes):
-                    rows = changes.stack().rename("accuracy_change").rename_axis(["control", "group"]).reset_index()
-                    frames.append(rows.assign(selected_set=one.number, split=split))
+        for one in self.selected_sets():
+            for split in one.null_sets.splits:
+                changes = one.null_sets.changes(split)
+                rows = changes.stack().rename("accuracy_change").rename_axis(["control", "group"]).reset_index()
+                frames.append(rows.assign(selected_set=one.number, split=split))
         columns = ["selected_set", "control", "split", "group", "accuracy_change"]
         return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
@@ -236,24 +239,23 @@ class Study:
             raise UserError(f"study {self.name!r} has no {what} on {split!r}")
         return names
 
-    def _frame(self, name: str) -> pd.DataFrame:
-        frame = self.store.frame(name)
+    def _frame(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        frame = self.store.frame(name, columns=columns)
         if frame is None:
             file = self.path / f"{name}.parquet" if isinstance(self.store, FolderStore) else name
             raise UserError(f"study {self.name!r} has no {file}: run the same study again")
         return frame
 
 
-def groups_of_study(data: Dataset, results: pd.DataFrame) -> pd.DataFrame:
+def groups_of_study(data: Dataset, sets: Sequence[SelectedSet]) -> pd.DataFrame:
     """Which groups the network memorizes, from the counts before any edit.
 
     Arguments:
         data: labels and groups.
-        results: counts of the study; those of any one set that was measured on all samples are enough.
+        sets: the selected sets of the study; each one was measured on all samples.
     """
-    whole = results[results["subset"] == "all"]
-    n = whole.groupby("variant")["n"].sum()
-    return memorized_groups(data, whole[whole["variant"] == n.idxmax()])
+    one = sets[0]
+    return memorized_groups(data, pd.concat([one.counts(split).assign(split=split) for split in one.splits]))
 
 
 def studies_of(run: Run) -> list[Study]:

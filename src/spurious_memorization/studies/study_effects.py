@@ -13,15 +13,14 @@ from ..statistics.damage import damage_matched
 from ..statistics.effects import compare_with_controls, verdict_columns
 from .measure import EffectsOfSplits
 from .question_tests import FamilyTests, effects_beside_random, p_of_contrasts
-from .selected_sets import SelectedSet, control_subset, selected_sets
+from .selected_sets import SelectedSet
 
 CONTROL_COLUMNS = ("control_low", "control_median", "control_high", "n_controls", "n_controls_as_large")
 
 
 def study_effects(
     data: Dataset,
-    variants: pd.DataFrame,
-    results: pd.DataFrame,
+    sets: Sequence[SelectedSet],
     tests: Sequence[FamilyTests],
     measured: EffectsOfSplits,
     *,
@@ -36,9 +35,9 @@ def study_effects(
 
     Arguments:
         data: labels and groups of the samples.
-        variants, results: as they are stored.
+        sets: the selected sets, with all their random sets.
         tests: the first two questions.
-        measured: for each split, the effect of every selected variant on each sample.
+        measured: for each split, the effect of every selected set on each sample.
         seed: of the permutations.
         unchanged: numbers of the sets whose units are as they were before training.
 
@@ -49,10 +48,9 @@ def study_effects(
         norm of the null sets over that of the set), drawn_from (how null sets were drawn) and matched_from (how
         damage-matched sets were drawn).
     """
-    splits = list(dict.fromkeys(results["split"]))
-    on_all = dict(iter(results[results["subset"] == "all"].groupby("split")))
-    subsets = {split: control_subset(of_split) for split, of_split in results.groupby("split")}
-    complete = {one.number: one for one in selected_sets(variants)}
+    splits = list(measured)
+    complete = {one.number: one for one in sets}
+    has_null_sets = any(len(one.null_sets) for one in sets)
     frames = []
     for of in tests:
         first = of.influence
@@ -62,7 +60,7 @@ def study_effects(
             one = complete[tested.number]
             damage, p_contrast = {}, {}
             if len(one.of_any_size):
-                beside = {group: effects_beside_random(one, data, results, group, of.split) for group in selective}
+                beside = {group: effects_beside_random(one, data, group, of.split) for group in selective}
                 damage = {group: damage_matched(*both) for group, both in beside.items()}
                 p_contrast = p_of_contrasts(one, data, measured, list(selective), seed=seed)
             verdicts = verdict_columns(
@@ -75,8 +73,10 @@ def study_effects(
                 n_controls=first.n,
                 is_unchanged=one.number in unchanged,
             )
-            rows = _effect_rows(one, on_all[of.split], table, verdicts)
-            frames.append(rows.assign(split=of.split, controls_on=subsets[of.split]))
+            rows = _effect_rows(one, of.split, table, verdicts)
+            if has_null_sets and (one.rows["pool"] < 0).all() and (one.rows["fold"] == -1).all():
+                rows["reason"] = "units were selected on the samples themselves: verdicts need two halves of the group"
+            frames.append(rows.assign(split=of.split, controls_on=one.control_subset(of.split)))
     effects = pd.concat(frames, ignore_index=True)
     effects["group_name"] = [data.groups.names[g] for g in effects["group"]]
     effects["minority"] = effects["group"].isin(data.minority)
@@ -84,19 +84,15 @@ def study_effects(
     return effects.iloc[np.lexsort((in_order, effects["selected_set"]))].reset_index(drop=True)
 
 
-def _effect_rows(one: SelectedSet, counted: pd.DataFrame, tested: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+def _effect_rows(one: SelectedSet, split: str, tested: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """The rows of `effects.parquet` of a set on one split, one per group."""
-    about = one.about
-    table = compare_with_controls(one.counts(counted), pd.DataFrame()).drop(columns=[*CONTROL_COLUMNS])
+    about, null_sets = one.about, one.null_sets
+    table = compare_with_controls(one.counts(split), pd.DataFrame()).drop(columns=[*CONTROL_COLUMNS])
     tested = pd.concat([tested[["group", "accuracy_change", *CONTROL_COLUMNS]], verdicts], axis=1)
     table = table.merge(tested.rename(columns={"accuracy_change": "tested_accuracy_change"}), on="group", how="left")
     too_few = table["verdict"].isna()  # a group with one sample has none in one of the halves
     whole_numbers = ("n_controls", "n_controls_as_large", "n_damage_matched")
     table.loc[too_few, ["verdict", "reason", *whole_numbers]] = ("no verdict", "too few samples", 0, 0, 0)
-    is_untested = about["pool"] < 0 and one.tested.equals(one.rows)
-    if is_untested and (one.variants["family"] == "random").any():
-        table["reason"] = "units were selected on the samples themselves: verdicts need two halves of the group"
-    controls = one.controls
     return table.astype(dict.fromkeys(whole_numbers, np.int64)).assign(
         selected_set=one.number,
         criterion=about["criterion"],
@@ -107,7 +103,7 @@ def _effect_rows(one: SelectedSet, counted: pd.DataFrame, tested: pd.DataFrame, 
         unit=about["unit"],
         n_units=about["n_units"],
         units=about["units"],
-        norm_ratio=math.exp(controls["log_norm"].median() - one.log_norm) if len(controls) else math.nan,
-        drawn_from=controls["rule"].iloc[0] if len(controls) else None,
-        matched_from=one.of_any_size["rule"].iloc[-1] if len(one.of_any_size) else None,
+        norm_ratio=math.exp(null_sets.median_log_norm - one.log_norm) if len(null_sets) else math.nan,
+        drawn_from=null_sets.rules[0] if len(null_sets) else None,
+        matched_from=one.of_any_size.rules[-1] if len(one.of_any_size) else None,
     )

@@ -162,7 +162,7 @@ def gallery_items(finished: FinishedStudy, data: Dataset, execution: Execution |
     effects, units_of = finished.effects(), study.variants().set_index("variant")["units"]
     split = tested_split(effects)
     listed = [one for one in study.selected_sets() if isinstance(one.about["units"], str)]
-    controls = {one.number: _first_control(one) for one in listed}
+    controls = {one.number: one.null_sets.first_variant for one in listed}
     variants = [*(int(one.about["variant"]) for one in listed), *filter(None, controls.values())]
     predictions = _predictions(study, data, split, variants)
     about = effects.drop_duplicates("selected_set").set_index("selected_set")
@@ -233,13 +233,6 @@ def _top_activating(
     for unit, here in frame.groupby("unit", sort=False):
         images[str(unit)] = list(zip(here["sample"].tolist(), here["activation"].tolist(), strict=True))
     return images
-
-
-def _first_control(one: SelectedSet) -> int | None:
-    """The variant of the null set that was drawn first; None without null sets."""
-    drawn = one.controls
-    first = drawn[(drawn["control"] == 0) & (drawn["repeat"] == 0)]
-    return None if first.empty else int(first["variant"].iloc[0])
 
 
 def _predictions(study: Study, data: Dataset, split: str, variants: Sequence[int]) -> dict[int, pd.Series]:

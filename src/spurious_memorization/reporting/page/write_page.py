@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -19,6 +20,8 @@ from ...calibration.rates import published_rates
 from ...console import log
 from ...datasets.samples import Dataset
 from ...datasets.texts import Texts
+from ...errors import UserError
+from ...input_files import shown
 from ...runs.records import versions
 from ...runs.run import Run
 from ...settings import Execution
@@ -68,13 +71,16 @@ def report(
         The file.
 
     Raises:
-        UserError: a directory is no run, no run has this study, the file can't be written.
+        UserError: a directory is no run, no run has this study, the file can't be written, or its name doesn't end in
+            .html.
 
     Example:
         ```python
         sm.report(["runs/first"])
         ```
     """
+    if out is not None and Path(out).suffix not in (".html", ".htm"):
+        raise UserError(f"--out {shown(out)} will be a page: name a file that ends in .html")
     inputs = read_inputs(runs, study, memorization=memorization, controls=controls)
     file = Path(out) if out is not None else inputs.runs[0].path / "report.html"
     gallery = make_gallery(inputs, data_folder, execution)
@@ -170,7 +176,8 @@ def _findings(inputs: ReportInputs) -> list[tuple[Mapping[str, str], list[str]]]
             one = study.study
             found.append((study.place, findings(one.effects(), one.groups(), table, one.groupings(), noun)))
         if not here:
-            none = f"This network has no finished study yet: `spurmem study {run.place}` measures edits of it."
+            words = shlex.join(["spurmem", "study", run.place])
+            none = f"This network has no finished study yet: `{words}` measures edits of it."
             found.append(({"run": run.place}, [none]))
     return found
 
