@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ..datasets.samples import Samples
+from ..engine.threads import on_threads
 from ..networks.losses import finite
 from .striped_images import SIZE
 
@@ -115,12 +116,7 @@ def accuracies(model: nn.Module, samples: Samples) -> dict[str, float]:
 @contextmanager
 def on_one_thread() -> Iterator[None]:
     """Ask about small networks: they gain nothing from more threads, and classify all training samples correctly."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with warnings.catch_warnings():
-            # A user should know that all samples are classified correctly. In these networks it is expected.
-            warnings.filterwarnings("ignore", "all .* samples .* are classified correctly")
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with on_threads(1), warnings.catch_warnings():
+        # A user should know that all samples are classified correctly. In these networks it is expected.
+        warnings.filterwarnings("ignore", "all .* samples .* are classified correctly")
+        yield

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import nn
 
 from ..console import progress
@@ -20,11 +21,18 @@ from ..settings import Execution
 from .fallback import prefix_or_plain
 from .outcomes import Block, Outcomes, assemble, block_plan, outcomes_per_block, paired_with_unedited
 from .protocol import Engine
+from .threads import is_one_enough
 
 BYTES_PER_OUTCOME = 10
 """Predicted class, loss and margin."""
 
 EXAMPLES = 3
+
+SMALL = 10**8
+"""Multiplications of a pass of a small network, at most. For a large network, a machine that is busy for a moment must
+not decide about hours."""
+
+EDITS_TIMED, SAMPLES_TIMED = 16, 32
 
 
 @outside_inference_mode
@@ -170,6 +178,27 @@ def passes_needed(engine: Engine, edits: Sequence[Edit], n_samples: int) -> floa
     plan = block_plan(len(edits), n_samples, outcomes_per_block(engine.pass_multiplications))
     unedited = sum(len(columns) for _, columns in plan)
     return float(engine.pass_fractions(edits).sum()) * n_samples + unedited
+
+
+def on_one_thread_where_it_pays(
+    engine: Engine, edits: Sequence[Edit], samples: Samples, execution: Execution | None = None
+) -> Engine:
+    """Let the engine of a small network compute on one thread, if that takes hardly longer on this CPU and clearly less
+    of its time. It is measured on a few edits and samples.
+
+    Arguments:
+        engine: from `engine_for`.
+        edits: all edits.
+        samples: all samples.
+        execution: device.
+    """
+    on_cpu = choose_device((execution or Execution()).device).type == "cpu"
+    if not on_cpu or torch.get_num_threads() == 1 or not 0 < engine.pass_multiplications <= SMALL:
+        return engine
+    some = samples.part(range(min(SAMPLES_TIMED, len(samples))))
+    few = [edits[position] for position in range(min(EDITS_TIMED, len(edits)))]
+    is_enough = is_one_enough(lambda: engine.run(few, range(-1, len(few)), some))
+    return engine.on_threads(1) if is_enough else engine
 
 
 def compiled_where_it_pays(engine: Engine, passes: float, execution: Execution | None = None) -> Engine:

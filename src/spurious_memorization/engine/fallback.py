@@ -21,14 +21,14 @@ from .pass_time import TimedPass
 from .plain import PlainEngine
 from .prefix.engine import PrefixEngine, prefix_engine
 from .prefix.program import NotExportable
-from .protocol import Engine
+from .threads import on_threads
 
 T = TypeVar("T")
 
 
 def prefix_or_plain(
     model: nn.Module, example: Inputs, *, loss: LossName, precision: Precision, execution: Execution
-) -> Engine:
+) -> FallbackEngine:
     """The prefix engine; the plain one if torch.export cannot handle the network or its inputs, or if anything fails.
 
     Arguments:
@@ -49,21 +49,23 @@ def prefix_or_plain(
         reason = str(error)
     except Exception as error:
         reason = _announced(error)
-    return PlainEngine(model, loss=loss, precision=precision, execution=execution, reason=reason)
+    return FallbackEngine(PlainEngine(model, loss=loss, precision=precision, execution=execution, reason=reason))
 
 
 class FallbackEngine:
-    """Runs the prefix engine, and after its first unexpected error the plain engine, with a line in the log.
+    """Runs an engine; after the first unexpected error of the prefix engine the plain one, with a line in the log.
 
     A `UserError` passes through. So does memory that is full, as a `UserError`: the plain engine's batches are no
     smaller. Blocks from before the error stay valid, since both engines agree up to rounding.
 
     Arguments:
-        engine: the prefix engine.
+        engine: the prefix engine, or already the plain one.
+        threads: with which it computes; those of the process if not given.
     """
 
-    def __init__(self, engine: PrefixEngine) -> None:
-        self._engine: PrefixEngine | PlainEngine = engine
+    def __init__(self, engine: PrefixEngine | PlainEngine, threads: int | None = None) -> None:
+        self._engine = engine
+        self._threads = threads
 
     @property
     def description(self) -> str:
@@ -96,12 +98,19 @@ class FallbackEngine:
         """Whether compiling saves more time than it costs, for this number of full forward passes of one sample."""
         return self._engine.compiling_pays(passes)
 
-    def compiled(self) -> Engine:
+    def on_threads(self, n: int) -> FallbackEngine:
+        """The same engine, which computes with so many threads."""
+        return FallbackEngine(self._engine, n)
+
+    def compiled(self) -> FallbackEngine:
         """The same engine compiled by torch.compile; the engine itself where that is not possible."""
-        compiled = self._result(lambda engine: engine.compiled())
-        return FallbackEngine(compiled) if isinstance(compiled, PrefixEngine) else compiled
+        return FallbackEngine(self._result(lambda engine: engine.compiled()), self._threads)
 
     def _result(self, of: Callable[[PrefixEngine | PlainEngine], T]) -> T:
+        with on_threads(self._threads):
+            return self._result_of_either(of)
+
+    def _result_of_either(self, of: Callable[[PrefixEngine | PlainEngine], T]) -> T:
         failing = self._engine
         if isinstance(failing, PlainEngine):
             return of(failing)

@@ -19,7 +19,7 @@ class Engine(Protocol):
     """Computes the outcomes of edited networks, block by block.
 
     Two classes do this: `PlainEngine` by full forward passes, and `PrefixEngine` by computing only what each edit
-    changes. `engine_for` chooses between them.
+    changes. `engine_for` chooses between them, and gives a `FallbackEngine` around its choice.
     """
 
     @property
@@ -68,6 +68,10 @@ class Engine(Protocol):
 
     def compiling_pays(self, passes: float) -> bool:
         """Whether compiling saves more time than it costs, for this number of full forward passes of one sample."""
+        ...
+
+    def on_threads(self, n: int) -> Engine:
+        """The same engine, which computes with so many threads. They are what they were before and after its work."""
         ...
 
     def compiled(self) -> Engine:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..console import duration, log, progress
 from ..datasets.samples import Samples
 from ..edits.edit import Edit
-from ..engine.evaluate import compiled_where_it_pays, passes_needed
+from ..engine.evaluate import compiled_where_it_pays, on_one_thread_where_it_pays, passes_needed
 from ..engine.outcomes import Block, block_plan, outcomes_per_block, paired_with_unedited
 from ..engine.protocol import Engine
 from ..errors import UserError
@@ -84,6 +84,11 @@ def announce_engine(engine: Engine, parts: Mapping[str, Part], execution: Execut
     needed = sum(of.passes for of in work.values())
     full = sum((len(part.edits) + 1) * len(part.samples) for part in parts.values())
     samples = next(iter(parts.values())).samples
+    threads = ""
+    if place_of(execution) == "here":
+        given, edits = engine, next(iter(parts.values())).edits
+        engine = on_one_thread_where_it_pays(engine, edits, samples, execution)
+        threads = "" if engine is given else ", on one thread, since more save no time"
     a_pass, running = engine.pass_time(samples)
     exact = a_pass if engine.precision == "float32" else engine.pass_time(samples, "float32").seconds
     engine = compiled_where_it_pays(engine, needed, execution)
@@ -95,7 +100,7 @@ def announce_engine(engine: Engine, parts: Mapping[str, Part], execution: Execut
             f"this study takes about {duration(seconds)}, and more than {duration(LONGEST)} is refused: ask for fewer "
             "edited networks with --size, --controls or --repeats, or for fewer samples with --per-group"
         )
-    log(f"engine: {engine.description}; {saved:.0%} of the computation saved, about {duration(seconds)}")
+    log(f"engine: {engine.description}{threads}; {saved:.0%} of the computation saved, about {duration(seconds)}")
     if running < BUSY:
         log(
             f"note: other programs keep this machine busy: while it was timed, this one ran for {running:.0%} of the "
