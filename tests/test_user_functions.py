@@ -58,6 +58,13 @@ def test_edits(name: str, trained: sm.Run, tmp_path: Path, capsys: Capture) -> N
     assert not (tmp_path / "out").exists()
 
 
+def test_a_study_begins_when_its_edits_can_be_made(trained: sm.Run, tmp_path: Path, capsys: Capture) -> None:
+    run = tiny.copied(trained, tmp_path / "run")
+    wrong = ("--units=conv1:1", "--edit=zero", "--edit=users_mistakes:raises")
+    assert "users_mistakes:raises fails" in tiny.spurmem(capsys, "study", run.path, *wrong).error
+    assert not (run.path / "studies").exists()
+
+
 FACTORIES = {
     **ANYWHERE,
     "users_mistakes:nothing": "users_mistakes:nothing gave an object of type NoneType, not a torch.nn.Module",

@@ -20,6 +20,7 @@ from ..console import log
 from ..criteria.scores import Scores
 from ..datasets.candidate_groups import groupings
 from ..datasets.samples import Dataset, checked_dataset
+from ..edits.apply import edited_tensors
 from ..engine.evaluate import engine_for
 from ..engine.outcomes import outcomes_per_block
 from ..engine.protocol import Engine
@@ -205,6 +206,7 @@ def _study(
     edits = Edits(specs=specs, tensors=tensors, repeats=settings.repeats, seed=settings.seed)
     pools = pools_of(model, ranked, reach=settings.controls_from, seed=settings.seed) if settings.controls else []
     selected = selected_variants(ranked, edits, pools)
+    _check_edits(model, selected)
     time_to_go = TimeToGo()
     if engine is None:
         engine = engine_for(
@@ -299,6 +301,17 @@ def _repeat_with_other_groupings(
     if others:
         table_of_all = {ALL_SEEDS: network.data, **others}
         main.store.save_frame("groupings", verdicts_by_grouping(table_of_all, {ALL_SEEDS: main, **found}))
+
+
+def _check_edits(model: nn.Module, selected: Sequence[Variant]) -> None:
+    """Check that each kind of edit can be made, before anything is stored.
+
+    Raises:
+        UserError: it can't.
+    """
+    first = {str(variant.edit): variant.edit for variant in reversed(selected)}
+    for edit in first.values():
+        edited_tensors(model, edit)
 
 
 def _unchanged_sets(network: StudiedNetwork, others: Sequence[StudiedNetwork], selected: Sequence[Variant]) -> set[int]:

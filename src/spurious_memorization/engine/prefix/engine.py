@@ -37,7 +37,7 @@ BATCH_BYTES = 32_000_000
 """Size of the largest value of a batch, and of a stack."""
 
 ENOUGH_ON_CPU = 1024, 4_000_000
-"""On a CPU, batches with more samples than this and with larger values are no faster: they don't fit into its caches."""
+"""Samples, and size of their largest value. On a CPU, batches beyond both are no faster: they don't fit its caches."""
 
 PARTS_OF_GPU = 64
 """A GPU needs larger batches: one in this many parts of its memory."""
