@@ -49,12 +49,13 @@ class Case(NamedTuple):
 NETWORKS = {"tiny": ("benchmarks.memory:tiny_network", 16), "ResNet-18": ("resnet18", 128)}
 """The network, and the size of its images."""
 
-CASES = (
-    *(Case("outcomes", "tiny", n_edits, 100) for n_edits in (1_000, 10_000, 100_000)),
-    *(Case("outcomes", "tiny", 100, n_images) for n_images in (100, 1_000, 10_000)),
-    *(Case("outcomes", "ResNet-18", 10, n_images) for n_images in (100, 1_000, 10_000)),
-    *(Case("study", "tiny", n_edits, 100) for n_edits in (1_000, 10_000, 100_000)),
+SERIES = (
+    [Case("outcomes", "tiny", n_edits, 100) for n_edits in (1_000, 10_000, 100_000)],
+    [Case("outcomes", "tiny", 100, n_images) for n_images in (100, 1_000, 10_000)],
+    [Case("outcomes", "ResNet-18", 10, n_images) for n_images in (100, 1_000, 10_000)],
+    [Case("study", "tiny", n_edits, 100) for n_edits in (1_000, 10_000, 100_000)],
 )
+"""More edited networks or more images. Each series is compared with its first case."""
 
 
 class Peak:
@@ -162,20 +163,21 @@ WHAT = {"outcomes": measure_outcomes, "study": measure_study}
 
 
 def rows() -> Iterator[tuple[str, str]]:
-    """What each case needs, row by row, beside the first case of the same network."""
+    """What each case needs, row by row, beside the first case of its series."""
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["SPURMEM_CACHE"] = str(Path(temporary) / "cache")
-        first: dict[tuple[str, str], float] = {}
-        for case in CASES:
-            folder = Path(temporary) / f"{case.network}-{case.n_images}"
-            if not folder.exists():
-                run_on_random_images(folder, case.network, case.n_images)
-            peak, seconds = _measured(case, folder)
-            base = first.setdefault((case.what, case.network), peak)
-            yield (
-                f"{case.what}, {case.network}: {case.n_edits:,} edited networks x {case.n_images:,} images",
-                f"peak {peak:.0f} MiB ({peak / base - 1:+.0%}), {seconds:.0f} s",
-            )
+        for series in SERIES:
+            peaks: list[float] = []
+            for case in series:
+                folder = Path(temporary) / f"{case.network}-{case.n_images}"
+                if not folder.exists():
+                    run_on_random_images(folder, case.network, case.n_images)
+                peak, seconds = _measured(case, folder)
+                peaks.append(peak)
+                yield (
+                    f"{case.what}, {case.network}: {case.n_edits:,} edited networks x {case.n_images:,} images",
+                    f"peak {peak:.0f} MiB ({peak / peaks[0] - 1:+.0%}), {seconds:.0f} s",
+                )
 
 
 def _measured(case: Case, folder: Path) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import weakref
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 import spurious_memorization as sm
 from spurious_memorization.engine import outcomes as outcomes_module
+from spurious_memorization.engine.evaluate import engine_for
 from spurious_memorization.engine.outcomes import assemble, block_plan
 from spurious_memorization.engine.plain import PlainEngine
 from spurious_memorization.networks.build import NetworkSettings, build
@@ -184,6 +186,23 @@ def test_blocks_change_no_result(model, data, edits, monkeypatch, edits_per_bloc
     assert order.tolist() != sorted(order)
     assert_same(assemble(edits, [blocks[i] for i in order], "plain"), assemble(edits, blocks, "plain"))
     assert_same(assemble(edits, blocks, "plain"), whole, 1e-5)
+
+
+def test_nothing_of_a_block_stays_in_memory(model, data, edits):
+    """Tensors in circles of references stay until Python's collector looks for them, which may be many blocks later."""
+    engine = engine_for(model, data.train)
+    engine.run(edits, range(-1, len(edits)), data.train)
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        engine.run(edits, range(-1, len(edits)), data.train)
+        gc.collect()
+        assert [type(one) for one in gc.garbage if isinstance(one, torch.Tensor)] == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 class Made(Sequence):

@@ -129,7 +129,7 @@ def effects_beside_random(one: SelectedSet, data: Dataset, group: int, split: st
         split: of the drop.
     """
     own = [one.tested_counts(of).assign(edit=0, split=of) for of in one.splits]
-    random = [one.of_any_size.counted(of).assign(split=of) for of in one.of_any_size.splits]
+    random = [one.of_any_size.counted(of).assign(split=of) for of in one.splits]
     return (
         set_effects(pd.concat(own), data, group, split),
         set_effects(pd.concat(random), data, group, split),

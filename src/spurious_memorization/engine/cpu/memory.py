@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-GROWTH_BYTES = 512_000_000
+GROWTH_BYTES = 256_000_000
 """Free memory is returned to the system each time the process has grown by this size."""
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of mallopt's options, from glibc's malloc.h

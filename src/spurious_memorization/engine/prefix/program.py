@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,14 +55,9 @@ class Program:
                 computed.
         """
         values: dict[fx.Node, Any] = {}
-
-        def value(node: fx.Node) -> Any:
-            if node not in values:
-                values[node] = self._constant(node, changed or {}, value)
-            return values[node]
-
         wanted = (n for n in self.constant_nodes if changed is None or not self.parameters_of[n].isdisjoint(changed))
-        return {node: tensor for node in wanted if isinstance(tensor := value(node), Tensor)}
+        every = ((node, self._constant(node, changed or {}, values)) for node in wanted)
+        return {node: value for node, value in every if isinstance(value, Tensor)}
 
     def shared_values(self, inputs: Mapping[str, Tensor], constants: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
         """Compute the shared values of a batch.
@@ -94,11 +89,16 @@ class Program:
         dependent = [node for node in self.constant_nodes if not self.parameters_of[node].isdisjoint(wanted)]
         return frozenset(self.users_of(dependent))
 
-    def _constant(self, node: fx.Node, changed: Mapping[str, Tensor], value: Callable[[fx.Node], Any]) -> Any:
-        if node.op == "get_attr":
-            name = str(node.target)
-            return changed.get(name, self.parameters[name])
-        return call(node, value)
+    def _constant(self, node: fx.Node, changed: Mapping[str, Tensor], known: dict[fx.Node, Any]) -> Any:
+        """The value of a constant, which is added to those that are known. A function within a function would refer to
+        itself, so that the values stayed in memory until Python looks for such circles."""
+        if node not in known:
+            if node.op == "get_attr":
+                name = str(node.target)
+                known[node] = changed.get(name, self.parameters[name])
+            else:
+                known[node] = call(node, lambda source: self._constant(source, changed, known))
+        return known[node]
 
 
 def parameters_of(constant_nodes: Iterable[fx.Node]) -> dict[fx.Node, frozenset[str]]:
