@@ -16,6 +16,7 @@ import filelock
 
 from .console import log
 from .errors import UserError
+from .input_files import shown
 from .remote_folders import check_no_url
 
 LOCK = ".lock"
@@ -91,7 +92,7 @@ def _reported(folder: Path) -> Iterator[None]:
         is_file = isinstance(error, FileExistsError | NotADirectoryError)
         reason = error.strerror if isinstance(error, OSError) else error
         what = "is not a folder" if is_file else f"can't be written ({reason})"
-        raise UserError(f"{folder} {what}: choose another place") from error
+        raise UserError(f"{shown(folder)} {what}: choose another place") from error
 
 
 def _taken(folder: Path) -> str:
