@@ -13,10 +13,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from PIL import Image
 from torch import nn
 
 import spurious_memorization as sm
+from spurious_memorization.lazy_sequences import LazySequence
 
 from .measures import uniform_channels
 
@@ -113,8 +114,8 @@ def run_on_random_images(folder: Path, network: str, n_images: int) -> None:
     sm.train(folder, folder / "run", sm.TrainSettings(model=model, epochs=0, image_size=image_size))
 
 
-class NoisyChannels(Sequence[sm.Edit]):
-    """Noise in one channel after the other, with a seed of its own each. An edit is made when it is asked for."""
+class NoisyChannels(LazySequence[sm.Edit]):
+    """Noise in one channel after the other, with a seed of its own each."""
 
     def __init__(self, model: nn.Module, n: int) -> None:
         self._channels = [edit.units for edit in uniform_channels(model, 10)]
@@ -123,17 +124,7 @@ class NoisyChannels(Sequence[sm.Edit]):
     def __len__(self) -> int:
         return self._n
 
-    @overload
-    def __getitem__(self, position: int) -> sm.Edit: ...
-
-    @overload
-    def __getitem__(self, position: slice) -> list[sm.Edit]: ...
-
-    def __getitem__(self, position: int | slice) -> sm.Edit | list[sm.Edit]:
-        if isinstance(position, slice):
-            return [self[one] for one in range(self._n)[position]]
-        if position >= self._n:
-            raise IndexError(position)
+    def make(self, position: int) -> sm.Edit:
         return sm.edits.random_noise(self._channels[position % len(self._channels)], 0.1, seed=position)
 
 

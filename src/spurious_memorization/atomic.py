@@ -33,12 +33,9 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
             stays as it was. In a local copy of a URL, the file is there but can't be sent.
     """
     check_no_url(path)
-    with kept_if_used(path.parent):
-        try:
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            os.close(handle)
-        except OSError as error:
-            raise _user_error(error, path) from error
+    with kept_if_used(path.parent), _writing(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
         temporary = Path(name)
         try:
             yield temporary
@@ -46,9 +43,7 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
                 _flush_to_disk(temporary)
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
-        except OSError as error:
-            raise _user_error(error, path) from error
-        except UserError:
+        except (OSError, UserError):
             raise
         except Exception as error:
             if reason := _system_error(temporary):
@@ -67,7 +62,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         UserError: `path` is a file or a folder with content, or can't be written. Nothing is left behind.
     """
     check_no_url(path)
-    try:
+    with _writing(path):
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path} exists and is not empty: choose another place")
         with kept_if_used(path.parent):
@@ -80,8 +75,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 temporary.rename(path)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise _user_error(error, path) from error
     send(path)
 
 

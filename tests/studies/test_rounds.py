@@ -141,14 +141,16 @@ def test_few_edits_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     def counted(*arguments: Any) -> Iterator[tuple[Block, Block]]:
         for pair in original(*arguments):
             gc.collect()
-            held.append(sum(isinstance(one, sm.Edit) for one in gc.get_objects()))
+            held.append(
+                sum(type(one) is sm.Edit for one in gc.get_objects())
+            )  # isinstance asks objects, which may warn
             yield pair
 
     monkeypatch.setattr(measure_module, "measured_blocks", counted)
     settings = MEMORIZING.model_copy(update={"edit": ("random_noise:std=0.5",), "repeats": 40, "controls": 79})
     found = sm.study_in_memory(Memory(), marked(48), settings)
     assert len(found.variants()) > 40 * 40
-    assert max(held) - held[0] <= EDITS_PER_BLOCK
+    assert max(held) - held[0] <= EDITS_PER_BLOCK + 40  # a block, and the repeats of the set that was drawn last
 
 
 @pytest.mark.slow

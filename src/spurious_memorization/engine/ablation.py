@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import overload
-
 import numpy as np
 import pandas as pd
 import torch
@@ -18,6 +15,7 @@ from ..datasets.sources import Batch
 from ..datasets.tensors import as_batch, from_tensors
 from ..edits.edit import Edit, zero
 from ..errors import UserError
+from ..lazy_sequences import LazySequence
 from ..networks.checked import checked_network
 from ..networks.names import LossName, Precision
 from ..networks.selection import Selection
@@ -124,8 +122,8 @@ def ablated_units(
     return Units(select.unit, tuple(there), place, index, select.with_bias)
 
 
-class SingleEdits(Sequence[Edit]):
-    """Zero each unit alone. Each edit is made when it is asked for.
+class SingleEdits(LazySequence[Edit]):
+    """Zero each unit alone.
 
     Arguments:
         units: of any kind.
@@ -137,16 +135,8 @@ class SingleEdits(Sequence[Edit]):
     def __len__(self) -> int:
         return len(self._units)
 
-    @overload
-    def __getitem__(self, position: int) -> Edit: ...
-
-    @overload
-    def __getitem__(self, position: slice) -> list[Edit]: ...
-
-    def __getitem__(self, position: int | slice) -> Edit | list[Edit]:
-        if isinstance(position, slice):
-            return [self[one] for one in range(len(self))[position]]
-        of, one = self._units, slice(position, position + 1 or None)
+    def make(self, position: int) -> Edit:
+        of, one = self._units, slice(position, position + 1)
         name = of.names[int(of.place[position])]
         return zero(Units(of.kind, (name,), np.zeros(1, np.int64), of.index[one], of.with_bias))
 

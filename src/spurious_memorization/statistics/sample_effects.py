@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,15 +64,6 @@ def sample_effects(before: Block, after: Block, row: int, halves: NDArray[np.int
         margin_before=margin,
         margin_change=after.margin[row] - margin,
     )
-
-
-def mean_over_repeats(repeats: Sequence[SampleEffects]) -> SampleEffects:
-    """The mean over the repeats of an edit on the same samples."""
-    means = {
-        name: np.mean([getattr(repeat, name) for repeat in repeats], axis=0)
-        for name in ("accuracy_change", "margin_change")
-    }
-    return replace(repeats[0], **means)
 
 
 def joined(parts: Iterable[SampleEffects]) -> SampleEffects:

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, product
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..datasets.samples import Dataset, Samples
 from ..edits.edit import Edit
+from ..lazy_sequences import LazySequence
 from ..statistics.counts import COUNTS, WHOLE_COUNTS, count
 from ..statistics.sample_effects import SampleEffects, joined, sample_effects
 from .block_workers import BlockWorkers
@@ -198,8 +199,8 @@ class Counts:
         return pd.DataFrame(columns)
 
 
-class EditsOf(Sequence[Edit]):
-    """The edits of some variants. Each is made when it is asked for.
+class EditsOf(LazySequence[Edit]):
+    """The edits of some variants.
 
     Arguments:
         variants: the edited networks.
@@ -213,15 +214,7 @@ class EditsOf(Sequence[Edit]):
     def __len__(self) -> int:
         return len(self._positions)
 
-    @overload
-    def __getitem__(self, position: int) -> Edit: ...
-
-    @overload
-    def __getitem__(self, position: slice) -> list[Edit]: ...
-
-    def __getitem__(self, position: int | slice) -> Edit | list[Edit]:
-        if isinstance(position, slice):
-            return [self[one] for one in range(len(self))[position]]
+    def make(self, position: int) -> Edit:
         return self._variants[int(self._positions[position])].edit
 
 

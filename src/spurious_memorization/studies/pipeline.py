@@ -309,8 +309,8 @@ def _check_edits(model: nn.Module, selected: Sequence[Variant]) -> None:
     Raises:
         UserError: it can't.
     """
-    first = {str(variant.edit): variant.edit for variant in reversed(selected)}
-    for edit in first.values():
+    one_of_each_kind = {str(variant.edit): variant.edit for variant in selected}
+    for edit in one_of_each_kind.values():
         edited_tensors(model, edit)
 
 

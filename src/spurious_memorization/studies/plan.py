@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import overload
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ..controls.norms import log_norm, relative_norms
 from ..controls.null_sets import NullSets, SetsOfManySizes
 from ..edits.edit import Edit, EditSpec
+from ..lazy_sequences import LazySequence
 from ..networks.names import Reach
 from ..networks.units import Units
 from ..resources import check_memory
@@ -168,8 +168,8 @@ class Edits:
             yield repeat, Edit(spec.kind, units, spec.parameters, tensors, draw, matched_to)
 
 
-class DrawnVariants(Sequence[Variant]):
-    """Edited networks that are made when they are asked for, so that any number of them needs little memory.
+class DrawnVariants(LazySequence[Variant]):
+    """Edited networks that are drawn when they are asked for. The last draw is kept.
 
     Arguments:
         draws: each makes some of them, the same ones whenever it is called.
@@ -184,16 +184,7 @@ class DrawnVariants(Sequence[Variant]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @overload
-    def __getitem__(self, position: int) -> Variant: ...
-
-    @overload
-    def __getitem__(self, position: slice) -> list[Variant]: ...
-
-    def __getitem__(self, position: int | slice) -> Variant | list[Variant]:
-        if isinstance(position, slice):
-            return [self[one] for one in range(len(self))[position]]
-        position = range(len(self))[position]
+    def make(self, position: int) -> Variant:
         draw = int(np.searchsorted(self._starts, position, side="right")) - 1
         if self._drawn[0] != draw:
             self._drawn = draw, self._draws[draw]()

@@ -218,18 +218,17 @@ class StudiedSets:
             variants: the rows of `variants.parquet` to which they belong, which were added before.
             counted: counts of these variants, one row per variant, split, subset, half and group.
         """
+        random_sets, set_of_row = self._random_sets(variants), np.full(len(variants), -1)
+        for number, (_, positions) in enumerate(random_sets):
+            set_of_row[positions] = number
         for split, of_split in counted.groupby("split", sort=False):
             row = pd.Index(variants["variant"]).get_indexer(of_split["variant"])
             group = of_split["group"].to_numpy()
             values = of_split[list(COUNTS)].to_numpy(np.float64)
             self._count_selected(str(split), variants, of_split["subset"].to_numpy(), row, group, values)
             control = variants["control"].to_numpy()[row]
-            of_row = np.full(len(variants), -1)
-            random_sets = self._random_sets(variants)
-            for number, (_, positions) in enumerate(random_sets):
-                of_row[positions] = number
             for number, (random, _) in enumerate(random_sets):
-                own = of_row[row] == number
+                own = set_of_row[row] == number
                 random.count(str(split), control[own], group[own], values[own], self._n_groups)
 
     def selected_sets(self) -> list[SelectedSet]:
