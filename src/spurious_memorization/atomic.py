@@ -54,6 +54,19 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
     send(path)
 
 
+def check_writable(path: Path) -> None:
+    """Check that a file can be written, before the work that makes its content.
+
+    Raises:
+        UserError: its folder can't be written. Nothing is left behind.
+    """
+    check_no_url(path)
+    with kept_if_used(path.parent), _writing(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        Path(name).unlink()
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder in the same place. It is renamed to `path` when the block ends without an error.

@@ -67,6 +67,21 @@ def kept_if_used(folder: Path) -> Iterator[None]:
                 _remove_unused(folder, new)
 
 
+def check_holds_only(folder: Path, own: Sequence[str] = ()) -> None:
+    """Check that a folder, which need not exist, holds nothing but these files and folders, and hidden ones.
+
+    Arguments:
+        folder: to write.
+        own: names of what an earlier call may have left.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    others = sorted(file.name for file in folder.glob("[!.]*") if file.name not in own)
+    if others:
+        raise UserError(f"{shown(folder)} is not empty (it contains {others[0]}): choose an empty or a new folder")
+
+
 def _acquired(folder: Path) -> filelock.BaseFileLock:
     lock: filelock.BaseFileLock = filelock.FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
     try:

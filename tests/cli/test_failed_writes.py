@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,26 @@ def test_a_place_without_permission(
     chosen = commands(squares, run, tmp_path / "w.pth", tmp_path / "forbidden" / "out")[command]
     assert "can't be written" in tiny.spurmem(capsys, *chosen).error
     assert tiny.contents(tmp_path) == before
+
+
+def test_a_report_says_before_its_pass_over_the_images_that_it_cannot_be_written(
+    studied: sm.Study, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = tempfile.mkstemp
+
+    def fail(*arguments: Any, dir: Any = None, **named: Any) -> Any:
+        if Path(dir).name == "forbidden":
+            raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+        return original(*arguments, dir=dir, **named)
+
+    monkeypatch.setattr(tempfile, "mkstemp", fail)
+    before = tiny.contents(studied.path)
+    page = tmp_path / "forbidden" / "page.html"
+    said = tiny.spurmem(capsys, "report", studied.path.parent.parent, "--out", page)
+    assert "forbidden can't be written" in said.error
+    assert "one pass over" not in said.err
+    assert tiny.contents(studied.path) == before
+    assert not page.parent.exists()
 
 
 def _hold(lock: Path, ready: Any, done: Any) -> None:

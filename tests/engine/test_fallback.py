@@ -130,7 +130,7 @@ def test_after_an_unexpected_error_at_the_start_all_runs_plainly(module, name, m
 
 def test_wrong_logits_of_the_kernels_are_noticed_at_the_start(monkeypatch):
     net, samples = trained()
-    monkeypatch.setattr(construction, "fused_module", lambda _module: nn.Identity())
+    monkeypatch.setattr(construction, "fused_module", lambda _module, **_how: nn.Identity())
     wrong = "plain: the exported program gives other logits than the network itself"
     assert engine_for(net, samples).description == wrong
 

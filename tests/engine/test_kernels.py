@@ -106,6 +106,61 @@ def test_switches_change_no_outcome(text, monkeypatch, wide):
     assert_near(outcomes(*wide), expected)
 
 
+class Sums(nn.Module):
+    """Two blocks, each with a sum before a relu.
+
+    Arguments:
+        kind: what the second block adds, and what reads that value besides the sum.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.stem, self.first, self.second, self.third = (nn.Conv2d(n, 4, 3, padding=1) for n in (3, 4, 4, 4))
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.first(self.stem(images)).relu()
+        of_view = x.transpose(2, 3)
+        other = self.third(x) if self.kind == "a convolution" else x
+        between = other if self.kind == "the same convolution" else self.second(x)
+        y = (self.third(between) + other).relu()
+        match self.kind:
+            case "a later sum":
+                y = y + x
+            case "a later convolution":
+                y = y + self.second(x)
+            case "a view":
+                y = y + of_view
+        return self.fc(torch.cat([y.mean((2, 3)), y.amax((2, 3))], 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_overwritten"),
+    [
+        ("the input", True),
+        ("a convolution", True),
+        ("the same convolution", False),
+        ("a later sum", False),
+        ("a later convolution", False),
+        ("a view", False),
+    ],
+)
+def test_a_sum_is_written_only_over_what_nothing_else_reads(kind, is_overwritten, monkeypatch):
+    monkeypatch.setenv(kernels.VARIABLE, "fused")
+    torch.manual_seed(0)
+    net, x = Sums(kind).eval(), torch.randn(5, 3, 8, 8)
+    network = segmented(net, x[:1], "float32")
+    assert (f"{FUSED}_" in targets(network)) == is_overwritten
+    given = x.clone()
+    with torch.no_grad():
+        value, shared = network.enter(x)
+        for position in range(len(network.segments)):
+            value = network.run_segment(position, value, shared)
+        torch.testing.assert_close(value, net(given), rtol=1e-4, atol=1e-5)
+    assert torch.equal(x, given)
+
+
 def missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "mkldnn", SimpleNamespace())
 

@@ -15,6 +15,7 @@ import spurious_memorization as sm
 from spurious_memorization.console import duration
 from spurious_memorization.engine import pass_time
 from spurious_memorization.engine.prefix import engine as prefix_module
+from spurious_memorization.studies import shorter_study
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* samples .* are classified correctly", "ignore:only .* null sets")
 
@@ -114,6 +115,34 @@ def test_plan_says_if_the_machine_is_busy(
     notes = [line for line in lines if "other programs keep this machine busy" in line]
     assert len(notes) == (said is not None)
     assert said is None or said in notes[0]
+
+
+def test_a_long_study_names_a_shorter_one_and_its_time(
+    run: sm.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shorter_study, "MIN_PER_GROUP", 1)
+    pass_takes(monkeypatch, float32=2.0)
+    asked = {"split": ("train",), "controls": 19}
+    _, lines = plan(run, capsys, **asked)
+    (said,) = [line for line in lines if "--per-group" in line]
+    assert said.endswith("null sets on at most 4 images per group, and these are all of each minority group in train")
+    pass_takes(monkeypatch, float32=2.0)
+    _, of_shorter = plan(run, capsys, **asked, per_group=4)
+    assert [line.partition(" on ")[2] for line in of_shorter[:2]] == ["40 images", "16 images"]
+    (engine,) = [line for line in of_shorter if line.startswith("engine: ")]
+    assert said.startswith(f"--per-group 4 would take {engine.partition('saved, ')[2]}:")
+    assert not any("--per-group" in line for line in of_shorter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "least"), [(0.01, 1), (2.0, 16)], ids=["short", "nothing to leave out"])
+def test_other_studies_name_no_shorter_one(
+    run: sm.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seconds: float, least: int
+) -> None:
+    monkeypatch.setattr(shorter_study, "MIN_PER_GROUP", least)
+    pass_takes(monkeypatch, float32=seconds)
+    _, lines = plan(run, capsys, split=("train",), controls=19)
+    assert not any("--per-group" in line for line in lines)
 
 
 @pytest.mark.slow

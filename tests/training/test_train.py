@@ -390,6 +390,14 @@ def test_settings_out_of_range_are_refused(squares: Path, tmp_path: Path, capsys
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_that_holds_something_else_becomes_no_run(squares: Path, tmp_path: Path, capsys: Capture) -> None:
+    data = Path(shutil.copytree(squares, tmp_path / "data"))
+    before = tiny.contents(tmp_path)
+    said = tiny.spurmem(capsys, "train", data, *tiny.train_flags(data))
+    assert "data is not empty (it contains dataset.yaml): choose an empty or a new folder" in said.error
+    assert tiny.contents(tmp_path) == before
+
+
 @pytest.mark.parametrize(("n", "message"), [(1, "all 1 training samples"), (5, "have the label 'class 0'")])
 def test_one_class_in_training(n: int, message: str, squares: Path, tmp_path: Path) -> None:
     tiny_data = tmp_path / "data"

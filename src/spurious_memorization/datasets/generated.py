@@ -17,6 +17,7 @@ from PIL import Image
 from ..atomic import atomic_write, write_text
 from ..console import log, progress
 from ..errors import UserError
+from ..locks import check_holds_only
 from ..resources import check_disk, check_memory
 from .samples import SPLITS
 from .tables import TABLE_FILES, DatasetDescription, read_frame, write_own_table
@@ -65,8 +66,7 @@ def begin_folder(out: Path, source: str, settings: dict[str, Any]) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: choose a folder for the data")
     if not record.is_file():
-        if found := next((p for p in sorted(out.glob("*")) if not p.name.startswith(".")), None):
-            raise UserError(f"{out} is not empty (it contains {found.name}): choose an empty or a new folder")
+        check_holds_only(out)
         write_text(record, json.dumps(settings, indent=2) + "\n")
         return
     try:

@@ -21,7 +21,7 @@ from ..datasets.samples import Dataset
 from ..datasets.sources import Images
 from ..datasets.texts import Texts
 from ..errors import UserError
-from ..locks import locked
+from ..locks import check_holds_only, locked
 from ..networks.build import with_own_transform
 from ..remote_folders import local_folder
 from ..runs.evaluate import predict
@@ -270,8 +270,8 @@ def _check_stored(result: MemorizationScores, record: MemorizationRecord, data: 
         may_differ = {"settings": {"networks"}, "data": {"folder"}}
         old, new = (of.model_dump(mode="json", exclude=may_differ) for of in (result.record, record))
         check_same_settings(old, new, f"memorization {result.path}")
-    elif other := sorted(file.name for file in result.path.glob("[!.]*") if file.name not in OWN_FILES):
-        raise UserError(f"{result.path} is not empty (it contains {other[0]}): choose an empty or a new folder")
+    else:
+        check_holds_only(result.path, OWN_FILES)
     for number in result.networks():
         result.answers_to(data.train.index, number)
 

@@ -100,6 +100,11 @@ class Run:
         """Whether anything was measured. A call that was stopped before that left no run and can be repeated."""
         return is_stored(self._record_file) and is_stored(self._history_file)
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether the directory holds anything of a run, even if other parts of it were lost."""
+        return any(part.exists() for part in (self._record_file, self._history_file, self.trainer_file.parent))
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Lock the run for writing. Of a run with a URL, what was not sent yet is sent at the end.

@@ -73,14 +73,7 @@ def announce_engine(engine: Engine, parts: Mapping[str, Part], execution: Execut
     Raises:
         UserError: it takes longer than a year.
     """
-    n_outcomes = outcomes_per_block(engine.pass_multiplications)
-    work = {
-        name: Work(
-            passes_needed(engine, part.edits, len(part.samples)),
-            len(list(block_plan(len(part.edits), len(part.samples), n_outcomes))),
-        )
-        for name, part in parts.items()
-    }
+    work = planned_work(engine, parts)
     needed = sum(of.passes for of in work.values())
     full = sum((len(part.edits) + 1) * len(part.samples) for part in parts.values())
     samples = next(iter(parts.values())).samples
@@ -112,6 +105,18 @@ def announce_engine(engine: Engine, parts: Mapping[str, Part], execution: Execut
     if a_pass > CLEARLY_SLOWER * exact:
         log(f"bf16 takes {a_pass / exact:.1f} times as long as float32 on this machine: --precision float32 is faster")
     return engine, TimeToGo(work, a_pass)
+
+
+def planned_work(engine: Engine, parts: Mapping[str, Part]) -> dict[str, Work]:
+    """What each part needs, by the name of its blocks."""
+    n_outcomes = outcomes_per_block(engine.pass_multiplications)
+    return {
+        name: Work(
+            passes_needed(engine, part.edits, len(part.samples)),
+            len(list(block_plan(len(part.edits), len(part.samples), n_outcomes))),
+        )
+        for name, part in parts.items()
+    }
 
 
 def _by_workers(seconds: float, n_blocks: int) -> str:

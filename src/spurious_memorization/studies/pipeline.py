@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ from .rounds import draw_damage_matched_sets, draw_null_sets, first_null_sets
 from .rules import parse_edits, parse_splits, rankings_of, rules_of
 from .selection import select_units
 from .settings import StudySettings, parse_sizes
+from .shorter_study import suggest_subset
 from .store import FolderStore, MemoryStore, Store
 from .strongest import strongest_edits
 from .study import Study, groups_of_study
@@ -212,13 +214,10 @@ def _study(
         engine = engine_for(
             model, data.samples(splits[0]), loss=rules.loss, precision=settings.precision, execution=execution
         )
-        engine, time_to_go = announce_engine(
-            engine,
-            _planned_parts(
-                selected, first_null_sets(pools, selected, edits, settings.controls), data, splits, settings
-            ),
-            execution,
-        )
+        null_sets = first_null_sets(pools, selected, edits, settings.controls)
+        planned = partial(_planned_parts, selected, null_sets, data, splits)
+        engine, time_to_go = announce_engine(engine, planned(settings), execution)
+        suggest_subset(engine, planned, data, settings, time_to_go)
     n_outcomes = n_outcomes or outcomes_per_block(engine.pass_multiplications)
     record["outcomes_per_block"] = n_outcomes
     own.save_record("study", {**record, "engine": engine.description})

@@ -15,7 +15,7 @@ from ..console import log, only_here
 from ..datasets.folder import read_with_settings
 from ..datasets.samples import Dataset
 from ..errors import UserError
-from ..locks import kept_if_used
+from ..locks import check_holds_only, kept_if_used
 from ..networks.build import NetworkSettings, build, with_own_transform
 from ..networks.forward import choose_device, logits
 from ..networks.head_alone import head_on_features
@@ -64,7 +64,8 @@ def train(
 
     Raises:
         UserError: data, network or weights are not usable; the run exists (without `resume`) or has other settings;
-            another command is writing it; the disk is full; one of several processes has ended.
+            the directory holds something else; another command is writing it; the disk is full; one of several
+            processes has ended.
 
     Example:
         ```python
@@ -84,6 +85,8 @@ def _train(run: Run, folder: Path, settings: TrainSettings, resume: bool, execut
             "the launcher's processes were given different data, settings or --out: give all the same, or unset "
             "WORLD_SIZE to train them apart"
         )
+    if not run.is_begun:
+        check_holds_only(run.path, (run.network_folder.name,))
     data = read_with_settings(folder, settings)
     config = expanded(settings, data)
     _check_options(config, execution)

@@ -16,13 +16,16 @@ from ..operations import aten, operand
 mkldnn = torch.ops.mkldnn
 
 
-def fuse(module: fx.GraphModule) -> fx.GraphModule:
+def fuse(module: fx.GraphModule, *, overwrites_input: bool = False) -> fx.GraphModule:
     """Let each convolution compute the relu after it, and the sum between the two as well, if there is one.
 
-    The module stays as it is on another device than a CPU, and where PyTorch's operation is not available.
+    The result is written over the other value of the sum if nothing else reads that value afterwards. This needs less
+    memory traffic. The module stays as it is on another device than a CPU, and where PyTorch's operation is not
+    available.
 
     Arguments:
         module: is changed. A submodule in it is a convolution whose forward takes a value to add and `relu`.
+        overwrites_input: whether the module may write over its first argument, [rows, ...].
     """
     if not all(buffer.device.type == "cpu" for buffer in module.buffers()) or not _is_available():
         return module
@@ -42,8 +45,12 @@ def fuse(module: fx.GraphModule) -> fx.GraphModule:
                 together = module.graph.call_function(mkldnn._convolution_pointwise.default, given)
             else:
                 x, *rest = _convolution(conv)
-                given = (x, other, *rest, "add", 1.0, "relu", [], "")
-                together = module.graph.call_function(mkldnn._convolution_pointwise.binary, given)
+                how: tuple[Any, ...] = (*rest, "add", 1.0, "relu", [], "")
+                if _is_free(other, conv, overwrites_input=overwrites_input):
+                    given, operation = (other, x, *how), mkldnn._convolution_pointwise_.binary
+                else:
+                    given, operation = (x, other, *how), mkldnn._convolution_pointwise.binary
+                together = module.graph.call_function(operation, given)
         together.meta = dict(relu.meta)
         relu.replace_all_uses_with(together)
         for node in (relu, *((before,) if other is not None else ()), conv):
@@ -61,10 +68,11 @@ def _is_available() -> bool:
     plain = torch.conv2d(x, weight, padding=1)
     try:
         alone = mkldnn._convolution_pointwise.default(x, weight, None, *geometry, "relu", [], "")
-        both = mkldnn._convolution_pointwise.binary(x, other, weight, None, *geometry, "add", 1.0, "relu", [], "")
-        return torch.allclose(alone, plain.relu(), atol=1e-5) and torch.allclose(
-            both, (plain + other).relu(), atol=1e-5
-        )
+        how: tuple[Any, ...] = (weight, None, *geometry, "add", 1.0, "relu", [], "")
+        both = mkldnn._convolution_pointwise.binary(x, other, *how)
+        over = mkldnn._convolution_pointwise_.binary(other.clone(), x, *how)
+        expected = ((alone, plain.relu()), (both, (plain + other).relu()), (over, (plain + other).relu()))
+        return all(torch.allclose(found, right, atol=1e-5) for found, right in expected)
     except (AttributeError, RuntimeError, TypeError):
         return False
 
@@ -82,6 +90,25 @@ def _summed(add: Any) -> tuple[fx.Node | None, fx.Node | None]:
             shape = conv.meta["val"].shape
             return (conv, other) if shape == other.meta["val"].shape and shape[2:] != (1, 1) else (None, None)
     return None, None
+
+
+def _is_free(other: fx.Node, conv: fx.Node, *, overwrites_input: bool) -> bool:
+    """Whether the sum of a convolution and another value may be written over that value.
+
+    The value must have memory of its own: it is the result of a convolution, or the input if that may be overwritten.
+    Besides the sum, only convolutions before this one may read it, since their results share no memory with it.
+    """
+    (add,) = conv.users
+    nodes = list(conv.graph.nodes)
+    is_own = _computes(other) or (overwrites_input and other is nodes[0])
+    readers = [node for node in other.users if node is not add]
+    return is_own and all(_computes(node) and nodes.index(node) < nodes.index(conv) for node in readers)
+
+
+def _computes(node: fx.Node) -> bool:
+    """Whether a node is a convolution, alone or together with what follows it."""
+    fused = (mkldnn._convolution_pointwise.default, mkldnn._convolution_pointwise.binary)
+    return _is_convolution(node) or node.target in fused
 
 
 def _is_convolution(node: fx.Node) -> bool:

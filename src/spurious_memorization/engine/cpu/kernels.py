@@ -51,9 +51,14 @@ def kernels_for(operations: Iterable[fx.Node], constants: Mapping[fx.Node, Tenso
     return winograd.winograd_layers(operations, constants) if "winograd" in switched_on() else {}
 
 
-def fused_module(module: fx.GraphModule) -> fx.GraphModule:
-    """A segment with convolutions, sums and activations fused where possible; the module given is changed."""
-    return fused.fuse(module) if "fused" in switched_on() else module
+def fused_module(module: fx.GraphModule, *, overwrites_input: bool = False) -> fx.GraphModule:
+    """A segment with convolutions, sums and activations fused where possible; the module given is changed.
+
+    Arguments:
+        module: the segment.
+        overwrites_input: whether it may write over the value that enters it.
+    """
+    return fused.fuse(module, overwrites_input=overwrites_input) if "fused" in switched_on() else module
 
 
 def reused_memory() -> AbstractContextManager[Callable[[], None]]:

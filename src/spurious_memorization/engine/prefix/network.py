@@ -18,7 +18,7 @@ from ...networks.forward import exact_float32, first_repeated, logits
 from ...networks.names import Precision
 from ...networks.units import UnitPlaces
 from ..cpu.kernels import fused_module, kernels_for
-from ..operations import Kernels, call, can_overwrite, operand
+from ..operations import Kernels, aten, call, can_overwrite, operand
 from .compiled import SegmentFunction, compiled_functions
 from .export import export_program
 from .prepared import PreparedEdit, in_run_format, prepare_edit
@@ -103,7 +103,8 @@ class SegmentedNetwork:
         return entered(self.program, self.constants, inputs, self.dtype)
 
     def run_segment(self, position: int, value: Tensor, shared: Shared) -> Tensor:
-        """The value that leaves a segment before any edit."""
+        """The value that leaves a segment before any edit. A value that enters it and was computed by a relu may be
+        overwritten."""
         return self.functions[position](value, *(shared[node] for node in self.segments[position].shared))
 
     def compiled(self, example: Inputs) -> SegmentedNetwork:
@@ -277,7 +278,11 @@ def _runnable(
     constants = {node: in_run_format(value, DTYPES[precision]) for node, value in exact_constants.items()}
     kernels = kernels_for(program.operations, constants)
     modules = [segment_module(program, segment, constants, kernels) for segment in segments]
-    return constants, kernels, [fused_module(module) for module in modules]
+    functions: list[SegmentFunction] = [
+        fused_module(module, overwrites_input=segment.input.target is aten.relu.default)
+        for segment, module in zip(segments, modules, strict=True)
+    ]
+    return constants, kernels, functions
 
 
 def _check_logits(model: nn.Module, run: Callable[[Inputs], Tensor], example: Inputs) -> None:

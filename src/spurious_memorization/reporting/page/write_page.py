@@ -15,7 +15,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from ...atomic import write_text
+from ...atomic import check_writable, write_text
 from ...calibration.rates import published_rates
 from ...console import log
 from ...datasets.samples import Dataset
@@ -83,6 +83,7 @@ def report(
         raise UserError(f"--out {shown(out)} will be a page: name a file that ends in .html")
     inputs = read_inputs(runs, study, memorization=memorization, controls=controls)
     file = Path(out) if out is not None else inputs.runs[0].path / "report.html"
+    check_writable(file)
     gallery = make_gallery(inputs, data_folder, execution)
     for run, reason in gallery.reasons.items():
         log(f"note: no {inputs.noun}s of {run}: {reason}")
