@@ -40,14 +40,8 @@ def suggest_subset(
         settings: of the study.
         time_to_go: of the study with these settings.
     """
-    seconds = time_to_go.seconds
-    if (
-        settings.per_group is not None
-        or not settings.controls
-        or not data.minority
-        or seconds is None
-        or seconds < LONG
-    ):
+    seconds = time_to_go.seconds or 0.0
+    if seconds < LONG or settings.per_group is not None or not settings.controls or not data.minority:
         return
     sizes = np.bincount(data.samples(settings.traced_on).g, minlength=len(data.groups))
     n = max(MIN_PER_GROUP, int(sizes[list(data.minority)].max()))
