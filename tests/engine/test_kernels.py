@@ -151,7 +151,7 @@ def test_a_sum_is_written_only_over_what_nothing_else_reads(kind, is_overwritten
     torch.manual_seed(0)
     net, x = Sums(kind).eval(), torch.randn(5, 3, 8, 8)
     network = segmented(net, x[:1], "float32")
-    assert (f"{FUSED}_" in targets(network)) == is_overwritten
+    assert ("_summed_over" in targets(network)) == is_overwritten
     given = x.clone()
     with torch.no_grad():
         value, shared = network.enter(x)
@@ -159,6 +159,28 @@ def test_a_sum_is_written_only_over_what_nothing_else_reads(kind, is_overwritten
             value = network.run_segment(position, value, shared)
         torch.testing.assert_close(value, net(given), rtol=1e-4, atol=1e-5)
     assert torch.equal(x, given)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["channels last", "channels first", "rows last", "part of a larger value"])
+def test_a_sum_is_right_in_every_layout(layout, dtype):
+    generator = torch.Generator().manual_seed(0)
+    x, weight, other = (torch.randn(n, generator=generator) for n in ((3, 4, 6, 6), (5, 4, 3, 3), (3, 5, 6, 6)))
+    expected = (torch.conv2d(x, weight, padding=1) + other).relu()
+    match layout:
+        case "channels last":
+            other = other.contiguous(memory_format=torch.channels_last)
+        case "rows last":
+            other = other.transpose(2, 3).contiguous().transpose(2, 3)
+        case "part of a larger value":
+            other = torch.cat([other, other], 1)[:, :5]
+    given = (x.contiguous(memory_format=torch.channels_last), other, weight)
+    x, other, weight = (value.to(dtype) for value in given)
+    before = other.clone()
+    found = fused._summed_over(x, other, weight, None, [1, 1], [1, 1], [1, 1], 1, "add", 1.0, "relu", [], "")
+    tolerance = 1e-5 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
+    assert torch.equal(other, before) == (layout != "channels last")
 
 
 def missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from ..operations import aten, operand
 
@@ -47,10 +47,9 @@ def fuse(module: fx.GraphModule, *, overwrites_input: bool = False) -> fx.GraphM
                 x, *rest = _convolution(conv)
                 how: tuple[Any, ...] = (*rest, "add", 1.0, "relu", [], "")
                 if _is_free(other, conv, overwrites_input=overwrites_input):
-                    given, operation = (other, x, *how), mkldnn._convolution_pointwise_.binary
+                    together = module.graph.call_function(_summed_over, (x, other, *how))
                 else:
-                    given, operation = (x, other, *how), mkldnn._convolution_pointwise.binary
-                together = module.graph.call_function(operation, given)
+                    together = module.graph.call_function(mkldnn._convolution_pointwise.binary, (x, other, *how))
         together.meta = dict(relu.meta)
         relu.replace_all_uses_with(together)
         for node in (relu, *((before,) if other is not None else ()), conv):
@@ -70,11 +69,23 @@ def _is_available() -> bool:
         alone = mkldnn._convolution_pointwise.default(x, weight, None, *geometry, "relu", [], "")
         how: tuple[Any, ...] = (weight, None, *geometry, "add", 1.0, "relu", [], "")
         both = mkldnn._convolution_pointwise.binary(x, other, *how)
-        over = mkldnn._convolution_pointwise_.binary(other.clone(), x, *how)
+        over = _summed_over(x, other.clone(memory_format=torch.channels_last), *how)
         expected = ((alone, plain.relu()), (both, (plain + other).relu()), (over, (plain + other).relu()))
         return all(torch.allclose(found, right, atol=1e-5) for found, right in expected)
     except (AttributeError, RuntimeError, TypeError):
         return False
+
+
+def _summed_over(x: Tensor, other: Tensor, *how: Any) -> Tensor:
+    """A convolution, the sum with another value and a relu, written over that value.
+
+    Only a value whose channels come last is written over. In bf16, PyTorch 2.14 fails on others.
+    """
+    if other.is_contiguous(memory_format=torch.channels_last):
+        written: Tensor = mkldnn._convolution_pointwise_.binary(other, x, *how)
+        return written
+    apart: Tensor = mkldnn._convolution_pointwise.binary(x, other, *how)
+    return apart
 
 
 def _summed(add: Any) -> tuple[fx.Node | None, fx.Node | None]:
@@ -107,7 +118,7 @@ def _is_free(other: fx.Node, conv: fx.Node, *, overwrites_input: bool) -> bool:
 
 def _computes(node: fx.Node) -> bool:
     """Whether a node is a convolution, alone or together with what follows it."""
-    fused = (mkldnn._convolution_pointwise.default, mkldnn._convolution_pointwise.binary)
+    fused = (mkldnn._convolution_pointwise.default, mkldnn._convolution_pointwise.binary, _summed_over)
     return _is_convolution(node) or node.target in fused
 
 
