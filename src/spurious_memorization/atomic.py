@@ -34,9 +34,7 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """
     check_no_url(path)
     with kept_if_used(path.parent), _writing(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _new_file_beside(path)
         try:
             yield temporary
             if flush:
@@ -62,9 +60,7 @@ def check_writable(path: Path) -> None:
     """
     check_no_url(path)
     with kept_if_used(path.parent), _writing(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        Path(name).unlink()
+        _new_file_beside(path).unlink()
 
 
 @contextmanager
@@ -157,6 +153,12 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise _user_error(error, path) from error
+
+
+def _new_file_beside(path: Path) -> Path:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    return Path(name)
 
 
 def _flush_to_disk(path: Path) -> None:

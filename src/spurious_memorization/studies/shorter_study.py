@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from ..console import duration, log
+from ..datasets.groups import group_counts
 from ..datasets.samples import Dataset
 from ..engine.protocol import Engine
 from .blocks import LONG, Part, planned_work
@@ -43,16 +42,12 @@ def suggest_subset(
     seconds = time_to_go.seconds or 0.0
     if seconds < LONG or settings.per_group is not None or not settings.controls or not data.minority:
         return
-    sizes = np.bincount(data.samples(settings.traced_on).g, minlength=len(data.groups))
+    sizes = group_counts(data.groups, data.samples(settings.traced_on).g)
     n = max(MIN_PER_GROUP, int(sizes[list(data.minority)].max()))
-    fewer = settings.model_copy(update={"per_group": n})
-    share = _passes(engine, planned(fewer)) / _passes(engine, planned(settings))
-    if share <= WORTHWHILE:
+    fewer = planned_work(engine, planned(settings.model_copy(update={"per_group": n})))
+    shorter = time_to_go.seconds_for(fewer) or 0.0
+    if shorter <= WORTHWHILE * seconds:
         log(
-            f"--per-group {n} would take about {duration(share * seconds)}: it measures null sets on at most {n} "
+            f"--per-group {n} would take about {duration(shorter)}: it measures null sets on at most {n} "
             f"{data.noun}s per group, and these are all of each minority group in {settings.traced_on}"
         )
-
-
-def _passes(engine: Engine, parts: Mapping[str, Part]) -> float:
-    return sum(of.passes for of in planned_work(engine, parts).values())

@@ -54,10 +54,14 @@ class TimeToGo:
     @property
     def seconds(self) -> float | None:
         """The time to go; None while nothing is known about the time of a pass."""
+        return self.seconds_for(self._left)
+
+    def seconds_for(self, work: Mapping[str, Work]) -> float | None:
+        """The time that work takes, by the name of a part; None while nothing is known about the time of a pass."""
         rate = self._seconds / self._passes if self._passes else self._seconds_per_pass
         if rate is None:
             return None
-        return sum(rate * left.passes / min(self._workers, left.blocks) for left in self._left.values() if left.blocks)
+        return sum(rate * of.passes / min(self._workers, of.blocks) for of in work.values() if of.blocks)
 
     def begin(self, part: str, label: str, work: Work, workers: int) -> None:
         """Begin a part, which may not have been planned. Log the time to go if the last line is long ago.
